@@ -1,0 +1,49 @@
+"""Disentangled Non-Local networks for video action recognition.
+
+The names below load torch when first used; `import dnl_video` alone does not.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dnl_video.errors import InputError
+
+if TYPE_CHECKING:
+    from dnl_video.inference.predictor import Predictor, VideoScores
+    from dnl_video.models.backbones import insert_context_blocks
+    from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
+    from dnl_video.models.build import create_model
+    from dnl_video.models.checkpoint import load_checkpoint
+
+_HOMES = {
+    "DisentangledNonLocalBlock3d": "dnl_video.models.blocks",
+    "NonLocalBlock3d": "dnl_video.models.blocks",
+    "Predictor": "dnl_video.inference.predictor",
+    "VideoScores": "dnl_video.inference.predictor",
+    "create_model": "dnl_video.models.build",
+    "insert_context_blocks": "dnl_video.models.backbones",
+    "load_checkpoint": "dnl_video.models.checkpoint",
+}
+
+__all__ = [
+    "DisentangledNonLocalBlock3d",
+    "InputError",
+    "NonLocalBlock3d",
+    "Predictor",
+    "VideoScores",
+    "create_model",
+    "insert_context_blocks",
+    "load_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dnl_video' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,157 @@
+"""`dnl-video evaluate`: every video of a labelled list, with many views, into a predictions directory."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dnl_video.config import EvaluationConfig
+from dnl_video.errors import InputError
+
+if TYPE_CHECKING:
+    from dnl_video.models.checkpoint import Checkpoint
+
+HELP = """Score every video of a labelled list with many views.
+
+  dnl-video evaluate --checkpoint runs/demo --manifest data/demo/val.csv --output predictions/demo
+  torchrun --nproc_per_node 8 -m dnl_video evaluate ...        eight processes; each writes its own part
+
+A killed run goes on where it stopped: give the same command again."""
+
+# evaluate's exit status when some videos could not be scored.
+VIDEOS_FAILED = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("--checkpoint", required=True, help="A checkpoint, or the folder of a training run (its best).")
+    parser.add_argument("--manifest", required=True, help="Kinetics CSV, `path label` list or class folder.")
+    parser.add_argument(
+        "--root", help="Folder that the list's paths and ids are looked up in; default: the list's own."
+    )
+    parser.add_argument("--limit-videos", type=int, metavar="N", help="Use N videos of the list, evenly spaced.")
+    parser.add_argument(
+        "--allow-failed", action="store_true", help=f"Exit 0, not {VIDEOS_FAILED}, when videos failed to decode."
+    )
+    add_view_arguments(parser, EvaluationConfig())
+    parser.add_argument(
+        "--frame-order",
+        choices=("natural", "reversed", "shuffled", "repeated"),
+        default="natural",
+        help="Change the order of frames within clips, to see what the network knows of motion (%(default)s).",
+    )
+    add_output_argument(parser, "predictions/<name of the list>")
+
+
+def add_view_arguments(parser: argparse.ArgumentParser, defaults: EvaluationConfig) -> None:
+    """Add the options that `evaluate` and `predict` share."""
+    views = parser.add_argument_group("views and device")
+    views.add_argument("--num-clips", type=int, default=defaults.num_clips, help="Clips along time (%(default)s).")
+    views.add_argument(
+        "--num-crops", type=int, default=defaults.num_crops, help="Crops per clip, 1 or 3 (%(default)s)."
+    )
+    views.add_argument(
+        "--views-per-forward", type=int, default=defaults.views_per_forward, help="Views at once (%(default)s)."
+    )
+    views.add_argument("--device", default=defaults.device, help="auto, cpu, cuda, cuda:N or mps (%(default)s).")
+    views.add_argument(
+        "--precision",
+        default=defaults.precision,
+        choices=("32-true", "16-mixed", "bf16-mixed"),
+        help="Arithmetic of the network (%(default)s).",
+    )
+    views.add_argument("--num-workers", type=int, help="Decoding processes; default: the cores, 8 at most.")
+    views.add_argument("--no-clip-scores", action="store_true", help="Store scores of whole videos only.")
+    views.add_argument("--retry-failed", action="store_true", help="Try again the videos that failed in a former run.")
+
+
+def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add --output."""
+    parser.add_argument("--output", metavar="DIR", help=f"Predictions directory; default: {default}.")
+
+
+def view_options(arguments: argparse.Namespace) -> EvaluationConfig:
+    """Return the options that `add_view_arguments` added."""
+    return EvaluationConfig(
+        num_clips=arguments.num_clips,
+        num_crops=arguments.num_crops,
+        views_per_forward=arguments.views_per_forward,
+        device=arguments.device,
+        precision=arguments.precision,
+        num_workers=arguments.num_workers,
+        clip_scores=not arguments.no_clip_scores,
+        frame_order=getattr(arguments, "frame_order", "natural"),
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate and print the headline."""
+    from dnl_video.inference.runner import shard_from_environment
+    from dnl_video.results.predictions import read_predictions
+
+    output = Path(arguments.output or Path("predictions") / Path(arguments.manifest).resolve().stem)
+    rank, world_size = shard_from_environment()
+    complete = evaluate(
+        arguments.checkpoint,
+        arguments.manifest,
+        output,
+        view_options(arguments),
+        root=arguments.root,
+        limit_videos=arguments.limit_videos,
+        retry_failed=arguments.retry_failed,
+        rank=rank,
+        world_size=world_size,
+    )
+    if not complete:
+        print(f"process {rank} of {world_size} is done; others are still at work in {output}")
+        return 0
+    from dnl_video.cli.report import print_report
+    from dnl_video.report import build_report
+
+    predictions = read_predictions(output)
+    print_report(build_report(predictions))
+    print(f"predictions: {output}\nnext: dnl-video report {output}")
+    return VIDEOS_FAILED if any(predictions.error) and not arguments.allow_failed else 0
+
+
+def evaluate(
+    checkpoint: str,
+    manifest: str,
+    output: Path,
+    options: EvaluationConfig,
+    *,
+    root: str | None = None,
+    limit_videos: int | None = None,
+    retry_failed: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> bool:
+    """Score a labelled list with a progress bar; return whether every listed video is in ``output``."""
+    from dnl_video.cli.progress import prediction_progress
+    from dnl_video.data.manifest import read_manifest
+    from dnl_video.inference.runner import run_predictions
+    from dnl_video.models.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(checkpoint)
+    names = loaded.class_names
+    videos = read_manifest(manifest, root=root, class_names=names, limit_videos=limit_videos)
+    _refuse_other_classes(loaded, len(names))
+    with prediction_progress("evaluate", quiet=rank != 0) as progress:
+        return run_predictions(
+            loaded,
+            videos,
+            output,
+            options,
+            rank=rank,
+            world_size=world_size,
+            retry_failed=retry_failed,
+            progress=progress,
+        )
+
+
+def _refuse_other_classes(checkpoint: Checkpoint, names: int) -> None:
+    if checkpoint.spec.num_classes != names:
+        raise InputError(
+            f"{checkpoint.path}: {names} class names for {checkpoint.spec.num_classes} outputs; the file is damaged"
+        )

@@ -1,0 +1,87 @@
+"""`dnl-video report`: the accuracy report of a predictions directory."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+HELP = "write the accuracy report (report.json, report.md) of an evaluation"
+
+_DESCRIPTION = """\
+Compute top-1, top-5 and mean class accuracy with 95% intervals from what `dnl-video evaluate` wrote: of whole videos,
+of the centre clip and of single clips (three figures that papers all call top-1), by number of clips, by class, over
+the evaluated videos and over all listed ones; with confused classes, confident mistakes, calibration and failed videos.
+"""
+
+_EPILOG = """\
+examples:
+  dnl-video evaluate --checkpoint model.safetensors --manifest val.csv --output predictions/slow_dnl
+  dnl-video report predictions/slow_dnl
+  dnl-video report predictions/slow_dnl --output reports/slow_dnl
+
+A report needs labels. An evaluation that is still running can be reported, and the report says that it is incomplete.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _DESCRIPTION
+    parser.epilog = _EPILOG
+    parser.add_argument("directory", metavar="DIR", help="predictions directory, as written by `dnl-video evaluate`")
+    parser.add_argument("--output", metavar="DIR", help="folder for report.json and report.md (default: the same DIR)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report, show its headline, and return 0.
+
+    Raises:
+        InputError: There are no readable, labelled predictions, or the folder cannot be written.
+    """
+    report_directory(args.directory, args.output)
+    return 0
+
+
+def report_directory(directory: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> None:
+    """Write the report of a predictions directory, into it or into ``output``, and show its headline."""
+    from dnl_video.report import build_report, save_report
+    from dnl_video.results.predictions import read_predictions
+
+    report = build_report(read_predictions(directory))
+    paths = save_report(report, output or directory)
+    print_report(report)
+    print(*(f"wrote {path}" for path in paths), sep="\n")
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Show a report's figures, coverage and notes on the terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from dnl_video.report.markdown import figure_text, levels, model_name
+
+    console, coverage = Console(highlight=False), report["coverage"]
+    table = Table(
+        "",
+        box=box.SIMPLE,
+        padding=(0, 1),
+        pad_edge=False,
+        title_justify="left",
+        title=Text(f"{model_name(report)}, {report['protocol']['text']}", style="bold"),
+    )
+    for name in ("top-1", "top-5", "mean class"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, _, figures in levels(report):
+        table.add_row(Text(name), *(figure_text(figures.get(k)) for k in ("top1", "top5", "mean_class_accuracy")))
+    console.print(table)
+    console.print(
+        f"{coverage['listed']} videos listed, {coverage['evaluated']} evaluated, {coverage['failed']} failed; "
+        "brackets are 95% intervals"
+    )
+    for failure in coverage["failures"][:5]:
+        console.print(Text(f"  {failure['videos']} failed: {failure['reason']} (such as {failure['example']})"))
+    for note in report["notes"]:
+        console.print(Text(note, style="yellow"))

@@ -1,0 +1,157 @@
+"""`dnl-video train`: a recipe and overrides in, a trained network out."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
+
+from dnl_video.config import TrainConfig
+from dnl_video.errors import InputError, nearest
+
+HELP = """Train a network on Kinetics clips.
+
+A recipe is one complete YAML file; any of its values can be given on the command line by its dotted name.
+
+  dnl-video train --config configs/demo/i3d_dnl.yaml --final-test
+  dnl-video train --config configs/kinetics400/slow_r50_dnl.yaml --data.train_root /data/k400/train
+  dnl-video train --config RECIPE --model.context nl --output_dir runs/nl    non-local blocks instead
+  dnl-video train --config RECIPE --dry-run                                  check everything in a minute
+  dnl-video train --config RECIPE --resume                                   go on where the run stopped
+  torchrun --nproc_per_node 8 -m dnl_video train --config RECIPE             eight GPUs
+"""
+
+
+class FORMATTER(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keep the examples' lines; show every default."""
+
+
+class PARSER(ArgumentParser):
+    """jsonargparse's parser with one-line errors that name the key and the nearest valid one."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(exit_on_error=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise InputError(_one_line(message, self.keys())) from ex
+
+    def keys(self) -> list[str]:
+        """Return every dotted name a recipe may hold."""
+        return [a.dest for a in self._actions if "." in a.dest or a.dest in ("seed", "output_dir")]
+
+
+def add_arguments(parser: PARSER) -> None:
+    """Add the options, and every field of `TrainConfig` by its dotted name."""
+    parser.add_argument("--config", action=_RecipeFile, metavar="YAML", help="Recipe to start from.")
+    parser.add_argument(
+        "--resume", nargs="?", const="last", metavar="CKPT", help="Go on from the run's last checkpoint, or from CKPT."
+    )
+    parser.add_argument("--dry-run", action="store_true", help="Check lists, files, decoding and memory; keep nothing.")
+    parser.add_argument(
+        "--final-test", action="store_true", help="End with the multi-view evaluation of the best checkpoint."
+    )
+    parser.add_argument("--limit-videos", type=int, metavar="N", help="Use N videos of each list.")
+    parser.add_class_arguments(TrainConfig, None)
+
+
+def run(arguments: Any) -> int:
+    """Train; with --final-test also evaluate and report."""
+    options = {name: arguments.pop(name) for name in ("config", "resume", "dry_run", "final_test", "limit_videos")}
+    parser = PARSER()
+    parser.add_class_arguments(TrainConfig, None)
+    config = TrainConfig(**vars(parser.instantiate(arguments)))
+    if options["limit_videos"] is not None:
+        config.data.limit_videos = options["limit_videos"]
+        config.data.__post_init__()
+
+    from dnl_video.training.run import dry_run, train
+
+    if options["dry_run"]:
+        for name, value in dry_run(config).items():
+            print(f"{name:<24} {value:.3f}" if isinstance(value, float) else f"{name:<24} {value:,}")
+        print("dry run passed: lists, decoding, one short epoch, validation and a checkpoint all work")
+        return 0
+    result = train(config, resume=options["resume"])
+    if result.rank == 0:
+        print(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
+    if not options["final_test"]:
+        if result.rank == 0:
+            print(f"next: dnl-video evaluate --checkpoint {config.output_dir} --manifest {config.data.val_manifest}")
+        return 0
+    return _final_test(config, str(result.best_checkpoint), result.rank, result.world_size)
+
+
+def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int) -> int:
+    from dnl_video.cli.evaluate import evaluate
+    from dnl_video.cli.report import report_directory
+
+    predictions = Path(config.output_dir) / "evaluation"
+    complete = evaluate(
+        checkpoint,
+        config.data.val_manifest,
+        predictions,
+        config.evaluation,
+        root=config.data.val_root,
+        limit_videos=config.data.limit_videos,
+        rank=rank,
+        world_size=world_size,
+    )
+    if complete:
+        report_directory(predictions)
+    return 0
+
+
+class _RecipeFile(ActionConfigFile):
+    """`--config`, with the keys checked first, so that a wrong one is named with its place and its neighbour."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        recipe = _read_yaml(str(values))
+        _check_keys(recipe, parser.keys(), str(values))
+        super().__call__(parser, namespace, values, option_string)
+
+
+def _read_yaml(path: str) -> Mapping[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path}: cannot be read; give a recipe such as configs/demo/i3d_dnl.yaml") from error
+    try:
+        recipe = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, Mapping):
+        raise InputError(f"{path}: holds no settings; give a recipe such as configs/demo/i3d_dnl.yaml")
+    return recipe
+
+
+def _check_keys(values: Mapping[str, Any], known: list[str], path: str, prefix: str = "") -> None:
+    sections = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 1)}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and key in sections:
+            _check_keys(value, known, path, f"{key}.")
+        elif key not in known and key not in sections:
+            raise InputError(f"{path}: unknown key {key!r}{nearest(key, [*known, *sections])}")
+
+
+def _one_line(message: str, keys: list[str]) -> str:
+    """Say jsonargparse's message in one line, in terms of dotted keys."""
+    text = " ".join(message.split())
+    if match := re.search(r"Parser key \"([\w.]+)\": Expected an? (.+?)\. Got value: (.*)", text):
+        key, expected, value = match.groups()
+        allowed = re.sub(r"typing\.|<class '|'>", "", expected)
+        choices = re.findall(r"'([\w-]+)'", allowed)
+        return f"{key} is {value}; allowed: {', '.join(choices) or allowed}{nearest(value, choices)}"
+    if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
+        key = ".".join(match.groups())
+    elif match := re.search(r"(?:Option '|[Uu]nrecognized arguments?:? --?)([\w.-]+)", text):
+        key = match.group(1)
+    else:
+        return text
+    return f"unknown option {key!r}{nearest(key, keys)}; see dnl-video train --help"

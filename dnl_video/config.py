@@ -1,0 +1,240 @@
+"""The dataclasses every YAML file and command line is parsed into. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dnl_video.errors import InputError
+from dnl_video.spec import ModelSpec, Preprocessing
+
+FrameOrder = Literal["natural", "reversed", "shuffled", "repeated"]
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+
+
+@dataclass
+class DataConfig:
+    """Which videos, and how they are loaded.
+
+    Args:
+        train_manifest: Kinetics CSV, `path label` list or class folder to train on.
+        val_manifest: The same for validation.
+        train_root: Folder that relative paths and ids of train_manifest are looked up in; null is the manifest's own.
+        val_root: The same for val_manifest.
+        class_list: File with one class name a line, in the order of the outputs; null takes the training manifest's
+            class names in alphabetical order.
+        batch_size: Clips per process and step.
+        num_workers: Loader processes per training process; null picks the cores available, 8 at most.
+        limit_videos: Use only this many videos of each manifest, evenly spaced (for dry runs).
+        max_failed_share: Stop when more than this share of the training videos cannot be decoded or are missing.
+        timeout_s: Seconds after which a loader that gives nothing is an error.
+    """
+
+    train_manifest: str = ""
+    val_manifest: str = ""
+    train_root: str | None = None
+    val_root: str | None = None
+    class_list: str | None = None
+    batch_size: int = 8
+    num_workers: int | None = None
+    limit_videos: int | None = None
+    max_failed_share: float = 0.02
+    timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"data.batch_size is {self.batch_size}; give at least 1")
+        if self.num_workers is not None and self.num_workers < 0:
+            raise InputError(f"data.num_workers is {self.num_workers}; give 0 or more, or null")
+        if self.limit_videos is not None and self.limit_videos < 1:
+            raise InputError(f"data.limit_videos is {self.limit_videos}; give at least 1, or null for all")
+        if not 0 <= self.max_failed_share <= 1:
+            raise InputError(f"data.max_failed_share is {self.max_failed_share}; give a share in [0, 1]")
+
+
+@dataclass
+class AugmentConfig:
+    """Random views of training clips; the same for every frame of a clip.
+
+    Args:
+        short_side: Range in pixels from which the short side is drawn, both ends included.
+        crop_size: Side in pixels of the random square crop.
+        flip: Probability of a horizontal flip. Set it to 0 where mirroring changes the label.
+    """
+
+    short_side: tuple[int, int] = (256, 320)
+    crop_size: int = 224
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        low, high = self.short_side
+        if not self.crop_size <= low <= high:
+            raise InputError(
+                f"augment.short_side is {list(self.short_side)} with crop_size {self.crop_size}; "
+                "give [low, high] with crop_size <= low <= high"
+            )
+        if not 0 <= self.flip <= 1:
+            raise InputError(f"augment.flip is {self.flip}; give a probability in [0, 1]")
+
+
+@dataclass
+class OptimConfig:
+    """Optimiser and schedule.
+
+    Args:
+        lr: Learning rate for `lr_batch` clips a step; the rate used is lr * (all clips of a step) / lr_batch.
+        lr_batch: Clips a step that `lr` is stated for; null uses `lr` as it is.
+        optimizer: sgd (Nesterov momentum) or adamw.
+        momentum: Momentum of sgd.
+        weight_decay: Weight decay.
+        norm_weight_decay: Weight decay of normalisation layers.
+        schedule: cosine (to 0) or step, updated every step.
+        milestones: Epochs at which step multiplies the rate by gamma.
+        gamma: Factor at a milestone.
+        warmup_epochs: Epochs of linear warm-up (a fraction is allowed).
+        warmup_start_lr: Rate for `lr_batch` clips at which warm-up starts.
+        label_smoothing: Label smoothing of the cross entropy.
+        precise_bn_batches: Training batches for precise batch-norm statistics before each validation; 0 for none.
+    """
+
+    lr: float = 0.1
+    lr_batch: int | None = 64
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    norm_weight_decay: float = 0.0
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    warmup_epochs: float = 34.0
+    warmup_start_lr: float = 0.01
+    label_smoothing: float = 0.0
+    precise_bn_batches: int = 200
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise InputError(f"optim.lr is {self.lr}; give a number above 0")
+        if self.schedule == "step" and not self.milestones:
+            raise InputError("optim.schedule is step without optim.milestones; give the epochs, for example [44, 88]")
+
+
+@dataclass
+class TrainerConfig:
+    """The options of Lightning's Trainer that this package supports.
+
+    Args:
+        max_epochs: Epochs to train.
+        accelerator: auto, cpu, gpu (cuda) or mps.
+        devices: Devices per node, or auto.
+        num_nodes: Nodes (start one process a device with torchrun or srun).
+        precision: 32-true, bf16-mixed or 16-mixed.
+        accumulate_grad_batches: Batches per optimiser step.
+        gradient_clip_val: Largest gradient norm; null for no clipping.
+        sync_batchnorm: Share batch-norm statistics between processes.
+        check_val_every_n_epoch: Epochs between validations.
+        save_every_n_steps: Steps between saved last checkpoints; null saves at the end of each epoch only.
+        log_every_n_steps: Steps between logged training values.
+        progress_bar: Show the progress bar.
+        wandb_project: Also log to this Weights & Biases project (needs wandb installed).
+    """
+
+    max_epochs: int = 196
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: int | Literal["auto"] = "auto"
+    num_nodes: int = 1
+    precision: Precision = "32-true"
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
+    sync_batchnorm: bool = False
+    check_val_every_n_epoch: int = 1
+    save_every_n_steps: int | None = None
+    log_every_n_steps: int = 10
+    progress_bar: bool = True
+    wandb_project: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_epochs",
+            "num_nodes",
+            "accumulate_grad_batches",
+            "check_val_every_n_epoch",
+            "log_every_n_steps",
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f"trainer.{name} is {getattr(self, name)}; give at least 1")
+
+
+@dataclass
+class ViewsConfig:
+    """Views per video.
+
+    Args:
+        num_clips: Clips along time.
+        num_crops: Crops per clip: 1 (centre) or 3 (left, centre, right; or top, middle, bottom).
+        views_per_forward: Views that go through the network at once.
+    """
+
+    num_clips: int = 1
+    num_crops: Literal[1, 3] = 1
+    views_per_forward: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("num_clips", "views_per_forward"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
+        if self.num_crops not in (1, 3):
+            raise InputError(f"num_crops is {self.num_crops}; allowed: 1 (centre), 3 (left, centre, right)")
+
+
+@dataclass
+class EvaluationConfig(ViewsConfig):
+    """Views per video, and how they are run.
+
+    Args:
+        num_clips: Clips along time.
+        num_crops: Crops per clip: 1 (centre) or 3 (left, centre, right; or top, middle, bottom).
+        views_per_forward: Views that go through the network at once.
+        device: auto, cpu, cuda (or cuda:N) or mps.
+        precision: Arithmetic of the network.
+        num_workers: Decoding processes; null picks the cores available, 8 at most.
+        clip_scores: Also store the scores of every clip.
+        frame_order: Order of frames within a clip: natural; or, to see what a network knows of motion, reversed,
+            shuffled, or repeated (the middle frame throughout).
+    """
+
+    num_clips: int = 10
+    num_crops: Literal[1, 3] = 3
+    device: str = "auto"
+    precision: Precision = "32-true"
+    num_workers: int | None = None
+    clip_scores: bool = True
+    frame_order: FrameOrder = "natural"
+
+
+@dataclass
+class TrainConfig:
+    """A whole training run.
+
+    Args:
+        output_dir: Folder of the run: checkpoints, logs, resolved config, reports.
+        seed: Seed of initial weights, order, sampling and augmentation.
+        model: The network.
+        preprocessing: How frames become clips.
+        data: Which videos.
+        augment: Random views of training clips.
+        optim: Optimiser and schedule.
+        trainer: Devices, precision, epochs.
+        validation: Views per video of the validation during training.
+        evaluation: Views per video of the evaluation after training (--final-test).
+    """
+
+    output_dir: str = "runs/train"
+    seed: int = 0
+    model: ModelSpec = field(default_factory=ModelSpec)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    validation: ViewsConfig = field(default_factory=ViewsConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -1,0 +1,1 @@
+"""From listings of videos to clips."""

@@ -1,0 +1,202 @@
+"""Map-style datasets: random clips to train on, fixed views to evaluate.
+
+What a sample looks like is a pure function of (seed, epoch, index, repetition), never of worker, rank or process.
+Training replaces a video that cannot be read, and says so; evaluation never does: it returns the error.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from dnl_video.config import AugmentConfig, FrameOrder
+from dnl_video.data import transforms
+from dnl_video.data.decoding import VideoDecodeError, open_video
+from dnl_video.data.manifest import VideoRecord
+from dnl_video.data.sampling import reorder_frames, train_indices, view_indices
+from dnl_video.spec import Preprocessing
+
+_REPETITION = 0
+"""Place in the random key for several clips of one video in one epoch (repeated augmentation)."""
+
+
+class ClipDataset(Dataset[dict[str, Any]]):
+    """Random training clips, indexed by (epoch, index).
+
+    A video that cannot be read is replaced by another one, drawn from (seed, epoch, index) as well. A worker remembers
+    videos that failed and does not open them again; they are still reported each time.
+
+    Args:
+        records: Labelled videos.
+        preprocessing: Length, stride and rule of clips.
+        augment: Random views.
+        seed: Seed of start, view and replacement, at least 0.
+        max_attempts: Videos tried for one sample.
+
+    Raises:
+        ValueError: There are no records, one has no label, or `seed` or `max_attempts` is too small.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[VideoRecord],
+        preprocessing: Preprocessing,
+        augment: AugmentConfig,
+        *,
+        seed: int,
+        max_attempts: int = 10,
+    ) -> None:
+        self.records = tuple(records)
+        if not self.records:
+            raise ValueError("there are no videos to train on; give at least one record")
+        for record in self.records:
+            if record.label is None:
+                raise ValueError(f"video {record.video_id!r} has no label; training needs one for every video")
+        if seed < 0 or max_attempts < 1:
+            raise ValueError(f"seed is {seed}, max_attempts {max_attempts}; give a seed >= 0 and at least 1 attempt")
+        self.preprocessing = preprocessing
+        self.augment = augment
+        self.seed = seed
+        self.max_attempts = max_attempts
+        self._bad: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """Return the clip of a video in an epoch.
+
+        Args:
+            key: (epoch, index of the video).
+
+        Returns:
+            clip: uint8 [T, crop, crop, 3]; label: class id of the video shown; index: the index asked for;
+            failures: (path, reason) of each video that could not be read on the way.
+
+        Raises:
+            VideoDecodeError: `max_attempts` videos could not be read; the message lists them.
+        """
+        epoch, index = key
+        failures: list[tuple[str, str]] = []
+        for attempt, chosen in enumerate(self._candidates(epoch, index)):
+            record = self.records[chosen]
+            # The attempt is part of the key, so that what a worker remembers cannot change what is drawn.
+            rng = np.random.default_rng([self.seed, epoch, index, _REPETITION, attempt])
+            try:
+                clip = self._read(record, rng)
+            except VideoDecodeError as error:
+                self._bad[record.path] = error.reason
+                failures.append((record.path, error.reason))
+                continue
+            return {"clip": clip, "label": record.label, "index": index, "failures": failures}
+        listed = "; ".join(f"{path} ({reason})" for path, reason in failures)
+        raise VideoDecodeError(f"{len(failures)} videos in a row cannot be read, check the data: {listed}")
+
+    def _candidates(self, epoch: int, index: int) -> Iterable[int]:
+        yield index
+        if len(self.records) > 1 and self.max_attempts > 1:  # reached only after a failure
+            rng = np.random.default_rng([self.seed, epoch, index, _REPETITION])
+            order = rng.permutation(len(self.records))
+            yield from order[order != index][: self.max_attempts - 1].tolist()
+
+    def _read(self, record: VideoRecord, rng: np.random.Generator) -> Tensor:
+        if record.path in self._bad:
+            raise VideoDecodeError(record.path, self._bad[record.path])
+        with open_video(record.path) as video:
+            frames = video.read(train_indices(video.num_frames, video.fps, self.preprocessing, rng))
+        return transforms.train_transform(frames, self.augment, rng)
+
+
+def collate_clips(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Make a batch of `ClipDataset`'s samples.
+
+    Returns:
+        clip: uint8 [B, T, H, W, 3]; label: int64 [B]; index: int64 [B]; failures: those of all samples, in order.
+    """
+    return {
+        # default_collate stacks straight into shared memory inside a worker.
+        "clip": default_collate([sample["clip"] for sample in samples]),
+        "label": torch.tensor([sample["label"] for sample in samples], dtype=torch.int64),
+        "index": torch.tensor([sample["index"] for sample in samples], dtype=torch.int64),
+        "failures": [failure for sample in samples for failure in sample["failures"]],
+    }
+
+
+@dataclass(frozen=True)
+class VideoViews:
+    """All views of one video.
+
+    Args:
+        index: Position of the video in the records.
+        views: uint8 [J * R, T, c, c, 3], clip by clip; None where the video cannot be read.
+        clip_start_s: Second at which each clip's first frame begins, [J]; NaN where the video cannot be read.
+        clip_end_s: Second at which each clip's last frame ends, [J].
+        error: Why the video cannot be read; None where it can.
+    """
+
+    index: int
+    views: Tensor | None
+    clip_start_s: npt.NDArray[np.float64]
+    clip_end_s: npt.NDArray[np.float64]
+    error: str | None
+
+
+class ViewDataset(Dataset[VideoViews]):
+    """The views of each video for evaluation: one open and one decode of all frames any view needs.
+
+    Args:
+        records: Videos, labelled or not.
+        preprocessing: Length, stride, rule, short side and crop.
+        num_clips: Clips J along time.
+        num_crops: Crops R per clip, 1 or 3.
+        frame_order: Order of the frames within a clip (see `reorder_frames`).
+    """
+
+    def __init__(
+        self,
+        records: Iterable[VideoRecord],
+        preprocessing: Preprocessing,
+        *,
+        num_clips: int,
+        num_crops: int,
+        frame_order: FrameOrder = "natural",
+    ) -> None:
+        self.records = tuple(records)
+        self.preprocessing = preprocessing
+        self.num_clips = num_clips
+        self.num_crops = num_crops
+        self.frame_order = frame_order
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> VideoViews:
+        """Return the views of a video; one that cannot be read comes back as its error, never replaced."""
+        try:
+            return self._read(index)
+        except VideoDecodeError as error:
+            nowhere = np.full(self.num_clips, np.nan)
+            return VideoViews(index, None, nowhere, nowhere.copy(), error.reason)
+
+    def _read(self, index: int) -> VideoViews:
+        preprocessing = self.preprocessing
+        resize = functools.partial(transforms.resize_short_side, short_side=preprocessing.short_side)
+        with open_video(self.records[index].path) as video:
+            indices = view_indices(video.num_frames, video.fps, preprocessing, self.num_clips)
+            indices = reorder_frames(indices, self.frame_order, np.random.default_rng(index))
+            union, inverse = np.unique(indices, return_inverse=True)
+            frames = torch.from_numpy(video.read(union, resize=resize))
+            fps = video.fps
+        # [union, H, W, 3] -> [J, T, H, W, 3] (numpy 2.0 shapes `inverse` like `indices`, older ones flat)
+        clips = frames[torch.from_numpy(inverse.reshape(indices.shape))]
+        views = transforms.crop_views(clips, preprocessing.crop_size, self.num_crops)
+        # With `loop` a clip's last frame may be an early one, so take the range it covers.
+        return VideoViews(index, views, indices.min(axis=1) / fps, (indices.max(axis=1) + 1) / fps, None)

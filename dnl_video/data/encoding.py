@@ -1,0 +1,154 @@
+"""Frames to video files: the only writer of video in the package (PyAV).
+
+A file appears under its own name only when it is complete: it is written as `<name>.part` in the same folder and
+renamed at the end, so that a killed writer leaves nothing that a manifest or a folder scan would take for a video.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from dnl_video.errors import InputError, nearest
+
+_CONTAINERS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+}
+# Pixel formats whose colour planes are halved: (width, height) must be divisible by these.
+_CHROMA = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "nv12": (2, 2), "yuv420p10le": (2, 2), "yuv422p": (2, 1)}
+
+
+def write_video(
+    path: str | os.PathLike[str],
+    frames: Iterable[NDArray[np.uint8]],
+    fps: float | Fraction,
+    *,
+    codec: str = "libx264",
+    crf: int | None = 18,
+    gop: int = 12,
+    pix_fmt: str = "yuv420p",
+    options: Mapping[str, str] | None = None,
+) -> None:
+    """Encode RGB frames to a video file with a constant frame rate.
+
+    Frames are taken one at a time, so a generator writes a video of any length in constant memory. Every group of
+    pictures is closed (it decodes without its neighbours) and has at most `gop` frames.
+
+    Args:
+        path: File to write; its suffix chooses the container (.mp4, .m4v, .mov, .mkv, .webm, .avi). Missing folders
+            are made, an existing file is replaced.
+        frames: Array [T, H, W, 3] or iterable of arrays [H, W, 3]: RGB, uint8, all of one size.
+        fps: Frames per second.
+        codec: FFmpeg's name of the encoder.
+        crf: Constant rate factor: 0 is lossless for libx264, 18 hardly visible; null leaves it to the encoder.
+        gop: Frames from one key frame to the next, at most.
+        pix_fmt: FFmpeg's name of the stored pixel format; yuv420p needs even sizes, yuv444p takes any.
+        options: Further options of the encoder, for example `{"preset": "veryfast", "threads": "1"}`.
+
+    Raises:
+        InputError: The suffix, codec, pixel format, rate or a frame cannot be written, or there are no frames.
+        OSError: The disk is full or the folder not writable.
+    """
+    path = Path(path)
+    container_format = _CONTAINERS.get(path.suffix.lower())
+    if container_format is None:
+        raise InputError(f"{path}: cannot write suffix {path.suffix!r}; allowed: {', '.join(_CONTAINERS)}")
+    if not fps > 0:
+        raise InputError(f"fps is {fps}; give frames per second above 0")
+    if gop < 1:
+        raise InputError(f"gop is {gop}; give at least 1")
+    _check_encoder(codec, pix_fmt)
+    checked = _checked_frames(frames, pix_fmt)
+    first = next(checked, None)
+    if first is None:
+        raise InputError(f"{path}: there are no frames to write; a video needs at least one")
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        # The format is named because the suffix of the part file tells nothing.
+        with av.open(str(part), "w", format=container_format, options=_container_options(container_format)) as output:
+            rate = Fraction(fps).limit_denominator(1001)
+            stream: Any = output.add_stream(codec, rate=rate)
+            stream.height, stream.width = first.shape[:2]
+            stream.pix_fmt = pix_fmt
+            stream.codec_context.gop_size = gop
+            quality = {} if crf is None else {"crf": str(crf)}
+            # Encoders other than these close their groups anyway, and some refuse the flag.
+            closed = {"flags": "+cgop"} if codec.startswith(("libx264", "libx265")) else {}
+            stream.options = {**closed, **quality, **(options or {})}
+            stream.codec_context.time_base = 1 / rate
+            for pts, image in enumerate(_chain(first, checked)):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts = pts
+                frame.time_base = 1 / rate
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode(None))
+        part.replace(path)
+    except BaseException:  # Ctrl-C included: nothing half-written stays
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+def _container_options(container_format: str) -> dict[str, str]:
+    # The index at the front lets readers start before the end of the file has arrived.
+    return {"movflags": "faststart"} if container_format in ("mp4", "mov") else {}
+
+
+def _check_encoder(codec: str, pix_fmt: str) -> None:
+    try:
+        encoder = av.Codec(codec, "w")
+    except ValueError:  # PyAV's UnknownCodecError
+        encoder = None
+    if encoder is None or encoder.type != "video":
+        raise InputError(
+            f"codec is {codec!r}, with which this PyAV cannot encode video{nearest(codec, av.codecs_available)}"
+        )
+    allowed = [f.name for f in encoder.video_formats or []]
+    if allowed and pix_fmt not in allowed:
+        raise InputError(
+            f"pix_fmt is {pix_fmt!r}; {codec} writes: {', '.join(sorted(allowed))}{nearest(pix_fmt, allowed)}"
+        )
+
+
+def _checked_frames(frames: Iterable[NDArray[np.uint8]], pix_fmt: str) -> Iterator[NDArray[np.uint8]]:
+    """Yield the frames [H, W, 3], contiguous, or say what is wrong with the first bad one."""
+    size: tuple[int, ...] | None = None
+    for index, frame in enumerate(frames):
+        image = np.asarray(frame)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise InputError(
+                f"frame {index} is {image.dtype} of shape {list(image.shape)}; give RGB uint8 of shape [H, W, 3]"
+            )
+        if size is None:
+            size = image.shape
+            across, down = _CHROMA.get(pix_fmt, (1, 1))
+            if image.shape[1] % across or image.shape[0] % down:
+                raise InputError(
+                    f"frames are {image.shape[1]}x{image.shape[0]} (width x height), but {pix_fmt} needs even sizes; "
+                    "crop or pad by one pixel, or choose pix_fmt='yuv444p'"
+                )
+        elif image.shape != size:
+            raise InputError(
+                f"frame {index} has shape {list(image.shape)}, frame 0 had {list(size)}; all frames need one size"
+            )
+        yield np.ascontiguousarray(image)
+
+
+def _chain(first: NDArray[np.uint8], rest: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    yield first
+    yield from rest

@@ -1,0 +1,266 @@
+"""The file formats behind `manifest.read_manifest`: text and folders to rows (where, id, path, label text).
+
+Recognised: the official Kinetics CSV, our own CSV (columns path,label), `path label` lists with any separator, class
+folders. Which labels are allowed is not decided here. Standard library only.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnl_video.errors import InputError
+
+VIDEO_EXTENSIONS = (
+    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
+    *(".flv", ".wmv", ".ts", ".3gp", ".ogv"),
+)
+LIST_EXTENSIONS = (".txt", ".csv", ".tsv", ".lst", ".list")
+KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+FORMATS = (
+    "give an official Kinetics CSV (label,youtube_id,time_start,time_end,split), a CSV with the columns path,label, "
+    "or lines of `path label` without a header"
+)
+_SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "validate": ("val", "validate", "validation"),
+    "val": ("val", "validate", "validation"),
+    "test": ("test", "testing"),
+}
+_ALL_SPLIT_FOLDERS = {name for names in _SPLIT_FOLDERS.values() for name in names}
+_EXTENSION = "|".join(re.escape(extension) for extension in VIDEO_EXTENSIONS)
+_SPACED_LINE = re.compile(rf"""^(?:"([^"]+)"|'([^']+)'|(.*(?:{_EXTENSION})))\s+(\S.*)$""", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A video as it was listed.
+
+    Args:
+        source: The listing.
+        place: Line (or file of a folder), as errors name it.
+        video_id: Its name in predictions and reports.
+        path: Where the file is, or should be.
+        label: Text of the label; empty where there is none.
+    """
+
+    source: str
+    place: str
+    video_id: str
+    path: str
+    label: str
+
+    @property
+    def where(self) -> str:
+        """What errors about this row begin with."""
+        return f"{self.source}, {self.place}"
+
+
+def read_lines(path: Path, advice: str = FORMATS) -> tuple[list[str], str]:
+    """Return a text file's lines, and the SHA-256 of its content.
+
+    Args:
+        path: The file.
+        advice: What errors say should be given instead.
+
+    Raises:
+        InputError: The file is a video, empty, or not UTF-8.
+    """
+    if path.suffix.lower() in VIDEO_EXTENSIONS:
+        raise InputError(f"{path} is a video, not a listing; {advice}")
+    content = path.read_bytes()
+    try:
+        # utf-8-sig: Excel writes a byte order mark. Not splitlines(), which also splits at rare characters in names.
+        lines = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}, line {number}: not UTF-8 text; save the listing as UTF-8") from None
+    if not any(line.strip() for line in lines):
+        raise InputError(f"{path} is empty; {advice}")
+    return lines, hashlib.sha256(content).hexdigest()
+
+
+def read_rows(path: Path, lines: list[str], root: Path, *, labelled: bool) -> list[Row]:
+    """Recognise the kind of a listing by its first line, and read it.
+
+    Args:
+        path: The listing, for errors.
+        lines: Its lines.
+        root: Folder of relative paths and Kinetics ids.
+        labelled: Whether every row must have a label.
+
+    Raises:
+        InputError: The header is not recognised, or a line does not follow it; the message names file and line.
+    """
+    first = next(number for number, line in enumerate(lines) if line.strip())
+    delimiter = next((separator for separator in "\t;," if separator in lines[first]), " ")
+    fields = next(csv.reader([lines[first].strip()], delimiter=delimiter, skipinitialspace=True))
+    header = [name.strip().lower() for name in fields]
+    label = {"label"} if labelled else set()
+    known = {*KINETICS_COLUMNS, "is_cc", "path", "video_id"}
+    looks_like_header = header[0] in known or header[-1] == "label" or len(known & set(header)) > 1
+    if {*KINETICS_COLUMNS[1:4], *label} <= set(header):
+        rows = _read_kinetics(path, lines, first, delimiter, header, root)
+    elif delimiter == " " and (header == ["path", "label"] or (header == ["path"] and not labelled)):
+        rows = _read_list(path, lines, first + 1, root, labelled=labelled)
+    elif {"path", *label} <= set(header):
+        rows = _read_columns(path, lines, first, delimiter, header, root)
+    elif looks_like_header and not any(field.endswith(VIDEO_EXTENSIONS) for field in header):
+        raise InputError(f"{path}, line {first + 1}: columns {','.join(header)} are not recognised; {FORMATS}")
+    elif len(header) >= 5 and all(re.fullmatch(r"\d+(\.\d+)?", field) for field in header[2:4]):
+        raise InputError(
+            f"{path}, line {first + 1}: this looks like an official Kinetics CSV without its header; "
+            f"add the first line {','.join(KINETICS_COLUMNS)}"
+        )
+    else:
+        rows = _read_list(path, lines, first, root, labelled=labelled)
+    if not rows:
+        raise InputError(f"{path} has a header and no rows; {FORMATS}")
+    return rows
+
+
+def read_class_folders(folder: Path) -> tuple[list[Row], str]:
+    """Read a folder of class folders; return its rows and the SHA-256 of the sorted relative names.
+
+    Raises:
+        InputError: There is no video, a video is in no class folder, or the folder holds the splits.
+    """
+    names = walk_videos(folder)
+    if not names:
+        raise InputError(f"folder {folder} holds no video; give one folder a class with {' '.join(VIDEO_EXTENSIONS)}")
+    stray = next((name for name in names if "/" not in name), None)
+    if stray:
+        raise InputError(f"folder {folder} holds {stray} outside a class folder; move it into one, or give a list")
+    classes = {name.split("/")[0] for name in names}
+    if classes <= _ALL_SPLIT_FOLDERS and all(name.count("/") > 1 for name in names):
+        splits = ", ".join(sorted(classes))
+        raise InputError(f"folder {folder} holds splits ({splits}), not classes; give one of them")
+    rows = [Row(str(folder), name, name, str(folder / name), name.split("/")[0]) for name in names]
+    return rows, hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def walk_videos(folder: Path) -> list[str]:
+    """Return the sorted relative paths (with /) of all videos below a folder; links are followed, hidden names not."""
+    found: list[str] = []
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        prefix = "" if parent == str(folder) else Path(parent).relative_to(folder).as_posix() + "/"
+        # "._name.mp4" is what macOS leaves beside a copied file.
+        found += [prefix + n for n in files if n.lower().endswith(VIDEO_EXTENSIONS) and not n.startswith("._")]
+    return sorted(found)
+
+
+def _records_of_csv(
+    path: Path, lines: list[str], first: int, delimiter: str, header: list[str]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    for number, line in enumerate(lines[first + 1 :], first + 2):
+        if not line.strip():
+            continue
+        fields = [field.strip() for field in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
+        if len(fields) != len(header):
+            raise InputError(
+                f"{path}, line {number}: {len(fields)} fields where the header has {len(header)}; "
+                "put fields that contain the separator in double quotes"
+            )
+        yield f"line {number}", dict(zip(header, fields, strict=True))
+
+
+def _read_columns(path: Path, lines: list[str], first: int, delimiter: str, header: list[str], root: Path) -> list[Row]:
+    rows = []
+    for place, fields in _records_of_csv(path, lines, first, delimiter, header):
+        if not fields["path"]:
+            raise InputError(f"{path}, {place}: the path is empty; give the file of every video")
+        video_id = fields.get("video_id") or fields["path"]
+        rows.append(Row(str(path), place, video_id, str(root / fields["path"]), fields.get("label", "")))
+    return rows
+
+
+def _read_kinetics(
+    path: Path, lines: list[str], first: int, delimiter: str, header: list[str], root: Path
+) -> list[Row]:
+    # One walk instead of many stat calls a row: Kinetics has 300 000 rows, often on a network file system.
+    index: dict[str, list[str]] = {}
+    for name in walk_videos(root):
+        index.setdefault(name.rpartition("/")[2].rpartition(".")[0], []).append(name)
+    rows = []
+    for place, fields in _records_of_csv(path, lines, first, delimiter, header):
+        youtube_id = fields["youtube_id"]
+        if not youtube_id:
+            raise InputError(f"{path}, {place}: youtube_id is empty; give the id of every video")
+        try:
+            start, end = (int(float(fields[name])) for name in ("time_start", "time_end"))
+        except (ValueError, OverflowError):
+            times = f"{fields['time_start']!r}, {fields['time_end']!r}"
+            raise InputError(f"{path}, {place}: time_start, time_end are {times}; give whole seconds") from None
+        label = fields.get("label", "")
+        video_id = f"{youtube_id}_{start:06d}_{end:06d}"
+        candidates = index.get(video_id) or index.get(youtube_id) or [f"{video_id}.mp4"]
+        name = _nearest_file(candidates, label, fields.get("split", ""))
+        rows.append(Row(str(path), place, video_id, str(root / name), label))
+    return rows
+
+
+def _nearest_file(candidates: list[str], label: str, split: str) -> str:
+    """Choose among files of one id: in the row's split and class folder first, then by extension and name."""
+    splits = _SPLIT_FOLDERS.get(split.lower(), ())
+
+    def distance(name: str) -> tuple[bool, bool, int, str]:
+        folders = [fold(folder) for folder in name.split("/")[:-1]]
+        extension = VIDEO_EXTENSIONS.index("." + name.rpartition(".")[2].lower())
+        return not any(folder in splits for folder in folders), fold(label) not in folders, extension, name
+
+    return min(candidates, key=distance) if len(candidates) > 1 else candidates[0]
+
+
+def fold(name: str) -> str:
+    """Return a class name without the differences that folders make: case, underscores for spaces."""
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def _read_list(path: Path, lines: list[str], first: int, root: Path, *, labelled: bool) -> list[Row]:
+    """Read `path label` lines by the separator that fits most of them; the label is the last field."""
+    numbered = [(number, line.strip()) for number, line in enumerate(lines[first:], first + 1) if line.strip()]
+    best, separator = (-1, -1), " "
+    for candidate in "\t,; ":
+        split = [fields for _, line in numbered if (fields := _split_line(line, candidate))]
+        videos = sum(fields[0].lower().endswith(VIDEO_EXTENSIONS) for fields in split)
+        if (videos, len(split)) > best:
+            best, separator = (videos, len(split)), candidate
+    rows = []
+    for number, line in numbered:
+        fields = _split_line(line, separator)
+        bare = line.strip("\"'")
+        if not labelled and (fields is None or bare.lower().endswith(VIDEO_EXTENSIONS)):
+            fields = bare, ""
+        if fields is None or (labelled and bare.lower().endswith(VIDEO_EXTENSIONS)):
+            raise InputError(f"{path}, line {number}: {line!r} has no label; give `path label`, the label last")
+        rows.append(Row(str(path), f"line {number}", fields[0], str(root / fields[0]), fields[1]))
+    return rows
+
+
+def _split_line(line: str, separator: str) -> tuple[str, str] | None:
+    """Split a line into path and label, or return None where it is not of this form."""
+    if separator == " ":
+        match = _SPACED_LINE.match(line)
+        if match:  # the path ends at its extension or quote, so that class names may have spaces
+            path, label = match[1] or match[2] or match[3], match[4]
+        else:
+            path, _, label = line.rpartition(" ")
+    elif '"' in line:
+        fields = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+        path, label = separator.join(fields[:-1]), fields[-1]
+    else:
+        path, _, label = line.rpartition(separator)
+    path, label = path.strip(), label.strip().strip("\"'")
+    return (path, label) if path and label else None

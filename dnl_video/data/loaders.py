@@ -1,0 +1,261 @@
+"""Order, workers and position: the samplers, the resumable loader, and the datamodule that Lightning drives."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+
+from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
+from dnl_video.data.dataset import ClipDataset, ViewDataset, collate_clips
+from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_class_list, read_manifest
+from dnl_video.errors import InputError
+from dnl_video.spec import Preprocessing
+
+log = logging.getLogger(__name__)
+
+_MAX_DEFAULT_WORKERS = 8
+# Precise batch norm draws clips of its own, so that training clips do not depend on it.
+_PRECISE_BN_STREAM = 1
+
+
+class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) keys: a permutation of the videos per epoch, dealt to processes in turn.
+
+    A pure function of (seed, epoch): order and content do not depend on workers, and the global batch of W processes
+    with b clips is the batch of one process with W * b. The last incomplete global batch is dropped.
+
+    Args:
+        num_videos: Videos to draw from.
+        batch_size: Clips per process.
+        seed: Seed of the order.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, num_videos: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        if num_videos < batch_size * world_size:
+            raise InputError(
+                f"{num_videos} training videos make no batch of {batch_size} clips on {world_size} process(es); "
+                "lower data.batch_size or give more videos"
+            )
+        self.num_videos = num_videos
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return self.num_videos // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_videos)
+        step = self.batch_size * self.world_size
+        for batch in range(self.start, len(self)):
+            mine = order[batch * step : (batch + 1) * step][self.rank :: self.world_size]
+            yield [(self.epoch, int(i)) for i in mine]
+
+
+class ShardSampler(Sampler[int]):
+    """Every world_size-th video from rank on: no padding, no duplicates, an empty shard allowed."""
+
+    def __init__(self, num_videos: int, *, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = range(rank, num_videos, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
+class ResumableLoader(DataLoader):
+    """A loader that knows which epoch it is in and how many batches were consumed of it.
+
+    Lightning stores `state_dict` in every checkpoint and restores it, so a run resumed in mid-epoch goes on with the
+    next batch. The count is of batches handed out, not of those that workers fetched ahead.
+    """
+
+    _epoch = 0
+    _position = 0
+    _resumed = False
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if self._resumed:
+            self._resumed = False
+        elif self._position:
+            self._epoch, self._position = self._epoch + 1, 0
+        sampler = self.batch_sampler
+        assert isinstance(sampler, ClipBatchSampler)
+        sampler.epoch, sampler.start = self._epoch, self._position
+        for batch in super().__iter__():
+            self._position += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch and the batches consumed of it."""
+        return {"epoch": self._epoch, "position": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._epoch, self._position = int(state["epoch"]), int(state["position"])
+        if self._position >= len(self):
+            self._epoch, self._position = self._epoch + 1, 0
+        self._resumed = True
+
+
+class VideoDataModule(LightningDataModule):
+    """Training clips and validation views of two manifests.
+
+    Args:
+        data: Manifests, batch size, workers.
+        preprocessing: How frames become clips.
+        augment: Random views of training clips.
+        validation: Views per video in validation.
+        seed: Seed of order, sampling and augmentation.
+
+    Raises:
+        InputError: A manifest cannot be used, or too many training videos are missing.
+    """
+
+    def __init__(
+        self,
+        data: DataConfig,
+        preprocessing: Preprocessing,
+        augment: AugmentConfig,
+        validation: ViewsConfig,
+        *,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.config = data
+        self.preprocessing = preprocessing
+        self.augment = augment
+        self.validation = validation
+        self.seed = seed
+        for name in ("train_manifest", "val_manifest"):
+            if not getattr(data, name):
+                raise InputError(f"data.{name} is not set; give a Kinetics CSV, a list or a class folder")
+        self.train = self._read(data.train_manifest, data.train_root, None)
+        self.class_names = self.train.class_names
+        self.val = self._read(data.val_manifest, data.val_root, self.class_names)
+        self.train_missing = missing(self.train.records)
+        self.train_records = _without(self.train.records, self.train_missing)
+        allowed = allowed_failures(len(self.train.records), data.max_failed_share)
+        if len(self.train_missing) > allowed:
+            shown = ", ".join(r.path for r in self.train_missing[:5])
+            raise InputError(
+                f"{len(self.train_missing)} of {len(self.train.records)} videos of {data.train_manifest} are not on "
+                f"disk (allowed: {allowed}): {shown}, ...; set data.train_root, or raise data.max_failed_share"
+            )
+
+    def _read(self, source: str, root: str | None, class_names: tuple[str, ...] | None) -> Manifest:
+        if class_names is None and self.config.class_list is not None:
+            class_names = read_class_list(self.config.class_list)
+        return read_manifest(source, root=root, class_names=class_names, limit_videos=self.config.limit_videos)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Batches of clips, uint8 [B, T, H, W, 3], with labels and the failures met on the way."""
+        return self._clip_loader(self.seed)
+
+    def precise_bn_dataloader(self, epoch: int) -> ResumableLoader:
+        """Training clips from a stream of their own, for batch-norm statistics after ``epoch``."""
+        loader = self._clip_loader((self.seed + 1) * 1_000_003 + _PRECISE_BN_STREAM, persistent=False)
+        loader.load_state_dict({"epoch": epoch, "position": 0})
+        return loader
+
+    def val_dataloader(self) -> DataLoader:
+        """All views of one video an item."""
+        rank, world_size = self._rank_and_world_size()
+        dataset = ViewDataset(
+            self.val.records,
+            self.preprocessing,
+            num_clips=self.validation.num_clips,
+            num_crops=self.validation.num_crops,
+        )
+        sampler = ShardSampler(len(dataset), rank=rank, world_size=world_size)
+        return view_loader(dataset, sampler, self.config.num_workers, self.config.timeout_s, batch_size=8)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move training batches; validation views stay, and `validation_step` moves a few at a time."""
+        if isinstance(batch, list):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def _clip_loader(self, seed: int, persistent: bool = True) -> ResumableLoader:
+        rank, world_size = self._rank_and_world_size()
+        dataset = ClipDataset(self.train_records, self.preprocessing, self.augment, seed=seed)
+        sampler = ClipBatchSampler(
+            len(self.train_records), self.config.batch_size, seed=seed, rank=rank, world_size=world_size
+        )
+        workers = default_workers(self.config.num_workers)
+        return ResumableLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=collate_clips,
+            **_worker_options(workers, self.config.timeout_s, persistent),
+        )
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
+
+def view_loader(
+    dataset: ViewDataset,
+    sampler: Sampler[int],
+    num_workers: int | None,
+    timeout_s: float = 300.0,
+    *,
+    batch_size: int | None = None,
+) -> DataLoader:
+    """Load views of videos, one video (or with ``batch_size`` a list of videos) an item, in the sampler's order."""
+    workers = default_workers(num_workers)
+    return DataLoader(
+        dataset,
+        sampler=sampler,
+        batch_size=batch_size,
+        # Without a batch size the loader collates nothing, but would turn arrays into tensors.
+        collate_fn=_unchanged,
+        **_worker_options(workers, timeout_s, persistent=False),
+    )
+
+
+def default_workers(num_workers: int | None) -> int:
+    """Return ``num_workers``, or the cores this process may use, 8 at most."""
+    if num_workers is not None:
+        return num_workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MAX_DEFAULT_WORKERS)
+
+
+def allowed_failures(num_videos: int, max_failed_share: float) -> int:
+    """Return how many videos may fail before training stops: the share, rounded up."""
+    return int(np.ceil(num_videos * max_failed_share - 1e-9))
+
+
+def _worker_options(workers: int, timeout_s: float, persistent: bool) -> dict[str, Any]:
+    return {
+        "num_workers": workers,
+        "persistent_workers": persistent and workers > 0,
+        "timeout": timeout_s if workers else 0,
+        "pin_memory": torch.cuda.is_available(),
+        "prefetch_factor": 4 if workers else None,
+    }
+
+
+def _without(records: tuple[VideoRecord, ...], dropped: list[VideoRecord]) -> tuple[VideoRecord, ...]:
+    gone = {record.path for record in dropped}
+    return tuple(record for record in records if record.path not in gone)
+
+
+def _unchanged(items: Any) -> Any:
+    return items

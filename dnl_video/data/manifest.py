@@ -1,0 +1,280 @@
+"""Listings of videos read into records: official Kinetics CSVs, `path label` lists, class folders and our own CSV.
+
+The official Kinetics CSV has the columns `label,youtube_id,time_start,time_end,split[,is_cc]`; downloaders name the
+files `{youtube_id}_{time_start:06d}_{time_end:06d}.mp4` or `{youtube_id}.mp4`, in one folder or in class folders.
+`path label` lists are those of PySlowFast, mmaction2 and video-nonlocal-net. Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnl_video.data.listings import (
+    LIST_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    Row,
+    fold,
+    read_class_folders,
+    read_lines,
+    read_rows,
+    walk_videos,
+)
+from dnl_video.errors import InputError, nearest
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One video of a listing.
+
+    Args:
+        video_id: Its name in predictions and reports, unique in the listing.
+        path: Where the file is, or should be.
+        label: Class id; None where the listing has none.
+        class_name: Name of the class, spelled as in the class list; None where unknown.
+    """
+
+    video_id: str
+    path: str
+    label: int | None
+    class_name: str | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The videos of a listing.
+
+    Args:
+        source: What was read.
+        records: The videos, in the order of the listing.
+        class_names: Names by class id; None where the labels are integers and no names were given.
+        sha256: Hash of the listing's content (of a folder: of the sorted relative names).
+    """
+
+    source: str
+    records: tuple[VideoRecord, ...]
+    class_names: tuple[str, ...] | None
+    sha256: str
+
+
+def read_manifest(
+    source: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    limit_videos: int | None = None,
+) -> Manifest:
+    """Read a labelled listing; its kind is recognised from the content.
+
+    Files that do not exist are no error (Kinetics always lacks some): their records keep the expected path.
+
+    Args:
+        source: A CSV, a list, or a folder of class folders.
+        root: Folder that relative paths, or Kinetics ids, are looked up in; None is the listing's own folder.
+        class_names: Names by class id, from the model or a class list; case and underscores for spaces may differ.
+            None takes the names of this listing in alphabetical order (the published order of Kinetics), or integer
+            labels as they are.
+        limit_videos: Keep only this many videos, evenly spaced over the listing; class ids are those of all of it.
+
+    Raises:
+        InputError: The listing is missing, empty, of no known kind, lists a video twice, mixes integer and named
+            labels, or has a label that is not in `class_names`. The message names file and line.
+    """
+    if limit_videos is not None and limit_videos < 1:
+        raise InputError(f"limit_videos is {limit_videos}; give at least 1, or null for all")
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InputError(
+            f"manifest {source} does not exist; give a CSV, a list of `path label` lines or a class folder"
+        )
+    if path.is_dir():
+        if root is not None and Path(root).expanduser().resolve() != path.resolve():
+            raise InputError(f"manifest {source} is a class folder, which takes no root; leave out the root {root}")
+        rows, digest = read_class_folders(path)
+    else:
+        lines, digest = read_lines(path)
+        rows = read_rows(path, lines, _resolve_root(path, root), labelled=True)
+    _refuse_duplicates(rows)
+    records, names = _assign_labels(rows, class_names, folders=path.is_dir())
+    if limit_videos is not None and limit_videos < len(records):
+        records = [records[i * len(records) // limit_videos] for i in range(limit_videos)]
+    return Manifest(str(source), tuple(records), names, digest)
+
+
+def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None = None) -> Manifest:
+    """Collect videos without labels: files, folders (recursively, sorted) and lists of paths (labels are ignored).
+
+    A file reached twice is listed once. Ids are paths relative to the folder, or as written; where two sources give
+    the same id, both take the whole path.
+
+    Args:
+        sources: Video files, folders, or text lists (.txt, .csv, .tsv).
+        root: Folder that relative paths in lists are looked up in; None is each list's own folder.
+
+    Raises:
+        InputError: A source does not exist, or holds no video.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for source in sources:
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise InputError(f"{source} does not exist; give video files, folders or lists of paths")
+        if path.is_dir():
+            pairs = [(relative, str(path / relative)) for relative in walk_videos(path)]
+            if not pairs:
+                raise InputError(f"folder {source} holds no video; known extensions: {' '.join(VIDEO_EXTENSIONS)}")
+        elif path.suffix.lower() in LIST_EXTENSIONS:
+            lines, _ = read_lines(path)
+            rows = read_rows(path, lines, _resolve_root(path, root), labelled=False)
+            pairs = [(row.video_id, row.path) for row in rows]
+        else:
+            pairs = [(path.as_posix(), str(path))]
+        for video_id, file in pairs:
+            found.setdefault(os.path.normpath(Path(file).absolute()), (video_id, file))
+    if not found:
+        raise InputError("no videos were given; give video files, folders or lists of paths")
+    counts = Counter(video_id for video_id, _ in found.values())
+    records = tuple(
+        VideoRecord(video_id if counts[video_id] == 1 else absolute, file, None, None)
+        for absolute, (video_id, file) in found.items()
+    )
+    digest = hashlib.sha256("\n".join(record.video_id for record in records).encode()).hexdigest()
+    return Manifest(", ".join(sources), records, None, digest)
+
+
+def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read class names by id: one name a line, a JSON list, or a JSON object {name: id}.
+
+    Names in PySlowFast's `kinetics_classnames.json` carry extra quotes; they are taken off.
+
+    Raises:
+        InputError: The file is missing or empty, a name is empty or listed twice, or ids are not 0, 1, 2, ….
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(f"class list {path} does not exist; give a text file with one class name a line, or JSON")
+    lines, _ = read_lines(file, "give one class name a line, or JSON")
+    text = "\n".join(lines).strip()
+    if text.startswith(("[", "{")):
+        named = _parse_json_classes(file, text)
+    else:
+        named = [(f"line {number}", line.strip()) for number, line in enumerate(lines, 1)]
+        while not named[-1][1]:  # blank lines at the end
+            named.pop()
+    first: dict[str, str] = {}
+    for place, name in named:
+        if not name:
+            raise InputError(f"{file}, {place}: the class name is empty; give every class a name")
+        if name in first:
+            raise InputError(f"{file}, {place}: class {name!r} was already listed in {first[name]}; list it once")
+        first[name] = place
+    if not first:
+        raise InputError(f"class list {file} has no class; give at least one name")
+    return tuple(first)
+
+
+def missing(records: Iterable[VideoRecord]) -> list[VideoRecord]:
+    """Return the records whose file does not exist."""
+    return [record for record in records if not Path(record.path).is_file()]
+
+
+def _resolve_root(path: Path, root: str | os.PathLike[str] | None) -> Path:
+    if root is None:
+        return path.parent
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"root {root} of {path} is no folder; give the folder that holds the videos")
+    return folder
+
+
+def _parse_json_classes(file: Path, text: str) -> list[tuple[str, str]]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}, line {error.lineno}: not valid JSON ({error.msg}); mend it, or list names") from None
+    if isinstance(data, dict):
+        if any(type(value) is not int for value in data.values()) or sorted(data.values()) != list(range(len(data))):
+            raise InputError(f"class list {file} must give each name one id, from 0 to {len(data) - 1}")
+        data = sorted(data, key=data.__getitem__)
+    if not all(isinstance(name, str) for name in data):
+        raise InputError(f"class list {file} must be a JSON list of names, or an object {{name: id}}")
+    return [(f"entry {position}", name.strip().strip('"')) for position, name in enumerate(data)]
+
+
+def _refuse_duplicates(rows: list[Row]) -> None:
+    ids: dict[str, Row] = {}
+    paths: dict[str, Row] = {}
+    for row in rows:
+        earlier = ids.setdefault(row.video_id, row)
+        if earlier is not row:
+            raise InputError(f"{row.where}: video {row.video_id!r} was already listed in {earlier.place}; list it once")
+        earlier = paths.setdefault(os.path.normpath(row.path), row)
+        if earlier is not row:
+            raise InputError(f"{row.where}: file {row.path} was already listed in {earlier.place}; list it once")
+
+
+def _assign_labels(
+    rows: list[Row], class_names: Sequence[str] | None, *, folders: bool
+) -> tuple[list[VideoRecord], tuple[str, ...] | None]:
+    """Turn label texts into class ids."""
+    names = None if class_names is None else tuple(class_names)
+    for row in rows:
+        if not row.label:
+            raise InputError(f"{row.where}: the label is empty; give every video a label")
+    integers = [] if folders else [row for row in rows if _INTEGER.fullmatch(row.label)]
+    # A class list may hold names such as "7"; where every integer is one of its names, they are names.
+    if integers and not {row.label for row in integers} <= set(names or ()):
+        named = next((row for row in rows if not _INTEGER.fullmatch(row.label)), None)
+        if named:
+            raise InputError(
+                f"{integers[0].where}: label {integers[0].label} is an integer, but {named.place} has the name "
+                f"{named.label!r}; use integers throughout, or names throughout"
+            )
+        return [_with_id(row, int(row.label), names) for row in rows], names
+    if names is None:
+        _refuse_two_spellings(rows)
+        names = tuple(sorted({row.label for row in rows}))
+    return _match_names(rows, names), names
+
+
+def _match_names(rows: list[Row], names: tuple[str, ...]) -> list[VideoRecord]:
+    exact = {name: index for index, name in enumerate(names)}
+    folded: dict[str, int | None] = {}
+    for index, name in enumerate(names):
+        folded[fold(name)] = None if fold(name) in folded else index  # None: only the exact spelling tells them apart
+    records = []
+    for row in rows:
+        label = exact.get(row.label)
+        label = folded.get(fold(row.label)) if label is None else label
+        if label is None:
+            hint = nearest(row.label, names) or "; check the class list"
+            raise InputError(f"{row.where}: unknown label {row.label!r}, not one of the {len(names)} classes{hint}")
+        records.append(VideoRecord(row.video_id, row.path, label, names[label]))
+    return records
+
+
+def _with_id(row: Row, label: int, names: tuple[str, ...] | None) -> VideoRecord:
+    if label < 0 or (names is not None and label >= len(names)):
+        allowed = "0 or more" if names is None else f"0 to {len(names) - 1} ({len(names)} classes)"
+        raise InputError(f"{row.where}: label {label} is not allowed; give {allowed}")
+    return VideoRecord(row.video_id, row.path, label, None if names is None else names[label])
+
+
+def _refuse_two_spellings(rows: list[Row]) -> None:
+    """Refuse "air drumming" beside "air_drumming": as two classes they would shift every id after them."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        earlier = first.setdefault(fold(row.label), row)
+        if earlier.label != row.label:
+            raise InputError(
+                f"{row.where}: label {row.label!r} is spelled {earlier.label!r} in {earlier.place}; "
+                "spell each class in one way"
+            )

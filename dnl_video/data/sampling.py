@@ -1,0 +1,156 @@
+"""Which frames make a clip: ints in, ints out.
+
+A clip is T frames (`num_frames`) taken every τ frames (`frame_stride`) of a video with n frames at f frames a second.
+With T = 4, τ = 3, at the file's own rate:
+
+    video   0  1  2  3  4  5  6  7  8  9 10 11 12 13      n = 14 frames
+    clip          *        *        *        *            start = 2, indices [2, 5, 8, 11]
+                  |<-------- span L -------->|            L = (T - 1)·τ + 1 = 10 frames, first and last included
+    starts  |<-------->|                                  0 … D with D = n - L = 4, both included
+
+Two rules (`Preprocessing.sampling`):
+
+- `stride`: exact spacing. Frame i is start + r(i·τ·f/target_fps), r(x) = floor(x + ½); training starts are uniform
+  integers in 0 … D, and clip j of J starts at r(j·D/(J-1)) (J = 1: D // 2), so that the clips reach both ends.
+- `pyslowfast`: PySlowFast's `get_start_end_idx` and `temporal_sampling` (slowfast/datasets/decoder.py). The span is
+  T·τ·f/30 (30 is its TARGET_FPS), starts are real numbers (training: uniform in [0, D]; clip j: D·j/J, which never
+  reaches the end), and the T indices are linspace(start, start + L - 1) truncated: 8x8 is spaced by 9 at 30 fps.
+
+A clip longer than its video repeats the last frame, or starts over (`past_end`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from dnl_video.config import FrameOrder
+from dnl_video.spec import Preprocessing
+
+Indices = npt.NDArray[np.int64]
+_PYSLOWFAST_FPS = 30.0
+
+
+def clip_span(fps: float, preprocessing: Preprocessing) -> float:
+    """Return the span L of a clip in the file's frames (a whole number under `stride`).
+
+    Args:
+        fps: Frame rate of the file.
+        preprocessing: Length, stride and rule.
+
+    Raises:
+        ValueError: The rule needs the frame rate, and it is not a number above 0.
+    """
+    if preprocessing.sampling == "pyslowfast":
+        return preprocessing.num_frames * preprocessing.frame_stride * _rate(fps, preprocessing)
+    return float(_offsets(fps, preprocessing)[-1] + 1)
+
+
+def train_indices(
+    num_frames_in_video: int, fps: float, preprocessing: Preprocessing, rng: np.random.Generator
+) -> Indices:
+    """Draw the frames of a training clip.
+
+    Args:
+        num_frames_in_video: Frames n of the file.
+        fps: Frame rate of the file.
+        preprocessing: Length, stride and rule.
+        rng: Source of the start.
+
+    Returns:
+        Frame indices, int64 [T], all in [0, n).
+
+    Raises:
+        ValueError: The video has no frames, or the rule needs a frame rate and it is not a number above 0.
+    """
+    room = _room(num_frames_in_video, fps, preprocessing)
+    if preprocessing.sampling == "pyslowfast":
+        return _clip(rng.uniform(0.0, room), num_frames_in_video, fps, preprocessing)
+    return _clip(int(rng.integers(0, int(room), endpoint=True)), num_frames_in_video, fps, preprocessing)
+
+
+def view_indices(n: int, fps: float, preprocessing: Preprocessing, num_clips: int) -> Indices:
+    """Return the frames of the clips that evaluation spreads over a video.
+
+    Args:
+        n: Frames of the file.
+        fps: Frame rate of the file.
+        preprocessing: Length, stride and rule.
+        num_clips: Clips J.
+
+    Returns:
+        Frame indices, int64 [J, T], all in [0, n).
+
+    Raises:
+        ValueError: The video has no frames, `num_clips` is below 1, or the rule needs a frame rate and it is not a
+            number above 0.
+    """
+    if num_clips < 1:
+        raise ValueError(f"num_clips is {num_clips}; give at least 1")
+    room = _room(n, fps, preprocessing)
+    starts: list[float]
+    if preprocessing.sampling == "pyslowfast":
+        starts = [room * j / num_clips for j in range(num_clips)]
+    elif num_clips == 1:
+        starts = [room // 2]
+    else:
+        starts = [math.floor(j * room / (num_clips - 1) + 0.5) for j in range(num_clips)]
+    return np.stack([_clip(start, n, fps, preprocessing) for start in starts])
+
+
+def reorder_frames(indices: Indices, order: FrameOrder, rng: np.random.Generator) -> Indices:
+    """Change the order of frames within each clip, to see what a network knows of motion.
+
+    Args:
+        indices: Frames of clips, [J, T].
+        order: ``natural`` (unchanged), ``reversed``, ``shuffled`` (each clip by its own draw), or ``repeated`` (the
+            middle frame T times).
+        rng: Source of the shuffles.
+
+    Returns:
+        Frame indices, int64 [J, T].
+    """
+    if order == "reversed":
+        return indices[:, ::-1].copy()
+    if order == "shuffled":
+        return rng.permuted(indices, axis=1)
+    if order == "repeated":
+        return np.repeat(indices[:, indices.shape[1] // 2, None], indices.shape[1], axis=1)
+    return indices
+
+
+def _rate(fps: float, preprocessing: Preprocessing) -> float:
+    """Return f / target_fps, the factor from wanted to existing frames."""
+    target = preprocessing.target_fps
+    if target is None:
+        if preprocessing.sampling == "stride":
+            return 1.0
+        target = _PYSLOWFAST_FPS
+    if not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"the frame rate is {fps}; it must be above 0 to sample at {target:g} frames a second")
+    return fps / target
+
+
+def _offsets(fps: float, preprocessing: Preprocessing) -> Indices:
+    """Return r(i·τ·f/target_fps) for i = 0 … T-1: the frames of a clip under `stride`, seen from its start."""
+    steps = np.arange(preprocessing.num_frames) * preprocessing.frame_stride * _rate(fps, preprocessing)
+    return np.floor(steps + 0.5).astype(np.int64)
+
+
+def _room(n: int, fps: float, preprocessing: Preprocessing) -> float:
+    """Return D, how far a clip's start can move."""
+    if n < 1:
+        raise ValueError(f"the video has {n} frames; a clip needs at least 1")
+    return max(n - clip_span(fps, preprocessing), 0.0)
+
+
+def _clip(start: float, n: int, fps: float, preprocessing: Preprocessing) -> Indices:
+    if preprocessing.sampling == "pyslowfast":
+        end = start + clip_span(fps, preprocessing) - 1
+        # PySlowFast clamps before it truncates; truncation of what is below 0 (L < 1) then gives 0 as well.
+        indices = np.maximum(np.linspace(start, end, preprocessing.num_frames), 0.0).astype(np.int64)
+    else:
+        indices = int(start) + _offsets(fps, preprocessing)
+    return indices % n if preprocessing.past_end == "loop" else np.minimum(indices, n - 1)

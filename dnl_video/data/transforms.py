@@ -1,0 +1,130 @@
+"""Clips in, clips out: random views to train on, fixed views to evaluate, and normalisation on the device.
+
+The geometry is PySlowFast's (slowfast/datasets/transform.py: `random_short_side_scale_jitter`, `random_crop`,
+`uniform_crop`), except that resizing is antialiased and that a training crop is cut before it is resized, which gives
+the same view for a fraction of the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F  # type: ignore[import-untyped]
+
+from dnl_video.config import AugmentConfig
+
+Frames = npt.NDArray[np.uint8]
+
+
+def train_transform(frames: Frames | Tensor, augment: AugmentConfig, rng: np.random.Generator) -> Tensor:
+    """Cut a random view out of a clip, the same for every frame.
+
+    The view is that of: resize so that the short side is a random integer of `augment.short_side` (both ends
+    included), crop a random square, flip with probability `augment.flip`. It is computed the other way round: the
+    crop's window in the source, rounded to whole pixels, is resized once.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        augment: Ranges and probabilities.
+        rng: Source of the four random numbers, always drawn in the same order.
+
+    Returns:
+        uint8 [T, crop, crop, 3].
+    """
+    clip = torch.as_tensor(frames)
+    height, width = clip.shape[1:3]
+    short_side = int(rng.integers(augment.short_side[0], augment.short_side[1], endpoint=True))
+    scaled_height, scaled_width = _scaled_size(height, width, short_side)
+    top = int(rng.integers(0, scaled_height - augment.crop_size, endpoint=True))
+    left = int(rng.integers(0, scaled_width - augment.crop_size, endpoint=True))
+    flip = rng.random() < augment.flip
+    to_source = min(height, width) / short_side
+    size = max(round(augment.crop_size * to_source), 1)
+    y = min(round(top * to_source), height - size)
+    x = min(round(left * to_source), width - size)
+    view = _resize(clip[:, y : y + size, x : x + size], augment.crop_size, augment.crop_size)
+    return (view.flip(2) if flip else view).contiguous()
+
+
+def resize_short_side(frames: Frames, short_side: int) -> Frames:
+    """Resize to a short side in pixels, aspect kept (the long side is rounded down, as in PySlowFast).
+
+    Args:
+        frames: uint8 [n, H, W, 3].
+        short_side: Wanted length of the shorter side.
+
+    Returns:
+        uint8 [n, H', W', 3] with min(H', W') = short_side.
+    """
+    height, width = _scaled_size(frames.shape[1], frames.shape[2], short_side)
+    return _resize(torch.from_numpy(np.ascontiguousarray(frames)), height, width).contiguous().numpy()
+
+
+def crop_views(frames: Tensor, crop_size: int, num_crops: int) -> Tensor:
+    """Cut square crops out of every clip: spaced along the longer side, in the middle of the shorter.
+
+    Args:
+        frames: uint8 [J, T, H, W, 3].
+        crop_size: Side c of the crops in pixels.
+        num_crops: R; 1 is the centre, 3 is left, centre, right (portrait video: top, middle, bottom).
+
+    Returns:
+        uint8 [J * R, T, c, c, 3], clip by clip: view j * R + r is crop r of clip j.
+
+    Raises:
+        ValueError: `num_crops` is neither 1 nor 3, or the frames are smaller than the crop.
+    """
+    if num_crops not in (1, 3):
+        raise ValueError(f"num_crops is {num_crops}; allowed: 1 (centre), 3 (left, centre, right)")
+    height, width = frames.shape[2:4]
+    if min(height, width) < crop_size:
+        raise ValueError(f"frames of {height} x {width} are smaller than the crop of {crop_size}; resize them first")
+    down, right = height - crop_size, width - crop_size
+    centre = (-(-down // 2), -(-right // 2))  # rounded up, as uniform_crop does
+    if num_crops == 1:
+        corners = [centre]
+    elif height > width:
+        corners = [(0, centre[1]), centre, (down, centre[1])]
+    else:
+        corners = [(centre[0], 0), centre, (centre[0], right)]
+    crops = [frames[:, :, y : y + crop_size, x : x + crop_size] for y, x in corners]
+    # [J, R, T, c, c, 3] -> [J * R, T, c, c, 3]
+    return torch.stack(crops, dim=1).flatten(0, 1)
+
+
+def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Turn uint8 pixels into the numbers a network sees, (x / 255 - mean) / std, on the clip's device.
+
+    Args:
+        clip: uint8 [B, T, H, W, 3].
+        mean: RGB mean of inputs in [0, 1].
+        std: RGB standard deviation of inputs in [0, 1].
+
+    Returns:
+        float32 [B, 3, T, H, W]: a permuted view of [B, T, H, W, 3] memory, that is, strided as
+        `torch.channels_last_3d`. Convolutions take it as it is; call `.contiguous()` where the usual order is needed.
+    """
+    scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float64))
+    shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
+    scale, shift = (numbers.to(clip.device, torch.float32) for numbers in (scale, shift))
+    # One multiply-add over the pixels: x * 1/(255 std) + (-mean/std).
+    return torch.addcmul(shift, clip.to(torch.float32), scale).permute(0, 4, 1, 2, 3)
+
+
+def _scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    if height < width:
+        return short_side, width * short_side // height
+    return height * short_side // width, short_side
+
+
+def _resize(clip: Tensor, height: int, width: int) -> Tensor:
+    """Resize uint8 [T, H, W, 3], antialiased bilinear."""
+    if clip.shape[1:3] == (height, width):
+        return clip
+    # [T, H, W, 3] -> [T, 3, H, W] without a copy: channels-last memory is what torch's fast uint8 kernel wants.
+    resized = F.resize(clip.permute(0, 3, 1, 2), [height, width], antialias=True)
+    return resized.permute(0, 2, 3, 1)

@@ -1,0 +1,1 @@
+"""Attention, context blocks, backbones."""

@@ -1,0 +1,88 @@
+"""`create_model`: a named backbone with context blocks inserted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from dnl_video.models.backbones import VideoClassifier, create_backbone, default_positions, insert_context_blocks
+from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
+from dnl_video.spec import Architecture, Context, ContextOptions, Head, ModelSpec
+
+
+def create_model(
+    architecture: Architecture,
+    *,
+    context: Context = "none",
+    num_classes: int = 400,
+    head: Head = "dense_logits",
+    stem_channels: int = 64,
+    dropout: float = 0.5,
+    zero_init_residual: bool = True,
+    context_options: ContextOptions | None = None,
+) -> VideoClassifier:
+    """Build a video classifier: clips [B, 3, T, H, W] -> logits [B, num_classes].
+
+    Args:
+        architecture: slow, i3d, c2d or slowfast, with _r50 or _r101.
+        context: Inserted block: none, nl, dnl, pairwise or unary.
+        num_classes: Outputs.
+        head: dense_logits, dense_probabilities or global (see `ModelSpec`).
+        stem_channels: Width of the stem; 64 is the published network.
+        dropout: Dropout rate before the classifier.
+        zero_init_residual: Zero the scale of every residual block's last batch norm.
+        context_options: Options of the inserted blocks.
+
+    Raises:
+        InputError: A value is not allowed; the message says what is.
+    """
+    return build_model(
+        ModelSpec(
+            architecture=architecture,
+            context=context,
+            num_classes=num_classes,
+            head=head,
+            stem_channels=stem_channels,
+            dropout=dropout,
+            zero_init_residual=zero_init_residual,
+            context_options=context_options or ContextOptions(),
+        )
+    )
+
+
+def build_model(spec: ModelSpec) -> VideoClassifier:
+    """Build the network that a `ModelSpec` describes, with fresh weights."""
+    model = create_backbone(
+        spec.architecture,
+        num_classes=spec.num_classes,
+        stem_channels=spec.stem_channels,
+        dropout=spec.dropout,
+        head=spec.head,
+        zero_init_residual=spec.zero_init_residual,
+    )
+    if spec.context != "none":
+        positions = spec.context_options.positions or default_positions(spec.architecture)
+        insert_context_blocks(model, block_factory(spec.context, spec.context_options), positions)
+    return model
+
+
+def block_factory(context: Context, options: ContextOptions) -> Callable[[int], nn.Module]:
+    """Return the function that makes the block called ``context`` for a number of channels."""
+    common: dict[str, Any] = {
+        "scaled": options.scaled,
+        "pool": options.pool,
+        "pool_order": options.pool_order,
+        "zero_init": options.zero_init,
+    }
+    if options.temperature is not None:
+        common["temperature"] = options.temperature
+    make: dict[str, Callable[..., nn.Module]] = {
+        "nl": partial(NonLocalBlock3d, attention=options.attention),
+        "dnl": partial(DisentangledNonLocalBlock3d, whiten_over=options.whiten_over),
+        "pairwise": partial(DisentangledNonLocalBlock3d, unary=False, whiten_over=options.whiten_over),
+        "unary": partial(DisentangledNonLocalBlock3d, pairwise=False),
+    }
+    return lambda channels: make[context](channels, max(int(channels * options.inner_ratio), 1), **common)

@@ -1,0 +1,7 @@
+"""Accuracy reports of a predictions directory: report.json for machines, report.md for a paper or a model card."""
+
+from dnl_video.report.build import build_report
+from dnl_video.report.markdown import headline, render_markdown
+from dnl_video.report.write import save_report, write_report
+
+__all__ = ["build_report", "headline", "render_markdown", "save_report", "write_report"]

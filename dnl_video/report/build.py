@@ -1,0 +1,266 @@
+"""From predictions to the report's numbers: one dictionary of plain JSON types, which every output shows.
+
+Layout, version 1 (a figure that cannot be had is null, and `notes` says why)::
+
+    schema_version, complete, notes
+    model, weights, preprocessing, protocol, manifest, versions, run     what was evaluated, and how
+    coverage        listed, finished, evaluated, failed, nan_scores, failures by reason, failed_videos
+    accuracy        evaluated.{video, centre_clip, clip} and listed.video, each {top1, top5, mean_class_accuracy}
+    by_num_clips    top1 with k of the J clips
+    per_class, confused_pairs, confusion, calibration, confident_mistakes
+
+Every share has value, low, high (95 % interval), and of what: correct and total.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnl_video.errors import InputError
+from dnl_video.report.coverage import coverage_of
+from dnl_video.results.clip_metrics import ClipAccuracy, accuracy_by_num_clips
+from dnl_video.results.metrics import (
+    Interval,
+    clustered_interval,
+    confusion_matrix,
+    expected_calibration_error,
+    mean_class_accuracy,
+    per_class,
+    predicted_class,
+    rank_of_label,
+    share_interval,
+)
+from dnl_video.results.predictions import Predictions
+
+SCHEMA_VERSION = 1
+CONFIDENCE = 0.95
+_LONGEST = 20  # entries of confused pairs and of confident mistakes
+
+
+def build_report(predictions: Predictions) -> dict[str, Any]:
+    """Compute everything a report says.
+
+    Args:
+        predictions: Labelled predictions, as read by `read_predictions`.
+
+    Returns:
+        A dictionary of plain JSON types; see the top of this file.
+
+    Raises:
+        InputError: Videos have no labels.
+    """
+    _require_labels(predictions)
+    meta, done = predictions.meta, predictions.evaluated
+    num_classes, notes = len(meta.class_names), []
+    scores, labels = predictions.scores[done], predictions.label[done]
+    ranks = np.full(len(done), num_classes, dtype=np.int64)  # a failed video is wrong at every k
+    ranks[done] = rank_of_label(scores, labels)
+    coverage = coverage_of(predictions)
+    complete = coverage["finished"] == coverage["listed"]
+    if not complete:
+        notes.append(
+            f"Incomplete: {coverage['finished']} of {coverage['listed']} videos. "
+            "Run the same command again to finish the others; there is no figure over all listed videos until then."
+        )
+    if coverage["nan_scores"]:
+        notes.append(
+            f"{coverage['nan_scores']} videos have NaN among their scores and count as wrong; the network "
+            "or its precision is at fault."
+        )
+    clips = _clip_accuracy(predictions, notes)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "complete": complete,
+        "notes": notes,
+        "model": meta.model,
+        "weights": {"name": meta.weights, "sha256": meta.weights_sha256},
+        "preprocessing": meta.preprocessing,
+        "protocol": _protocol(predictions),
+        "manifest": {"source": meta.manifest, "sha256": meta.manifest_sha256},
+        "versions": meta.versions,
+        "run": meta.run,
+        "num_classes": num_classes,
+        "confidence_level": CONFIDENCE,
+        "coverage": coverage,
+        "accuracy": {
+            "evaluated": {
+                "video": _figures(ranks[done], labels, num_classes),
+                "centre_clip": clips and _figures(clips.centre_rank, predictions.label[clips.video], num_classes),
+                "clip": clips and _clip_figures(clips, num_classes),
+            },
+            "listed": {"video": _figures(ranks, predictions.label, num_classes) if complete else None},
+        },
+        "by_num_clips": clips and _by_num_clips(clips),
+        **_by_class(predictions, ranks),
+        "calibration": _calibration(scores, labels, notes),
+        "confident_mistakes": _confident_mistakes(predictions, ranks),
+    }
+
+
+def _require_labels(predictions: Predictions) -> None:
+    missing = np.flatnonzero(predictions.label < 0)
+    if len(missing):
+        raise InputError(
+            f"{len(missing)} of {len(predictions.label)} predictions have no label (first: "
+            f"{predictions.video_id[missing[0]]!r}), and a report needs labels; run `dnl-video evaluate --checkpoint "
+            "FILE --manifest LIST` with a list that has them (Kinetics CSV, `path label` lines or class folders)"
+        )
+
+
+def _protocol(predictions: Predictions) -> dict[str, Any]:
+    meta = predictions.meta
+    size = meta.preprocessing.get("crop_size")
+    text = f"{_count(meta.num_clips, 'clip')} x {_count(meta.num_crops, 'crop')}" + (f" at {size}" if size else "")
+    frames, stride = meta.preprocessing.get("num_frames"), meta.preprocessing.get("frame_stride")
+    if frames and stride:
+        text += f", clips of {_count(frames, 'frame')} with stride {stride}"
+    if meta.frame_order != "natural":
+        text += f", frames {meta.frame_order}"
+    return {
+        "num_clips": meta.num_clips,
+        "num_crops": meta.num_crops,
+        "num_views": meta.num_clips * meta.num_crops,
+        "frame_order": meta.frame_order,
+        "text": text,
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _figures(ranks: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> dict[str, Any] | None:
+    """Return top-1, top-5 and mean class accuracy of videos; None when there are none."""
+    if not len(ranks):
+        return None
+    return {
+        "top1": _share(share_interval(ranks == 0, CONFIDENCE), ranks == 0),
+        "top5": _share(share_interval(ranks < min(5, num_classes), CONFIDENCE), ranks < min(5, num_classes)),
+        "mean_class_accuracy": {
+            **mean_class_accuracy(ranks == 0, labels, CONFIDENCE)._asdict(),
+            "num_classes": len(np.unique(labels)),
+        },
+    }
+
+
+def _share(interval: Interval, hits: NDArray[np.bool_]) -> dict[str, Any]:
+    return {**interval._asdict(), "correct": int(np.count_nonzero(hits)), "total": len(hits)}
+
+
+def _clip_accuracy(predictions: Predictions, notes: list[str]) -> ClipAccuracy | None:
+    num_evaluated = int(np.count_nonzero(predictions.evaluated))
+    if predictions.clip_scores is None or predictions.clip_video is None:
+        if num_evaluated:
+            notes.append(
+                "No clip scores are stored (--no-clip-scores), so there are no clip-level and centre-clip figures."
+            )
+        return None
+    with_clips = len(np.unique(predictions.clip_video))
+    if with_clips < num_evaluated:
+        notes.append(
+            f"Clip scores are stored for {with_clips} of {num_evaluated} evaluated videos, "
+            "so there are no clip-level and centre-clip figures."
+        )
+        return None
+    return accuracy_by_num_clips(predictions.clip_scores, predictions.clip_video, predictions.label)
+
+
+def _clip_figures(clips: ClipAccuracy, num_classes: int) -> dict[str, Any]:
+    top1, top5 = clips.clip_rank == 0, clips.clip_rank < min(5, num_classes)
+    return {
+        "top1": _share(clustered_interval(top1, clips.clip_video, CONFIDENCE), top1),
+        "top5": _share(clustered_interval(top5, clips.clip_video, CONFIDENCE), top5),
+        "mean_class_accuracy": None,  # not a figure anyone quotes for clips
+    }
+
+
+def _by_num_clips(clips: ClipAccuracy) -> list[dict[str, Any]]:
+    return [
+        {"num_clips": int(k), "top1": _share(share_interval(ranks == 0, CONFIDENCE), ranks == 0)}
+        for k, ranks in zip(clips.k, clips.rank_by_k, strict=True)
+    ]
+
+
+def _by_class(predictions: Predictions, ranks: NDArray[np.int64]) -> dict[str, Any]:
+    """Return per_class, confused_pairs and confusion, over evaluated videos."""
+    names, done = predictions.meta.class_names, predictions.evaluated
+    num_classes, labels = len(names), predictions.label[done]
+    table = per_class(ranks[done] == 0, labels, num_classes, CONFIDENCE)
+    failed = np.bincount(predictions.label[~done], minlength=num_classes)
+    confusion = confusion_matrix(predictions.scores[done], labels)
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    rows = []
+    for c, name in enumerate(names):
+        seen, other = table.num_videos[c] > 0, int(np.argmax(wrong[c]))
+        rows.append(
+            {
+                "index": c,
+                "name": name,
+                "videos": int(table.num_videos[c]),
+                "correct": int(table.correct[c]),
+                "failed": int(failed[c]),
+                "accuracy": float(table.accuracy[c]) if seen else None,
+                "low": float(table.low[c]) if seen else None,
+                "high": float(table.high[c]) if seen else None,
+                "most_taken_for": {"name": names[other], "videos": int(wrong[c, other])} if wrong[c, other] else None,
+            }
+        )
+    true, predicted = np.nonzero(wrong)
+    most = np.argsort(-wrong[true, predicted], kind="stable")[:_LONGEST]
+    pairs = [
+        {
+            "label": names[t],
+            "predicted": names[p],
+            "videos": int(wrong[t, p]),
+            "share_of_label": float(wrong[t, p] / table.num_videos[t]),
+        }
+        for t, p in zip(true[most], predicted[most], strict=True)
+    ]
+    cells = [[int(t), int(p), int(confusion[t, p])] for t, p in zip(*np.nonzero(confusion), strict=True)]
+    return {"per_class": rows, "confused_pairs": pairs, "confusion": cells}
+
+
+def _calibration(scores: NDArray[np.float32], labels: NDArray[np.int64], notes: list[str]) -> dict[str, Any] | None:
+    if not len(scores):
+        return None
+    try:
+        result = expected_calibration_error(scores, labels)
+    except InputError as error:
+        notes.append(f"No calibration: {error}.")
+        return None
+    bins = [
+        {
+            "low": float(result.edges[b]),
+            "high": float(result.edges[b + 1]),
+            "videos": int(count),
+            "confidence": float(result.confidence[b]) if count else None,
+            "accuracy": float(result.accuracy[b]) if count else None,
+        }
+        for b, count in enumerate(result.count)
+    ]
+    mean = float(np.nansum(result.confidence * result.count) / result.count.sum())
+    return {"ece": result.ece, "mean_confidence": mean, "videos": int(result.count.sum()), "bins": bins}
+
+
+def _confident_mistakes(predictions: Predictions, ranks: NDArray[np.int64]) -> list[dict[str, Any]]:
+    names = predictions.meta.class_names
+    predicted = np.full(len(ranks), -1, dtype=np.int64)
+    predicted[predictions.evaluated] = predicted_class(predictions.scores[predictions.evaluated])
+    wrong = np.flatnonzero((predicted >= 0) & (predicted != predictions.label))
+    confidence = predictions.scores[wrong, predicted[wrong]]
+    return [
+        {
+            "video_id": predictions.video_id[i],
+            "path": predictions.path[i],
+            "label": names[predictions.label[i]],
+            "predicted": names[predicted[i]],
+            "confidence": float(predictions.scores[i, predicted[i]]),
+            "label_score": float(predictions.scores[i, predictions.label[i]]),
+            "label_place": int(ranks[i]) + 1,
+        }
+        for i in wrong[np.argsort(-confidence, kind="stable")[:_LONGEST]]
+    ]

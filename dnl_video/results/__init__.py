@@ -1,0 +1,1 @@
+"""The predictions directory and the numbers computed from it."""

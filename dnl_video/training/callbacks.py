@@ -1,0 +1,181 @@
+"""What Lightning lacks: precise batch norm (by fvcore), failed videos counted, a progress display in clips."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any
+
+import torch
+from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from torch import nn
+
+from dnl_video.data.loaders import VideoDataModule, allowed_failures
+from dnl_video.data.transforms import normalize
+from dnl_video.errors import InputError
+from dnl_video.training.module import VideoTrainingModule
+
+
+class PreciseBatchNorm(Callback):
+    """Recompute batch-norm statistics over training clips before each validation (Wu & Johnson 2021, section 3).
+
+    Args:
+        num_batches: Batches per process to average over; fewer where an epoch has fewer.
+    """
+
+    def __init__(self, num_batches: int) -> None:
+        self.num_batches = num_batches
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Update statistics in place, leaving the random state and the training clips alone."""
+        assert isinstance(pl_module, VideoTrainingModule)
+        network = pl_module.network
+        layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not layers or not self.num_batches:
+            return
+        datamodule: VideoDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        loader = datamodule.precise_bn_dataloader(trainer.current_epoch)
+        preprocessing = pl_module.config.preprocessing
+
+        def clips() -> Any:
+            for batch in loader:
+                yield normalize(batch["clip"].to(pl_module.device), preprocessing.mean, preprocessing.std)
+
+        # Only batch norm in training mode: dropout would draw from the global random state.
+        network.eval()
+        for layer in layers:
+            layer.train()
+        buffers = {m: (m.running_mean, m.running_var) for m in get_bn_modules(network)}
+        update_bn_stats(network, clips(), num_iters=min(self.num_batches, len(loader)))
+        with torch.no_grad():
+            for layer, originals in buffers.items():
+                # fvcore binds new tensors; DDP and the optimiser state hold the old ones.
+                for name, original in zip(("running_mean", "running_var"), originals, strict=True):
+                    original.copy_(trainer.strategy.reduce(getattr(layer, name), reduce_op="mean"))
+                    setattr(layer, name, original)
+        network.eval()
+
+
+class FailureMonitor(Callback):
+    """Log every training video that could not be decoded once, and stop when there are too many.
+
+    Args:
+        max_failed_share: Share of the training videos, those missing on disk included, that may fail.
+    """
+
+    def __init__(self, max_failed_share: float) -> None:
+        self.max_failed_share = max_failed_share
+        self.failed: dict[str, str] = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take note of the failures that came with the batch."""
+        for path, reason in batch["failures"]:
+            if path not in self.failed:
+                self.failed[path] = reason
+                print(f"warning: {path}: {reason}; another video takes its place", file=sys.stderr)
+        datamodule: VideoDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        listed = len(datamodule.train.records)
+        lost = len(self.failed) + len(datamodule.train_missing)
+        pl_module.log("train/failed_videos", float(lost), on_step=True, batch_size=1)
+        if lost > allowed_failures(listed, self.max_failed_share):
+            files = ", ".join(sorted(self.failed)[:10])
+            raise InputError(
+                f"{lost} of {listed} training videos failed or are missing, more than data.max_failed_share "
+                f"{self.max_failed_share:g} allows: {files}; repair or unlist them, or raise the share"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the list over a resume."""
+        return {"failed": dict(self.failed)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the list."""
+        self.failed = dict(state_dict["failed"])
+
+
+class ClipProgress(TQDMProgressBar):
+    """A progress bar with loss, clips/s and the time the whole run still needs, and one line an epoch.
+
+    Args:
+        bar: Draw the bar; the epoch lines are printed either way.
+    """
+
+    def __init__(self, bar: bool = True) -> None:
+        super().__init__(refresh_rate=1 if bar and sys.stderr.isatty() else 0, leave=False)
+        self._train_seconds = 0.0
+        self._steps = 0
+        self._epoch_start = 0.0
+        self._fit_start = 0.0
+        self._epochs_done = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clocks."""
+        super().on_train_start(trainer, pl_module)
+        self._fit_start = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock."""
+        super().on_train_epoch_start(trainer, pl_module)
+        self._epoch_start, self._steps, self._train_seconds = time.monotonic(), 0, 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count batches and time."""
+        self._steps += 1
+        self._train_seconds = time.monotonic() - self._epoch_start
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return what stands behind the bar."""
+        metrics = trainer.callback_metrics
+        shown: dict[str, Any] = {"loss": f"{float(metrics['train/loss']):.3f}"} if "train/loss" in metrics else {}
+        if "val/top1" in metrics:
+            shown["val top1"] = f"{100 * float(metrics['val/top1']):.1f}"
+        shown["clips/s"] = f"{self._clips_per_s(trainer, pl_module):.0f}"
+        shown["run left"] = self._left(trainer)
+        return shown
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the epoch's line (validation has run by now)."""
+        super().on_train_epoch_end(trainer, pl_module)
+        assert isinstance(pl_module, VideoTrainingModule)
+        self._epochs_done += 1
+        metrics = trainer.callback_metrics
+        top1 = pl_module.train_top1.compute()
+        pl_module.log("train/clips_per_s", self._clips_per_s(trainer, pl_module), batch_size=1)
+        line = (
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            f"  loss {float(metrics.get('train/loss', math.nan)):.3f}  train top1 {100 * float(top1):.1f}%"
+        )
+        if "val/top1" in metrics:
+            line += f"  val top1 {100 * float(metrics['val/top1']):.1f}%"
+        if pl_module.val_failed:
+            line += f" ({pl_module.val_failed} val videos failed)"
+        line += f"  {self._clips_per_s(trainer, pl_module):.0f} clips/s  left {self._left(trainer)}"
+        if self.is_enabled and self._train_progress_bar is not None:
+            self.print(line)
+        elif trainer.is_global_zero:
+            print(line, flush=True)
+
+    def _clips_per_s(self, trainer: Trainer, pl_module: LightningModule) -> float:
+        assert isinstance(pl_module, VideoTrainingModule)
+        batch = pl_module.config.data.batch_size * trainer.world_size
+        return self._steps * batch / self._train_seconds if self._train_seconds else 0.0
+
+    def _left(self, trainer: Trainer) -> str:
+        per_epoch = max(int(trainer.num_training_batches), 1)
+        epochs_run = self._epochs_done + (self._steps % per_epoch) / per_epoch
+        if not epochs_run or trainer.max_epochs is None:
+            return "?"
+        already = trainer.current_epoch - self._epochs_done
+        elapsed = time.monotonic() - self._fit_start
+        left = max(int(elapsed / epochs_run * (trainer.max_epochs - already - epochs_run)), 0)
+        return (
+            f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}" if left >= 3600 else f"{left // 60}:{left % 60:02d}"
+        )

@@ -1,0 +1,106 @@
+"""The LightningModule: loss, accuracy, optimiser. Lightning's Trainer does everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from dnl_video.config import TrainConfig
+from dnl_video.data.dataset import VideoViews
+from dnl_video.data.transforms import normalize
+from dnl_video.models.build import build_model
+from dnl_video.models.checkpoint import FORMAT_KEY, payload
+from dnl_video.training.optim import lr_factor, make_optimizer, scaled_lr
+
+
+class VideoTrainingModule(LightningModule):
+    """Trains a network on batches of clips and validates it on the views of whole videos.
+
+    Args:
+        config: The run.
+        class_names: Names of the outputs, in order.
+        resolved: The resolved configuration as plain JSON types; stored in every checkpoint.
+    """
+
+    # More processes than validation videos leave some of them without any; that is no error.
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    def __init__(self, config: TrainConfig, class_names: Sequence[str], resolved: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+        self.class_names = tuple(class_names)
+        self.resolved = resolved
+        self.network: nn.Module = build_model(config.model)
+        classes = config.model.num_classes
+        self.train_top1 = MulticlassAccuracy(classes, average="micro")
+        self.val_top1 = MulticlassAccuracy(classes, average="micro")
+        self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
+        self.val_loss = MeanMetric()
+        self.val_failed = 0
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Return logits [B, K] of clips uint8 [B, T, H, W, 3]."""
+        preprocessing = self.config.preprocessing
+        return self.network(normalize(clips, preprocessing.mean, preprocessing.std))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Cross entropy of a batch of clips."""
+        logits = self(batch["clip"])
+        loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.config.optim.label_smoothing)
+        size = len(batch["label"])
+        self.train_top1(logits.detach(), batch["label"])
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, batch_size=size)
+        self.log("train/top1", self.train_top1, on_step=False, on_epoch=True, batch_size=size)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Count failures anew."""
+        self.val_failed = 0
+
+    def validation_step(self, batch: list[VideoViews], batch_idx: int) -> None:
+        """Video-level accuracy: the mean of softmax over each video's views. Failed videos are counted, not guessed."""
+        records = self.trainer.datamodule.val.records  # type: ignore[attr-defined]
+        decoded = [item for item in batch if item.views is not None]
+        self.val_failed += len(batch) - len(decoded)
+        if decoded:
+            counts = [len(item.views) for item in decoded]  # type: ignore[arg-type]
+            views = torch.cat([item.views for item in decoded if item.views is not None])
+            chunks = views.split(self.config.validation.views_per_forward)
+            probabilities = torch.cat([self(chunk.to(self.device)).float().softmax(dim=1) for chunk in chunks])
+            scores = torch.stack([part.mean(dim=0) for part in probabilities.split(counts)])
+            labels = torch.tensor([records[item.index].label for item in decoded], device=self.device)
+            self.val_top1(scores, labels)
+            self.val_top5(scores, labels)
+            self.val_loss(F.nll_loss(scores.clamp_min(1e-12).log(), labels), weight=len(labels))
+        size = max(len(decoded), 1)
+        self.log("val/top1", self.val_top1, on_epoch=True, batch_size=size)
+        self.log("val/top5", self.val_top5, on_epoch=True, batch_size=size)
+        self.log("val/loss", self.val_loss, on_epoch=True, batch_size=size)
+
+    @property
+    def clips_per_step(self) -> int:
+        """Clips of one optimiser step over all processes."""
+        return self.config.data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+
+    def configure_optimizers(self) -> Any:
+        """SGD or AdamW with a schedule that moves every step."""
+        optim = self.config.optim
+        optimizer = make_optimizer(self.network, optim, scaled_lr(optim, self.clips_per_step))
+        epochs = self.config.trainer.max_epochs
+        steps_per_epoch = max(self.trainer.estimated_stepping_batches / epochs, 1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(step / steps_per_epoch, optim, epochs)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what travels with the weights."""
+        config = self.config
+        checkpoint[FORMAT_KEY] = payload(config.model, config.preprocessing, self.class_names, self.resolved)

@@ -1,0 +1,267 @@
+"""One training run: checks, Lightning's Trainer, checkpoints and logs in the output folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from dnl_video.config import TrainConfig
+from dnl_video.data.loaders import VideoDataModule
+from dnl_video.errors import InputError
+from dnl_video.models.checkpoint import FORMAT_KEY, LAST_NAME, find_checkpoint, read_raw
+from dnl_video.spec import ModelSpec, from_dict
+from dnl_video.training.callbacks import ClipProgress, FailureMonitor, PreciseBatchNorm
+from dnl_video.training.module import VideoTrainingModule
+from dnl_video.training.optim import scaled_lr
+
+_DRY_RUN_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where a finished run left its checkpoints, and which process this is.
+
+    Attributes:
+        best_checkpoint: The checkpoint with the highest validation top-1.
+        best_top1: Its validation top-1, a share.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    best_checkpoint: Path
+    best_top1: float
+    rank: int
+    world_size: int
+
+
+def train(config: TrainConfig, *, resume: str | None = None) -> TrainResult:
+    """Train as the configuration says; writes checkpoints, logs and config.yaml to ``config.output_dir``.
+
+    Args:
+        config: The run.
+        resume: A checkpoint to go on from; "last" is the output folder's own last one. None starts anew.
+
+    Raises:
+        InputError: The configuration, the videos or the checkpoint cannot be used.
+    """
+    output = Path(config.output_dir)
+    start_from = _resume_from(config, resume, output)
+    datamodule, module = _prepare(config)
+    best = ModelCheckpoint(
+        dirpath=output / "checkpoints",
+        monitor="val/top1",
+        mode="max",
+        filename="best-epoch{epoch:03d}-top1_{val/top1:.4f}",
+        auto_insert_metric_name=False,
+    )
+    last = ModelCheckpoint(
+        dirpath=output / "checkpoints",
+        filename=LAST_NAME,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [best, last]
+    if config.trainer.save_every_n_steps is not None:
+        callbacks.append(
+            ModelCheckpoint(
+                dirpath=output / "checkpoints",
+                filename=LAST_NAME,
+                every_n_train_steps=config.trainer.save_every_n_steps,
+                enable_version_counter=False,
+            )
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "config.yaml").write_text(yaml.safe_dump(module.resolved, sort_keys=False), encoding="utf-8")
+    trainer = _trainer(config, [*callbacks, *_own_callbacks(config)], _loggers(config, output), output)
+    _announce(config, datamodule, module, trainer)
+    _fit(trainer, module, datamodule, str(start_from) if start_from else None)
+    if not best.best_model_path:
+        raise InputError(f"{output}: no epoch was validated; lower trainer.check_val_every_n_epoch")
+    top1 = float(best.best_model_score) if best.best_model_score is not None else float("nan")
+    return TrainResult(Path(best.best_model_path), top1, trainer.global_rank, trainer.world_size)
+
+
+def dry_run(config: TrainConfig) -> dict[str, Any]:
+    """Check everything a run needs in about a minute: lists, files, decoding, memory, a checkpoint; keep nothing.
+
+    Returns:
+        What was found: numbers of videos, missing files, classes, parameters, loss of the last batch.
+    """
+    config = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, max_epochs=1))
+    datamodule, module = _prepare(config)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _trainer(
+            config,
+            _own_callbacks(config)[:-1],
+            [],
+            Path(folder),
+            limit_train_batches=_DRY_RUN_BATCHES,
+            limit_val_batches=_DRY_RUN_BATCHES,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+        )
+        _fit(trainer, module, datamodule, None)
+        trainer.save_checkpoint(Path(folder) / "check.ckpt")
+        read_raw(Path(folder) / "check.ckpt")
+    return {
+        "training videos": len(datamodule.train_records),
+        "missing training videos": len(datamodule.train_missing),
+        "validation videos": len(datamodule.val.records),
+        "classes": len(module.class_names),
+        "parameters": sum(p.numel() for p in module.network.parameters()),
+        "loss": float(trainer.callback_metrics["train/loss"]),
+    }
+
+
+def _prepare(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]:
+    datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
+    names = _class_names(config, datamodule)
+    seed_everything(config.seed, verbose=False)
+    return datamodule, VideoTrainingModule(config, names, resolved_config(config))
+
+
+def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str, ...]:
+    classes = config.model.num_classes
+    names = datamodule.class_names
+    if names is None:
+        largest = max(r.label for r in (*datamodule.train.records, *datamodule.val.records) if r.label is not None)
+        if largest >= classes:
+            raise InputError(
+                f"label {largest} in the manifests, but model.num_classes is {classes} (labels 0 to {classes - 1}); "
+                "set model.num_classes"
+            )
+        return tuple(str(i) for i in range(classes))
+    if len(names) != classes:
+        raise InputError(
+            f"{config.data.class_list or config.data.train_manifest} has {len(names)} classes, but model.num_classes "
+            f"is {classes}; set model.num_classes={len(names)}"
+        )
+    return names
+
+
+def _resume_from(config: TrainConfig, resume: str | None, output: Path) -> Path | None:
+    if resume is None:
+        if any((output / "checkpoints").glob("*.ckpt")):
+            raise InputError(
+                f"output_dir {output} holds a run already; continue it with --resume, or give another --output_dir"
+            )
+        return None
+    file = find_checkpoint(output if resume == "last" else resume, last=True)
+    stored = from_dict(ModelSpec, read_raw(file)[FORMAT_KEY]["model"])
+    for field in dataclasses.fields(ModelSpec):
+        there, here = getattr(stored, field.name), getattr(config.model, field.name)
+        if there != here:
+            raise InputError(
+                f"{file}: its model.{field.name} is {there}, the configuration's is {here}; resume with the run's own "
+                f"{output / 'config.yaml'}"
+            )
+    return file
+
+
+def resolved_config(config: TrainConfig) -> dict[str, Any]:
+    """Return the whole configuration as plain JSON types."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def _own_callbacks(config: TrainConfig) -> list[Callback]:
+    return [
+        PreciseBatchNorm(config.optim.precise_bn_batches),
+        FailureMonitor(config.data.max_failed_share),
+        ClipProgress(config.trainer.progress_bar),
+    ]
+
+
+def _loggers(config: TrainConfig, output: Path) -> list[Logger]:
+    loggers: list[Logger] = [
+        CSVLogger(output, name="logs", version="csv"),
+        TensorBoardLogger(output, name="logs", version="tensorboard"),
+    ]
+    if config.trainer.wandb_project is not None:
+        try:
+            import wandb  # noqa: F401
+        except ImportError as error:
+            raise InputError("trainer.wandb_project is set but wandb is not installed; pip install wandb") from error
+        from lightning.pytorch.loggers import WandbLogger
+
+        loggers.append(WandbLogger(project=config.trainer.wandb_project, save_dir=output))
+    return loggers
+
+
+def _trainer(
+    config: TrainConfig, callbacks: list[Callback], loggers: list[Logger], output: Path, **options: Any
+) -> Trainer:
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        # The hardware table; our own announcement says what is used.
+        logging.getLogger(name).setLevel(logging.WARNING)
+    settings = config.trainer
+    if loggers:
+        callbacks.append(LearningRateMonitor("step"))
+    return Trainer(
+        max_epochs=settings.max_epochs,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        precision=settings.precision,
+        accumulate_grad_batches=settings.accumulate_grad_batches,
+        gradient_clip_val=settings.gradient_clip_val,
+        sync_batchnorm=settings.sync_batchnorm,
+        check_val_every_n_epoch=settings.check_val_every_n_epoch,
+        log_every_n_steps=settings.log_every_n_steps,
+        default_root_dir=output,
+        callbacks=callbacks,
+        logger=loggers or False,
+        # Lightning's sampler pads validation with duplicates; ours deals every video once.
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def _announce(config: TrainConfig, datamodule: VideoDataModule, module: VideoTrainingModule, trainer: Trainer) -> None:
+    if not trainer.is_global_zero:
+        return
+    clips = config.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    parameters = sum(p.numel() for p in module.network.parameters())
+    print(
+        f"{config.model.architecture} with context {config.model.context}: {parameters / 1e6:.2f}M parameters, "
+        f"{len(module.class_names)} classes\n"
+        f"train {len(datamodule.train_records)} videos ({len(datamodule.train_missing)} missing), "
+        f"validate {len(datamodule.val.records)}\n"
+        f"{clips} clips a step on {trainer.world_size} process(es); learning rate {config.optim.lr:g} per "
+        f"{config.optim.lr_batch or clips} clips -> {scaled_lr(config.optim, clips):g}",
+        flush=True,
+    )
+
+
+def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataModule, start_from: str | None) -> None:
+    with warnings.catch_warnings():
+        # Advice that does not apply: worker counts are chosen, and short epochs are meant.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*The number of training batches.*")
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        # Lightning's own use of torch.
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+        torch.set_float32_matmul_precision("high")
+        trainer.fit(module, datamodule=datamodule, ckpt_path=start_from, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt

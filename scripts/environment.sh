@@ -1,0 +1,29 @@
+# Sourced by demo.sh and test.sh: a virtual environment with this package, made once and reused while it is current.
+#   prepare_environment [EXTRA]   EXTRA: "dev" adds the test tools
+# DNL_VENV chooses its folder (default: .venv here), PYTHON the interpreter it is made with (default: python3).
+set -euo pipefail
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+prepare_environment() {
+    local extra=${1:-} python=${PYTHON:-python3} wanted stamp
+    VENV=${DNL_VENV:-$PWD/.venv}
+    command -v "$python" >/dev/null || fail "no $python on this machine; install Python 3.10 or newer, or set PYTHON"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+        fail "$("$python" --version) is too old; this package needs Python 3.10 or newer (set PYTHON to choose one)"
+    stamp=$VENV/.dnl-video-environment
+    wanted="$PWD $(cksum <pyproject.toml) extra=$extra"
+    # An environment with the test tools serves both scripts.
+    if [ -f "$stamp" ] && { [ "$(cat "$stamp")" = "$wanted" ] || [ "$(cat "$stamp")" = "${wanted}dev" ]; }; then
+        say "environment: $VENV (current)"
+    else
+        say "environment: setting up $VENV (torch and its libraries are about 5 GB; a few minutes)"
+        [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV" ||
+            fail "cannot make $VENV; on Debian and Ubuntu: apt install python3-venv"
+        "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}" ||
+            fail "the installation into $VENV failed; the lines above say why"
+        printf '%s' "$wanted" >"$stamp"
+    fi
+    PATH=$VENV/bin:$PATH
+}

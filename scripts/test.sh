@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Lint, types and tests.
+#   scripts/test.sh          every check at a small size, about five minutes on two cores
+#   scripts/test.sh --full   the same checks at full size, up to 45 minutes; run it before a release
+# Further arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/environment.sh
+
+export DNL_TEST_FULL=0
+if [ "${1:-}" = "--full" ]; then
+    DNL_TEST_FULL=1
+    shift
+fi
+prepare_environment dev
+# One thread a test process: two that share cores slow each other down many times.
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+say "lint"
+ruff check .
+ruff format --check .
+say "types"
+mypy
+say "tests"
+pytest -n "$(nproc 2>/dev/null || sysctl -n hw.ncpu)" --dist worksteal -q "$@"

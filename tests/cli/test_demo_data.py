@@ -1,0 +1,55 @@
+"""The command `dnl-video demo-data`."""
+
+import argparse
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from dnl_video.cli import demo_data
+from dnl_video.errors import InputError
+
+
+@pytest.fixture
+def parser():
+    parser = argparse.ArgumentParser(prog="dnl-video demo-data")
+    demo_data.add_arguments(parser)
+    return parser
+
+
+def test_it_generates_says_where_and_what_comes_next(parser, tmp_path, capsys):
+    directory = tmp_path / "my demo"
+    args = parser.parse_args([str(directory), "--train-videos", "8", "--val-videos", "2", "--workers", "2"])
+    assert demo_data.run(args) == 0
+    out, err = capsys.readouterr()
+    assert f"{directory}: 8 training and 2 validation videos (wrote 10 videos)" in out
+    assert "10/10" in err
+    command = shlex.split(out.splitlines()[-1])
+    assert command[:3] == ["dnl-video", "train", "--config"]
+    assert command[-4:] == [
+        "--data.train_manifest",
+        str(directory / "train.csv"),
+        "--data.val_manifest",
+        str(directory / "val.csv"),
+    ]
+    assert demo_data.run(args) == 0
+    assert "nothing to do: all videos are there" in capsys.readouterr().out
+    args.seed = 1
+    with pytest.raises(InputError, match="was made with seed=0, not 1"):
+        demo_data.run(args)
+
+
+def test_defaults_and_help(parser):
+    args = parser.parse_args(["data"])
+    assert (args.seed, args.train_videos, args.val_videos, args.workers) == (0, 400, 160, None)
+    text = parser.format_help()
+    assert "dnl-video demo-data data/demo" in text
+    assert "flip 0" in text
+    assert "(default: 400)" in text
+    assert "\n" not in demo_data.HELP
+
+
+def test_importing_the_command_is_light():
+    heavy = "import sys, dnl_video.cli.demo_data; print({'numpy', 'av', 'rich', 'torch'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", heavy], text=True).strip() == "set()"

@@ -1,0 +1,242 @@
+"""`dnl-video evaluate` and `dnl-video predict`, in process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnl_video.cli.main import main
+from dnl_video.models.checkpoint import find_checkpoint
+from dnl_video.results.predictions import read_predictions
+from tests.conftest import TinyRun
+
+QUICK = ["--num-workers", "0", "--device", "cpu", "--num-clips", "2", "--num-crops", "1"]
+
+
+def evaluate(tiny: TinyRun, output: Path, *words: str, manifest: Path | None = None) -> int:
+    options = ["--checkpoint", str(tiny.run), "--manifest", str(manifest or tiny.val), "--output", str(output)]
+    return main(["evaluate", *options, *QUICK, *words])
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def with_a_broken_video(tiny: TinyRun, folder: Path) -> tuple[Path, Path]:
+    """Write a list of the validation videos in which the first is no video."""
+    rows = list(csv.DictReader(tiny.val.open(encoding="utf-8")))
+    files = sorted((tiny.folder / "videos" / "val").rglob("*.mp4"))
+    labels = {row["youtube_id"]: row["label"] for row in rows}
+    broken = folder / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    lines = [f"{broken},growing", *(f"{f},{labels[f.name[:11]]}" for f in files[1:])]
+    (folder / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "list.csv", broken
+
+
+def test_predictions_and_headline(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(tiny, tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    assert "8 videos listed, 8 evaluated, 0 failed" in printed
+    assert f"next: dnl-video report {tmp_path / 'out'}" in printed
+    predictions = read_predictions(tmp_path / "out")
+    assert predictions.scores.shape == (8, 8)
+    np.testing.assert_allclose(predictions.scores.sum(axis=1), 1, atol=1e-5)
+    assert predictions.clip_scores is not None
+    assert predictions.clip_scores.shape == (16, 8)
+    rows = list(csv.DictReader(tiny.val.open(encoding="utf-8")))
+    classes = sorted({row["label"] for row in rows})
+    truth = {row["youtube_id"]: classes.index(row["label"]) for row in rows}
+    assert [truth[video[:11]] for video in predictions.video_id] == predictions.label.tolist()
+
+
+def test_processes_cover_every_video_once_and_agree(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate(tiny, tmp_path / "one") == 0
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        assert evaluate(tiny, tmp_path / "three") == 0
+    one, three = read_predictions(tmp_path / "one"), read_predictions(tmp_path / "three")
+    assert one.video_id == three.video_id
+    np.testing.assert_array_equal(one.scores, three.scores)
+    assert len(list((tmp_path / "three").glob("*.jsonl"))) == 3
+
+
+def test_a_second_run_does_no_work(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(tiny, tmp_path / "out") == 0
+    before = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert evaluate(tiny, tmp_path / "out") == 0
+    assert "8 of 8 videos are there already" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == before
+
+
+def test_another_protocol_is_refused(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(tiny, tmp_path / "out") == 0
+    capsys.readouterr()
+    assert evaluate(tiny, tmp_path / "out", "--num-clips", "3") == 2
+    assert "num_clips" in error_line(capsys)
+
+
+def test_a_broken_video_is_listed_and_counted(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, broken = with_a_broken_video(tiny, tmp_path)
+    assert evaluate(tiny, tmp_path / "out", manifest=manifest) == 3
+    captured = capsys.readouterr()
+    assert f"failed: {broken}: " in captured.err
+    assert "8 videos listed, 7 evaluated, 1 failed" in captured.out
+    assert evaluate(tiny, tmp_path / "out", "--allow-failed", manifest=manifest) == 0
+    assert main(["report", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["coverage"]["failed"] == 1
+    assert report["accuracy"]["listed"]["video"]["top1"]["total"] == 8
+    assert report["accuracy"]["evaluated"]["video"]["top1"]["total"] == 7
+
+
+def test_failed_videos_can_be_tried_again(tiny: TinyRun, tmp_path: Path) -> None:
+    manifest, broken = with_a_broken_video(tiny, tmp_path)
+    assert evaluate(tiny, tmp_path / "out", manifest=manifest) == 3
+    shutil.copy(next((tiny.folder / "videos" / "val").rglob("*.mp4")), broken)
+    assert evaluate(tiny, tmp_path / "out", manifest=manifest) == 3
+    assert evaluate(tiny, tmp_path / "out", "--retry-failed", manifest=manifest) == 0
+
+
+def test_a_video_missing_on_disk_is_failed_not_dropped(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tiny.val.read_text(encoding="utf-8").rstrip("\n") + "\ngrowing,AAAAAAAAAAA,0,2,val\n"
+    (tmp_path / "val.csv").write_text(rows, encoding="utf-8")
+    root = ["--root", str(tiny.val.parent)]
+    assert evaluate(tiny, tmp_path / "out", *root, manifest=tmp_path / "val.csv") == 3
+    assert "9 videos listed, 8 evaluated, 1 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("a.mp4 growin\n", "growin"),
+        ("a.mp4 growing\na.mp4 growing\n", "a.mp4"),
+        ("a.mp4 8\n", "8"),
+    ],
+)
+def test_bad_lists(text: str, message: str, tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "list.txt"
+    manifest.write_text(text, encoding="utf-8")
+    assert evaluate(tiny, tmp_path / "out", manifest=manifest) == 2
+    line = error_line(capsys)
+    assert str(manifest) in line
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_inputs(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = {
+        "nowhere.csv": ["--manifest", "nowhere.csv", "--checkpoint", str(tiny.run)],
+        "no such checkpoint; give a .ckpt file or the folder of a training run": [
+            "--manifest", str(tiny.val), "--checkpoint", "nowhere.ckpt",
+        ],
+        "device 'cuda:9' is not available here; available: cpu": [
+            "--manifest", str(tiny.val), "--checkpoint", str(tiny.run), "--device", "cuda:9",
+        ],
+        "device 'tpux' is unknown; allowed: auto, cpu, cuda, cuda:N, mps": [
+            "--manifest", str(tiny.val), "--checkpoint", str(tiny.run), "--device", "tpux",
+        ],
+        "num_crops is 2; allowed: 1 (centre), 3 (left, centre, right)": [
+            "--manifest", str(tiny.val), "--checkpoint", str(tiny.run), "--num-crops", "2",
+        ],
+        "argument --num-clips: invalid int value: 'x'; see dnl-video evaluate --help": [
+            "--manifest", str(tiny.val), "--checkpoint", str(tiny.run), "--num-clips", "x",
+        ],
+    }  # fmt: skip
+    for message, words in cases.items():
+        assert main(["evaluate", *words, "--output", str(tmp_path / "out")]) == 2
+        assert message in error_line(capsys)
+
+
+def test_reversed_frames_reverse_the_clip(tiny: TinyRun, tmp_path: Path) -> None:
+    for order in ("natural", "reversed", "repeated", "shuffled"):
+        assert evaluate(tiny, tmp_path / order, "--frame-order", order) == 0
+    scores = {order: read_predictions(tmp_path / order).scores for order in ("natural", "reversed", "repeated")}
+    assert not np.allclose(scores["natural"], scores["reversed"])
+    assert not np.allclose(scores["natural"], scores["repeated"])
+
+
+def test_predict_shows_the_best_classes(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
+    assert main(["predict", str(video), "--checkpoint", str(tiny.run), *QUICK, "--top", "2", "--per-clip"]) == 0
+    printed = capsys.readouterr().out
+    assert "%" in printed
+    assert "0.00" in printed, "the first clip starts at second 0"
+    assert "2.00" in printed, "the last clip ends at second 2"
+
+
+def test_predict_takes_folders_and_lists_and_keeps_scores(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted((tiny.folder / "videos" / "val").rglob("*.mp4"))
+    (tmp_path / "list.txt").write_text("\n".join(map(str, files)), encoding="utf-8")
+    folder = str(tiny.folder / "videos" / "val")
+    for source, output in ((folder, "a"), (str(tmp_path / "list.txt"), "b")):
+        words = ["predict", source, "--checkpoint", str(tiny.run), "--output", str(tmp_path / output), *QUICK]
+        assert main(words) == 0
+        assert f"predictions: {tmp_path / output}" in capsys.readouterr().out
+    a, b = read_predictions(tmp_path / "a"), read_predictions(tmp_path / "b")
+    assert len(a.path) == len(b.path) == 8
+    assert main(["report", str(tmp_path / "a")]) == 2
+    assert "label" in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["nowhere.mp4"], "nowhere.mp4"), ([], "the following arguments are required: VIDEO|DIR|LIST")],
+)
+def test_predict_refuses(words: list[str], message: str, tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", *words, "--checkpoint", str(tiny.run)]) == 2
+    assert message in error_line(capsys)
+
+
+def test_not_a_checkpoint(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    real = find_checkpoint(tiny.run)
+    video = str(next((tiny.folder / "videos" / "val").rglob("*.mp4")))
+    (tmp_path / "text.ckpt").write_text("hello", encoding="utf-8")
+    (tmp_path / "truncated.ckpt").write_bytes(real.read_bytes()[:-2000])
+    for name in ("text.ckpt", "truncated.ckpt"):
+        assert main(["predict", video, "--checkpoint", str(tmp_path / name)]) == 2
+        line = error_line(capsys)
+        assert f"{tmp_path / name}: not a readable checkpoint (" in line
+        assert line.endswith("give a .ckpt that `dnl-video train` wrote")
+
+
+def test_real_kinetics_videos_through_the_command_line(tiny: TinyRun, tmp_path: Path, shared_clips: Path) -> None:
+    """Untrained weights: this checks plumbing, shapes, times and that the corrupt file is reported, not the class."""
+    words = [sys.executable, "-m", "dnl_video", "predict", str(shared_clips), "--checkpoint", str(tiny.run)]
+    done = subprocess.run(
+        [*words, "--output", str(tmp_path / "out"), "--per-clip", "--device", "cpu", "--num-workers", "1"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3, done.stderr
+    predictions = read_predictions(tmp_path / "out")
+    errors = {Path(path).name: error for path, error in zip(predictions.path, predictions.error, strict=True)}
+    assert errors.pop("corrupted.mp4")
+    assert errors == dict.fromkeys(["arm_wrestling.mp4", "flipping_pancake.mkv", "rotated_90.mov", "unordered.mov"])
+    assert predictions.scores.shape == (5, 8)
+    assert predictions.clip_video is not None
+    assert predictions.clip_end_s is not None
+    arm = [Path(p).name for p in predictions.path].index("arm_wrestling.mp4")
+    clips = predictions.clip_video == arm
+    assert clips.sum() == 10
+    # The clips reach the end of the video, which lasts about ten seconds.
+    assert 9 < predictions.clip_end_s[clips].max() < 11

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from dnl_video.cli.main import COMMANDS, command_module, main, make_parser
+
+
+def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    for name, line in COMMANDS.items():
+        assert f"  {name}" in printed
+        assert line in printed
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("dnl-video 0.")
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evalute"]) == 2
+    assert capsys.readouterr().err == (
+        "dnl-video: error: no command 'evalute'; allowed: demo-data, train, evaluate, predict, report; "
+        "did you mean 'evaluate'?\n"
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str) -> None:
+    text = make_parser(name, command_module(name)).format_help()
+    assert f"dnl-video {name}" in text
+    assert text.count("dnl-video ") >= 2, "help shows no example"
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict", "report", "demo-data"])
+def test_missing_arguments_are_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("dnl-video: error: the following arguments are required: ")
+    assert error.endswith(f"; see dnl-video {name} --help\n")
+
+
+def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--debug", "report", "nowhere"]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert error.splitlines()[-1].startswith("dnl-video: error: ")

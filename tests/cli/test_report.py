@@ -1,0 +1,91 @@
+import argparse
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dnl_video.cli import report as command
+from dnl_video.errors import InputError
+from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction
+
+
+def parse(*args):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args([str(arg) for arg in args])
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """Four listed videos: two right, one wrong, one failed."""
+    meta = PredictionsMeta(
+        model={"architecture": "i3d_r50", "context": "none"},
+        preprocessing={"num_frames": 8, "frame_stride": 8, "crop_size": 224},
+        weights="w",
+        weights_sha256="a" * 64,
+        num_clips=1,
+        num_crops=1,
+        class_names=["run", "jump [fast]"],
+        manifest="val.csv",
+        manifest_sha256="b" * 64,
+        num_videos=4,
+        labelled=True,
+    )
+    with PredictionsWriter(tmp_path / "p", meta) as out:
+        for i, scores in enumerate(([0.9, 0.1], [0.2, 0.8], [0.3, 0.7])):
+            scores = np.array(scores, dtype=np.float32)
+            out.add(VideoPrediction(f"v{i}", f"v{i}.mp4", i % 2, 1, scores, np.zeros(1), np.ones(1), scores[None]))
+        out.add(VideoPrediction("v3", "v3.mp4", 1, error="v3.mp4: no [video] stream"))
+    return tmp_path / "p"
+
+
+def test_the_command_writes_and_shows_the_report(directory, capsys):
+    assert command.run(parse(directory)) == 0
+    shown = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert lines[0] == "i3d_r50, 1 clip x 1 crop at 224, clips of 8 frames with stride 8"
+    assert "video 66.7% [20.8, 93.9] 100.0% [43.9, 100.0] 75.0% [" in "\n".join(lines)
+    assert "4 videos listed, 3 evaluated, 1 failed; brackets are 95% intervals" in lines
+    assert "1 failed: VIDEO: no [video] stream (such as v3)" in lines
+    assert lines[-2:] == [f"wrote {directory / 'report.json'}", f"wrote {directory / 'report.md'}"]
+    assert (directory / "report.md").read_text().startswith("# Accuracy of i3d_r50\n")
+
+
+def test_output_goes_elsewhere(directory, tmp_path, capsys):
+    assert command.run(parse(directory, "--output", tmp_path / "out")) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.json", "report.md"]
+    assert not (directory / "report.json").exists()
+    assert capsys.readouterr().out.endswith(f"wrote {tmp_path / 'out' / 'report.md'}\n")
+
+
+def test_an_unfinished_run_is_marked(directory, capsys):
+    next(directory.glob("*.jsonl")).write_text('{"id":"a","path":"a","label":0,"num_views":0,"row":null,"error":"x"}\n')
+    assert command.run(parse(directory)) == 0
+    assert "Incomplete: 1 of 4 videos." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("exists", "message"), [(True, "has no meta.json"), (False, "does not exist")])
+def test_a_wrong_directory_is_one_line(tmp_path, exists, message):
+    directory = tmp_path / "p"
+    if exists:
+        directory.mkdir()
+    with pytest.raises(InputError, match=message):
+        command.run(parse(directory))
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    shown = capsys.readouterr().out
+    assert "dnl-video report predictions/slow_dnl" in shown
+    assert "A report needs labels." in shown
+    assert len(command.HELP.splitlines()) == 1
+
+
+def test_neither_the_command_nor_the_rooms_load_torch():
+    code = (
+        "import sys, dnl_video.cli.report; assert 'numpy' not in sys.modules and 'rich' not in sys.modules; "
+        "import dnl_video.report, dnl_video.results.predictions; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

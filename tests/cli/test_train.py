@@ -1,0 +1,233 @@
+"""`dnl-video train` as a person uses it: in process, with what it prints."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from dnl_video.cli.main import main
+from dnl_video.models.checkpoint import find_checkpoint, load_checkpoint
+from tests.conftest import TinyRun
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command that must be refused: exit status 2, one line on stderr, no traceback."""
+    capsys.readouterr()
+    assert main(list(words)) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dnl-video: error: ")]
+    assert len(lines) == 1
+    return lines[0].removeprefix("dnl-video: error: ")
+
+
+def train_words(tiny: TinyRun, output: Path, *words: str) -> list[str]:
+    return ["train", "--config", str(tiny.config), "--output_dir", str(output), *words]
+
+
+def test_a_run_leaves_checkpoints_config_and_logs(tiny: TinyRun) -> None:
+    names = sorted(p.name for p in (tiny.run / "checkpoints").iterdir())
+    assert len(names) == 2
+    assert names[0].startswith("best-epoch000-top1_0.")
+    assert names[1] == "last.ckpt"
+    resolved = yaml.safe_load((tiny.run / "config.yaml").read_text(encoding="utf-8"))
+    assert resolved["model"]["context"] == "dnl"
+    rows = list(csv.DictReader((tiny.run / "logs" / "csv" / "metrics.csv").open(encoding="utf-8")))
+    assert {"train/loss", "train/top1", "val/top1", "val/top5", "val/loss"} <= set(rows[0])
+    assert list((tiny.run / "logs" / "tensorboard").glob("events.*"))
+
+
+def test_the_stored_config_alone_makes_the_same_run(tiny: TinyRun, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    assert main(["train", "--config", str(tiny.run / "config.yaml"), "--output_dir", str(again)]) == 0
+    first, second = load_checkpoint(tiny.run), load_checkpoint(again)
+    assert first.spec == second.spec
+    assert first.preprocessing == second.preprocessing
+    assert {k: v for k, v in first.config.items() if k != "output_dir"} == {
+        k: v for k, v in second.config.items() if k != "output_dir"
+    }
+    assert all(torch.equal(first.state_dict[k], second.state_dict[k]) for k in first.state_dict)
+
+
+def test_checkpoints_carry_what_using_them_needs(tiny: TinyRun) -> None:
+    checkpoint = load_checkpoint(tiny.run)
+    assert checkpoint.class_names[0] == "growing"
+    assert len(checkpoint.class_names) == 8
+    assert checkpoint.preprocessing.num_frames == 4
+    model = checkpoint.build()
+    assert not model.training
+    assert model(torch.rand(1, 3, 4, 64, 64)).shape == (1, 8)
+
+
+def test_final_test_ends_with_a_report(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "run"
+    assert main(train_words(tiny, output, "--final-test", "--limit-videos", "8", "--model.context", "none")) == 0
+    printed = capsys.readouterr().out
+    assert "epoch 1/1" in printed
+    assert "clips/s" in printed
+    report = json.loads((output / "evaluation" / "report.json").read_text(encoding="utf-8"))
+    assert report["coverage"]["evaluated"] == 8
+    assert report["model"]["context"] == "none"
+    assert (output / "evaluation" / "report.md").is_file()
+
+
+def test_learning_rate_is_announced_with_both_numbers(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(train_words(tiny, tmp_path / "run", "--optim.lr", "0.2", "--optim.lr_batch", "16")) == 0
+    assert "learning rate 0.2 per 16 clips -> 0.05" in capsys.readouterr().out
+
+
+def test_resume_goes_on(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(tiny.run, output)
+    message = refused(capsys, *train_words(tiny, output))
+    assert message == (
+        f"output_dir {output} holds a run already; continue it with --resume, or give another --output_dir"
+    )
+    assert main(train_words(tiny, output, "--trainer.max_epochs", "2", "--resume")) == 0
+    assert "epoch 2/2" in capsys.readouterr().out
+    state = torch.load(find_checkpoint(output, last=True), weights_only=True)
+    assert state["global_step"] == 8
+
+
+def test_resume_refuses_another_architecture(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    last = find_checkpoint(tiny.run, last=True)
+    message = refused(capsys, *train_words(tiny, tiny.run, "--resume", "--model.context", "nl"))
+    assert message.startswith(f"{last}: its model.context is dnl, the configuration's is nl; resume with the run's own")
+
+
+def test_dry_run_keeps_nothing(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "run"
+    assert main(train_words(tiny, output, "--dry-run")) == 0
+    assert "dry run passed" in capsys.readouterr().out
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modle": {}}, "unknown key 'modle'; did you mean 'model'?"),
+        ({"model": {"contxt": "nl"}}, "unknown key 'model.contxt'; did you mean 'model.context'?"),
+        (
+            {"model": {"context_options": {"poool": None}}},
+            "unknown key 'model.context_options.poool'; did you mean 'model.context_options.pool'?",
+        ),
+    ],
+)
+def test_unknown_keys_name_the_nearest(
+    change: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(change), encoding="utf-8")
+    assert refused(capsys, "train", "--config", str(recipe)) == f"{recipe}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {context: nll}", "model.context is nll; allowed: none, nl, dnl, pairwise, unary"),
+        ("optim: {lr: abc}", "optim.lr is abc; allowed: float"),
+        ("data: {batch_size: 0}", "data.batch_size is 0; give at least 1"),
+        ("augment: {crop_size: 300}", "augment.short_side is [256, 320] with crop_size 300; give [low, high]"),
+        ("preprocessing: {crop_size: 300}", "crop_size 300 exceeds short_side 256; the crop must fit inside"),
+        ("model: [", "not valid YAML"),
+        ("", "holds no settings; give a recipe such as configs/demo/i3d_dnl.yaml"),
+        ("seed: 1", "data.train_manifest is not set; give a Kinetics CSV, a list or a class folder"),
+    ],
+)
+def test_bad_values_are_one_line(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text, encoding="utf-8")
+    assert message in refused(capsys, "train", "--config", str(recipe))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config", "nowhere.yaml"], "--config nowhere.yaml: cannot be read; give a recipe"),
+        (["--data.bach_size", "3"], "unknown option 'data.bach_size'; did you mean 'data.batch_size'?"),
+        (
+            ["--model.context", "dln"],
+            "model.context is dln; allowed: none, nl, dnl, pairwise, unary; did you mean 'dnl'?",
+        ),
+        (["--limit-videos", "0"], "data.limit_videos is 0; give at least 1"),
+    ],
+)
+def test_bad_options_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in refused(capsys, "train", *words)
+
+
+def test_classes_must_match(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, *train_words(tiny, tmp_path / "run", "--model.num_classes", "7"))
+    assert message == f"{tiny.train} has 8 classes, but model.num_classes is 7; set model.num_classes=8"
+    assert not (tmp_path / "run").exists()
+
+
+def listing(tiny: TinyRun, path: Path, split: str = "train") -> list[str]:
+    """Write a `path label` list of the tiny videos; return its lines."""
+    files = sorted((tiny.folder / "videos" / split).rglob("*.mp4"))
+    lines = [f"{file} {i % 8}" for i, file in enumerate(files)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return lines
+
+
+def test_label_ids_must_fit(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = listing(tiny, tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_text("\n".join([*lines[:-1], lines[-1].rsplit(" ", 1)[0] + " 8"]), encoding="utf-8")
+    manifests = ["--data.train_manifest", str(tmp_path / "list.txt"), "--data.val_manifest", str(tmp_path / "list.txt")]
+    message = refused(capsys, *train_words(tiny, tmp_path / "run", *manifests))
+    assert message == ("label 8 in the manifests, but model.num_classes is 8 (labels 0 to 7); set model.num_classes")
+
+
+def test_a_broken_video_is_replaced_counted_and_named_once(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = listing(tiny, tmp_path / "list.txt")
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    (tmp_path / "list.txt").write_text("\n".join([f"{broken} 0", *lines[1:]]), encoding="utf-8")
+    words = train_words(tiny, tmp_path / "run", "--data.train_manifest", str(tmp_path / "list.txt"))
+    words += ["--data.val_manifest", str(tmp_path / "list.txt"), "--trainer.max_epochs", "2"]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count(f"warning: {broken}: ") == 1
+    assert "(1 val videos failed)" in captured.out
+    rows = csv.DictReader((tmp_path / "run" / "logs" / "csv" / "metrics.csv").open(encoding="utf-8"))
+    assert max(float(row["train/failed_videos"]) for row in rows if row["train/failed_videos"]) == 1.0
+
+
+def test_too_many_broken_videos_stop_the_run_with_the_list(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = listing(tiny, tmp_path / "list.txt")
+    broken = [tmp_path / f"broken{i}.mp4" for i in range(4)]
+    for file in broken:
+        file.write_bytes(b"not a video")
+    (tmp_path / "list.txt").write_text("\n".join([*(f"{f} 0" for f in broken), *lines[4:]]), encoding="utf-8")
+    words = train_words(tiny, tmp_path / "run", "--data.train_manifest", str(tmp_path / "list.txt"))
+    message = refused(capsys, *words, "--data.val_manifest", str(tmp_path / "list.txt"))
+    assert "of 16 training videos failed or are missing, more than data.max_failed_share 0.02 allows: " in message
+    assert any(str(file) in message for file in broken)
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.ckpt"))
+
+
+def test_missing_videos_stop_before_training(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = train_words(tiny, tmp_path / "run", "--data.train_root", str(tmp_path))
+    message = refused(capsys, *words)
+    assert message.startswith(f"16 of 16 videos of {tiny.train} are not on disk (allowed: 1): ")
+    assert message.endswith("; set data.train_root, or raise data.max_failed_share")
+
+
+def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    for word in ("--model.context", "--preprocessing.num_frames", "--optim.lr", "--resume", "--dry-run", "torchrun"):
+        assert word in printed

@@ -1,0 +1,76 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from dnl_video.cli.main import main
+
+REPOSITORY = Path(__file__).parents[1]
+
+# pytest-xdist starts one worker per core.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def full_size() -> bool:
+    """Whether tests marked `full` run at full size, as `scripts/test.sh --full` asks; a small size otherwise."""
+    return os.environ.get("DNL_TEST_FULL") == "1"
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """A few generated videos and a network trained on them for a moment, through the command line."""
+
+    folder: Path
+    config: Path
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def val(self) -> Path:
+        return self.folder / "videos" / "val.csv"
+
+    @property
+    def train(self) -> Path:
+        return self.folder / "videos" / "train.csv"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """A run of one short epoch; read only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    assert main(["demo-data", str(folder / "videos"), "--train-videos", "16", "--val-videos", "8"]) == 0
+    recipe = yaml.safe_load((REPOSITORY / "configs" / "demo" / "i3d_dnl.yaml").read_text(encoding="utf-8"))
+    recipe["output_dir"] = str(folder / "run")
+    recipe["data"] |= {
+        "train_manifest": str(folder / "videos" / "train.csv"),
+        "val_manifest": str(folder / "videos" / "val.csv"),
+        "batch_size": 4,
+        "num_workers": 0,
+    }
+    recipe["preprocessing"]["num_frames"] = 4
+    recipe["optim"]["precise_bn_batches"] = 1
+    recipe["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1, "accelerator": "cpu", "log_every_n_steps": 1}
+    recipe["evaluation"] |= {"num_workers": 0, "num_clips": 2, "num_crops": 1, "device": "cpu"}
+    config = folder / "tiny.yaml"
+    config.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    assert main(["train", "--config", str(config)]) == 0
+    return TinyRun(folder, config)
+
+
+@pytest.fixture(scope="session")
+def shared_clips() -> Path:
+    """Real videos that lie beside the repository on some machines: two Kinetics actions, a corrupt file, odd ones."""
+    folder = REPOSITORY.parent / "shared" / "clips"
+    if not folder.is_dir():
+        pytest.skip("the real clips are not on this machine")
+    return folder

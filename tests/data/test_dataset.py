@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from dnl_video.config import AugmentConfig
+from dnl_video.data import dataset as dataset_module
+from dnl_video.data.dataset import ClipDataset, ViewDataset, collate_clips
+from dnl_video.data.decoding import VideoDecodeError, open_video
+from dnl_video.data.manifest import VideoRecord
+from dnl_video.spec import Preprocessing
+
+# 4 frames every 2 of 24: starts 0 to 17. The videos are 48 x 64 at 10 fps.
+PREPROCESSING = Preprocessing(num_frames=4, frame_stride=2, short_side=48, crop_size=48)
+AUGMENT = AugmentConfig(short_side=(40, 56), crop_size=32, flip=0.5)
+REDS = (20, 80, 140, 200)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory, write_coloured) -> tuple[VideoRecord, ...]:
+    """Four videos: red 20, 80, 140 and 200 with labels 0 to 3."""
+    folder = tmp_path_factory.mktemp("videos")
+    return tuple(
+        VideoRecord(f"v{i}", str(write_coloured(folder / f"v{i}.mp4", red)), i, f"class {i}")
+        for i, red in enumerate(REDS)
+    )
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """Names of the files opened, in order."""
+    names: list[str] = []
+
+    def counting(path):
+        names.append(Path(path).name)
+        return open_video(path)
+
+    monkeypatch.setattr(dataset_module, "open_video", counting)
+    return names
+
+
+def with_bad(records, *positions: int) -> tuple[VideoRecord, ...]:
+    """Return the records with absent files at some positions."""
+    return tuple(
+        VideoRecord(record.video_id, f"/nowhere/bad{i}.mp4", record.label, None) if i in positions else record
+        for i, record in enumerate(records)
+    )
+
+
+def seen(clip: torch.Tensor) -> tuple[float, list[float]]:
+    """Return the red of a clip [T, H, W, 3], and its frame numbers."""
+    means = clip.double().mean(dim=(1, 2))
+    return float(means[:, 0].mean()), (means[:, 1] / 10).tolist()
+
+
+def test_clip_shows_the_right_frames_of_the_right_video(records):
+    dataset = ClipDataset(records, PREPROCESSING, AUGMENT, seed=0)
+    assert len(dataset) == 4
+    starts = set()
+    for epoch in range(10):
+        for index in range(4):
+            sample = dataset[epoch, index]
+            assert set(sample) == {"clip", "label", "index", "failures"}
+            assert sample["clip"].shape == (4, 32, 32, 3)
+            assert sample["clip"].dtype == torch.uint8
+            assert (sample["label"], sample["index"], sample["failures"]) == (index, index, [])
+            red, frames = seen(sample["clip"])
+            assert red == pytest.approx(REDS[index], abs=3)
+            start = round(frames[0])
+            assert frames == pytest.approx([start, start + 2, start + 4, start + 6], abs=0.4)
+            starts.add(start)
+    assert len(starts) > 8
+    assert starts <= set(range(18))
+
+
+def test_a_clip_is_a_function_of_seed_epoch_and_index(records):
+    first, second = (ClipDataset(records, PREPROCESSING, AUGMENT, seed=5) for _ in range(2))
+    other_seed = ClipDataset(records, PREPROCESSING, AUGMENT, seed=6)
+    for key in [(0, 0), (7, 3), (2, 1)]:
+        assert torch.equal(first[key]["clip"], second[key]["clip"])
+    # Read in another order, from a dataset that has drawn other things before.
+    assert torch.equal(second[7, 3]["clip"], first[7, 3]["clip"])
+    starts = {tuple(seen(dataset[epoch, 0]["clip"])[1]) for dataset in (first, other_seed) for epoch in range(5)}
+    assert len(starts) >= 5
+
+
+def test_workers_change_nothing(records):
+    keys = [(epoch, index) for epoch in (0, 1) for index in (3, 1, 0, 2)]
+    batches = []
+    for num_workers in (0, 2):
+        dataset = ClipDataset(with_bad(records, 1), PREPROCESSING, AUGMENT, seed=0)
+        loader = DataLoader(dataset, batch_size=2, sampler=keys, collate_fn=collate_clips, num_workers=num_workers)
+        batches.append(list(loader))
+    assert len(batches[0]) == len(batches[1]) == 4
+    for here, there in zip(*batches, strict=True):
+        assert torch.equal(here["clip"], there["clip"])
+        assert here["label"].tolist() == there["label"].tolist()
+        assert here["index"].tolist() == there["index"].tolist()
+        assert here["failures"] == there["failures"]
+    assert [batch["index"].tolist() for batch in batches[0]] == [[3, 1], [0, 2], [3, 1], [0, 2]]
+    assert batches[0][0]["failures"] == [("/nowhere/bad1.mp4", "file not found")]
+    assert batches[0][1]["failures"] == []
+
+
+def test_collate():
+    samples = [
+        {"clip": torch.full((2, 3, 3, 3), i, dtype=torch.uint8), "label": 7 + i, "index": 4 - i, "failures": f}
+        for i, f in enumerate([[("a", "x"), ("b", "y")], [], [("c", "z")]])
+    ]
+    batch = collate_clips(samples)
+    assert batch["clip"].shape == (3, 2, 3, 3, 3)
+    assert batch["clip"].dtype == torch.uint8
+    assert batch["clip"][:, 0, 0, 0, 0].tolist() == [0, 1, 2]
+    assert batch["label"].tolist() == [7, 8, 9]
+    assert batch["index"].tolist() == [4, 3, 2]
+    assert batch["label"].dtype == batch["index"].dtype == torch.int64
+    assert batch["failures"] == [("a", "x"), ("b", "y"), ("c", "z")]
+
+
+def test_a_bad_video_is_replaced_and_reported(records, opened, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    mixed = (*records[:2], VideoRecord("v2", str(broken), 2, None), records[3])
+    dataset = ClipDataset(mixed, PREPROCESSING, AUGMENT, seed=0)
+    labels = set()
+    for epoch in range(12):
+        sample = dataset[epoch, 2]
+        assert sample["index"] == 2
+        assert sample["label"] in (0, 1, 3)
+        assert seen(sample["clip"])[0] == pytest.approx(REDS[sample["label"]], abs=3)  # label and picture go together
+        ((path, reason),) = sample["failures"]
+        assert path == str(broken)
+        assert reason.startswith("cannot be opened (")
+        labels.add(sample["label"])
+    assert labels == {0, 1, 3}
+    assert opened.count("broken.mp4") == 1  # known as bad, not opened again
+    # A dataset that has not met the bad video yet draws the same.
+    fresh = ClipDataset(mixed, PREPROCESSING, AUGMENT, seed=0)[11, 2]
+    assert torch.equal(fresh["clip"], sample["clip"])
+    assert fresh["failures"] == sample["failures"]
+
+
+def test_each_replacement_is_another_video(records):
+    dataset = ClipDataset(with_bad(records, 0, 1, 3), PREPROCESSING, AUGMENT, seed=0)
+    for epoch in range(5):
+        sample = dataset[epoch, 0]
+        assert sample["label"] == 2
+        paths = [path for path, _ in sample["failures"]]
+        assert paths[0] == "/nowhere/bad0.mp4"
+        assert len(set(paths)) == len(paths) <= 3
+
+
+def test_too_many_bad_videos_stop_with_the_list(records):
+    dataset = ClipDataset(with_bad(records, 0, 1, 2, 3), PREPROCESSING, AUGMENT, seed=0)
+    with pytest.raises(VideoDecodeError) as caught:
+        dataset[0, 1]
+    message = str(caught.value)
+    assert message.startswith(
+        "4 videos in a row cannot be read, check the data: /nowhere/bad1.mp4 (file not found); /nowhere/bad"
+    )
+    assert all(f"/nowhere/bad{i}.mp4 (file not found)" in message for i in range(4))
+    limited = ClipDataset(with_bad(records, 0, 1, 2, 3), PREPROCESSING, AUGMENT, seed=0, max_attempts=2)
+    with pytest.raises(VideoDecodeError, match=r"^2 videos in a row cannot be read, check the data: "):
+        limited[0, 1]
+    single = ClipDataset(with_bad(records, 0)[:1], PREPROCESSING, AUGMENT, seed=0, max_attempts=1)
+    with pytest.raises(VideoDecodeError, match=r"^1 videos in a row .*: /nowhere/bad0\.mp4 \(file not found\)$"):
+        single[0, 0]
+
+
+def test_the_list_arrives_from_a_worker(records):
+    dataset = ClipDataset(with_bad(records, 0, 1, 2, 3), PREPROCESSING, AUGMENT, seed=0)
+    loader = DataLoader(dataset, sampler=[(0, 0)], collate_fn=collate_clips, num_workers=1)
+    batches = iter(loader)
+    expected = r"^4 videos in a row cannot be read, check the data: /nowhere/bad0\.mp4 \(file not found\); .*\)$"
+    with pytest.raises(VideoDecodeError, match=expected):
+        next(batches)
+    batches._shutdown_workers()  # left to the garbage collector, torch waits five seconds for the worker
+
+
+def test_clip_dataset_refuses_what_it_cannot_train_on(records):
+    with pytest.raises(ValueError, match=r"^there are no videos to train on; give at least one record$"):
+        ClipDataset([], PREPROCESSING, AUGMENT, seed=0)
+    unlabelled = VideoRecord("x", "x.mp4", None, None)
+    with pytest.raises(ValueError, match=r"^video 'x' has no label; training needs one for every video$"):
+        ClipDataset([*records, unlabelled], PREPROCESSING, AUGMENT, seed=0)
+    expected = "^seed is -1, max_attempts 10; give a seed >= 0 and at least 1 attempt$"
+    with pytest.raises(ValueError, match=expected):
+        ClipDataset(records, PREPROCESSING, AUGMENT, seed=-1)
+
+
+def test_views_are_the_right_frames_and_crops(records):
+    dataset = ViewDataset(records, PREPROCESSING, num_clips=3, num_crops=3)
+    item = dataset[2]
+    assert len(dataset) == 4
+    assert (item.index, item.error) == (2, None)
+    assert item.views.shape == (9, 4, 48, 48, 3)
+    assert item.views.dtype == torch.uint8
+    # Span 7, D = 17: starts 0, 8.5 -> 9, 17.
+    for j, start in enumerate((0, 9, 17)):
+        for r in range(3):
+            red, frames = seen(item.views[3 * j + r])
+            assert red == pytest.approx(140, abs=3)
+            assert frames == pytest.approx([start, start + 2, start + 4, start + 6], abs=0.4)
+    # 10 frames a second: from the first frame's beginning to the last one's end.
+    assert item.clip_start_s.tolist() == pytest.approx([0.0, 0.9, 1.7])
+    assert item.clip_end_s.tolist() == pytest.approx([0.7, 1.6, 2.4])
+
+
+def test_views_are_resized_to_the_short_side(records):
+    preprocessing = Preprocessing(num_frames=2, frame_stride=4, short_side=24, crop_size=20)
+    item = ViewDataset(records, preprocessing, num_clips=1, num_crops=1)[0]
+    assert item.views.shape == (1, 2, 20, 20, 3)
+    assert seen(item.views[0])[0] == pytest.approx(20, abs=3)
+
+
+def test_one_open_and_one_decode_of_the_union(records, opened, monkeypatch):
+    asked: list[list[int]] = []
+    decoded: list[int] = []
+    read = dataset_module.open_video(records[0].path).__class__.read
+    opened.clear()
+
+    def counting_read(video, indices, *, resize=None):
+        asked.append(list(indices))
+
+        def count(frames):
+            decoded.append(len(frames))
+            return resize(frames)
+
+        return read(video, indices, resize=count)
+
+    monkeypatch.setattr("dnl_video.data.decoding.Video.read", counting_read)
+    dataset = ViewDataset(records, PREPROCESSING, num_clips=10, num_crops=3)
+    items = [dataset[i] for i in range(4)]
+    assert opened == ["v0.mp4", "v1.mp4", "v2.mp4", "v3.mp4"]
+    # Starts round(j * 17 / 9): 0 2 4 6 8 9 11 13 15 17, each with 4 frames every 2: 0, 2, ..., 14 and 9, 11, ..., 23.
+    union = sorted({*range(0, 15, 2), *range(9, 24, 2)})
+    assert asked == [union] * 4
+    assert decoded == [len(union)] * 4
+    assert items[3].views.shape == (30, 4, 48, 48, 3)
+
+
+def test_views_of_a_short_looped_video(tmp_path, write_coloured):
+    path = write_coloured(tmp_path / "short.mp4", 90, num_frames=5)
+    preprocessing = Preprocessing(num_frames=4, frame_stride=3, short_side=48, crop_size=48, past_end="loop")
+    item = ViewDataset([VideoRecord("s", str(path), None, None)], preprocessing, num_clips=2, num_crops=1)[0]
+    assert seen(item.views[0])[1] == pytest.approx([0, 3, 1, 4], abs=0.4)
+    assert item.clip_start_s.tolist() == [0.0, 0.0]
+    assert item.clip_end_s.tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_views_of_bad_videos_are_errors_not_replacements(records, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    bad = [VideoRecord("e", str(tmp_path / "empty.mp4"), 0, None), VideoRecord("m", "/nowhere/m.mp4", None, None)]
+    dataset = ViewDataset([records[0], *bad, records[1]], PREPROCESSING, num_clips=3, num_crops=3)
+    loader = DataLoader(dataset, batch_size=None, num_workers=1)
+    items = list(loader)
+    assert [item.index for item in items] == [0, 1, 2, 3]
+    assert [item.error for item in items] == [None, "file is empty", "file not found", None]
+    assert [item.views is None for item in items] == [False, True, True, False]
+    assert items[1].clip_start_s.shape == items[1].clip_end_s.shape == (3,)
+    assert np.isnan(items[1].clip_start_s).all()
+    assert seen(items[3].views[0])[0] == pytest.approx(80, abs=3)
+
+
+def test_corrupted_real_video_is_an_error(shared_clips):
+    record = VideoRecord("c", str(shared_clips / "corrupted.mp4"), 0, None)
+    item = ViewDataset([record], PREPROCESSING, num_clips=2, num_crops=1)[0]
+    assert item.views is None
+    assert item.error.startswith("cannot be decoded (")

@@ -1,0 +1,152 @@
+"""The writer of videos: what was written comes back, and nothing unfinished looks finished."""
+
+import subprocess
+import sys
+import textwrap
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from dnl_video.data.encoding import write_video
+from dnl_video.errors import InputError
+
+
+def read(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(video=0))
+        return stream, frames, np.stack([f.to_ndarray(format="rgb24") for f in frames])
+
+
+def colors(count=30, height=48, width=64):
+    """Frames of one colour each, left half darker."""
+    frames = np.empty((count, height, width, 3), np.uint8)
+    for i in range(count):
+        frames[i] = (7 * i % 256, 100, 255 - 7 * i % 256)
+        frames[i, :, : width // 2] //= 2
+    return frames
+
+
+@pytest.mark.parametrize("fps", [16, 25, Fraction(30000, 1001), 29.97, 12.5])
+def test_frames_rate_size_and_colors_come_back(tmp_path, fps):
+    frames = colors()
+    write_video(tmp_path / "a.mp4", frames, fps)
+    stream, decoded, images = read(tmp_path / "a.mp4")
+    assert stream.codec_context.name == "h264"
+    assert stream.codec_context.pix_fmt == "yuv420p"
+    assert stream.average_rate == Fraction(fps).limit_denominator(1001)
+    assert images.shape == frames.shape
+    times = np.array([float(f.pts * f.time_base) for f in decoded])
+    np.testing.assert_allclose(times, np.arange(len(frames)) / float(fps), atol=1e-3)
+    # Away from the edge in the middle, where the colour planes are halved.
+    error = np.abs(images.astype(int) - frames)[:, :, [*range(28), *range(36, 64)]]
+    assert error.mean() < 2
+    assert error.max() < 12
+
+
+def test_lossless_rgb_is_exact(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (5, 17, 23, 3), np.uint8)
+    write_video(tmp_path / "a.mp4", frames, 10, codec="libx264rgb", crf=0, pix_fmt="rgb24")
+    np.testing.assert_array_equal(read(tmp_path / "a.mp4")[2], frames)
+
+
+@pytest.mark.parametrize("gop", [1, 5, 12])
+def test_groups_of_pictures_are_short_and_closed(tmp_path, gop):
+    write_video(tmp_path / "a.mp4", colors(40), 16, gop=gop)
+    _, decoded, images = read(tmp_path / "a.mp4")
+    keys = [i for i, frame in enumerate(decoded) if frame.key_frame]
+    assert keys[0] == 0
+    assert max(np.diff([*keys, 40])) <= gop
+    # Closed: decoding from a key frame on gives the same pictures as decoding from the start.
+    start = keys[-1]
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        container.seek(decoded[start].pts, stream=container.streams.video[0])
+        tail = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    np.testing.assert_array_equal(np.stack(tail), images[start:])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "crf"), [("a.avi", "mpeg4", None), ("a.mkv", "libx264", 18), ("a.mov", "libx264", 18)]
+)
+def test_other_containers_and_codecs(tmp_path, name, codec, crf):
+    write_video(tmp_path / name, colors(10), 10, codec=codec, crf=crf)
+    assert read(tmp_path / name)[2].shape == (10, 48, 64, 3)
+
+
+def test_frames_are_streamed_under_another_name(tmp_path):
+    path = tmp_path / "new folder" / "long.mp4"
+    seen = []
+
+    def frames():
+        for image in colors(30):
+            seen.append(path.exists())
+            yield image
+
+    write_video(path, frames(), 16)
+    assert seen == [False] * 30
+    assert [p.name for p in path.parent.iterdir()] == ["long.mp4"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_write_keeps_the_old_file_and_no_part(tmp_path, error):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"old")
+
+    def frames():
+        yield from colors(20)
+        raise error
+
+    with pytest.raises(error):
+        write_video(path, frames(), 16)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_write_leaves_no_video_and_the_next_one_succeeds(tmp_path):
+    path = tmp_path / "a.mp4"
+    script = f"""
+        import os, numpy as np
+        from dnl_video.data.encoding import write_video
+        def frames():
+            for i in range(30):
+                yield np.full((48, 64, 3), i, np.uint8)
+            os._exit(9)
+        write_video({str(path)!r}, frames(), 16)
+    """
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False).returncode == 9
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4.part"]
+    write_video(path, colors(10), 16)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_odd_sizes(tmp_path):
+    odd = colors(4, height=47, width=64)
+    with pytest.raises(InputError, match=r"frames are 64x47 \(width x height\), but yuv420p needs even sizes; crop"):
+        write_video(tmp_path / "a.mp4", odd, 16)
+    assert not list(tmp_path.iterdir())
+    write_video(tmp_path / "a.mp4", odd, 16, pix_fmt="yuv444p")
+    assert read(tmp_path / "a.mp4")[2].shape == odd.shape
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "message"),
+    [
+        ([], {}, "there are no frames to write"),
+        (colors(3).astype(float), {}, r"frame 0 is float64 of shape \[48, 64, 3\]; give RGB uint8"),
+        (colors(3)[..., 0], {}, r"frame 0 is uint8 of shape \[48, 64\]"),
+        ([*colors(2), colors(1, 24, 32)[0]], {}, r"frame 2 has shape \[24, 32, 3\], frame 0 had \[48, 64, 3\]"),
+        (colors(3), {"codec": "libx265x"}, r"codec is 'libx265x'.*did you mean 'libx265'"),
+        (colors(3), {"codec": "aac"}, "codec is 'aac', with which this PyAV cannot encode video"),
+        (colors(3), {"pix_fmt": "yuv42p"}, r"pix_fmt is 'yuv42p'; libx264 writes: .*yuv420p"),
+        (colors(3), {"gop": 0}, "gop is 0; give at least 1"),
+        (colors(3), {"fps": 0}, "fps is 0; give frames per second above 0"),
+        (colors(3), {"name": "a.txt"}, r"cannot write suffix '.txt'; allowed: .mp4"),
+    ],
+)
+def test_bad_input_is_said_and_leaves_nothing(tmp_path, frames, options, message):
+    options = {"fps": 16, "name": "a.mp4", **options}
+    with pytest.raises(InputError, match=message):
+        write_video(tmp_path / options.pop("name"), frames, options.pop("fps"), **options)
+    assert not list(tmp_path.iterdir())

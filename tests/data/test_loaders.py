@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from dnl_video.data.loaders import ClipBatchSampler, ResumableLoader, ShardSampler, allowed_failures
+from dnl_video.errors import InputError
+
+
+class Keys(Dataset[tuple[int, int]]):
+    """Gives back the key it is asked for."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, int]:
+        return key
+
+
+def as_list(items: list[Any]) -> list[Any]:
+    return items
+
+
+def loader(workers: int = 0) -> ResumableLoader:
+    sampler = ClipBatchSampler(11, 3, seed=5)
+    return ResumableLoader(
+        Keys(), batch_sampler=sampler, collate_fn=as_list, num_workers=workers, persistent_workers=workers > 0
+    )
+
+
+def test_an_epoch_is_a_permutation_and_epochs_differ() -> None:
+    sampler = ClipBatchSampler(12, 4, seed=0)
+    first = list(itertools.chain(*sampler))
+    sampler.epoch = 1
+    second = list(itertools.chain(*sampler))
+    assert sorted(i for _, i in first) == sorted(i for _, i in second) == list(range(12))
+    assert {e for e, _ in first} == {0}
+    assert {e for e, _ in second} == {1}
+    assert [i for _, i in first] != [i for _, i in second]
+
+
+def test_processes_share_the_batches_of_one_process() -> None:
+    whole = list(ClipBatchSampler(25, 6, seed=3))
+    parts = [list(ClipBatchSampler(25, 3, seed=3, rank=rank, world_size=2)) for rank in (0, 1)]
+    assert len(whole) == len(parts[0]) == len(parts[1]) == 4
+    for batch, a, b in zip(whole, *parts, strict=True):
+        assert sorted(batch) == sorted(a + b)
+        assert not set(a) & set(b)
+
+
+def test_too_few_videos() -> None:
+    with pytest.raises(InputError, match="5 training videos make no batch of 4 clips on 2 process"):
+        ClipBatchSampler(5, 4, seed=0, world_size=2)
+
+
+@pytest.mark.parametrize(("videos", "world_size"), [(10, 3), (2, 4), (0, 2)])
+def test_shards_cover_every_video_once(videos: int, world_size: int) -> None:
+    shards = [list(ShardSampler(videos, rank=r, world_size=world_size)) for r in range(world_size)]
+    assert sorted(itertools.chain(*shards)) == list(range(videos))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_loader_goes_on_with_the_next_batch(workers: int) -> None:
+    reference = loader()
+    epochs = [list(reference) for _ in range(3)]
+    first = loader(workers)
+    list(first)
+    iterator = iter(first)
+    seen = [next(iterator), next(iterator)]
+    state = first.state_dict()
+    assert seen == epochs[1][:2]
+    assert state == {"epoch": 1, "position": 2}
+    second = loader(workers)
+    second.load_state_dict(state)
+    assert list(second) == epochs[1][2:]
+    assert list(second) == epochs[2]
+
+
+def test_a_state_taken_at_the_end_of_an_epoch_starts_the_next() -> None:
+    reference = loader()
+    epochs = [list(reference) for _ in range(2)]
+    # Lightning stops asking after the last batch, so the iterator never runs out.
+    first = loader()
+    iterator = iter(first)
+    for _ in range(len(first)):
+        next(iterator)
+    second = loader()
+    second.load_state_dict(first.state_dict())
+    assert list(second) == epochs[1]
+
+
+def test_length_counts_the_whole_epoch_even_when_resumed() -> None:
+    resumed = loader()
+    resumed.load_state_dict({"epoch": 4, "position": 2})
+    assert len(resumed) == 3
+
+
+@pytest.mark.parametrize(("videos", "share", "allowed"), [(400, 0.02, 8), (10, 0.02, 1), (10, 0.0, 0), (50, 0.02, 1)])
+def test_allowed_failures_round_up(videos: int, share: float, allowed: int) -> None:
+    assert allowed_failures(videos, share) == allowed
+
+
+def test_order_does_not_touch_global_random_state() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    before = torch.rand(1), np.random.rand()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    list(ClipBatchSampler(11, 3, seed=5))
+    assert (torch.rand(1), np.random.rand()) == before

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dnl_video.data.sampling import clip_span, train_indices, view_indices
+from dnl_video.spec import Preprocessing
+
+
+def stride(num_frames: int, frame_stride: int, **options) -> Preprocessing:
+    return Preprocessing(num_frames=num_frames, frame_stride=frame_stride, sampling="stride", **options)
+
+
+def pyslowfast(num_frames: int, frame_stride: int, **options) -> Preprocessing:
+    return Preprocessing(num_frames=num_frames, frame_stride=frame_stride, sampling="pyslowfast", **options)
+
+
+# Every expected number below was worked out on paper from DESIGN section 5.
+STRIDE_VIEWS = [
+    # 4 frames every 3: span 10.
+    (100, 3, [[0, 3, 6, 9], [45, 48, 51, 54], [90, 93, 96, 99]]),
+    (100, 1, [[45, 48, 51, 54]]),
+    # D = 4: 4/3 rounds to 1, 8/3 to 3.
+    (14, 4, [[0, 3, 6, 9], [1, 4, 7, 10], [3, 6, 9, 12], [4, 7, 10, 13]]),
+    # D = 5: the middle start is 2.5, and halves round up; one clip alone takes D // 2.
+    (15, 3, [[0, 3, 6, 9], [3, 6, 9, 12], [5, 8, 11, 14]]),
+    (15, 1, [[2, 5, 8, 11]]),
+    # Exactly one clip long, one frame short, far too short.
+    (10, 2, [[0, 3, 6, 9], [0, 3, 6, 9]]),
+    (9, 2, [[0, 3, 6, 8], [0, 3, 6, 8]]),
+    (5, 1, [[0, 3, 4, 4]]),
+    (1, 1, [[0, 0, 0, 0]]),
+]
+
+
+@pytest.mark.parametrize(("n", "num_clips", "expected"), STRIDE_VIEWS)
+def test_stride_views(n, num_clips, expected):
+    indices = view_indices(n, 25.0, stride(4, 3), num_clips)
+    assert indices.tolist() == expected
+    assert indices.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("fps", "preprocessing", "expected"),
+    [
+        # 2 * 25/30 = 1.67 frames: 0, 1.67, 3.33, 5.
+        (25.0, stride(4, 2, target_fps=30.0), [0, 2, 3, 5]),
+        (60.0, stride(4, 2, target_fps=30.0), [0, 4, 8, 12]),
+        # 0.5 frames: halves round up.
+        (15.0, stride(4, 1, target_fps=30.0), [0, 1, 1, 2]),
+        # 7.992 frames.
+        (29.97, stride(8, 8, target_fps=30.0), [0, 8, 16, 24, 32, 40, 48, 56]),
+        # Without a target the file's rate does not matter.
+        (60.0, stride(4, 2), [0, 2, 4, 6]),
+        (0.0, stride(4, 2), [0, 2, 4, 6]),
+    ],
+)
+def test_stride_follows_the_frame_rate(fps, preprocessing, expected):
+    assert view_indices(1000, fps, preprocessing, 2)[0].tolist() == expected
+    assert clip_span(fps, preprocessing) == expected[-1] + 1
+    # The last clip ends with the last frame, whatever the rate.
+    assert view_indices(1000, fps, preprocessing, 2)[1].tolist() == [999 - expected[-1] + i for i in expected]
+
+
+def test_loop_starts_over():
+    assert view_indices(5, 30.0, stride(4, 3, past_end="loop"), 1).tolist() == [[0, 3, 1, 4]]
+    assert view_indices(1, 30.0, stride(4, 3, past_end="loop"), 1).tolist() == [[0, 0, 0, 0]]
+    # 0, 9, 18, ..., 63 of 40 frames.
+    looped = view_indices(40, 30.0, pyslowfast(8, 8, past_end="loop"), 1)
+    assert looped.tolist() == [[0, 9, 18, 27, 36, 5, 14, 23]]
+
+
+PYSLOWFAST_VIEWS = [
+    # 8x8 of 10 s at 30 fps: L = 64, D = 236, start of clip j is 23.6 j, spacing 63/7 = 9.
+    (300, 30.0, 10, 0, [0, 9, 18, 27, 36, 45, 54, 63]),
+    (300, 30.0, 10, 1, [23, 32, 41, 50, 59, 68, 77, 86]),
+    (300, 30.0, 10, 9, [212, 221, 230, 239, 248, 257, 266, 275]),
+    # 25 fps: L = 53.33, D = 196.67, clip 1 of 2 from 98.33 by steps of 7.476.
+    (250, 25.0, 2, 1, [98, 105, 113, 120, 128, 135, 143, 150]),
+    # Shorter than a clip: D = 0.
+    (40, 30.0, 3, 2, [0, 9, 18, 27, 36, 39, 39, 39]),
+    (1, 30.0, 1, 0, [0, 0, 0, 0, 0, 0, 0, 0]),
+]
+
+
+@pytest.mark.parametrize(("n", "fps", "num_clips", "clip", "expected"), PYSLOWFAST_VIEWS)
+def test_pyslowfast_views(n, fps, num_clips, clip, expected):
+    indices = view_indices(n, fps, pyslowfast(8, 8), num_clips)
+    assert indices[clip].tolist() == expected
+    assert indices.dtype == np.int64
+
+
+def test_pyslowfast_takes_another_target_rate():
+    assert clip_span(30.0, pyslowfast(8, 8)) == 64
+    assert clip_span(30.0, pyslowfast(8, 8, target_fps=15.0)) == 128
+    # L = 128: steps of 127/7 = 18.14.
+    indices = view_indices(300, 30.0, pyslowfast(8, 8, target_fps=15.0), 1)
+    assert indices.tolist() == [[0, 18, 36, 54, 72, 90, 108, 127]]
+
+
+def test_pyslowfast_of_one_frame_a_clip():
+    # L = 8, D = 92, clip 1 of 2 starts at 46.
+    assert view_indices(100, 30.0, pyslowfast(1, 8), 2).tolist() == [[0], [46]]
+    # At 2 fps L = 0.53: the end lies before the start, and nothing may go below 0.
+    assert view_indices(10, 2.0, pyslowfast(2, 4), 1).tolist() == [[0, 0]]
+
+
+def test_training_starts_are_uniform_and_include_both_ends():
+    rng = np.random.default_rng(0)
+    draws = np.stack([train_indices(14, 30.0, stride(4, 3), rng) for _ in range(3000)])
+    starts, counts = np.unique(draws[:, 0], return_counts=True)
+    assert starts.tolist() == [0, 1, 2, 3, 4]
+    assert counts.min() > 500  # 600 expected, standard deviation 22
+    assert counts.max() < 700
+    assert (draws - draws[:, :1] == [0, 3, 6, 9]).all()
+
+
+def test_training_starts_of_pyslowfast_are_real_and_uniform():
+    rng = np.random.default_rng(0)
+    draws = np.stack([train_indices(69, 30.0, pyslowfast(8, 8), rng) for _ in range(3000)])
+    # D = 5: floors of a uniform real are 0 to 4 in equal parts; an integer draw would give 5 as well.
+    starts, counts = np.unique(draws[:, 0], return_counts=True)
+    assert starts.tolist() == [0, 1, 2, 3, 4]
+    assert counts.min() > 500
+    assert counts.max() < 700
+
+
+@pytest.mark.parametrize("preprocessing", [stride(4, 3), pyslowfast(4, 3)])
+def test_training_on_a_short_video(preprocessing):
+    indices = train_indices(2, 30.0, preprocessing, np.random.default_rng(0))
+    assert indices.tolist() == [0, 1, 1, 1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    n=st.integers(1, 400),
+    fps=st.floats(0.5, 240.0),
+    num_frames=st.integers(1, 16),
+    frame_stride=st.integers(1, 12),
+    target_fps=st.sampled_from([None, 15.0, 30.0]),
+    sampling=st.sampled_from(["stride", "pyslowfast"]),
+    past_end=st.sampled_from(["repeat_last", "loop"]),
+    num_clips=st.integers(1, 12),
+    seed=st.integers(0, 1000),
+)
+def test_indices_stay_inside(n, fps, num_frames, frame_stride, target_fps, sampling, past_end, num_clips, seed):
+    preprocessing = Preprocessing(
+        num_frames=num_frames, frame_stride=frame_stride, target_fps=target_fps, sampling=sampling, past_end=past_end
+    )
+    views = view_indices(n, fps, preprocessing, num_clips)
+    train = train_indices(n, fps, preprocessing, np.random.default_rng(seed))
+    assert views.shape == (num_clips, num_frames)
+    assert train.shape == (num_frames,)
+    for indices in (views, train):
+        assert indices.min() >= 0
+        assert indices.max() < n
+    if past_end == "repeat_last" and sampling == "stride":
+        assert (np.diff(views, axis=1) >= 0).all()
+        assert views[0, 0] == 0 or num_clips == 1
+        if num_clips > 1 and n >= clip_span(fps, preprocessing):
+            assert views[-1, -1] == n - 1
+
+
+def test_errors_say_what_is_allowed():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match=r"^the video has 0 frames; a clip needs at least 1$"):
+        train_indices(0, 30.0, stride(4, 3), rng)
+    with pytest.raises(ValueError, match=r"^the video has 0 frames; a clip needs at least 1$"):
+        view_indices(0, 30.0, pyslowfast(4, 3), 2)
+    with pytest.raises(ValueError, match=r"^num_clips is 0; give at least 1$"):
+        view_indices(10, 30.0, stride(4, 3), 0)
+    expected = r"^the frame rate is 0\.0; it must be above 0 to sample at 30 frames a second$"
+    with pytest.raises(ValueError, match=expected):
+        train_indices(10, 0.0, pyslowfast(4, 3), rng)
+    with pytest.raises(ValueError, match=r"^the frame rate is nan;"):
+        view_indices(10, float("nan"), stride(4, 3, target_fps=30.0), 1)

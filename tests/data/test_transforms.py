@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dnl_video.config import AugmentConfig
+from dnl_video.data.transforms import crop_views, normalize, resize_short_side, train_transform
+
+
+def coordinates(num_frames: int, height: int, width: int, gain: int = 1) -> np.ndarray:
+    """Return frames [T, H, W, 3] that tell x in red, y in green and the frame in blue."""
+    frames = np.zeros((num_frames, height, width, 3), np.uint8)
+    frames[..., 0] = gain * np.arange(width)
+    frames[..., 1] = gain * np.arange(height)[:, None]
+    frames[..., 2] = np.arange(num_frames)[:, None, None]
+    return frames
+
+
+def pil_resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)).astype(int)
+
+
+def test_training_crop_is_one_window_for_all_frames():
+    frames = coordinates(3, 64, 96)
+    corners = set()
+    for seed in range(600):
+        view = train_transform(frames, AugmentConfig((64, 64), 32, 0.0), np.random.default_rng(seed)).numpy()
+        x, y = int(view[0, 0, 0, 0]), int(view[0, 0, 0, 1])
+        np.testing.assert_array_equal(view, frames[:, y : y + 32, x : x + 32])
+        corners.add((x, y))
+    xs, ys = {x for x, _ in corners}, {y for _, y in corners}
+    assert (min(xs), max(xs)) == (0, 64)
+    assert (min(ys), max(ys)) == (0, 32)
+    assert len(xs) > 60
+    assert len(ys) > 30
+
+
+def test_flip_mirrors_the_same_window():
+    frames = coordinates(2, 64, 96)
+    for seed in range(10):
+        plain = train_transform(frames, AugmentConfig((64, 64), 32, 0.0), np.random.default_rng(seed))
+        mirrored = train_transform(frames, AugmentConfig((64, 64), 32, 1.0), np.random.default_rng(seed))
+        assert torch.equal(mirrored, plain.flip(2))
+        assert mirrored.is_contiguous()
+
+
+def test_flip_happens_as_often_as_asked():
+    frames = coordinates(1, 32, 32)
+    augment = AugmentConfig((32, 32), 32, 0.25)
+    rng = np.random.default_rng(0)
+    flipped = [bool(train_transform(frames, augment, rng)[0, 0, 0, 0] == 31) for _ in range(1000)]
+    assert 200 < sum(flipped) < 300  # standard deviation 14
+
+
+@pytest.mark.parametrize("short_side", [128, 100])
+def test_enlarged_crop_is_the_resized_source_window(short_side):
+    frames = coordinates(2, 64, 96, gain=2)
+    size = round(64 * 64 / short_side)
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        view = train_transform(frames, AugmentConfig((short_side, short_side), 64, 0.0), rng).numpy().astype(int)
+        # The mean of a gradient is its middle: 2 (x + (size - 1) / 2).
+        x, y = (round((view[0, ..., channel].mean() - size + 1) / 2) for channel in (0, 1))
+        expected = pil_resize(frames[1, y : y + size, x : x + size], 64, 64)
+        assert np.abs(view[1] - expected).max() <= 1
+
+
+def test_enlarged_crops_lie_anywhere_in_the_source():
+    frames = coordinates(1, 64, 96, gain=2)
+    rng = np.random.default_rng(0)
+    views = [train_transform(frames, AugmentConfig((128, 128), 64, 0.0), rng).numpy() for _ in range(400)]
+    # Windows of 32 pixels: x uniform in 0 to 64, y in 0 to 32.
+    for channel, room in ((0, 64), (1, 32)):
+        corners = [round((view[..., channel].mean() - 31) / 2) for view in views]
+        assert min(corners) <= 1
+        assert max(corners) >= room - 1
+        assert np.mean(corners) == pytest.approx(room / 2, rel=0.1)  # standard deviation 0.03
+
+
+def test_reduced_crop_is_antialiased():
+    frames = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), dtype=np.uint8)
+    view = train_transform(frames, AugmentConfig((32, 32), 32, 0.0), np.random.default_rng(0)).numpy()
+    # The whole frame to a third: without antialiasing noise would keep its contrast.
+    assert np.abs(view[0] - pil_resize(frames[0], 32, 32)).max() <= 1
+    assert view.std() < 0.5 * frames.std()
+
+
+def test_short_side_reaches_both_ends_of_its_range():
+    frames = coordinates(1, 128, 160)
+    sizes = []
+    for seed in range(200):
+        view = (
+            train_transform(frames, AugmentConfig((64, 72), 64, 0.0), np.random.default_rng(seed)).numpy().astype(int)
+        )
+        sizes.append((view[0, 30, 60, 0] - view[0, 30, 4, 0]) / 56 * 64)
+    # Windows are 64 * 128 / s pixels: 128 for 64, 113.8 for 72.
+    assert max(sizes) == pytest.approx(128, abs=1.5)
+    assert min(sizes) == pytest.approx(114, abs=1.5)
+    assert np.mean(sizes) == pytest.approx(120.6, abs=1.0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 300), (300, 7), (1, 1), (33, 32)])
+def test_training_crop_of_odd_sizes(height, width):
+    for seed in range(20):
+        view = train_transform(
+            np.full((2, height, width, 3), 9, np.uint8), AugmentConfig((33, 47), 32, 0.5), np.random.default_rng(seed)
+        )
+        assert view.shape == (2, 32, 32, 3)
+        assert view.dtype == torch.uint8
+        assert (view == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "expected"),
+    [
+        ((48, 100), 24, (24, 50)),
+        ((100, 48), 24, (50, 24)),
+        ((240, 427), 256, (256, 455)),  # 455.47
+        ((50, 50), 64, (64, 64)),
+    ],
+)
+def test_resize_short_side(size, short_side, expected):
+    frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    resized = resize_short_side(frames, short_side)
+    assert resized.shape == (2, *expected, 3)
+    assert resized.dtype == np.uint8
+    for frame, source in zip(resized, frames, strict=True):
+        assert np.abs(frame - pil_resize(source, *expected)).max() <= 1
+
+
+def test_resize_to_the_same_size_changes_nothing():
+    frames = coordinates(2, 48, 64)
+    np.testing.assert_array_equal(resize_short_side(frames, 48), frames)
+
+
+@pytest.mark.parametrize(
+    ("size", "num_crops", "corners"),  # corners are (x, y)
+    [
+        ((10, 16), 3, [(0, 1), (4, 1), (8, 1)]),
+        ((16, 10), 3, [(1, 0), (1, 4), (1, 8)]),
+        ((9, 15), 3, [(0, 1), (4, 1), (7, 1)]),  # halves round up, as in PySlowFast
+        ((10, 16), 1, [(4, 1)]),
+        ((15, 8), 1, [(0, 4)]),
+        ((8, 8), 3, [(0, 0), (0, 0), (0, 0)]),
+    ],
+)
+def test_crop_views(size, num_crops, corners):
+    clip = torch.from_numpy(coordinates(2, *size))
+    clips = torch.stack([clip, clip + 100])
+    views = crop_views(clips, 8, num_crops)
+    assert views.shape == (2 * num_crops, 2, 8, 8, 3)
+    for j in range(2):
+        for r, (x, y) in enumerate(corners):
+            assert torch.equal(views[j * num_crops + r], clips[j, :, y : y + 8, x : x + 8])
+
+
+def test_crop_views_errors():
+    clips = torch.zeros(1, 2, 10, 16, 3, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"^num_crops is 2; allowed: 1 \(centre\), 3 \(left, centre, right\)$"):
+        crop_views(clips, 8, 2)
+    with pytest.raises(ValueError, match=r"^frames of 10 x 16 are smaller than the crop of 12; resize them first$"):
+        crop_views(clips, 12, 3)
+
+
+def test_normalize_equals_the_definition():
+    clip = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5, 3), dtype=np.uint8)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    out = normalize(torch.from_numpy(clip), mean, std)
+    expected = ((clip / 255.0 - mean) / std).transpose(0, 4, 1, 2, 3)
+    assert out.dtype == torch.float32
+    assert out.shape == (2, 3, 3, 4, 5)
+    np.testing.assert_allclose(out.numpy(), expected, atol=1e-6)
+    assert out.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_normalize_of_black_and_white():
+    clip = torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 1, 2, 1).expand(1, 1, 1, 2, 3)
+    out = normalize(clip, (0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
+    assert out[0, 0, 0, 0].tolist() == pytest.approx([-2.0, 2.4444444], abs=1e-6)

@@ -1,0 +1,189 @@
+"""The pure functions against the equations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dnl_video.models import attention
+
+from . import reference
+from .helpers import Recorder, relative_error
+
+SCALE = 0.7
+B, N, M, D, E = 2, 11, 7, 4, 3
+
+
+def make_tokens(n=N, m=M, d=D, e=E, dtype=torch.float64):
+    """Query, key, value and logits whose means are as large as their deviations."""
+    query = torch.randn(B, n, d, dtype=torch.float64) + torch.randn(d, dtype=torch.float64)
+    key = torch.randn(B, m, d, dtype=torch.float64) + torch.randn(d, dtype=torch.float64)
+    value = torch.randn(B, m, e, dtype=torch.float64)
+    logits = torch.randn(B, m, dtype=torch.float64)
+    return tuple(t.to(dtype) for t in (query, key, value, logits))
+
+
+# name -> (ours, the loop over one sample), each of (query, key, value, logits)
+FUNCTIONS = {
+    "non_local": (
+        lambda q, k, v, m: attention.non_local_attention(q, k, v, scale=SCALE),
+        lambda q, k, v, m: reference.non_local(q, k, v, SCALE),
+    ),
+    "dot_product": (
+        lambda q, k, v, m: attention.dot_product_attention(q, k, v),
+        lambda q, k, v, m: reference.dot_product(q, k, v),
+    ),
+    "whitened_pairwise": (
+        lambda q, k, v, m: attention.whitened_pairwise_attention(q, k, v, scale=SCALE),
+        lambda q, k, v, m: reference.whitened_pairwise(q, k, v, SCALE),
+    ),
+    "unary": (
+        lambda q, k, v, m: attention.unary_attention(m, v),
+        lambda q, k, v, m: reference.unary(m, v),
+    ),
+    "disentangled": (
+        lambda q, k, v, m: attention.disentangled_attention(q, k, v, m, scale=SCALE),
+        lambda q, k, v, m: reference.disentangled(q, k, v, m, SCALE),
+    ),
+    "pairwise_map": (
+        lambda q, k, v, m: attention.pairwise_map(q, k, scale=SCALE),
+        lambda q, k, v, m: np.array(reference.non_local_weights(q, k, SCALE)),
+    ),
+    "unary_map": (
+        lambda q, k, v, m: attention.unary_map(m),
+        lambda q, k, v, m: np.array(reference.softmax(list(m))),
+    ),
+    "center": (
+        lambda q, k, v, m: attention.center(q),
+        lambda q, k, v, m: q - reference.mean(list(q)),
+    ),
+    "position_mean": (
+        lambda q, k, v, m: attention.position_mean(q),
+        lambda q, k, v, m: reference.mean(list(q))[None],
+    ),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("value_channels", [D, E], ids=["same_width", "narrow_value"])
+def test_function_equals_the_loop(name, dtype, tolerance, value_channels, full_size):
+    ours, loop = FUNCTIONS[name]
+    sizes = (200, 150, 32, 32) if full_size else (N, M, D, value_channels)
+    tokens = make_tokens(*sizes, dtype=dtype)
+    expected = torch.stack([torch.as_tensor(loop(*(t[b].double().numpy() for t in tokens))) for b in range(B)])
+    got = ours(*tokens)
+    assert got.dtype == dtype
+    assert got.shape == expected.shape
+    assert relative_error(got, expected) <= tolerance
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("value_channels", [3, 2, 4])
+def test_gradcheck(name, value_channels):
+    tokens = [t.requires_grad_() for t in make_tokens(5, 4, 3, value_channels)]
+    assert torch.autograd.gradcheck(FUNCTIONS[name][0], tokens)
+
+
+def test_centered_projection_equals_projecting_then_centring_whatever_the_bias():
+    tokens, weight, bias = torch.randn(B, N, 5).double() + 3, torch.randn(D, 5).double(), torch.randn(D).double()
+    projected = F.linear(tokens, weight, bias).numpy()
+    expected = torch.stack([torch.as_tensor(p - reference.mean(list(p))) for p in projected])
+    torch.testing.assert_close(attention.centered_projection(tokens, weight), expected, rtol=0, atol=1e-12)
+
+
+def test_centered_projection_gradcheck():
+    tokens, weight = torch.randn(B, 5, 4).double().requires_grad_(), torch.randn(3, 4).double().requires_grad_()
+    assert torch.autograd.gradcheck(attention.centered_projection, (tokens, weight))
+
+
+@pytest.mark.parametrize("which", ["query", "key"])
+def test_whitened_pairwise_ignores_a_constant_added_to_all_queries_or_keys(which):
+    query, key, value, _ = make_tokens()
+    constant = 5 * torch.randn(D).double()
+    moved = (query + constant, key, value) if which == "query" else (query, key + constant, value)
+    pairwise = attention.whitened_pairwise_attention
+    torch.testing.assert_close(pairwise(*moved, scale=SCALE), pairwise(query, key, value, scale=SCALE))
+
+
+def test_non_local_feels_a_constant_in_the_queries_as_a_unary_term_and_ignores_one_in_the_keys():
+    query, key, value, _ = make_tokens()
+    constant = torch.randn(D).double()
+    plain = attention.non_local_attention(query, key, value, scale=SCALE)
+    moved_query = attention.non_local_attention(query + constant, key, value, scale=SCALE)
+    moved_key = attention.non_local_attention(query, key + constant, value, scale=SCALE)
+    assert relative_error(moved_query, plain) > 0.1
+    torch.testing.assert_close(moved_key, plain)
+
+
+def test_the_papers_split_non_local_weights_are_pairwise_times_unary():
+    # q_i . k_j = (q_i - mu_q) . (k_j - mu_k) + mu_q . k_j + terms constant in j
+    query, key, _, _ = make_tokens()
+    pairwise = attention.pairwise_map(attention.center(query), attention.center(key), scale=SCALE)
+    unary = attention.unary_map(SCALE * (key @ attention.position_mean(query).transpose(1, 2)).squeeze(-1))
+    product = pairwise * unary.unsqueeze(1)
+    expected = product / product.sum(-1, keepdim=True)
+    torch.testing.assert_close(attention.pairwise_map(query, key, scale=SCALE), expected)
+
+
+def test_rows_of_the_summed_weights_add_to_two_and_weigh_the_values():
+    query, key, value, logits = make_tokens()
+    pairwise = attention.pairwise_map(attention.center(query), attention.center(key), scale=SCALE)
+    weights = pairwise + attention.unary_map(logits).unsqueeze(1)
+    torch.testing.assert_close(weights.sum(-1), torch.full((B, N), 2.0).double())
+    expected = attention.disentangled_attention(query, key, value, logits, scale=SCALE)
+    torch.testing.assert_close(weights @ value, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_means_and_maps_of_half_precision_are_taken_in_float32(dtype):
+    query, key, _, logits = (t.to(dtype) for t in make_tokens())
+    assert attention.position_mean(query).dtype == torch.float32
+    assert attention.pairwise_map(query, key, scale=SCALE).dtype == torch.float32
+    assert attention.unary_map(logits).dtype == torch.float32
+    assert attention.center(query).dtype == dtype
+    # A mean near 1000 cannot be told from its neighbours in bfloat16 (spacing 4), nor can what centring leaves.
+    tokens = torch.tensor([1000, 1008, 1001]).to(dtype)[None, :, None]
+    assert attention.position_mean(tokens).item() == pytest.approx(tokens.double().mean().item(), rel=1e-6)
+
+
+def test_centring_the_keys_too_keeps_bfloat16_gradients_right():
+    """In exact arithmetic the queries alone would do; here the means are about four times the deviations."""
+    query, key = (torch.randn(B, 64, 16) + 4 * torch.randn(16) for _ in range(2))
+    value, weight = torch.randn(B, 64, 16).bfloat16(), torch.randn(B, 64, 16)
+    query, key = query.bfloat16(), key.bfloat16()
+
+    def gradient(function, dtype):
+        leaf = query.to(dtype).requires_grad_()
+        out = function(leaf, key.to(dtype), value.to(dtype), scale=0.2)
+        return torch.autograd.grad((out.double() * weight).sum(), leaf)[0].double()
+
+    def queries_alone(q, k, v, *, scale):
+        return attention.non_local_attention(attention.center(q), k, v, scale=scale)
+
+    exact = gradient(attention.whitened_pairwise_attention, torch.float64)
+    error, naive_error = (
+        (gradient(function, torch.bfloat16) - exact).norm() / exact.norm()
+        for function in (attention.whitened_pairwise_attention, queries_alone)
+    )
+    assert error < 0.02
+    assert naive_error > 2.5 * error
+
+
+@pytest.mark.parametrize("name", ["non_local", "dot_product", "whitened_pairwise", "disentangled"])
+@pytest.mark.parametrize("value_channels", [8, 4, 16], ids=["same_width", "narrow_value", "wide_value"])
+def test_no_function_makes_an_n_by_m_matrix(name, value_channels):
+    tokens = [t.requires_grad_() for t in make_tokens(600, 500, 8, value_channels, torch.float32)]
+    with Recorder() as recorder:
+        FUNCTIONS[name][0](*tokens).sum().backward()
+    assert max(recorder.largest.values()) < 600 * 500, recorder.largest
+
+
+def test_the_recorder_sees_the_map():
+    query, key, _, _ = make_tokens(600, 500, 8, 8)
+    with Recorder() as recorder:
+        attention.pairwise_map(query, key, scale=SCALE)
+    assert max(recorder.largest.values()) >= 600 * 500

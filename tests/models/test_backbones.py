@@ -1,0 +1,462 @@
+"""Backbones against the hub's, heads against an independent computation, and insertion."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+
+import pytest
+import pytorchvideo.models.hub as hub
+import torch
+from pytorchvideo.layers import swish
+from pytorchvideo.models.csn import create_csn
+from pytorchvideo.models.net import MultiPathWayWithFuse
+from pytorchvideo.models.r2plus1d import create_r2plus1d
+from pytorchvideo.models.resnet import ResStage
+from torch import nn
+
+from dnl_video.errors import InputError
+from dnl_video.models.backbones import (
+    create_backbone,
+    default_positions,
+    find_stages,
+    insert_context_blocks,
+    slow_pathway_frames,
+)
+from dnl_video.models.blocks import DisentangledNonLocalBlock3d
+
+from .helpers import perturb, perturb_backbone, relative_error
+
+R50 = ("slow_r50", "i3d_r50", "c2d_r50", "slowfast_r50")
+R50S = pytest.mark.parametrize("architecture", R50)
+SLOW_FRAMES_OF_32 = [0, 4, 8, 13, 17, 22, 26, 31]
+
+
+def make_backbone(architecture, stem_channels=8, num_classes=5, **options):
+    return create_backbone(architecture, num_classes=num_classes, stem_channels=stem_channels, **options).eval()
+
+
+def make_clip(frames=8, height=32, width=32, batch=2):
+    return torch.randn(batch, 3, frames, height, width)
+
+
+# ---- against the hub
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("architecture", [*R50, "slowfast_r101"])
+@torch.no_grad()
+def test_backbone_is_the_hubs(architecture, stem_channels, full_size):
+    """Same keys, and the same logits at the hub's nominal clip, at one window (224) and at several (256)."""
+    slowfast = architecture.startswith("slowfast")
+    width = {"stem_dim_outs": (stem_channels, stem_channels // 8)} if slowfast else {"stem_dim_out": stem_channels}
+    theirs = getattr(hub, architecture)(pretrained=False, model_num_class=5, **width).eval()
+    ours = make_backbone(architecture, stem_channels)
+    frames = 32 if slowfast else 8
+    perturb_backbone(ours, make_clip(frames, 64, 64))
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    for side in (224, 256):
+        clip = make_clip(frames, side, side, batch=1)
+        expected = theirs([clip[:, :, SLOW_FRAMES_OF_32], clip] if slowfast else clip)
+        assert expected.std() > 0.1
+        torch.testing.assert_close(ours(clip), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "millions"), [("i3d_r50", "28.04"), ("slow_r50", "32.45"), ("slowfast_r50", "34.57")]
+)
+def test_published_parameter_counts(architecture, millions):
+    with torch.device("meta"):
+        model = create_backbone(architecture, num_classes=400)
+    assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}" == millions
+
+
+@R50S
+def test_strides_are_ints_and_nothing_is_in_place(architecture):
+    convolutions = [m for m in make_backbone(architecture).modules() if isinstance(m, nn.Conv3d)]
+    assert len(convolutions) > 50
+    assert {type(s) for m in convolutions for s in m.stride} == {int}
+
+
+@pytest.mark.parametrize("zero_init", [True, False])
+@R50S
+def test_zero_init_of_residual_branches(architecture, zero_init):
+    model = make_backbone(architecture, zero_init_residual=zero_init)
+    scales = [m.weight for m in model.modules() if getattr(m, "block_final_bn", False)]
+    assert len(scales) == (32 if architecture == "slowfast_r50" else 16)
+    assert all((scale == (0 if zero_init else 1)).all() for scale in scales)
+
+
+# ---- clips of any size
+
+
+@pytest.mark.parametrize(
+    ("frames", "alpha", "expected"),
+    [
+        (32, 4, SLOW_FRAMES_OF_32),
+        (16, 4, [0, 5, 10, 15]),
+        (8, 4, [0, 7]),
+        (64, 8, [0, 9, 18, 27, 36, 45, 54, 63]),
+        (4, 4, [0]),
+        (1, 4, [0]),
+        (5, 4, [0, 4]),
+        (9, 4, [0, 4, 8]),
+        (10, 4, [0, 4, 9]),
+    ],
+)
+def test_slow_pathway_frames(frames, alpha, expected):
+    assert slow_pathway_frames(frames, alpha) == expected
+
+
+@pytest.mark.parametrize("frames", [8, 9, 10, 11, 12, 32, 33, 160, 161])
+def test_slow_pathway_frames_are_in_order_inside_the_clip_and_match_the_lateral_convolution(frames):
+    slow = slow_pathway_frames(frames, 4)
+    assert all(0 <= a < b < frames for a, b in itertools.pairwise(slow))
+    assert (slow[0], slow[-1]) == (0, frames - 1)
+    for kernel in (7, 5):
+        lateral = nn.Conv3d(1, 1, (kernel, 1, 1), stride=(4, 1, 1), padding=(kernel // 2, 0, 0))
+        assert len(slow) == lateral(torch.zeros(1, 1, frames, 1, 1)).shape[2]
+    if frames % 4 == 0:
+        assert slow == torch.linspace(0, frames - 1, frames // 4).long().tolist()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("head", ["dense_logits", "dense_probabilities", "global"])
+@R50S
+@torch.no_grad()
+def test_any_number_of_frames_and_any_crop_run(architecture, head, stem_channels, full_size):
+    model = make_backbone(architecture, stem_channels, head=head)
+    insert_context_blocks(model, DisentangledNonLocalBlock3d, default_positions(architecture))
+    perturb_backbone(model, make_clip())
+    shortest = 2 if architecture in ("i3d_r50", "c2d_r50") else 1
+    sizes = [(frames, 32, 32) for frames in range(shortest, 10)]
+    sizes += [(4, 33, 47), (5, 65, 17), (3, 7, 9), (3, 1, 1), (2, 224, 256)]
+    if full_size:
+        sizes += [(33, 225, 300), (7, 320, 181)]
+    for size in sizes:
+        logits = model(make_clip(*size))
+        assert logits.shape == (2, 5)
+        assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("architecture", ["i3d_r50", "c2d_r50"])
+def test_one_frame_is_too_few_where_the_network_pools_time(architecture):
+    with pytest.raises(ValueError, match=r"clip has shape \(2, 3, 1, 32, 32\); expected \[B, 3, T >= 2, H, W\]"):
+        make_backbone(architecture)(make_clip(1))
+
+
+@R50S
+def test_a_clip_without_batch_is_refused(architecture):
+    with pytest.raises(ValueError, match=r"clip has shape \(3, 8, 32, 32\); expected \[B, 3, T >= \d, H, W\]"):
+        make_backbone(architecture)(torch.zeros(3, 8, 32, 32))
+
+
+@torch.no_grad()
+def test_slowfast_overwrites_no_list_its_caller_holds():
+    model = make_backbone("slowfast_r50")
+    clip = make_clip()
+    x = [clip[:, :, slow_pathway_frames(8, 4)], clip]
+    fused = [m for m in model.blocks if isinstance(m, MultiPathWayWithFuse)]
+    assert len(fused) == 5
+    for block in fused:
+        held, kept = x, list(x)
+        x = block(held)
+        assert all(a is b for a, b in zip(held, kept, strict=True))
+    assert x[0].shape[1] > x[1].shape[1]
+
+
+# ---- heads
+
+
+def smooth_features(channels, frames, size):
+    """Features with a pattern over space that does not average out over frames, so that windows differ."""
+    generator = torch.Generator().manual_seed(channels)
+    pattern = torch.randn(2, channels, 1, *size, generator=generator)
+    return 3 * pattern + torch.randn(2, channels, frames, *size, generator=generator)
+
+
+def head_and_features(architecture, head, size, dropout=0.0):
+    """The model, the features that enter its head (one per pathway), and its logits of them."""
+    model = perturb(make_backbone(architecture, head=head, dropout=dropout))
+    if architecture == "slowfast_r50":
+        features = [smooth_features(256, 2, size), smooth_features(32, 8, size)]
+        head_blocks = model.blocks[-2:]
+    else:
+        features = [smooth_features(256, 4, size)]
+        head_blocks = model.blocks[-1:]
+    x = list(features) if len(features) > 1 else features[0]
+    for block in head_blocks:
+        x = block(x)
+    return model, features, x
+
+
+def window_logits(model, features):
+    """Logits [B, windows, K] of every T x 7 x 7 window at stride 1 (all rows or columns where fewer than 7)."""
+    height, width = features[0].shape[3:]
+    projection = model.blocks[-1].proj
+    logits = []
+    for top in range(max(height - 6, 1)):
+        for left in range(max(width - 6, 1)):
+            means = [f[:, :, :, top : top + 7, left : left + 7].flatten(2).mean(2) for f in features]
+            logits.append(torch.cat(means, 1) @ projection.weight.T + projection.bias)
+    return torch.stack(logits, 1)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (8, 11), (7, 7), (3, 5), (9, 1)], ids=str)
+@pytest.mark.parametrize("architecture", ["slow_r50", "slowfast_r50"])
+@torch.no_grad()
+def test_heads_equal_an_independent_computation(architecture, size):
+    windows = max(size[0] - 6, 1) * max(size[1] - 6, 1)
+
+    model, features, logits = head_and_features(architecture, "dense_logits", size)
+    each = window_logits(model, features)
+    assert each.shape[1] == windows
+    torch.testing.assert_close(logits, each.mean(1), rtol=1e-4, atol=1e-5)
+
+    model, features, logits = head_and_features(architecture, "dense_probabilities", size)
+    mean_probability = window_logits(model, features).softmax(-1).mean(1)
+    torch.testing.assert_close(logits.softmax(-1), mean_probability, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(logits, mean_probability.log(), rtol=1e-4, atol=1e-5)
+    if windows > 1:
+        assert (logits - each.mean(1).log_softmax(-1)).abs().max() > 1e-3
+    else:
+        torch.testing.assert_close(logits, each[:, 0].log_softmax(-1), rtol=1e-4, atol=1e-5)
+
+    model, features, logits = head_and_features(architecture, "global", size)
+    means = torch.cat([f.flatten(2).mean(2) for f in features], 1)
+    expected = means @ model.blocks[-1].proj.weight.T + model.blocks[-1].proj.bias
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    # Windows that overlap weigh the middle more: at 9 x 1 and 8 x 8 the two averages differ.
+    assert (windows > 1) == (not torch.allclose(each.mean(1), expected, rtol=1e-3, atol=1e-4))
+
+
+@pytest.mark.full
+@R50S
+@torch.no_grad()
+def test_crops_of_256_have_two_by_two_windows(architecture, stem_channels, full_size):
+    model = make_backbone(architecture, stem_channels, head="dense_probabilities")
+    clip = make_clip(4, 256, 256, batch=1)
+    perturb_backbone(model, make_clip(4, 64, 64))
+    before_head = []
+    first = model.blocks[-2 if architecture == "slowfast_r50" else -1]
+    first.register_forward_pre_hook(lambda _, args: before_head.append(args[0]))
+    taken = model.blocks[-1].proj.register_forward_hook(lambda *args: before_head.append(args[2]))
+    logits = model(clip)
+    taken.remove()
+    assert before_head[-1].shape[1:4] == (1, 2, 2)
+    torch.testing.assert_close(logits.softmax(-1), before_head[-1].flatten(1, 3).softmax(-1).mean(1))
+
+
+@pytest.mark.parametrize("head", ["dense_logits", "dense_probabilities", "global"])
+@pytest.mark.parametrize("architecture", ["slow_r50", "slowfast_r50"])
+def test_heads_do_the_same_in_training_and_evaluation(architecture, head):
+    model, features, evaluation = head_and_features(architecture, head, (8, 8))
+    model.train()
+    x = list(features) if len(features) > 1 else features[0]
+    for block in model.blocks[-len(features) :]:
+        x = block(x)
+    torch.testing.assert_close(x, evaluation)
+    assert evaluation.requires_grad
+
+
+def test_dropout_rate():
+    rates = {m.p for m in make_backbone("slow_r50", dropout=0.3).modules() if isinstance(m, nn.Dropout)}
+    assert rates == {0.3}
+
+
+# ---- insertion
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("slow_r50", ["blocks.2.", "blocks.3."]),
+        ("c2d_r50", ["blocks.3.", "blocks.4."]),
+        ("i3d_r50", ["blocks.3.", "blocks.4."]),
+        ("slowfast_r50", ["blocks.2.multipathway_blocks.0.", "blocks.3.multipathway_blocks.0."]),
+    ],
+)
+def test_default_positions_of_r50(architecture, expected):
+    # I3D's and C2D's blocks.2 is a pool; SlowFast's stages sit one level deeper.
+    model = make_backbone(architecture)
+    names = insert_context_blocks(model, DisentangledNonLocalBlock3d, default_positions(architecture))
+    res3, res4 = expected
+    assert names == [f"{res3}context_blocks.{i}" for i in (1, 3)] + [f"{res4}context_blocks.{i}" for i in (1, 3, 5)]
+    assert [model.get_submodule(name).channels for name in names] == [64, 64, 128, 128, 128]
+
+
+@pytest.mark.parametrize("family", ["slow", "i3d", "c2d", "slowfast"])
+def test_default_positions_of_r101(family):
+    assert default_positions(f"{family}_r101") == {"res3": (1, 3), "res4": (6, 13, 20)}
+
+
+@R50S
+def test_stages_are_found_by_type(architecture):
+    stages = find_stages(make_backbone(architecture))
+    assert list(stages) == ["res2", "res3", "res4", "res5"]
+    assert [len(stage.res_blocks) for _, _, stage in stages.values()] == [3, 4, 6, 3]
+
+
+class Probe(nn.Module):
+    """A block that remembers what it was given."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x):
+        self.seen = x
+        return x + 1
+
+
+@pytest.mark.parametrize("architecture", ["slow_r50", "slowfast_r50"])
+@torch.no_grad()
+def test_a_block_takes_its_residual_blocks_output_behind_the_relu_and_feeds_the_next(architecture):
+    model = make_backbone(architecture)
+    perturb_backbone(model, make_clip())
+    (name,) = insert_context_blocks(model, Probe, {"res4": [2]})
+    stage = model.get_submodule(name.rpartition(".context_blocks")[0])
+    seen = {}
+    stage.res_blocks[2].register_forward_hook(lambda *args: seen.update(before=args[2]))
+    stage.res_blocks[3].register_forward_pre_hook(lambda _, args: seen.update(after=args[0]))
+    model(make_clip())
+    probe = model.get_submodule(name)
+    assert probe.seen is seen["before"]
+    assert probe.seen.min() == 0
+    assert probe.seen.max() > 0
+    assert torch.equal(seen["after"], seen["before"] + 1)
+    assert probe.channels == seen["before"].shape[1] == 128
+
+
+@pytest.mark.parametrize(
+    ("create", "head_pool"), [(create_csn, (1, 1, 1)), (create_r2plus1d, (1, 1, 1))], ids=["csn", "r2plus1d"]
+)
+@torch.no_grad()
+def test_other_networks_made_of_res_stage(create, head_pool):
+    model = create(stem_dim_out=8, model_num_class=5, head_pool_kernel_size=head_pool).eval()
+    clip = make_clip(8, 48, 48)
+    perturb_backbone(model, clip)
+    before, keys = model(clip), set(model.state_dict())
+    names = insert_context_blocks(model, DisentangledNonLocalBlock3d, {"res3": (1, 3), "res4": (1, 3, 5)})
+    assert len(names) == 5
+    assert {key for key in model.state_dict() if "context_blocks" not in key} == keys
+    assert torch.equal(model(clip), before)
+    for name in names:
+        perturb(model.get_submodule(name))
+    assert relative_error(model(clip), before) > 1e-3
+
+
+def test_insertion_keeps_initial_values_and_positions_may_be_empty():
+    model = make_backbone("slow_r50")
+    names = insert_context_blocks(model, lambda c: DisentangledNonLocalBlock3d(c, 32), {"res5": (2, 0), "res2": ()})
+    assert names == ["blocks.4.context_blocks.0", "blocks.4.context_blocks.2"]
+    for name in names:
+        block = model.get_submodule(name)
+        assert torch.count_nonzero(block.norm.weight) == 0
+        assert block.query.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert insert_context_blocks(make_backbone("slow_r50"), DisentangledNonLocalBlock3d, {}) == []
+
+
+def test_blocks_may_be_added_to_a_stage_that_has_none_yet():
+    model = make_backbone("slow_r50")
+    insert_context_blocks(model, DisentangledNonLocalBlock3d, {"res3": [1]})
+    names = insert_context_blocks(model, DisentangledNonLocalBlock3d, {"res4": [5]})
+    assert names == ["blocks.2.context_blocks.1", "blocks.3.context_blocks.5"]
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ({"res6": [0]}, "positions: no stage 'res6'; allowed: res2, res3, res4, res5; did you mean 'res"),
+        ({"stage9": [0]}, r"positions: no stage 'stage9'; allowed: res2, res3, res4, res5$"),
+        ({"layer3": [0], "res3": [1]}, "positions: no stage 'layer3'; allowed: res2, res3, res4, res5"),
+        ({"res3": [4]}, "positions: res3 has no residual block 4; allowed: 0 to 3"),
+        ({"res4": [1, -1]}, "positions: res4 has no residual block -1; allowed: 0 to 5"),
+        ({"res3": [1, 1]}, r"positions: res3 lists \[1, 1\]; give each residual block once"),
+    ],
+)
+@pytest.mark.parametrize("architecture", ["slow_r50", "slowfast_r50"])
+def test_wrong_positions_name_what_is_allowed_and_change_nothing(architecture, positions, message):
+    model = make_backbone(architecture)
+    with pytest.raises(InputError, match=message):
+        insert_context_blocks(model, DisentangledNonLocalBlock3d, {"res2": [0], **positions})
+    assert not any("context_blocks" in name for name, _ in model.named_modules())
+
+
+def test_inserting_twice_is_refused():
+    model = make_backbone("slow_r50")
+    insert_context_blocks(model, DisentangledNonLocalBlock3d, {"res3": [1]})
+    with pytest.raises(InputError, match="positions: res3 has context blocks already; insert into a bare network"):
+        insert_context_blocks(model, DisentangledNonLocalBlock3d, {"res3": [3]})
+
+
+@pytest.mark.parametrize(
+    ("make_network", "message"),
+    [
+        (lambda: nn.Linear(2, 2), "Linear has no `blocks`; give a pytorchvideo network made of ResStage"),
+        (lambda: swish.Swish(), "Swish has no `blocks`; give a pytorchvideo network made of ResStage"),
+        (lambda: nn.ModuleDict({"blocks": nn.ModuleList([nn.ReLU()])}), "ModuleDict has no ResStage; give a pytorchvi"),
+    ],
+)
+def test_insertion_into_something_else_is_refused(make_network, message):
+    with pytest.raises(InputError, match=message):
+        insert_context_blocks(make_network(), DisentangledNonLocalBlock3d, {"res3": [1]})
+
+
+# ---- export, import
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("architecture", ["slow_r50", "slowfast_r50"])
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_export_equals_eager(architecture, stem_channels, full_size):
+    model = make_backbone(architecture, stem_channels, head="dense_probabilities")
+    positions = default_positions(architecture)
+    if not full_size:
+        # One residual block a stage instead of three to six: tracing is slow.
+        for stage in [m for m in model.modules() if isinstance(m, ResStage)]:
+            stage.res_blocks = stage.res_blocks[:1]
+        positions = {"res3": [0]}
+    insert_context_blocks(model, DisentangledNonLocalBlock3d, positions)
+    clip = make_clip(8, 32, 32)
+    perturb_backbone(model, clip)
+    exported = torch.export.export(model, (clip,), strict=True).module()
+    torch.testing.assert_close(exported(clip), model(clip))
+    other = make_clip(8, 32, 32)
+    torch.testing.assert_close(exported(other), model(other))
+
+
+IMPORT_AND_LIST_WARNINGS = """
+import json, warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import torch
+    script, calls = torch.jit.script, []
+    def planted(*args, **kwargs):
+        calls.append(1)
+        warnings.warn("a planted warning", FutureWarning)
+        # What torch says today, so that the test does not rest on the installed version.
+        warnings.warn("`torch.jit.script` is deprecated. Please switch to `torch.compile`.", FutureWarning)
+        return script(*args, **kwargs)
+    torch.jit.script = planted
+    start = len(caught)
+    import dnl_video.models.backbones
+    during = [str(w.message) for w in caught[start:]]
+    torch.jit.script = script
+    start = len(caught)
+    warnings.warn("`torch.jit.script` is deprecated. Mine.", FutureWarning)
+    after = [str(w.message) for w in caught[start:]]
+print(json.dumps({"calls": len(calls), "during": during, "after": after}))
+"""
+
+
+def test_import_silences_the_torch_jit_warnings_and_no_other():
+    done = subprocess.run([sys.executable, "-c", IMPORT_AND_LIST_WARNINGS], capture_output=True, text=True, check=True)
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["calls"] > 0, "pytorchvideo scripts nothing any more: the filter can go"
+    assert [text for text in seen["during"] if "torch.jit" in text] == []
+    assert "a planted warning" in seen["during"]
+    assert seen["after"] == ["`torch.jit.script` is deprecated. Mine."]

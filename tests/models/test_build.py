@@ -1,0 +1,257 @@
+"""`create_model`: identity at init, hub state dicts, counts, and options that arrive where they belong."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import pytorchvideo.models.hub as hub
+import torch
+from torch import nn
+
+from dnl_video.errors import InputError
+from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
+from dnl_video.models.build import build_model, create_model
+from dnl_video.spec import ContextOptions, ModelSpec
+
+from .helpers import perturb, perturb_backbone, relative_error
+
+R50 = ("slow_r50", "i3d_r50", "c2d_r50", "slowfast_r50")
+R101 = ("slow_r101", "i3d_r101", "c2d_r101", "slowfast_r101")
+CONTEXTS = ("nl", "dnl", "pairwise", "unary")
+ALL_CONTEXTS = pytest.mark.parametrize("context", CONTEXTS)
+
+
+def make_model(architecture, stem_channels=8, num_classes=5, **options):
+    return create_model(architecture, stem_channels=stem_channels, num_classes=num_classes, **options).eval()
+
+
+def context_blocks(model):
+    kinds = (NonLocalBlock3d, DisentangledNonLocalBlock3d)
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+# ---- identity at init, and the hub's weights
+
+
+ALL_R50_AND_R101 = pytest.mark.parametrize(
+    ("architecture", "context"), [*itertools.product(R50, CONTEXTS), *((name, "dnl") for name in R101)]
+)
+
+
+@pytest.mark.full
+@ALL_R50_AND_R101
+@torch.no_grad()
+def test_untouched_blocks_change_no_bit_of_the_logits(architecture, context, stem_channels, full_size):
+    size = (8, 112, 112) if full_size else (4, 32, 32)
+    clip = torch.randn(2, 3, *size)
+    bare = make_model(architecture, stem_channels, dropout=0.0)
+    perturb_backbone(bare, clip)
+    model = make_model(architecture, stem_channels, context=context, dropout=0.0)
+    result = model.load_state_dict(bare.state_dict(), strict=False)
+    assert result.unexpected_keys == []
+    logits = model(clip)
+    assert logits.std() > 0.05
+    assert torch.equal(logits, bare(clip))
+    assert torch.equal(model.train()(clip), bare.train()(clip))
+
+    for block in context_blocks(model).values():
+        perturb(block)
+    assert relative_error(model.eval()(clip), bare.eval()(clip)) > 1e-3
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("architecture", "context"), [*itertools.product(R50, CONTEXTS), ("slowfast_r101", "dnl")])
+@torch.no_grad()
+def test_a_hub_state_dict_loads_with_exactly_the_context_blocks_missing(architecture, context, stem_channels):
+    slowfast = architecture.startswith("slowfast")
+    width = {"stem_dim_outs": (stem_channels, stem_channels // 8)} if slowfast else {"stem_dim_out": stem_channels}
+    state = getattr(hub, architecture)(pretrained=False, model_num_class=5, **width).state_dict()
+    model = make_model(architecture, stem_channels, context=context)
+    result = model.load_state_dict(state, strict=False)
+    context_keys = {key for key in model.state_dict() if "context_blocks" in key}
+    # torch fills in this counter by itself for a batch norm that a state dict does not know.
+    assert set(result.missing_keys) == {key for key in context_keys if not key.endswith("num_batches_tracked")}
+    assert all(any(key.startswith(name + ".") for name in context_blocks(model)) for key in context_keys)
+    assert len(context_blocks(model)) == 5
+    assert result.unexpected_keys == []
+    # And back: dropping them leaves a hub state dict.
+    left = {key: value for key, value in model.state_dict().items() if key not in context_keys}
+    assert list(left) == list(state)
+    assert all(torch.equal(left[key], state[key]) for key in state)
+
+
+# ---- parameters
+
+
+def five_blocks(per_block):
+    return 2 * per_block(512) + 3 * per_block(1024)
+
+
+# C channels, D = C / 2: query, key, value D x C, out C x D, two vectors of the batch norm, biases where there are any.
+ADDED = {
+    "nl": five_blocks(lambda c: 3 * (c * c // 2 + c // 2) + (c * c // 2 + c) + 2 * c),
+    "dnl": five_blocks(lambda c: 2 * (c * c // 2) + (c * c // 2 + c // 2) + c + (c * c // 2 + c) + 2 * c),
+    "pairwise": five_blocks(lambda c: 2 * (c * c // 2) + (c * c // 2 + c // 2) + (c * c // 2 + c) + 2 * c),
+    "unary": five_blocks(lambda c: (c * c // 2 + c // 2) + c + (c * c // 2 + c) + 2 * c),
+}
+
+
+@ALL_CONTEXTS
+@pytest.mark.parametrize("architecture", ["slow_r50", "slowfast_r50", "i3d_r101"])
+def test_parameters_that_five_blocks_add(architecture, context):
+    assert (ADDED["nl"], ADDED["dnl"]) == (7_358_464, 7_358_464)
+    assert (ADDED["pairwise"], ADDED["unary"]) == (7_354_368, 3_688_448)
+    with torch.device("meta"):
+        bare, model = create_model(architecture), create_model(architecture, context=context)
+    assert len(context_blocks(model)) == 5
+    assert count(model) - count(bare) == ADDED[context]
+
+
+@pytest.mark.parametrize(
+    ("context", "attention"), [("nl", "dot_product"), *((context, "embedded_gaussian") for context in CONTEXTS)]
+)
+@pytest.mark.parametrize("architecture", ["i3d_r50", "slowfast_r50"])
+def test_every_parameter_gets_a_gradient(architecture, context, attention):
+    model = make_model(architecture, context=context, context_options=ContextOptions(attention=attention))
+    clip = torch.randn(2, 3, 8, 64, 64)
+    perturb_backbone(model, clip).eval()
+    (model(clip) * torch.randn(2, 5)).sum().backward()
+    missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-7]
+    # The softmax over keys cancels a bias of the keys; the NL block has it because its published weights do.
+    cancelled = context == "nl" and attention == "embedded_gaussian"
+    assert all(name.endswith(".key.bias") and cancelled for name in missing)
+    assert all(p.grad is not None for p in model.parameters())
+
+
+# ---- what building leaves behind
+
+
+@ALL_CONTEXTS
+@pytest.mark.parametrize("architecture", [*R50, "slow_r101"])
+def test_initial_values_survive_building(architecture, context):
+    blocks = context_blocks(make_model(architecture, context=context))
+    assert len(blocks) == 5
+    for block in blocks.values():
+        for name, parameter in block.named_parameters():
+            if name.startswith("norm") or name.endswith("bias"):
+                assert torch.count_nonzero(parameter) == 0
+            else:
+                assert parameter.std().item() == pytest.approx(0.01, rel=0.5 if parameter.numel() < 1000 else 0.1)
+
+
+@pytest.mark.parametrize(
+    ("context", "kind", "terms", "temperature"),
+    [
+        ("nl", NonLocalBlock3d, None, 1.0),
+        ("dnl", DisentangledNonLocalBlock3d, (True, True), 0.05),
+        ("pairwise", DisentangledNonLocalBlock3d, (True, False), 0.05),
+        ("unary", DisentangledNonLocalBlock3d, (False, True), None),
+    ],
+)
+def test_contexts_and_their_defaults(context, kind, terms, temperature):
+    for name, block in context_blocks(make_model("slow_r50", context=context)).items():
+        channels = 64 if ".2." in name else 128
+        assert type(block) is kind
+        assert (block.channels, block.inner_channels) == (channels, channels // 2)
+        assert (block.pool, block.pool_order) == ((1, 2, 2), "before")
+        if terms is not None:
+            assert (block.query is not None, block.unary is not None) == terms
+            assert block.whiten_over == "space_time"
+        else:
+            assert block.attention == "embedded_gaussian"
+        if temperature is not None:
+            assert block.scale == pytest.approx(1 / (math.sqrt(channels // 2) * temperature))
+
+
+@ALL_CONTEXTS
+def test_options_reach_the_blocks(context):
+    options = ContextOptions(
+        positions={"res5": [2], "res2": [0]},
+        inner_ratio=0.25,
+        attention="dot_product",
+        scaled=False,
+        temperature=0.2,
+        pool=(1, 3, 3),
+        pool_order="after",
+        whiten_over="frame",
+        zero_init=False,
+    )
+    blocks = context_blocks(make_model("i3d_r50", context=context, context_options=options))
+    assert list(blocks) == ["blocks.1.context_blocks.0", "blocks.5.context_blocks.2"]
+    for block, channels in zip(blocks.values(), (32, 256), strict=True):
+        assert (block.channels, block.inner_channels) == (channels, channels // 4)
+        assert (block.scale, block.pool, block.pool_order) == (pytest.approx(5), (1, 3, 3), "after")
+        assert (block.norm.weight == 1).all()
+        if context == "nl":
+            assert block.attention == "dot_product"
+        elif context != "unary":
+            assert block.whiten_over == "frame"
+
+
+def test_pool_none_means_no_pooling():
+    blocks = context_blocks(make_model("slow_r50", context="dnl", context_options=ContextOptions(pool=None)))
+    assert {block.pool for block in blocks.values()} == {None}
+
+
+def test_context_none_inserts_nothing_and_is_the_default():
+    assert context_blocks(make_model("slow_r50")) == {}
+    assert not any("context" in key for key in make_model("slow_r50", context="none").state_dict())
+
+
+def test_arguments_are_those_of_the_spec():
+    options = ContextOptions(pool=None, temperature=0.1)
+    arguments = {
+        "architecture": "slowfast_r50",
+        "context": "pairwise",
+        "num_classes": 7,
+        "head": "global",
+        "stem_channels": 16,
+        "dropout": 0.25,
+        "zero_init_residual": False,
+        "context_options": options,
+    }
+    torch.manual_seed(3)
+    model = create_model(**arguments)
+    torch.manual_seed(3)
+    again = build_model(ModelSpec(**arguments))
+    assert str(model) == str(again)
+    state, state_again = model.state_dict(), again.state_dict()
+    assert list(state) == list(state_again)
+    assert all(torch.equal(state[key], state_again[key]) for key in state)
+    assert model.blocks[-1].proj.out_features == 7
+    assert model.blocks[0].multipathway_blocks[0].conv.out_channels == 16
+    assert model.blocks[-1].dropout.p == 0.25
+    assert isinstance(model.blocks[-2].pool[0], nn.AdaptiveAvgPool3d)
+    final = [m.weight for m in model.modules() if getattr(m, "block_final_bn", False)]
+    assert len(final) == 32
+    assert all((scale == 1).all() for scale in final)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"architecture": "slow_r52"}, "architecture is 'slow_r52'; allowed: slow_r50, .*; did you mean 'slow_r50'?"),
+        (
+            {"context": "dnl_block"},
+            "context is 'dnl_block'; allowed: none, nl, dnl, pairwise, unary; did you mean 'dnl'?",
+        ),
+        ({"head": "gap"}, "head is 'gap'; allowed: dense_logits, dense_probabilities, global"),
+        (
+            {"context": "dnl", "context_options": ContextOptions(positions={"res7": [0]})},
+            "positions: no stage 'res7'; allowed: res2, res3, res4, res5",
+        ),
+        (
+            {"context": "dnl", "context_options": ContextOptions(positions={"res3": [9]})},
+            "positions: res3 has no residual block 9; allowed: 0 to 3",
+        ),
+    ],
+)
+def test_what_is_not_allowed_is_an_input_error(arguments, message):
+    with pytest.raises(InputError, match=message):
+        make_model(**{"architecture": "slow_r50", **arguments})

@@ -1,0 +1,426 @@
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from dnl_video.errors import InputError
+from dnl_video.report import build_report, headline, render_markdown, save_report, write_report
+from dnl_video.report.coverage import failure_reason
+from dnl_video.report.markdown import code, escape
+from dnl_video.results.metrics import wilson_interval
+from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction, read_predictions
+
+NAMES = ["left", "right", "up", "down", "growing", "shrinking", "cw", "ccw"]
+
+
+def make_meta(num_videos, class_names=NAMES, **changes):
+    values = {
+        "model": {"architecture": "slow_r50", "context": "dnl", "context_options": {"pool": [1, 2, 2]}},
+        "preprocessing": {"num_frames": 8, "frame_stride": 8, "crop_size": 256, "target_fps": None},
+        "weights": "runs/a/best.ckpt",
+        "weights_sha256": "a" * 64,
+        "num_clips": 10,
+        "num_crops": 3,
+        "class_names": list(class_names),
+        "manifest": "data/val.csv",
+        "manifest_sha256": "b" * 64,
+        "num_videos": num_videos,
+        "labelled": True,
+        "versions": {"dnl_video": "0.1.0"},
+        "run": {"device": "cpu"},
+    }
+    return PredictionsMeta(**{**values, **changes})
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return (e / e.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def make_videos(n, num_classes=8, num_clips=10, failed=(), seed=0):
+    rng = np.random.default_rng(seed)
+    for i in range(n):
+        label, path = i % num_classes, f"val/v{i:05d}.mp4"
+        if i in failed:
+            yield VideoPrediction(f"v{i:05d}", path, label, error=f"{path}: cannot decode frame {i}")
+            continue
+        logits = rng.normal(size=(num_clips, num_classes)) + rng.normal(size=num_classes)
+        logits[:, label] += 2
+        clips = softmax(logits)
+        start = np.arange(num_clips, dtype=float)
+        yield VideoPrediction(f"v{i:05d}", path, label, 3 * num_clips, clips.mean(axis=0), start, start + 2, clips)
+
+
+def write(directory, videos, meta, **options):
+    with PredictionsWriter(directory, meta, **options) as out:
+        for video in videos:
+            out.add(video)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """160 listed videos of which three failed: its predictions and its report."""
+    directory = write(tmp_path_factory.mktemp("run"), make_videos(160, failed={7, 60, 113}), make_meta(160))
+    predictions = read_predictions(directory)
+    return predictions, build_report(predictions)
+
+
+def test_the_figures_of_videos_agree_with_scikit_learn(run):
+    predictions, report = run
+    done = predictions.evaluated
+    scores, labels = predictions.scores[done], predictions.label[done]
+    figures = report["accuracy"]["evaluated"]["video"]
+    assert figures["top1"]["value"] == pytest.approx(sk.top_k_accuracy_score(labels, scores, k=1, labels=range(8)))
+    assert figures["top5"]["value"] == pytest.approx(sk.top_k_accuracy_score(labels, scores, k=5, labels=range(8)))
+    assert figures["mean_class_accuracy"]["value"] == pytest.approx(
+        sk.balanced_accuracy_score(labels, scores.argmax(axis=1))
+    )
+    assert figures["mean_class_accuracy"]["num_classes"] == 8
+    assert figures["top1"]["total"] == 157
+    for name in ("top1", "top5"):
+        share = figures[name]
+        assert share["value"] == share["correct"] / share["total"]
+        assert (share["low"], share["high"]) == wilson_interval(share["correct"], share["total"])
+
+
+def test_failed_videos_are_wrong_in_the_figures_over_all_listed(run):
+    predictions, report = run
+    evaluated, listed = (report["accuracy"][key]["video"] for key in ("evaluated", "listed"))
+    assert listed["top1"]["correct"] == evaluated["top1"]["correct"]
+    assert listed["top1"]["total"] == 160
+    assert listed["top5"]["total"] == 160
+    hits = np.zeros(160, dtype=bool)
+    hits[predictions.evaluated] = (
+        predictions.scores[predictions.evaluated].argmax(axis=1) == predictions.label[predictions.evaluated]
+    )
+    per_class = [hits[predictions.label == c].mean() for c in range(8)]
+    assert listed["mean_class_accuracy"]["value"] == pytest.approx(np.mean(per_class))
+
+
+def test_clip_and_centre_clip_figures_equal_a_plain_count(run):
+    predictions, report = run
+    right = predictions.clip_scores.argmax(axis=1) == predictions.label[predictions.clip_video]
+    evaluated = report["accuracy"]["evaluated"]
+    assert evaluated["clip"]["top1"]["value"] == pytest.approx(right.mean())
+    assert evaluated["clip"]["top1"]["total"] == 1570
+    assert evaluated["clip"]["mean_class_accuracy"] is None
+    assert evaluated["centre_clip"]["top1"]["value"] == pytest.approx(right.reshape(-1, 10)[:, 5].mean())
+    assert evaluated["centre_clip"]["top1"]["total"] == 157
+    # Ten clips of a video are not ten independent trials.
+    naive = wilson_interval(right.sum(), 1570)
+    clip = evaluated["clip"]["top1"]
+    assert clip["high"] - clip["low"] > 1.3 * (naive[1] - naive[0])
+
+
+def test_top1_by_number_of_clips_ends_at_the_video_figure(run):
+    _, report = run
+    points = report["by_num_clips"]
+    assert [point["num_clips"] for point in points] == list(range(1, 11))
+    assert points[0]["top1"] == report["accuracy"]["evaluated"]["centre_clip"]["top1"]
+    assert points[-1]["top1"] == report["accuracy"]["evaluated"]["video"]["top1"]
+
+
+def test_coverage_groups_failures_and_lists_them(run):
+    _, report = run
+    coverage = report["coverage"]
+    assert report["complete"] is True
+    assert report["notes"] == []
+    assert {k: coverage[k] for k in ("listed", "finished", "evaluated", "failed", "nan_scores")} == {
+        "listed": 160,
+        "finished": 160,
+        "evaluated": 157,
+        "failed": 3,
+        "nan_scores": 0,
+    }
+    assert coverage["failures"] == [{"reason": "VIDEO: cannot decode frame N", "videos": 3, "example": "v00007"}]
+    assert [v["video_id"] for v in coverage["failed_videos"]] == ["v00007", "v00060", "v00113"]
+    assert coverage["failed_videos"][0] == {
+        "video_id": "v00007",
+        "path": "val/v00007.mp4",
+        "label": "ccw",
+        "error": "val/v00007.mp4: cannot decode frame 7",
+    }
+
+
+def test_classes_confusion_and_pairs(run):
+    predictions, report = run
+    done = predictions.evaluated
+    labels, predicted = predictions.label[done], predictions.scores[done].argmax(axis=1)
+    matrix = np.zeros((8, 8), dtype=int)
+    for label, other, count in report["confusion"]:
+        matrix[label, other] = count
+    np.testing.assert_array_equal(matrix, sk.confusion_matrix(labels, predicted))
+    assert [row["name"] for row in report["per_class"]] == NAMES
+    assert sum(row["failed"] for row in report["per_class"]) == 3
+    for c, row in enumerate(report["per_class"]):
+        assert (row["videos"], row["correct"]) == (np.sum(labels == c), matrix[c, c])
+        others = {NAMES[p]: matrix[c, p] for p in range(8) if p != c}
+        if row["most_taken_for"]:
+            assert row["most_taken_for"]["videos"] == max(others.values())
+            assert others[row["most_taken_for"]["name"]] == max(others.values())
+    pairs = report["confused_pairs"]
+    assert len(pairs) <= 20
+    assert all(p["label"] != p["predicted"] for p in pairs)
+    counts = [p["videos"] for p in pairs]
+    off = np.sort((matrix - np.diag(np.diag(matrix))).ravel())[::-1]
+    assert counts == off[: len(counts)].tolist()
+
+
+def test_confident_mistakes_are_the_most_confident_ones(run):
+    predictions, report = run
+    done = predictions.evaluated
+    scores, labels = predictions.scores[done], predictions.label[done]
+    wrong = scores.argmax(axis=1) != labels
+    expected = np.sort(scores[wrong].max(axis=1))[::-1][:20]
+    assert [m["confidence"] for m in report["confident_mistakes"]] == pytest.approx(expected.tolist())
+    for mistake in report["confident_mistakes"]:
+        assert mistake["label"] != mistake["predicted"]
+        assert mistake["label_place"] >= 2
+        assert mistake["label_score"] <= mistake["confidence"]
+
+
+def test_calibration_covers_every_evaluated_video(run):
+    _, report = run
+    calibration = report["calibration"]
+    assert sum(b["videos"] for b in calibration["bins"]) == calibration["videos"] == 157
+    assert len(calibration["bins"]) == 15
+    gap = sum(b["videos"] * abs(b["accuracy"] - b["confidence"]) for b in calibration["bins"] if b["videos"])
+    assert calibration["ece"] == pytest.approx(gap / 157)
+
+
+def test_origin_is_carried_along(run):
+    predictions, report = run
+    assert report["schema_version"] == 1
+    assert report["model"] == predictions.meta.model
+    assert report["weights"] == {"name": "runs/a/best.ckpt", "sha256": "a" * 64}
+    assert report["manifest"] == {"source": "data/val.csv", "sha256": "b" * 64}
+    assert report["protocol"] == {
+        "num_clips": 10,
+        "num_crops": 3,
+        "num_views": 30,
+        "text": "10 clips x 3 crops at 256, clips of 8 frames with stride 8",
+    }
+
+
+def test_the_report_does_not_depend_on_the_shards(tmp_path, run):
+    videos = list(make_videos(160, failed={7, 60, 113}))
+    for rank in range(3):
+        write(tmp_path, videos[rank::3], make_meta(160), rank=rank, flush_every=7)
+    assert build_report(read_predictions(tmp_path)) == run[1]
+
+
+# ---------------------------------------------------------------- unusual runs
+
+
+def test_an_unfinished_run_says_so(tmp_path):
+    write(tmp_path, make_videos(40), make_meta(100))
+    report = build_report(read_predictions(tmp_path))
+    assert report["complete"] is False
+    assert report["accuracy"]["listed"]["video"] is None
+    note = (
+        "Incomplete: 40 of 100 videos. Run the same command again to finish the others; "
+        "there is no figure over all listed videos until then."
+    )
+    assert report["notes"] == [note]
+    assert headline(report).startswith("Incomplete (40 of 100 videos). slow_r50 + dnl: top-1 ")
+    assert f"> **{note}**" in render_markdown(report)
+
+
+def test_without_labels_there_is_no_report(tmp_path):
+    write(tmp_path, [VideoPrediction("a", "a.mp4", None, 1, softmax(np.zeros(8)))], make_meta(1, labelled=False))
+    with pytest.raises(InputError) as info:
+        write_report(tmp_path)
+    assert str(info.value) == (
+        "1 of 1 predictions have no label (first: 'a'), and a report needs labels; run `dnl-video evaluate "
+        "--checkpoint FILE --manifest LIST` with a list that has them (Kinetics CSV, `path label` lines or class "
+        "folders)"
+    )
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_a_run_of_failures_only(tmp_path):
+    write(tmp_path, make_videos(3, failed={0, 1, 2}), make_meta(3))
+    report = build_report(read_predictions(tmp_path))
+    assert report["accuracy"]["evaluated"] == {"video": None, "centre_clip": None, "clip": None}
+    assert report["accuracy"]["listed"]["video"]["top1"]["value"] == 0
+    assert report["calibration"] is None
+    assert headline(report) == "slow_r50 + dnl: no video could be evaluated, all 3 failed."
+    assert "cannot decode frame N" in render_markdown(report)
+
+
+def test_without_clip_scores_the_clip_figures_are_missing_and_it_says_why(tmp_path):
+    write(tmp_path, make_videos(16), make_meta(16), clip_scores=False)
+    report = build_report(read_predictions(tmp_path))
+    assert report["accuracy"]["evaluated"]["clip"] is None
+    assert report["by_num_clips"] is None
+    assert report["notes"] == [
+        "No clip scores are stored (--no-clip-scores), so there are no clip-level and centre-clip figures."
+    ]
+    videos = list(make_videos(16))
+    write(tmp_path / "b", videos[:10], make_meta(16), clip_scores=False)
+    write(tmp_path / "b", videos[10:], make_meta(16))
+    assert build_report(read_predictions(tmp_path / "b"))["notes"] == [
+        "Clip scores are stored for 6 of 16 evaluated videos, so there are no clip-level and centre-clip figures."
+    ]
+
+
+def test_scores_of_nan_count_as_wrong_and_are_noted(tmp_path):
+    videos = list(make_videos(8, seed=1))
+    for video in videos:
+        video.clip_start_s = video.clip_end_s = video.clip_scores = None
+        video.scores = np.eye(8, dtype=np.float32)[video.label]
+    videos[3].scores = np.full(8, np.nan, dtype=np.float32)
+    write(tmp_path, videos, make_meta(8))
+    report = build_report(read_predictions(tmp_path))
+    assert report["accuracy"]["evaluated"]["video"]["top1"]["correct"] == 7
+    assert report["notes"][0] == (
+        "1 videos have NaN among their scores and count as wrong; the network or its precision is at fault."
+    )
+    json.dumps(report, allow_nan=False)
+
+
+def test_scores_that_are_no_probabilities_have_no_calibration(tmp_path):
+    video = VideoPrediction("a", "a.mp4", 0, 1, np.arange(8, dtype=np.float32))
+    write(tmp_path, [video], make_meta(1), clip_scores=False)
+    report = build_report(read_predictions(tmp_path))
+    assert report["calibration"] is None
+    assert report["notes"][1].startswith("No calibration: the highest scores span [7, 7]; calibration needs")
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 5])
+def test_few_classes_and_one_clip(tmp_path, num_classes):
+    names = NAMES[:num_classes]
+    meta = make_meta(6, names, num_clips=1, num_crops=1)
+    write(tmp_path, make_videos(6, num_classes, num_clips=1), meta)
+    report = build_report(read_predictions(tmp_path))
+    assert report["accuracy"]["evaluated"]["video"]["top5"]["value"] == 1
+    assert report["protocol"]["text"].startswith("1 clip x 1 crop at 256")
+    text = render_markdown(report)
+    assert f"With {num_classes} classes, top-5 is always right." in text
+    assert "Top-1 by number of clips" not in text
+
+
+def test_classes_without_videos_have_null_accuracy(tmp_path):
+    write(tmp_path, list(make_videos(24))[:3], make_meta(3))
+    report = build_report(read_predictions(tmp_path))
+    assert report["per_class"][7]["accuracy"] is None
+    assert report["accuracy"]["evaluated"]["video"]["mean_class_accuracy"]["num_classes"] == 3
+    assert "| ccw | 0 | - | 0 |  |" in render_markdown(report)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("a/17.mp4: 17 frames, 17 asked", "VIDEO: N frames, N asked"),
+        ("cannot open 17.mp4", "cannot open VIDEO"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_failure_reasons_lose_what_belongs_to_one_video(error, reason):
+    assert failure_reason(error, "a/17.mp4", "clip17") == reason
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_files_hold_the_report(tmp_path, run):
+    write(tmp_path / "p", make_videos(160, failed={7, 60, 113}), make_meta(160))
+    paths = write_report(tmp_path / "p")
+    assert paths == [tmp_path / "p" / "report.json", tmp_path / "p" / "report.md"]
+    assert json.loads(paths[0].read_text()) == run[1]
+    assert paths[1].read_text() == render_markdown(run[1])
+    # The report's own files do not disturb the directory, and another folder is made.
+    assert write_report(tmp_path / "p", tmp_path / "new" / "out")[0] == tmp_path / "new" / "out" / "report.json"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_markdown_says_the_result_first_and_labels_every_level(run):
+    text = render_markdown(run[1])
+    first = text.splitlines()[2]
+    figures = run[1]["accuracy"]["evaluated"]["video"]["top1"]
+    assert first.startswith(f"**slow_r50 + dnl: top-1 {100 * figures['value']:.1f}% (95% interval ")
+    assert first.endswith(" on 157 of 160 listed videos; 10 clips x 3 crops at 256, clips of 8 frames with stride 8.**")
+    for expected in (
+        "| video | mean of all 30 views, 157 evaluated videos |",
+        "| video, failed = wrong | mean of all 30 views, 160 listed videos |",
+        "| centre clip | clip 5 of 0 to 9, its 3 crops averaged |",
+        "| single clips | every clip alone, its 3 crops averaged |",
+        "- `val/v00007.mp4`: cannot decode frame 7\n",
+        f"| weights sha256 | `{'a' * 64}` |",
+        "context_options (pool [1, 2, 2])",
+        "target_fps null",
+        "| device | cpu |",
+    ):
+        assert expected in text
+
+
+def test_every_markdown_table_has_as_many_cells_in_each_row(tmp_path):
+    names = ["a|b", "c`d", "_e_", "f*g", "<b>", "h\\|i", "j\nk", "l [m](n)"]
+    videos = list(make_videos(24, failed={3}))
+    for video in videos:
+        video.video_id += "|`x"
+    write(tmp_path, videos, make_meta(24, names))
+    lines = render_markdown(build_report(read_predictions(tmp_path))).splitlines()
+    blocks, block = [], []
+    for line in [*lines, ""]:
+        if line.startswith("|"):
+            block.append(line)
+        elif block:
+            blocks.append(block)
+            block = []
+    assert len(blocks) >= 8
+    for block in blocks:
+        cells = {len(line.replace("\\\\", "").replace("\\|", "").split("|")) for line in block}
+        assert len(cells) == 1, block
+
+
+def test_many_failures_are_cut_short_in_markdown_only(tmp_path):
+    write(tmp_path, make_videos(60, failed=range(60)), make_meta(60))
+    report = build_report(read_predictions(tmp_path))
+    text = render_markdown(report)
+    assert text.count("\n- `val/") == 50
+    assert "- and 10 more, in report.json" in text
+    assert len(report["coverage"]["failed_videos"]) == 60
+
+
+def test_escaping():
+    assert escape("slow_r50 [1, 2] rock & roll") == "slow_r50 [1, 2] rock & roll"
+    assert escape("__a__|<b>\n*c* [x](y) &lt;") == r"\_\_a\_\_\|\<b> \*c\* [x]\(y) \&lt;"
+    assert code("a|b`c") == r"`` a\|b`c ``"
+    assert code("") == ""
+
+
+def test_an_output_that_cannot_be_made(tmp_path, run):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot make the report's folder .*file: .*; choose another --output"):
+        save_report(run[1], tmp_path / "file")
+
+
+@pytest.mark.full
+def test_a_large_run_is_reported_in_bounded_time_and_memory(tmp_path, full_size):
+    """20,000 videos x 400 classes x 10 clips: at most 60 s and 4 GiB."""
+    n, k = (20_000, 400) if full_size else (1_000, 100)
+    base = np.random.default_rng(0).random((10, k), dtype=np.float32)
+    start = np.arange(10.0)
+
+    def videos():
+        for i in range(n):
+            clips = np.roll(base, 7 * i, axis=1)
+            yield VideoPrediction(f"v{i:05d}", "p", i % k, 30, clips.mean(axis=0), start, start + 1, clips)
+
+    write(tmp_path, videos(), make_meta(n, [f"class {c}" for c in range(k)]))
+    # In a process of its own: this one's peak belongs to all tests that ran before.
+    code = (
+        "import sys; from pathlib import Path; from dnl_video.report import write_report; write_report(sys.argv[1]); "
+        "print(Path('/proc/self/status').read_text() if Path('/proc/self/status').exists() else '')"
+    )
+    began = time.monotonic()
+    shown = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert time.monotonic() - began < (60 if full_size else 10)
+    peak = [int(line.split()[1]) for line in shown.stdout.splitlines() if line.startswith("VmHWM")]  # KiB
+    assert all(kib < (4 * 2**20 if full_size else 2**19) for kib in peak)

@@ -1,0 +1,332 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn import metrics as sk
+
+from dnl_video.errors import InputError
+from dnl_video.results import metrics as m
+from dnl_video.results.clip_metrics import accuracy_by_num_clips, evenly_spaced_clips
+
+
+def random_case(seed, n=200, num_classes=12, signal=1.0):
+    """Scores without ties."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(num_classes, size=n)
+    logits = rng.normal(size=(n, num_classes))
+    logits[np.arange(n), labels] += signal
+    e = np.exp(logits)
+    return (e / e.sum(axis=1, keepdims=True)).astype(np.float32), labels
+
+
+# ---------------------------------------------------------------- ranks and top-k
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("k", [1, 2, 5, 11])
+def test_top_k_agrees_with_scikit_learn(seed, k):
+    scores, labels = random_case(seed)
+    expected = sk.top_k_accuracy_score(labels, scores, k=k, labels=range(12))
+    assert m.top_k_accuracy(scores, labels, k) == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_rank_is_the_last_place_among_equals(data):
+    """Independent truth: sort so that the label comes after all equal scores, and find it."""
+    num_classes = data.draw(st.integers(1, 6))
+    row = st.lists(st.sampled_from([0.0, 0.25, 0.5]), min_size=num_classes, max_size=num_classes)
+    scores = np.array(data.draw(st.lists(row, min_size=1, max_size=5)))
+    labels = np.array([data.draw(st.integers(0, num_classes - 1)) for _ in scores])
+    for rank, values, label in zip(m.rank_of_label(scores, labels), scores, labels, strict=True):
+        order = sorted(range(num_classes), key=lambda c: (-values[c], c == label))
+        assert rank == order.index(label)
+
+
+def test_a_network_that_gives_all_classes_the_same_score_is_never_lucky():
+    scores, labels = np.full((8, 8), 0.125), np.arange(8)
+    assert m.rank_of_label(scores, labels).tolist() == [7] * 8
+    assert m.top_k_accuracy(scores, labels, 1) == 0
+    assert m.top_k_accuracy(scores, labels, 5) == 0
+    assert m.top_k_accuracy(scores, labels, 8) == 1
+
+
+def test_ties_and_nan_by_hand():
+    scores = np.array([[0.4, 0.4, 0.2], [0.4, 0.4, 0.2], [0.5, 0.3, 0.2], [0.5, np.nan, 0.2], [np.nan] * 3])
+    assert m.rank_of_label(scores, [0, 1, 0, 0, 2]).tolist() == [1, 1, 0, 3, 3]
+    assert m.top_k_accuracy(scores, [0, 1, 0, 0, 2], 1) == pytest.approx(1 / 5)
+    assert m.top_k_accuracy(scores, [0, 1, 0, 0, 2], 99) == pytest.approx(3 / 5)  # NaN stays wrong
+
+
+def test_fewer_classes_than_k_and_single_videos():
+    assert m.top_k_accuracy([[0.3]], [0], 1) == 1  # one class
+    assert m.top_k_accuracy([[0.3, 0.7]], [0], 5) == 1
+    assert m.top_k_accuracy([[0.3, 0.7]], [0], 1) == 0
+    assert m.top_k_accuracy([[1, 2, 3]], [2], 1) == 1  # integer scores
+
+
+def test_chunks_change_nothing(monkeypatch):
+    scores, labels = random_case(0, n=101)
+    whole = m.rank_of_label(scores, labels)
+    monkeypatch.setattr(m, "_CHUNK", 7)
+    np.testing.assert_array_equal(m.rank_of_label(scores, labels), whole)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        ([[0.5, 0.5]], [2], "label 2 has no score; allowed: 0 to 1"),
+        ([[0.5, 0.5]], [-1], "label -1 has no score; allowed: 0 to 1"),
+        ([[0.5, 0.5]], [0, 1], r"scores of shape \(1, 2\) with labels of shape \(2,\); give \[n, K\]"),
+        ([0.5, 0.5], [0, 1], r"scores of shape \(2,\) with labels"),
+        (np.zeros((0, 3)), [], "accuracy needs at least one video, and there are none"),
+    ],
+)
+def test_messages_of_accuracy(scores, labels, message):
+    with pytest.raises(InputError, match=message):
+        m.top_k_accuracy(scores, labels)
+
+
+def test_k_below_one():
+    with pytest.raises(InputError, match="k is 0; give at least 1"):
+        m.top_k_accuracy([[1.0]], [0], 0)
+
+
+# ---------------------------------------------------------------- classes
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mean_class_accuracy_and_confusion_agree_with_scikit_learn(seed):
+    scores, labels = random_case(seed, num_classes=7)
+    labels[labels == 3] = 4  # a class without videos
+    hits, predicted = m.rank_of_label(scores, labels) == 0, scores.argmax(axis=1)
+    assert m.mean_class_accuracy(hits, labels).value == pytest.approx(recall_mean(labels, predicted), abs=1e-12)
+    np.testing.assert_array_equal(
+        m.confusion_matrix(scores, labels), sk.confusion_matrix(labels, predicted, labels=range(7))
+    )
+    table = m.per_class(hits, labels, 7)
+    assert math.isnan(table.accuracy[3])
+    assert (table.num_videos[3], table.low[3], table.high[3]) == (0, 0, 1)
+    assert table.num_videos.sum() == 200
+    assert table.correct.sum() == hits.sum()
+    for c in (0, 4, 6):
+        assert table.accuracy[c] == pytest.approx(np.mean(predicted[labels == c] == c))
+        assert (table.low[c], table.high[c]) == m.wilson_interval(table.correct[c], table.num_videos[c])
+
+
+def recall_mean(labels, predicted):
+    present = np.unique(labels)
+    return sk.recall_score(labels, predicted, labels=present, average="macro", zero_division=0)
+
+
+def test_confusion_takes_the_first_of_equals_and_leaves_nan_out():
+    scores = [[0.4, 0.4, 0.2], [0.1, 0.45, 0.45], [np.nan, 0.5, 0.5]]
+    assert m.predicted_class(scores).tolist() == [0, 1, -1]
+    assert m.confusion_matrix(scores, [1, 2, 0]).tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
+
+
+def test_mean_class_accuracy_of_one_class_has_wilsons_interval():
+    hits = np.arange(40) < 31
+    result = m.mean_class_accuracy(hits, np.zeros(40, dtype=int))
+    assert result.value == 31 / 40
+    assert (result.low, result.high) == pytest.approx(m.wilson_interval(31, 40))
+
+
+def test_mean_class_accuracy_of_no_video():
+    with pytest.raises(InputError, match="accuracy needs at least one video"):
+        m.mean_class_accuracy([], [])
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_and_all_wrong_leave_room_for_doubt(right):
+    labels = np.repeat(np.arange(4), 5)
+    result = m.mean_class_accuracy(np.full(20, right), labels)
+    assert (result.low, result.high) == pytest.approx(m.wilson_interval(20 * right, 20))
+
+
+@pytest.mark.parametrize(
+    ("truth", "sizes"),
+    [([0.9] * 8, [20] * 8), ([0.99, 0.5] * 4, [20] * 8), ([0.7] * 50, [2] * 50), ([0.5, 0.8, 0.7], [30, 60, 100])],
+)
+def test_mean_class_interval_covers_the_truth_about_95_times_in_100(truth, sizes):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(truth)), sizes)
+    draws = rng.random((600, len(labels))) < np.array(truth)[labels]
+    results = [m.mean_class_accuracy(hits, labels) for hits in draws]
+    covered = np.mean([r.low <= np.mean(truth) <= r.high for r in results])
+    assert 0.92 <= covered <= 0.98
+
+
+# ---------------------------------------------------------------- intervals
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "low", "high"),
+    [  # Newcombe, Statistics in Medicine 17:857, 1998, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0),
+    ],
+)
+def test_wilson_interval_equals_published_values(correct, n, low, high):
+    assert m.wilson_interval(correct, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 500), st.floats(0, 1), st.sampled_from([0.8, 0.95, 0.99]))
+@settings(max_examples=50, deadline=None)
+def test_wilson_interval_equals_scipy(n, share, confidence):
+    correct = round(share * n)
+    expected = binomtest(correct, n).proportion_ci(confidence, method="wilson")
+    low, high = m.wilson_interval(correct, n, confidence)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert 0 <= low <= correct / n <= high <= 1
+
+
+def test_wilson_interval_without_data_and_with_nonsense():
+    assert m.wilson_interval(0, 0) == (0, 1)
+    with pytest.raises(InputError, match="3 of 2 is no share; give 0 <= correct <= n"):
+        m.wilson_interval(3, 2)
+    with pytest.raises(InputError, match=r"confidence is 95; give a share between 0 and 1, such as 0.95"):
+        m.wilson_interval(1, 2, 95)
+
+
+def test_share_interval():
+    assert m.share_interval([True, False, True, True]) == (0.75, *m.wilson_interval(3, 4))
+    with pytest.raises(InputError, match="at least one video"):
+        m.share_interval([])
+
+
+def test_clustered_interval_counts_videos_when_clips_agree_and_clips_when_they_do_not():
+    rng = np.random.default_rng(0)
+    same = np.repeat(rng.random(300) < 0.7, 10)
+    group = np.repeat(np.arange(300), 10)
+    low, high = m.wilson_interval(same[::10].sum(), 300)
+    result = m.clustered_interval(same, group)
+    assert result.value == same.mean()
+    assert (result.low, result.high) == pytest.approx((low, high), abs=1e-3)
+    free = rng.random(3000) < 0.7
+    result = m.clustered_interval(free, group)
+    assert result.high - result.low == pytest.approx(np.diff(m.wilson_interval(free.sum(), 3000))[0], rel=0.1)
+
+
+def test_clustered_interval_at_the_edges():
+    assert m.clustered_interval([True] * 4, [0, 0, 1, 1]) == (1.0, *m.wilson_interval(2, 2))
+    assert m.clustered_interval([True, False], [5, 5]) == (0.5, *m.wilson_interval(0.5, 1))
+    with pytest.raises(InputError, match="at least one clip"):
+        m.clustered_interval([], [])
+
+
+def test_clustered_interval_covers_the_truth():
+    rng = np.random.default_rng(1)
+    group, covered = np.repeat(np.arange(100), 10), 0
+    for _ in range(400):
+        share = rng.beta(1.6, 0.4, size=100)  # mean 0.8; clips of one video mostly agree
+        result = m.clustered_interval((rng.random((100, 10)) < share[:, None]).ravel(), group)
+        covered += result.low <= 0.8 <= result.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+# ---------------------------------------------------------------- calibration
+
+
+@pytest.mark.parametrize("signal", [0.5, 3.0])
+def test_calibration_error_agrees_with_torchmetrics(signal):
+    torch = pytest.importorskip("torch")
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    scores, labels = random_case(4, n=500, signal=signal)
+    expected = multiclass_calibration_error(torch.from_numpy(scores), torch.from_numpy(labels), 12, n_bins=15)
+    assert m.expected_calibration_error(scores, labels).ece == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_calibration_bins_by_hand():
+    scores = [[0.5, 0.3, 0.2], [0.1, 0.4, 0.5], [0.9, 0.1, 0.0], [1.0, 0.0, 0.0], [np.nan] * 3]
+    result = m.expected_calibration_error(scores, [0, 0, 0, 1, 0], bins=2)
+    assert result.edges.tolist() == [0, 0.5, 1]
+    assert result.count.tolist() == [2, 2]  # 0.5 belongs to the lower bin
+    assert result.confidence == pytest.approx([0.5, 0.95])
+    assert result.accuracy == pytest.approx([0.5, 0.5])
+    assert result.ece == pytest.approx(0.5 * 0 + 0.5 * 0.45)
+
+
+def test_a_perfectly_calibrated_network():
+    result = m.expected_calibration_error(np.repeat([[0.75, 0.25]], 4, axis=0), [0, 0, 0, 1])
+    assert result.ece == pytest.approx(0)
+    assert np.isnan(result.accuracy).sum() == 14
+
+
+@pytest.mark.parametrize(
+    ("scores", "bins", "message"),
+    [
+        ([[3.0, -2.0]], 15, r"the highest scores span \[3, 3\]; calibration needs probabilities in \[0, 1\]"),
+        ([[np.nan, np.nan]], 15, "calibration needs at least one video with scores"),
+        ([[0.5, 0.5]], 0, "bins is 0; give at least 1"),
+    ],
+)
+def test_messages_of_calibration(scores, bins, message):
+    with pytest.raises(InputError, match=message):
+        m.expected_calibration_error(scores, [0], bins=bins)
+
+
+# ---------------------------------------------------------------- clips
+
+
+@pytest.mark.parametrize(
+    ("num_clips", "k", "expected"),
+    [
+        (10, 1, [5]),
+        (10, 2, [0, 9]),
+        (10, 3, [0, 5, 9]),  # 4.5 goes up
+        (10, 4, [0, 3, 6, 9]),
+        (10, 5, [0, 2, 5, 7, 9]),  # 0, 2.25, 4.5, 6.75, 9
+        (10, 10, list(range(10))),
+        (4, 3, [0, 2, 3]),
+        (1, 1, [0]),
+        (2, 1, [1]),
+    ],
+)
+def test_evenly_spaced_clips_by_hand(num_clips, k, expected):
+    assert evenly_spaced_clips(num_clips, k).tolist() == expected
+
+
+def test_clip_accuracies_equal_a_plain_loop():
+    rng = np.random.default_rng(0)
+    counts = [4, 0, 6, 4, 5]  # a video without clips is left out
+    labels = rng.integers(3, size=5)
+    clip_video = np.repeat(np.arange(5), counts)
+    clip_scores = rng.random((len(clip_video), 3)).astype(np.float32)
+    result = accuracy_by_num_clips(clip_scores, clip_video, labels)
+    assert result.video.tolist() == [0, 2, 3, 4]
+    assert result.clips_per_video.tolist() == [4, 6, 4, 5]
+    assert result.k.tolist() == [1, 2, 3, 4]
+
+    right = [clip_scores[i].argmax() == labels[v] for i, v in enumerate(clip_video)]
+    assert result.clip_level == pytest.approx(np.mean(right))
+    by_video = {v: clip_scores[clip_video == v] for v in result.video}
+    centre = [by_video[v][len(by_video[v]) // 2].argmax() == labels[v] for v in result.video]
+    assert result.centre_clip == pytest.approx(np.mean(centre))
+    for k, accuracy in zip(result.k, result.top1_by_k, strict=True):
+        hits = []
+        for v, clips in by_video.items():
+            mean = clips[[math.floor(j * (len(clips) - 1) / max(k - 1, 1) + 0.5) for j in range(k)]].mean(axis=0)
+            hits.append((mean if k > 1 else clips[len(clips) // 2]).argmax() == labels[v])
+        assert accuracy == pytest.approx(np.mean(hits))
+
+
+def test_many_clips_are_tried_at_32_numbers():
+    result = accuracy_by_num_clips(np.eye(2)[np.zeros(1000, int)], np.zeros(1000, int), [0])
+    assert len(result.k) == 32
+    assert (result.k[0], result.k[-1]) == (1, 1000)
+    assert result.top1_by_k.tolist() == [1] * 32
+
+
+def test_messages_of_clips():
+    with pytest.raises(InputError, match="clip accuracy needs at least one clip"):
+        accuracy_by_num_clips(np.zeros((0, 2)), [], [0])
+    with pytest.raises(InputError, match="clip_video must be ascending"):
+        accuracy_by_num_clips(np.zeros((2, 2)), [1, 0], [0, 0])

@@ -1,0 +1,502 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnl_video.errors import InputError
+from dnl_video.results import shards, writer
+from dnl_video.results.predictions import (
+    PredictionsMeta,
+    PredictionsWriter,
+    VideoPrediction,
+    finished_ids,
+    read_meta,
+    read_predictions,
+    write_atomically,
+)
+
+NAMES = ["run", "jump", "sit"]
+
+
+def make_meta(**changes):
+    values = {
+        "model": {"architecture": "slow_r50", "context": "dnl"},
+        "preprocessing": {"crop_size": 256, "mean": [0.45, 0.45, 0.45]},
+        "weights": "best.ckpt",
+        "weights_sha256": "a" * 64,
+        "num_clips": 2,
+        "num_crops": 3,
+        "class_names": NAMES,
+        "manifest": "val.csv",
+        "manifest_sha256": "b" * 64,
+        "num_videos": 100,
+        "labelled": False,
+        "versions": {"dnl_video": "0.1.0"},
+    }
+    return PredictionsMeta(**{**values, **changes})
+
+
+def make_video(i, num_clips=2, **changes):
+    """A video whose numbers all follow from i."""
+    clips = (np.arange(num_clips * 3).reshape(num_clips, 3) + i).astype(np.float32)
+    values = {
+        "video_id": f"v{i:03d}",
+        "path": f"dir with space/v{i:03d}.mp4",
+        "label": i % 3,
+        "num_views": 6,
+        "scores": clips.mean(axis=0),
+        "clip_start_s": np.arange(num_clips) + i / 10,
+        "clip_end_s": np.arange(num_clips) + i / 10 + 2,
+        "clip_scores": clips,
+    }
+    return VideoPrediction(**{**values, **changes})
+
+
+def failed(i, error="no frames"):
+    return VideoPrediction(f"v{i:03d}", f"v{i:03d}.mp4", i % 3, error=error)
+
+
+def write(directory, videos, **options):
+    with PredictionsWriter(directory, options.pop("meta", make_meta()), **options) as out:
+        for video in videos:
+            out.add(video)
+
+
+def assert_table_of(table, numbers):
+    assert table.video_id == [f"v{i:03d}" for i in numbers]
+    assert table.path == [f"dir with space/v{i:03d}.mp4" for i in numbers]
+    np.testing.assert_array_equal(table.label, [i % 3 for i in numbers])
+    np.testing.assert_array_equal(table.scores, [make_video(i).scores for i in numbers])
+    np.testing.assert_array_equal(table.clip_video, np.repeat(np.arange(len(numbers)), 2))
+    np.testing.assert_array_equal(table.clip_scores, np.concatenate([make_video(i).clip_scores for i in numbers]))
+    np.testing.assert_array_equal(table.clip_start_s, np.concatenate([make_video(i).clip_start_s for i in numbers]))
+    np.testing.assert_array_equal(table.clip_end_s, np.concatenate([make_video(i).clip_end_s for i in numbers]))
+
+
+@pytest.mark.parametrize(("ranks", "flush_every"), [(1, 50), (1, 1), (3, 2), (5, 4)])
+def test_the_table_is_the_same_whatever_the_shards(tmp_path, ranks, flush_every):
+    numbers = np.random.default_rng(0).permutation(23)
+    for rank in range(ranks):
+        write(tmp_path, [make_video(i) for i in numbers[rank::ranks]], rank=rank, flush_every=flush_every)
+    assert_table_of(read_predictions(tmp_path), range(23))
+    assert_table_of(read_predictions(tmp_path, order=[f"v{i:03d}" for i in (*numbers, 99)]), list(numbers))
+    assert finished_ids(tmp_path) == {f"v{i:03d}" for i in range(23)}
+
+
+def test_the_layout_on_disk_is_the_documented_one(tmp_path):
+    write(tmp_path, [failed(1), make_video(7)], rank=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "meta.json",
+        "scores-0002-000000.npz",
+        "videos-0002-000000.jsonl",
+    ]
+    rows = [json.loads(line) for line in (tmp_path / "videos-0002-000000.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"id": "v001", "path": "v001.mp4", "label": 1, "num_views": 0, "row": None, "error": "no frames"},
+        {
+            "id": "v007",
+            "path": "dir with space/v007.mp4",
+            "label": 1,
+            "num_views": 6,
+            "row": 0,
+            "top5": [[2, "sit", 10.5], [1, "jump", 9.5], [0, "run", 8.5]],
+        },
+    ]
+    with np.load(tmp_path / "scores-0002-000000.npz", allow_pickle=False) as npz:
+        assert {k: (npz[k].shape, npz[k].dtype.name) for k in npz.files} == {
+            "scores": ((1, 3), "float32"),
+            "clip_video": ((2,), "int64"),
+            "clip_start_s": ((2,), "float64"),
+            "clip_end_s": ((2,), "float64"),
+            "clip_scores": ((2, 3), "float32"),
+        }
+
+
+def test_failed_videos_are_rows_of_nan_with_their_error(tmp_path):
+    write(tmp_path, [make_video(0), failed(1), make_video(2, label=None)])
+    table = read_predictions(tmp_path)
+    assert table.error == [None, "no frames", None]
+    assert table.evaluated.tolist() == [True, False, True]
+    assert np.isnan(table.scores[1]).all()
+    assert np.isfinite(table.scores[[0, 2]]).all()
+    assert table.label.tolist() == [0, 1, -1]
+    assert table.num_views.tolist() == [6, 0, 6]
+    assert table.clip_video.tolist() == [0, 0, 2, 2]
+
+
+def test_clips_can_be_dropped_vary_in_number_and_be_left_unread(tmp_path):
+    write(tmp_path / "none", [make_video(0)], clip_scores=False)
+    assert read_predictions(tmp_path / "none").clip_scores is None
+    write(tmp_path / "vary", [make_video(0, num_clips=5), make_video(1, num_clips=1), failed(2)], flush_every=1)
+    assert read_predictions(tmp_path / "vary").clip_video.tolist() == [0] * 5 + [1]
+    assert read_predictions(tmp_path / "vary", clip_scores=False).clip_video is None
+    write(tmp_path / "all failed", [failed(0)])
+    table = read_predictions(tmp_path / "all failed")
+    assert table.clip_scores is None
+    assert table.scores.shape == (1, 3)
+
+
+def test_scores_of_nan_are_kept_and_the_json_stays_valid(tmp_path):
+    write(tmp_path, [make_video(0, scores=np.array([np.nan, 0.5, 0.25]))])
+    (row,) = (json.loads(line) for line in next(tmp_path.glob("*.jsonl")).read_text().splitlines())
+    assert row["top5"] == [[1, "jump", 0.5], [2, "sit", 0.25], [0, "run", None]]
+    assert read_predictions(tmp_path).evaluated.tolist() == [True]
+
+
+def test_names_outside_unicode_survive(tmp_path):
+    path = os.fsdecode(b"caf\xe9/\xff.mp4")
+    write(tmp_path, [make_video(0, video_id="Ünïcode 走る", path=path)])
+    table = read_predictions(tmp_path)
+    assert (table.video_id, table.path) == (["Ünïcode 走る"], [path])
+
+
+# ---------------------------------------------------------------- restarting
+
+
+def test_a_later_process_appends_after_the_existing_shards(tmp_path):
+    write(tmp_path, [make_video(0), make_video(1)], flush_every=1)
+    write(tmp_path, [make_video(2)], meta=make_meta(versions={"dnl_video": "9"}, weights="moved.ckpt", run={"a": "b"}))
+    assert_table_of(read_predictions(tmp_path), range(3))
+    assert (tmp_path / "videos-0000-000002.jsonl").exists()
+    assert read_meta(tmp_path).versions == {"dnl_video": "0.1.0"}  # the first run's meta stands
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_leaving_by_an_exception_keeps_what_is_finished(tmp_path, error):
+    def videos():
+        yield make_video(0)
+        yield make_video(1)
+        raise error
+
+    with pytest.raises(error):
+        write(tmp_path, videos())
+    assert_table_of(read_predictions(tmp_path), range(2))
+
+
+@pytest.mark.parametrize("calls", range(1, 5))
+def test_ctrl_c_during_a_flush_neither_loses_nor_doubles_videos(tmp_path, monkeypatch, calls):
+    """The interrupt comes after the n-th file was written; closing then flushes again."""
+    count = 0
+
+    def interrupted(path, content):
+        nonlocal count
+        write_atomically(path, content)
+        count += 1
+        if count == calls:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "write_atomically", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, map(make_video, range(4)), flush_every=2)
+    assert_table_of(read_predictions(tmp_path), range(2 * ((calls + 1) // 2)))
+
+
+def test_flushing_by_time(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with PredictionsWriter(tmp_path, make_meta(), flush_seconds=30) as out:
+        out.add(make_video(0))
+        assert finished_ids(tmp_path) == set()
+        now[0] += 31
+        out.add(make_video(1))
+        assert finished_ids(tmp_path) == {"v000", "v001"}
+
+
+_CHILD = """
+import os, signal, sys
+sys.path.insert(0, {here!r})
+from test_predictions_directory import make_meta, make_video, failed
+from dnl_video.results import writer
+from dnl_video.results.predictions import PredictionsWriter, finished_ids, write_atomically
+directory, rank = sys.argv[1], int(sys.argv[2])
+{body}
+"""
+
+
+def child(body, *args):
+    code = _CHILD.format(here=str(Path(__file__).parent), body=textwrap.dedent(body))
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], stderr=subprocess.PIPE)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.parametrize("where", ["inside npz", "before jsonl", "inside jsonl", "after jsonl"])
+def test_a_writer_killed_anywhere_loses_only_its_last_shard(tmp_path, where):
+    body = """
+    def killing(path, content):
+        if "000002" not in path.name or WHEN.split()[1] not in path.name:
+            return write_atomically(path, content)
+        die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+        if WHEN.startswith("before"):
+            die()
+        if WHEN.startswith("inside"):
+            def half(file):
+                file.write(b"half")
+                file.flush()
+                die()
+            content = half
+        write_atomically(path, content)
+        die()
+    writer.write_atomically = killing
+    with PredictionsWriter(directory, make_meta(), flush_every=2) as out:
+        for i in range(10):
+            out.add(make_video(i))
+    """.replace("WHEN", repr(where))
+    process = child(body, tmp_path, 0)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    survivors = 6 if where == "after jsonl" else 4
+    assert finished_ids(tmp_path) == {f"v{i:03d}" for i in range(survivors)}
+    assert_table_of(read_predictions(tmp_path), range(survivors))
+
+    done = finished_ids(tmp_path)
+    write(tmp_path, [v for v in map(make_video, range(10)) if v.video_id not in done])
+    assert_table_of(read_predictions(tmp_path), range(10))
+    left = [p.name for p in tmp_path.iterdir() if p.suffix in (".tmp", ".lock")]
+    assert left == []
+    assert len(list(tmp_path.glob("*.npz"))) == len(list(tmp_path.glob("*.jsonl")))
+
+
+def test_processes_that_start_together_share_one_directory(tmp_path):
+    body = """
+    with PredictionsWriter(directory, make_meta(), rank=rank, flush_every=5) as out:
+        for i in range(rank, 40, 3):
+            out.add(make_video(i))
+    """
+    processes = [child(body, tmp_path, rank) for rank in range(3)]
+    for process in processes:
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr.decode()
+    assert_table_of(read_predictions(tmp_path), range(40))
+
+
+def test_two_writers_of_one_rank_are_refused(tmp_path):
+    with PredictionsWriter(tmp_path, make_meta()):
+        message = f"another process is writing to {tmp_path} as rank 0; wait for it, choose another --output"
+        with pytest.raises(InputError, match=message):
+            PredictionsWriter(tmp_path, make_meta())
+        with PredictionsWriter(tmp_path, make_meta(), rank=1):
+            pass
+    with PredictionsWriter(tmp_path, make_meta()):
+        pass
+
+
+def test_a_file_system_without_locks_and_links_still_works(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(shards.fcntl, "flock", refuse)
+    write(tmp_path, [make_video(0)])
+    write(tmp_path, [make_video(1)])
+    assert_table_of(read_predictions(tmp_path), range(2))
+
+
+def test_retrying_failed_videos(tmp_path):
+    write(tmp_path, [failed(0), failed(1), make_video(2)])
+    assert finished_ids(tmp_path) == {"v000", "v001", "v002"}
+    assert finished_ids(tmp_path, retry_failed=True) == {"v002"}
+    write(tmp_path, [make_video(0), failed(1, "again")])
+    assert finished_ids(tmp_path, retry_failed=True) == {"v000", "v002"}
+    table = read_predictions(tmp_path)
+    assert table.video_id == ["v000", "v001", "v002"]
+    assert table.error == [None, "again", None]
+    np.testing.assert_array_equal(table.scores[0], make_video(0).scores)
+    # Shards are not read in the order they were written in: the success stands either way.
+    write(tmp_path / "b", [make_video(0)], rank=0)
+    write(tmp_path / "b", [failed(0)], rank=1)
+    assert read_predictions(tmp_path / "b").error == [None]
+
+
+# ---------------------------------------------------------------- messages
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"num_clips": 10}, r"num_clips \(2 there, 10 now\)"),
+        ({"weights_sha256": "c" * 64}, "weights_sha256 (aaaaaaaaaaaa there, cccccccccccc now)"),
+        ({"class_names": ["run", "sit", "jump"]}, "class_names"),
+        ({"manifest_sha256": "c" * 64, "num_videos": 5}, "manifest_sha256 (bbbbbbbbbbbb there, cccccccccccc now)"),
+        ({"model": {"architecture": "slow_r50", "context": "nl"}}, "model.context (dnl there, nl now)"),
+        ({"preprocessing": {"crop_size": 224, "mean": [0.45] * 3}}, "preprocessing.crop_size (256 there, 224 now)"),
+    ],
+)
+def test_the_directory_of_another_run_is_refused_by_name(tmp_path, changes, named):
+    write(tmp_path, [make_video(0)])
+    with pytest.raises(InputError) as info:
+        PredictionsWriter(tmp_path, make_meta(**changes))
+    message = str(info.value)
+    assert message.startswith(f"{tmp_path} holds predictions of another run, which differs in ")
+    assert named.replace("\\", "") in message
+    assert message.endswith("; choose another --output or delete the directory")
+    assert "\n" not in message
+
+
+def test_tuples_in_a_spec_are_no_difference(tmp_path):
+    for mean in ((0.45, 0.45, 0.45), [0.45, 0.45, 0.45]):
+        write(tmp_path, [], meta=make_meta(preprocessing={"mean": mean}))
+
+
+def test_meta_comes_back_as_it_was(tmp_path):
+    write(tmp_path, [])
+    assert read_meta(tmp_path) == make_meta()
+
+
+def damage(path, text):
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda d: d.rmdir(), "does not exist; give the directory that `dnl-video evaluate` or `predict` wrote"),
+        (lambda d: None, "has no meta.json, so it is no predictions directory; give the directory"),
+        (lambda d: write(d, []), "holds no finished video yet; run `dnl-video evaluate` or `predict` again"),
+        (lambda d: damage(d / "meta.json", '{"model": '), "meta.json is damaged"),
+        (lambda d: damage(d / "meta.json", '{"schema_version": 1}'), "meta.json is damaged"),
+        (lambda d: damage(d / "meta.json", "[]"), "meta.json is damaged"),
+        (
+            lambda d: damage(d / "meta.json", '{"schema_version": 2}'),
+            "has schema_version 2, this dnl_video reads up to 1; update dnl_video",
+        ),
+        (
+            lambda d: write(d, [make_video(0), make_video(1)], meta=make_meta(num_videos=1)),
+            "holds 2 videos, but its meta.json lists 1; delete the directory and predict again",
+        ),
+    ],
+)
+def test_unusable_directories_get_one_line(tmp_path, prepare, message):
+    directory = tmp_path / "predictions"
+    directory.mkdir()
+    prepare(directory)
+    with pytest.raises(InputError) as info:
+        read_predictions(directory)
+    assert str(info.value).startswith(str(directory))
+    assert message in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+def cut(path, keep=0.6):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "message"),
+    [
+        ("videos-0000-000001.jsonl", cut, "is damaged in line 2"),
+        ("videos-0000-000001.jsonl", lambda p: p.write_bytes(b""), "is empty"),
+        ("videos-0000-000001.jsonl", lambda p: p.write_bytes(b"17\n"), "is damaged in line 1"),
+        ("scores-0000-000001.npz", cut, "is damaged"),
+        ("scores-0000-000001.npz", lambda p: p.write_bytes(b""), "is damaged"),
+        ("scores-0000-000001.npz", lambda p: p.unlink(), "is missing"),
+        (
+            "scores-0000-000001.npz",
+            lambda p: np.savez(p, scores=np.zeros((3, 2))),
+            "is damaged (scores of shape (3, 2)",
+        ),
+        ("scores-0000-000001.npz", lambda p: np.savez(p, other=np.zeros(2)), "is damaged"),
+        ("scores-0000-000001.npz", lambda p: np.savez(p, scores=np.array([{}])), "is damaged"),
+    ],
+)
+def test_damaged_shards_are_named_with_the_way_out_and_it_works(tmp_path, name, harm, message):
+    write(tmp_path, [make_video(i) for i in range(4)], flush_every=2)
+    harm(tmp_path / name)
+    with pytest.raises(InputError) as info:
+        read_predictions(tmp_path)
+    text = str(info.value)
+    assert text.startswith(f"{tmp_path / name} {message}")
+    assert text.endswith(
+        "; delete videos-0000-000001.jsonl and scores-0000-000001.npz and run the same command again: "
+        "only their videos are redone"
+    )
+    assert "\n" not in text
+    for damaged in tmp_path.glob("*-0000-000001.*"):
+        damaged.unlink()
+    write(tmp_path, [make_video(i) for i in range(4) if f"v{i:03d}" not in finished_ids(tmp_path)])
+    assert_table_of(read_predictions(tmp_path), range(4))
+
+
+def test_one_id_with_two_results_is_refused(tmp_path):
+    write(tmp_path, [make_video(0)], rank=0)
+    write(tmp_path, [make_video(0)], rank=1)
+    with pytest.raises(InputError) as info:
+        read_predictions(tmp_path)
+    assert str(info.value) == (
+        f"video 'v000' has scores in both {tmp_path / 'videos-0000-000000.jsonl'} and videos-0001-000000.jsonl; "
+        "delete one of the two with its scores file and run the same command again"
+    )
+
+
+def test_an_id_outside_the_order_is_refused(tmp_path):
+    write(tmp_path, [make_video(0), make_video(1)])
+    with pytest.raises(InputError, match=r"holds 1 videos that are not in the list, the first is 'v001'; give the"):
+        read_predictions(tmp_path, order=["v000"])
+
+
+def test_an_output_that_cannot_be_made_or_written(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(InputError, match=r"cannot make the predictions directory .*; choose another --output"):
+        PredictionsWriter(file, make_meta())
+    with pytest.raises(InputError, match="is not a directory; give the directory"):
+        read_predictions(file)
+
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    out = PredictionsWriter(tmp_path / "p", make_meta())
+    out.add(make_video(0))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"cannot write .*scores-0000-000000.npz: No space left on device; mend that"):
+        out.close()
+    assert [p.name for p in (tmp_path / "p").iterdir()] == ["meta.json"]
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        (make_video(0, scores=None), "must have either scores or an error"),
+        (make_video(0, error="x"), "must have either scores or an error"),
+        (make_video(0, label=3), "has label 3; allowed: 0 to 2"),
+        (make_video(0, scores=np.zeros(4)), r"has scores of shape \(4,\); expected \(3,\)"),
+        (make_video(0, clip_start_s=None), "clip starts, ends and scores of shapes"),
+        (make_video(0, clip_scores=np.zeros((2, 4))), "clip starts, ends and scores of shapes"),
+    ],
+)
+def test_predictions_that_do_not_fit_are_refused_at_once(tmp_path, video, message):
+    with PredictionsWriter(tmp_path, make_meta()) as out, pytest.raises(ValueError, match=message):
+        out.add(video)
+    with (
+        PredictionsWriter(tmp_path / "b", make_meta(labelled=True)) as out,
+        pytest.raises(ValueError, match="has no label, and meta says that every video has one"),
+    ):
+        out.add(make_video(0, label=None))
+
+
+def test_a_closed_writer_takes_nothing(tmp_path):
+    out = PredictionsWriter(tmp_path, make_meta())
+    out.close()
+    out.close()
+    with pytest.raises(ValueError, match="is closed"):
+        out.add(make_video(0))
+
+
+def test_files_get_the_usual_permissions(tmp_path):
+    write(tmp_path, [make_video(0)])
+    reference = tmp_path / "reference"
+    reference.touch()
+    assert {p.stat().st_mode for p in tmp_path.iterdir()} == {reference.stat().st_mode}
+
+
+def test_meta_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_meta().num_clips = 3

@@ -1,0 +1,98 @@
+"""The package as a whole: what imports what, and what loads when."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dnl_video
+
+PACKAGE = Path(dnl_video.__file__).parent
+
+# Room -> rooms it may import. A room is a folder or file directly under the package.
+ALLOWED = {
+    "__init__": {"errors", "inference", "models"},
+    "__main__": {"cli"},
+    "errors": set(),
+    "spec": {"errors"},
+    "config": {"errors", "spec"},
+    "models": {"errors", "spec"},
+    "data": {"errors", "spec", "config"},
+    "results": {"errors", "spec"},
+    "report": {"errors", "spec", "results"},
+    "synthetic": {"errors", "spec", "data"},
+    "training": {"errors", "spec", "config", "models", "data", "results"},
+    "inference": {"errors", "spec", "config", "models", "data", "results"},
+    "cli": {"errors", "spec", "config", "models", "data", "results", "report", "synthetic", "training", "inference"},
+}
+# Third-party border -> the files that may cross it.
+ONLY_IMPORTERS = {
+    "pytorchvideo": {"models/backbones.py"},
+    "decord": {"data/decoding.py"},
+    "av": {"data/decoding.py", "data/encoding.py"},
+    "fvcore": {"training/callbacks.py"},
+    "jsonargparse": {"cli/train.py"},
+}
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_rooms_import_one_way(path: Path) -> None:
+    here = room(path)
+    there = {name.split(".")[1] for name in imports(path) if name.startswith("dnl_video.")}
+    rooms = {room(p) for p in sources()}
+    assert (there & rooms) - {here} <= ALLOWED[here]
+
+
+@pytest.mark.parametrize(("library", "files"), ONLY_IMPORTERS.items())
+def test_third_party_borders_have_one_importer(library: str, files: set[str]) -> None:
+    importers = {
+        str(path.relative_to(PACKAGE))
+        for path in sources()
+        if any(name.split(".")[0] == library for name in imports(path))
+    }
+    # decoding.py may import decord by name, through importlib.
+    assert importers <= files
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import dnl_video",
+        "import dnl_video.config, dnl_video.report",
+        "from dnl_video.cli.main import main; main(['--help'])",
+    ],
+)
+def test_torch_is_not_loaded(statement: str) -> None:
+    check = f"{statement}; import sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
+
+
+def test_public_names_exist() -> None:
+    for name in dnl_video.__all__:
+        assert getattr(dnl_video, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'create_modle'"):
+        dnl_video.create_modle  # noqa: B018
