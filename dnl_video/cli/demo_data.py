@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import shlex
 
-HELP = "generate a small video data set (eight classes of motion) to try everything on"
+DESCRIPTION = """Generate a small data set of H.264 videos in the official Kinetics layout (under a minute).
 
-_EPILOG = """\
 Eight classes: a textured shape moves left, right, up or down, grows, shrinks, or rotates clockwise or
 counterclockwise before a textured background. One frame alone tells nothing about the class, so a network
 that gets above 12.5 % has learned motion. Mirroring a video changes its class: train with augment.flip 0.
 
 The folder has the official Kinetics layout, so the same commands work on Kinetics:
   DIR/train.csv, DIR/val.csv      label,youtube_id,time_start,time_end,split
+  DIR/val_reversed.csv            the same videos with the classes that their reversed frames show
   DIR/train/CLASS/*.mp4           named ID_START_END.mp4
   DIR/val/CLASS/*.mp4
 
@@ -27,9 +27,6 @@ example:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.description = "Generate a small data set of H.264 videos in the official Kinetics layout (under a minute)."
-    parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("directory", metavar="DIR", help="folder to fill: new, empty, or from an earlier run")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all videos (default: %(default)s)")
     parser.add_argument(

@@ -12,7 +12,7 @@ from dnl_video.errors import InputError
 if TYPE_CHECKING:
     from dnl_video.models.checkpoint import Checkpoint
 
-HELP = """Score every video of a labelled list with many views.
+DESCRIPTION = """Score every video of a labelled list with many views.
 
   dnl-video evaluate --checkpoint runs/demo --manifest data/demo/val.csv --output predictions/demo
   torchrun --nproc_per_node 8 -m dnl_video evaluate ...        eight processes; each writes its own part

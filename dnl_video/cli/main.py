@@ -1,7 +1,7 @@
 """`dnl-video`: picks the command's module and turns foreseen errors into one line.
 
-A command is a module here with ``HELP``, ``add_arguments(parser)`` and ``run(arguments) -> exit status``. Only the
-chosen one is imported, so help answers at once.
+A command is a module here with ``DESCRIPTION``, ``add_arguments(parser)`` and ``run(arguments) -> exit status``. Only
+the chosen one is imported, so help answers at once.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def make_parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
     kind = getattr(module, "PARSER", CommandParser)
     parser = kind(
         prog=f"dnl-video {name}",
-        description=module.HELP,
+        description=module.DESCRIPTION,
         formatter_class=getattr(module, "FORMATTER", argparse.RawDescriptionHelpFormatter),
     )
     module.add_arguments(parser)

@@ -12,7 +12,7 @@ from dnl_video.config import EvaluationConfig
 if TYPE_CHECKING:
     from dnl_video.results.predictions import Predictions
 
-HELP = """Classify video files, folders or lists.
+DESCRIPTION = """Classify video files, folders or lists.
 
   dnl-video predict clip.mp4 --checkpoint runs/demo
   dnl-video predict clip.mp4 --checkpoint runs/demo --per-clip       what happens when
@@ -75,17 +75,21 @@ def _print_table(predictions: Predictions, k: int) -> None:
     import numpy as np
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     names = predictions.meta.class_names
-    k = min(max(k, 1), len(names))
-    table = Table("video", *(f"top {i + 1}" for i in range(k)))
-    for index, error in enumerate(predictions.error):
+    table = Table()
+    table.add_column("video", overflow="fold")
+    table.add_column("class")
+    table.add_column("score", justify="right")
+    for path, error, scores in zip(predictions.path, predictions.error, predictions.scores, strict=True):
         if error is not None:
-            table.add_row(predictions.path[index], f"[red]failed[/red]: {error}", *[""] * (k - 1))
+            table.add_row(Text(path), Text(f"failed: {error}", style="red"), "", end_section=True)
             continue
-        scores = predictions.scores[index]
-        best = np.argsort(-scores, kind="stable")[:k]
-        table.add_row(predictions.path[index], *(f"{names[i]} {100 * scores[i]:.1f}%" for i in best))
+        best = np.argsort(-scores, kind="stable")[: max(k, 1)]
+        for place, index in enumerate(best):
+            name = Text(path) if place == 0 else ""
+            table.add_row(name, names[index], f"{100 * scores[index]:.1f}%", end_section=place == len(best) - 1)
     Console().print(table)
 
 
@@ -93,6 +97,7 @@ def _print_clips(predictions: Predictions) -> None:
     """Show the best class of every clip, along time."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     if predictions.clip_video is None or predictions.clip_scores is None:
         print("no clip scores were stored; drop --no-clip-scores to see them")
@@ -101,10 +106,12 @@ def _print_clips(predictions: Predictions) -> None:
     assert predictions.clip_end_s is not None
     names = predictions.meta.class_names
     table = Table("video", "from s", "to s", "class", "score")
+    table.columns[0].overflow = "fold"
     for row, video in enumerate(predictions.clip_video):
         best = int(predictions.clip_scores[row].argmax())
+        first = row == 0 or predictions.clip_video[row - 1] != video
         table.add_row(
-            predictions.path[video],
+            Text(predictions.path[video]) if first else "",
             f"{predictions.clip_start_s[row]:.2f}",
             f"{predictions.clip_end_s[row]:.2f}",
             names[best],

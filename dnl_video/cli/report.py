@@ -6,17 +6,14 @@ import argparse
 import os
 from typing import Any
 
-HELP = "write the accuracy report (report.json, report.md) of an evaluation"
+DESCRIPTION = """Turn an evaluation into accuracy tables.
 
-_DESCRIPTION = """\
 Compute top-1, top-5 and mean class accuracy with 95% intervals from what `dnl-video evaluate` wrote: of whole videos,
 of the centre clip and of single clips (three figures that papers all call top-1), by number of clips, by class, over
 the evaluated videos and over all listed ones; with confused classes, confident mistakes, calibration and failed videos.
-"""
 
-_EPILOG = """\
 examples:
-  dnl-video evaluate --checkpoint model.safetensors --manifest val.csv --output predictions/slow_dnl
+  dnl-video evaluate --checkpoint runs/slow_dnl --manifest val.csv --output predictions/slow_dnl
   dnl-video report predictions/slow_dnl
   dnl-video report predictions/slow_dnl --output reports/slow_dnl
 
@@ -26,9 +23,6 @@ A report needs labels. An evaluation that is still running can be reported, and 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = _DESCRIPTION
-    parser.epilog = _EPILOG
     parser.add_argument("directory", metavar="DIR", help="predictions directory, as written by `dnl-video evaluate`")
     parser.add_argument("--output", metavar="DIR", help="folder for report.json and report.md (default: the same DIR)")
 

@@ -14,7 +14,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError, nearest
 
-HELP = """Train a network on Kinetics clips.
+DESCRIPTION = """Train a network on Kinetics clips.
 
 A recipe is one complete YAML file; any of its values can be given on the command line by its dotted name.
 

@@ -249,6 +249,8 @@ def _worker_options(workers: int, timeout_s: float, persistent: bool) -> dict[st
         "timeout": timeout_s if workers else 0,
         "pin_memory": torch.cuda.is_available(),
         "prefetch_factor": 4 if workers else None,
+        # Loaders draw a seed for their workers; from a generator of their own, the global random state stays as it is.
+        "generator": torch.Generator(),
     }
 
 

@@ -4,6 +4,7 @@
     DIR/train.csv, DIR/val.csv                            label,youtube_id,time_start,time_end,split
     DIR/train/moving left/demoT000003_000021_000023.mp4   {youtube_id}_{time_start:06d}_{time_end:06d}.mp4
     DIR/val/...
+    DIR/val_reversed.csv                                  val.csv with the classes that reversed frames show
 
 The content of a video is a function of (seed, split, index) alone: neither the number of workers nor the number of
 videos changes it.
@@ -26,7 +27,7 @@ import numpy as np
 
 from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
-from dnl_video.synthetic.motion import MOTION_CLASSES, render_motion
+from dnl_video.synthetic.motion import MOTION_CLASSES, OPPOSITE, render_motion
 
 WIDTH: Final = 80
 HEIGHT: Final = 64
@@ -217,7 +218,9 @@ def _fill(
         # Ctrl-C or an error: the few videos under way end, no manifest is written.
         executor.shutdown(wait=True, cancel_futures=True)
     for split in _SPLITS:
-        _write_text(directory / f"{split}.csv", _csv_text(videos[split]))
+        _write_text(directory / f"{split}.csv", _csv_text([(video, video.label) for video in videos[split]]))
+    reversed_labels = [(video, OPPOSITE[video.label]) for video in videos["val"]]
+    _write_text(directory / "val_reversed.csv", _csv_text(reversed_labels))
     return len(missing)
 
 
@@ -227,11 +230,11 @@ def _write_one(directory: Path, seed: int, video: _Video) -> None:
     write_video(directory / video.path, frames, FPS, crf=_CRF, options=_ENCODER)
 
 
-def _csv_text(videos: list[_Video]) -> str:
+def _csv_text(videos: list[tuple[_Video, str]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    writer.writerows((v.label, v.youtube_id, v.time_start, v.time_end, v.split) for v in videos)
+    writer.writerows((label, v.youtube_id, v.time_start, v.time_end, v.split) for v, label in videos)
     return text.getvalue()
 
 

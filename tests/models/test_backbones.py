@@ -130,14 +130,15 @@ def test_any_number_of_frames_and_any_crop_run(architecture, head, stem_channels
     model = make_backbone(architecture, stem_channels, head=head)
     insert_context_blocks(model, DisentangledNonLocalBlock3d, default_positions(architecture))
     perturb_backbone(model, make_clip())
+    assert model(make_clip()).shape == (2, 5)
     shortest = 2 if architecture in ("i3d_r50", "c2d_r50") else 1
     sizes = [(frames, 32, 32) for frames in range(shortest, 10)]
     sizes += [(4, 33, 47), (5, 65, 17), (3, 7, 9), (3, 1, 1), (2, 224, 256)]
-    if full_size:
-        sizes += [(33, 225, 300), (7, 320, 181)]
+    if full_size and head == "dense_logits":
+        sizes += [(9, 129, 200), (5, 320, 257)]
     for size in sizes:
-        logits = model(make_clip(*size))
-        assert logits.shape == (2, 5)
+        logits = model(make_clip(*size, batch=1))
+        assert logits.shape == (1, 5)
         assert torch.isfinite(logits).all()
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 import av
 import pytest
 
+from dnl_video.data.manifest import read_manifest
 from dnl_video.errors import InputError
 from dnl_video.synthetic import demo_data
 from dnl_video.synthetic.demo_data import write_demo_data
@@ -27,7 +28,7 @@ def small(tmp_path_factory):
 
 def test_layout_is_that_of_official_kinetics(small):
     assert (small.train_videos, small.val_videos, small.written) == (20, 9, 29)
-    ids, expected = [], {"demo-data.json", "train.csv", "val.csv"}
+    ids, expected = [], {"demo-data.json", "train.csv", "val.csv", "val_reversed.csv"}
     for split, path, count in (("train", small.train_csv, 20), ("val", small.val_csv, 9)):
         with path.open(newline="") as file:
             assert file.readline() == "label,youtube_id,time_start,time_end,split\n"
@@ -47,6 +48,19 @@ def test_layout_is_that_of_official_kinetics(small):
     assert set(contents(small.directory)) == expected
     assert len(set(ids)) == 29
     assert {len(i) for i in ids} == {11}
+
+
+def test_reversed_listing_names_what_reversed_frames_show(small):
+    opposite = {"left": "right", "up": "down", "growing": "shrinking", "clockwise": "counterclockwise"}
+    opposite |= {b: a for a, b in opposite.items()}
+    with small.val_csv.open(newline="") as file, (small.directory / "val_reversed.csv").open(newline="") as other:
+        for row, reverse in zip(csv.DictReader(file), csv.DictReader(other), strict=True):
+            *first, last = row.pop("label").split()
+            assert reverse.pop("label").split() == [*first, opposite[last]]
+            assert row == reverse
+    assert [r.path for r in read_manifest(small.val_csv).records] == [
+        r.path for r in read_manifest(small.directory / "val_reversed.csv").records
+    ]
 
 
 def test_videos_are_h264_of_the_stated_size(small):

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dnl_video
+from dnl_video.config import EvaluationConfig
+from dnl_video.data.decoding import VideoDecodeError, open_video
+from dnl_video.errors import InputError
+from dnl_video.inference.predictor import Predictor
+from dnl_video.spec import Preprocessing
+from tests.conftest import TinyRun
+
+
+class MeanColour(nn.Module):
+    """Logits that say what went in: the mean of each colour of the normalised clip."""
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return clips.mean(dim=(2, 3, 4))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+PREPROCESSING = Preprocessing(num_frames=4, frame_stride=2, short_side=64, crop_size=64)
+
+
+def test_scores_are_the_mean_of_softmax_over_views(tiny: TinyRun) -> None:
+    video = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
+    options = EvaluationConfig(num_clips=3, num_crops=3, views_per_forward=2, device="cpu")
+    result = Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], options).predict(video)
+    # By hand: 32 frames of 80 x 64; clips of frames s, s+2, s+4, s+6 for s = 0, 13, 25; crops at x 0, 8, 16.
+    with open_video(video) as opened:
+        frames = opened.read(np.arange(32)).astype(np.float64) / 255
+    expected = []
+    for start in (0, 13, 25):
+        for left in (0, 8, 16):
+            view = frames[start : start + 7 : 2, :, left : left + 64]
+            expected.append(softmax(((view - 0.45) / 0.225).mean(axis=(0, 1, 2))))
+    np.testing.assert_allclose(result.scores, np.mean(expected, axis=0), atol=1e-5)
+    np.testing.assert_allclose(result.clip_scores, np.reshape(expected, (3, 3, 3)).mean(axis=1), atol=1e-5)
+    np.testing.assert_allclose(result.clip_start_s, np.array([0, 13, 25]) / 16)
+    np.testing.assert_allclose(result.clip_end_s, np.array([7, 20, 32]) / 16)
+    best = result.top(2)
+    assert best[0][1] >= best[1][1]
+    assert best[0][0] == "rgb"[int(np.argmax(result.scores))]
+
+
+def test_five_lines_of_python(tiny: TinyRun) -> None:
+    video = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
+    predictor = dnl_video.Predictor.from_checkpoint(tiny.run, EvaluationConfig(num_clips=2, num_crops=1, device="cpu"))
+    scores = predictor.predict(video)
+    assert scores.scores.sum() == pytest.approx(1, abs=1e-5)
+    assert [name for name, _ in scores.top(8)] != []
+    assert set(scores.class_names) == {name for name, _ in scores.top(8)}
+
+
+def test_views_per_forward_does_not_change_scores(tiny: TinyRun) -> None:
+    views = torch.randint(0, 256, (5, 4, 64, 64, 3), dtype=torch.uint8)
+    scores = [
+        Predictor.from_checkpoint(tiny.run, EvaluationConfig(views_per_forward=n, device="cpu")).score_views(views)
+        for n in (1, 2, 5)
+    ]
+    torch.testing.assert_close(scores[0], scores[1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scores[0], scores[2], atol=1e-5, rtol=1e-4)
+
+
+def test_a_broken_file_and_a_missing_one(tiny: TinyRun, tmp_path: Path) -> None:
+    predictor = Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu"))
+    (tmp_path / "broken.mp4").write_bytes(b"nothing")
+    with pytest.raises(VideoDecodeError, match=r"broken\.mp4"):
+        predictor.predict(tmp_path / "broken.mp4")
+    with pytest.raises(InputError, match=r"nowhere\.mp4"):
+        predictor.predict(tmp_path / "nowhere.mp4")
