@@ -70,9 +70,9 @@ def perturb_backbone(model: nn.Module, clip: torch.Tensor, seed: int = 0) -> nn.
 
 
 def make_input(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> torch.Tensor:
-    """[B, C, T, H, W] of unit deviation around channel means of size 0.5."""
+    """[B, C, T, H, W] of unit deviation around means of size 0.5, of each sample and channel its own."""
     generator = torch.Generator().manual_seed(seed)
-    means = torch.randn(1, shape[1], 1, 1, 1, generator=generator, dtype=torch.float64) / 2
+    means = torch.randn(*shape[:2], 1, 1, 1, generator=generator, dtype=torch.float64) / 2
     return (torch.randn(shape, generator=generator, dtype=torch.float64) + means).to(dtype)
 
 
