@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,14 +11,12 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
+from dnl_video.cores import default_workers
 from dnl_video.data.dataset import ClipDataset, ViewDataset, collate_clips
 from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_class_list, read_manifest
 from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
 
-log = logging.getLogger(__name__)
-
-_MAX_DEFAULT_WORKERS = 8
 # Precise batch norm draws clips of its own, so that training clips do not depend on it.
 _PRECISE_BN_STREAM = 1
 
@@ -227,14 +223,6 @@ def view_loader(
         collate_fn=_unchanged,
         **_worker_options(workers, timeout_s, persistent=False),
     )
-
-
-def default_workers(num_workers: int | None) -> int:
-    """Return ``num_workers``, or the cores this process may use, 8 at most."""
-    if num_workers is not None:
-        return num_workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MAX_DEFAULT_WORKERS)
 
 
 def allowed_failures(num_videos: int, max_failed_share: float) -> int:

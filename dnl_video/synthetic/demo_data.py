@@ -25,6 +25,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from dnl_video.cores import default_workers
 from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
 from dnl_video.synthetic.motion import MOTION_CLASSES, OPPOSITE, render_motion
@@ -135,7 +136,7 @@ def write_demo_data(
     }
     _check_directory(directory, record)
     try:
-        written = _fill(directory, record, videos, workers or min(_available_cores(), 8), progress)
+        written = _fill(directory, record, videos, default_workers(workers), progress)
     except OSError as error:
         raise InputError(f"cannot write demo data to {directory}: {error.strerror or error}") from error
     return DemoData(
@@ -245,9 +246,3 @@ def _write_text(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux: respects taskset and container limits on cores
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

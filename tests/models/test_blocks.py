@@ -47,7 +47,8 @@ def assert_equals_the_loop(block, x, kind, **options):
         branch = block(x) - x
         branch_float32 = copy.deepcopy(block).float()(x.float()) - x.float()
     assert relative_error(branch, expected - x) <= 1e-9
-    assert relative_error(branch_float32, expected - x) <= 1e-4
+    # In training, torch's CPU batch norm adds channels-last float32 one by one, and the unary term's are all equal.
+    assert relative_error(branch_float32, expected - x) <= (1e-3 if block.training else 1e-4)
 
 
 @pytest.mark.full
