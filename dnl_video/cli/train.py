@@ -77,7 +77,11 @@ def run(arguments: Any) -> int:
             print(f"{name:<24} {value:.3f}" if isinstance(value, float) else f"{name:<24} {value:,}")
         print("dry run passed: lists, decoding, one short epoch, validation and a checkpoint all work")
         return 0
-    result = train(config, resume=options["resume"])
+    try:
+        result = train(config, resume=options["resume"])
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with: dnl-video train --config {config.output_dir}/config.yaml --resume")
+        raise
     if result.rank == 0:
         print(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
     if not options["final_test"]:

@@ -64,7 +64,8 @@ def build_model(spec: ModelSpec) -> VideoClassifier:
         zero_init_residual=spec.zero_init_residual,
     )
     if spec.context != "none":
-        positions = spec.context_options.positions or default_positions(spec.architecture)
+        chosen = spec.context_options.positions
+        positions = default_positions(spec.architecture) if chosen is None else chosen
         insert_context_blocks(model, block_factory(spec.context, spec.context_options), positions)
     return model
 

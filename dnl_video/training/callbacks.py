@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from typing import Any
@@ -99,83 +98,79 @@ class FailureMonitor(Callback):
 
 
 class ClipProgress(TQDMProgressBar):
-    """A progress bar with loss, clips/s and the time the whole run still needs, and one line an epoch.
+    """A bar with loss, top-1, clips/s and the time the whole run still needs, and one line an epoch.
 
     Args:
-        bar: Draw the bar; the epoch lines are printed either way.
+        bar: Draw the bar (on a terminal); the epochs' lines are printed either way.
     """
 
     def __init__(self, bar: bool = True) -> None:
         super().__init__(refresh_rate=1 if bar and sys.stderr.isatty() else 0, leave=False)
-        self._train_seconds = 0.0
-        self._steps = 0
-        self._epoch_start = 0.0
-        self._fit_start = 0.0
-        self._epochs_done = 0
+        self._fit_start = self._epoch_start = 0.0
+        self._clips_per_s = 0.0
+        self._first_epoch = self._steps = self._epochs_done = 0
+        self._epochs_run = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clocks."""
+        """Start the clock."""
         super().on_train_start(trainer, pl_module)
-        self._fit_start = time.monotonic()
+        self._fit_start, self._first_epoch = time.monotonic(), trainer.current_epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
         super().on_train_epoch_start(trainer, pl_module)
-        self._epoch_start, self._steps, self._train_seconds = time.monotonic(), 0, 0.0
+        self._epoch_start, self._steps = time.monotonic(), 0
+        if self.is_enabled:
+            self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count batches and time."""
+        clips = len(batch["label"]) * trainer.world_size
         self._steps += 1
-        self._train_seconds = time.monotonic() - self._epoch_start
+        self._clips_per_s = self._steps * clips / max(time.monotonic() - self._epoch_start, 1e-9)
+        self._epochs_run = self._epochs_done + self._steps / max(int(trainer.num_training_batches), 1)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return what stands behind the bar."""
+        assert isinstance(pl_module, VideoTrainingModule)
         metrics = trainer.callback_metrics
-        shown: dict[str, Any] = {"loss": f"{float(metrics['train/loss']):.3f}"} if "train/loss" in metrics else {}
+        shown: dict[str, Any] = {}
+        if "train/loss" in metrics:
+            shown["loss"] = f"{float(metrics['train/loss']):.3f}"
+            shown["top1"] = f"{100 * pl_module.running_top1():.1f}%"
         if "val/top1" in metrics:
-            shown["val top1"] = f"{100 * float(metrics['val/top1']):.1f}"
-        shown["clips/s"] = f"{self._clips_per_s(trainer, pl_module):.0f}"
-        shown["run left"] = self._left(trainer)
-        return shown
+            shown["val top1"] = f"{100 * float(metrics['val/top1']):.1f}%"
+        return {**shown, "clips/s": f"{self._clips_per_s:.0f}", "run left": self._left(trainer)}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the epoch's line (validation has run by now)."""
         super().on_train_epoch_end(trainer, pl_module)
         assert isinstance(pl_module, VideoTrainingModule)
         self._epochs_done += 1
+        self._epochs_run = self._epochs_done
+        pl_module.log("train/clips_per_s", self._clips_per_s, batch_size=1)
         metrics = trainer.callback_metrics
-        top1 = pl_module.train_top1.compute()
-        pl_module.log("train/clips_per_s", self._clips_per_s(trainer, pl_module), batch_size=1)
         line = (
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            f"  loss {float(metrics.get('train/loss', math.nan)):.3f}  train top1 {100 * float(top1):.1f}%"
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {float(metrics['train/loss']):.3f}  "
+            f"train top1 {100 * float(pl_module.train_top1.compute()):.1f}%"
         )
         if "val/top1" in metrics:
             line += f"  val top1 {100 * float(metrics['val/top1']):.1f}%"
         if pl_module.val_failed:
             line += f" ({pl_module.val_failed} val videos failed)"
-        line += f"  {self._clips_per_s(trainer, pl_module):.0f} clips/s  left {self._left(trainer)}"
-        if self.is_enabled and self._train_progress_bar is not None:
+        line += f"  {self._clips_per_s:.0f} clips/s  left {self._left(trainer)}"
+        if self.is_enabled:
             self.print(line)
         elif trainer.is_global_zero:
             print(line, flush=True)
 
-    def _clips_per_s(self, trainer: Trainer, pl_module: LightningModule) -> float:
-        assert isinstance(pl_module, VideoTrainingModule)
-        batch = pl_module.config.data.batch_size * trainer.world_size
-        return self._steps * batch / self._train_seconds if self._train_seconds else 0.0
-
     def _left(self, trainer: Trainer) -> str:
-        per_epoch = max(int(trainer.num_training_batches), 1)
-        epochs_run = self._epochs_done + (self._steps % per_epoch) / per_epoch
-        if not epochs_run or trainer.max_epochs is None:
+        if not self._epochs_run or trainer.max_epochs is None:
             return "?"
-        already = trainer.current_epoch - self._epochs_done
         elapsed = time.monotonic() - self._fit_start
-        left = max(int(elapsed / epochs_run * (trainer.max_epochs - already - epochs_run)), 0)
-        return (
-            f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}" if left >= 3600 else f"{left // 60}:{left % 60:02d}"
-        )
+        left = int(elapsed / self._epochs_run * max(trainer.max_epochs - self._first_epoch - self._epochs_run, 0))
+        hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
+        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -44,6 +44,8 @@ class VideoTrainingModule(LightningModule):
         self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
         self.val_loss = MeanMetric()
         self.val_failed = 0
+        self._right: Tensor | float = 0.0
+        self._seen = 0
 
     def forward(self, clips: Tensor) -> Tensor:
         """Return logits [B, K] of clips uint8 [B, T, H, W, 3]."""
@@ -56,9 +58,19 @@ class VideoTrainingModule(LightningModule):
         loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.config.optim.label_smoothing)
         size = len(batch["label"])
         self.train_top1(logits.detach(), batch["label"])
+        self._right = self._right + (logits.detach().argmax(dim=1) == batch["label"]).sum()
+        self._seen += size
         self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, batch_size=size)
         self.log("train/top1", self.train_top1, on_step=False, on_epoch=True, batch_size=size)
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Count anew."""
+        self._right, self._seen = 0.0, 0
+
+    def running_top1(self) -> float:
+        """Return this process's training top-1 of the epoch so far, without asking the other processes."""
+        return float(self._right) / max(self._seen, 1)
 
     def on_validation_epoch_start(self) -> None:
         """Count failures anew."""

@@ -272,6 +272,8 @@ def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataMod
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         torch.set_float32_matmul_precision("high")
         _share_cores(trainer, datamodule)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=start_from, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(module, datamodule=datamodule, ckpt_path=start_from, weights_only=True)
+        except SystemExit:
+            # Lightning's answer to Ctrl-C.
+            raise KeyboardInterrupt from None

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +234,19 @@ def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for word in ("--model.context", "--preprocessing.num_frames", "--optim.lr", "--resume", "--dry-run", "torchrun"):
         assert word in printed
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(tiny: TinyRun, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dnl_video", *train_words(tiny, tmp_path / "run", "--trainer.max_epochs", "50")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2/50"):
+            process.send_signal(signal.SIGINT)
+            break
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"go on with: dnl-video train --config {tmp_path / 'run'}/config.yaml --resume" in printed
+    assert errors.splitlines()[-1] == "dnl-video: interrupted; what was finished is kept"
+    words = ["--config", str(tmp_path / "run" / "config.yaml"), "--trainer.max_epochs", "4", "--resume"]
+    assert main(["train", *words]) == 0
