@@ -15,3 +15,17 @@ def available_cores() -> int:
 def default_workers(workers: int | None) -> int:
     """Return ``workers``, or where it is None the cores this process may use, 8 at most."""
     return workers if workers is not None else min(available_cores(), _MAX_DEFAULT_WORKERS)
+
+
+def network_threads(workers: int, processes: int = 1) -> int:
+    """Return the threads for a network on the CPU beside its loaders.
+
+    Threads that wait for a core a loader holds slow a step down many times. OMP_NUM_THREADS, where set, decides.
+
+    Args:
+        workers: Loader processes of one training process.
+        processes: Training processes on this machine.
+    """
+    if chosen := os.environ.get("OMP_NUM_THREADS"):
+        return int(chosen.split(",")[0])
+    return max(available_cores() // processes - workers, 1)

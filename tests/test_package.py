@@ -27,7 +27,7 @@ ALLOWED = {
     "report": {"errors", "spec", "results"},
     "synthetic": {"errors", "cores", "spec", "data"},
     "training": {"errors", "cores", "spec", "config", "models", "data", "results"},
-    "inference": {"errors", "spec", "config", "models", "data", "results"},
+    "inference": {"errors", "cores", "spec", "config", "models", "data", "results"},
     "cli": {"errors", "spec", "config", "models", "data", "results", "report", "synthetic", "training", "inference"},
 }
 # Third-party border -> the files that may cross it.

@@ -15,8 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dnl_video.config import EvaluationConfig
+from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.dataset import VideoViews, ViewDataset
 from dnl_video.data.loaders import ShardSampler, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
@@ -59,6 +61,8 @@ def run_predictions(
     """
     meta = _meta(checkpoint, manifest, options)
     predictor = Predictor.from_checkpoint(checkpoint, options)
+    if predictor.device.type == "cpu":
+        torch.set_num_threads(network_threads(default_workers(options.num_workers)))
     with PredictionsWriter(output, meta, rank=rank, clip_scores=options.clip_scores) as writer:
         done = finished_ids(output, retry_failed=retry_failed)
         mine = [manifest.records[i] for i in ShardSampler(len(manifest.records), rank=rank, world_size=world_size)]

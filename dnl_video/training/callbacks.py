@@ -151,7 +151,7 @@ class ClipProgress(TQDMProgressBar):
         assert isinstance(pl_module, VideoTrainingModule)
         self._epochs_done += 1
         self._epochs_run = self._epochs_done
-        pl_module.log("train/clips_per_s", self._clips_per_s, batch_size=1)
+        pl_module.log("train/clips_per_s", self._clips_per_s, batch_size=1, sync_dist=True)
         metrics = trainer.callback_metrics
         line = (
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {float(metrics['train/loss']):.3f}  "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from dnl_video.config import TrainConfig
-from dnl_video.cores import available_cores, default_workers
+from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.models.checkpoint import FORMAT_KEY, LAST_NAME, find_checkpoint, read_raw
@@ -254,13 +253,6 @@ def _announce(config: TrainConfig, datamodule: VideoDataModule, module: VideoTra
     )
 
 
-def _share_cores(trainer: Trainer, datamodule: VideoDataModule) -> None:
-    """On a CPU, leave the loaders' cores to them: threads that wait for a busy core slow a step down many times."""
-    if isinstance(trainer.accelerator, CPUAccelerator) and "OMP_NUM_THREADS" not in os.environ:
-        cores = available_cores() // trainer.num_devices
-        torch.set_num_threads(max(cores - default_workers(datamodule.config.num_workers), 1))
-
-
 def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataModule, start_from: str | None) -> None:
     with warnings.catch_warnings():
         # Advice that does not apply: worker counts are chosen, and short epochs are meant.
@@ -271,7 +263,9 @@ def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataMod
         # Lightning's own use of torch.
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         torch.set_float32_matmul_precision("high")
-        _share_cores(trainer, datamodule)
+        if isinstance(trainer.accelerator, CPUAccelerator):
+            workers = default_workers(datamodule.config.num_workers)
+            torch.set_num_threads(network_threads(workers, trainer.num_devices))
         try:
             trainer.fit(module, datamodule=datamodule, ckpt_path=start_from, weights_only=True)
         except SystemExit:
