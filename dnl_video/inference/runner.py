@@ -59,8 +59,8 @@ def run_predictions(
     Raises:
         InputError: The directory belongs to another run, or the device does not exist.
     """
-    meta = _meta(checkpoint, manifest, options)
     predictor = Predictor.from_checkpoint(checkpoint, options)
+    meta = _meta(checkpoint, manifest, options, str(predictor.device))
     if predictor.device.type == "cpu":
         torch.set_num_threads(network_threads(default_workers(options.num_workers)))
     with PredictionsWriter(output, meta, rank=rank, clip_scores=options.clip_scores) as writer:
@@ -107,7 +107,7 @@ def _predict(predictor: Predictor, record: VideoRecord, item: VideoViews) -> Vid
     return prediction
 
 
-def _meta(checkpoint: Checkpoint, manifest: Manifest, options: EvaluationConfig) -> PredictionsMeta:
+def _meta(checkpoint: Checkpoint, manifest: Manifest, options: EvaluationConfig, device: str) -> PredictionsMeta:
     packages = ("dnl-video", "torch", "torchvision", "pytorchvideo", "numpy")
     return PredictionsMeta(
         model=to_dict(checkpoint.spec),
@@ -125,7 +125,7 @@ def _meta(checkpoint: Checkpoint, manifest: Manifest, options: EvaluationConfig)
         versions={name: version(name) for name in packages} | {"python": platform.python_version()},
         run={
             "command": " ".join(["dnl-video", *sys.argv[1:]]),
-            "device": options.device,
+            "device": device,
             "precision": options.precision,
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },

@@ -125,7 +125,7 @@ def write_demo_data(
     videos = {split: _list_videos(seed, split, counts[split]) for split in _SPLITS}
     record = {
         "made_by": "dnl-video demo-data",
-        "format": 1,
+        "format": 2,
         "seed": seed,
         "train_videos": train_videos,
         "val_videos": val_videos,

@@ -39,12 +39,12 @@ OPPOSITE: Final[dict[str, str]] = {
     for name, (what, direction) in _MOTIONS.items()
 }
 
-# Radius of the shape as a share of the short side: a diameter of 32 to 88 %.
-_RADIUS: Final = (0.16, 0.44)
+# Radius of the shape as a share of the short side: a diameter of 44 to 94 %.
+_RADIUS: Final = (0.22, 0.47)
 # Slowest and fastest change over 16 frames: share of the short side, factor of size, degrees.
 _MOVE: Final = (0.3, 0.6)
-_GROWTH: Final = (1.6, 2.2)
-_TURN: Final = (70.0, 140.0)
+_GROWTH: Final = (1.5, 2.0)
+_TURN: Final = (60.0, 120.0)
 
 
 def sample_poses(
