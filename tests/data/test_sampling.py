@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnl_video.data.sampling import clip_span, train_indices, view_indices
+from dnl_video.data.sampling import clip_span, reorder_frames, train_indices, view_indices
 from dnl_video.spec import Preprocessing
 
 
@@ -17,7 +17,7 @@ def pyslowfast(num_frames: int, frame_stride: int, **options) -> Preprocessing:
     return Preprocessing(num_frames=num_frames, frame_stride=frame_stride, sampling="pyslowfast", **options)
 
 
-# Every expected number below was worked out on paper from DESIGN section 5.
+# Every expected number below was worked out on paper from the formulas at the head of sampling.py.
 STRIDE_VIEWS = [
     # 4 frames every 3: span 10.
     (100, 3, [[0, 3, 6, 9], [45, 48, 51, 54], [90, 93, 96, 99]]),
@@ -176,3 +176,14 @@ def test_errors_say_what_is_allowed():
         train_indices(10, 0.0, pyslowfast(4, 3), rng)
     with pytest.raises(ValueError, match=r"^the frame rate is nan;"):
         view_indices(10, float("nan"), stride(4, 3, target_fps=30.0), 1)
+
+
+def test_frame_orders():
+    clips = np.array([[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]])
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(reorder_frames(clips, "natural", rng), clips)
+    np.testing.assert_array_equal(reorder_frames(clips, "reversed", rng), [[8, 6, 4, 2, 0], [9, 7, 5, 3, 1]])
+    np.testing.assert_array_equal(reorder_frames(clips, "repeated", rng), [[4] * 5, [5] * 5])
+    shuffled = reorder_frames(clips, "shuffled", rng)
+    np.testing.assert_array_equal(np.sort(shuffled, axis=1), clips)
+    assert not np.array_equal(shuffled, clips)

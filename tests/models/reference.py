@@ -1,4 +1,4 @@
-"""The equations of DESIGN section 2, read aloud: numpy in float64, loops over i and j, nothing shared with the package.
+"""The equations of the two papers, read aloud: numpy in float64, loops over i and j, nothing shared with the package.
 
 One sample at a time: query [N, D], key [M, D], value [M, E], saliency logits [M]; grids are [T, H, W, C].
 """
