@@ -25,8 +25,8 @@ run evaluate --checkpoint runs/demo/i3d_dnl --manifest data/demo/val.csv --frame
     --num-clips 2 --output runs/demo/i3d_dnl/repeated
 
 say "4/5  classifying one video, clip by clip"
-video=$(find data/demo/val -name '*.mp4' | sort | head -n 1)
-run predict "$video" --checkpoint runs/demo/i3d_dnl --per-clip --num-clips 3
+videos=(data/demo/val/*/*.mp4)
+run predict "${videos[0]}" --checkpoint runs/demo/i3d_dnl --per-clip --num-clips 3
 
 say "5/5  done"
 echo "report: runs/demo/i3d_dnl/evaluation/report.md"

@@ -2,6 +2,7 @@
 #   prepare_environment [EXTRA]   EXTRA: "dev" adds the test tools
 # DNL_VENV chooses its folder (default: .venv here), PYTHON the interpreter it is made with (default: python3).
 set -euo pipefail
+trap 'printf "error: %s stopped at line %s (status %s)\n" "$0" "$LINENO" "$?" >&2' ERR
 
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
