@@ -25,7 +25,7 @@ run evaluate --checkpoint runs/demo/i3d_dnl --manifest data/demo/val.csv --frame
     --num-clips 2 --output runs/demo/i3d_dnl/repeated
 
 say "4/5  classifying one video, clip by clip"
-videos=(data/demo/val/*/*.mp4)
+videos=("data/demo/val/moving left"/*.mp4)
 run predict "${videos[0]}" --checkpoint runs/demo/i3d_dnl --per-clip --num-clips 3
 
 say "5/5  done"
