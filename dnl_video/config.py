@@ -8,6 +8,14 @@ from typing import Literal
 from dnl_video.errors import InputError
 from dnl_video.spec import ModelSpec, Preprocessing
 
+
+def _at_least(section: str, least: float, values: object, *names: str) -> None:
+    for name in names:
+        value = getattr(values, name)
+        if value is not None and value < least:
+            raise InputError(f"{section}{name} is {value}; give at least {least:g}")
+
+
 FrameOrder = Literal["natural", "reversed", "shuffled", "repeated"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
@@ -42,12 +50,8 @@ class DataConfig:
     timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"data.batch_size is {self.batch_size}; give at least 1")
-        if self.num_workers is not None and self.num_workers < 0:
-            raise InputError(f"data.num_workers is {self.num_workers}; give 0 or more, or null")
-        if self.limit_videos is not None and self.limit_videos < 1:
-            raise InputError(f"data.limit_videos is {self.limit_videos}; give at least 1, or null for all")
+        _at_least("data.", 1, self, "batch_size", "limit_videos", "timeout_s")
+        _at_least("data.", 0, self, "num_workers")
         if not 0 <= self.max_failed_share <= 1:
             raise InputError(f"data.max_failed_share is {self.max_failed_share}; give a share in [0, 1]")
 
@@ -67,6 +71,7 @@ class AugmentConfig:
     flip: float = 0.5
 
     def __post_init__(self) -> None:
+        _at_least("augment.", 1, self, "crop_size")
         low, high = self.short_side
         if not self.crop_size <= low <= high:
             raise InputError(
@@ -114,6 +119,19 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise InputError(f"optim.lr is {self.lr}; give a number above 0")
+        _at_least("optim.", 1, self, "lr_batch")
+        names = (
+            "momentum",
+            "weight_decay",
+            "norm_weight_decay",
+            "warmup_epochs",
+            "warmup_start_lr",
+            "precise_bn_batches",
+        )
+        _at_least("optim.", 0, self, *names)
+        for name in ("momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"optim.{name} is {getattr(self, name)}; give a number in [0, 1)")
         if self.schedule == "step" and not self.milestones:
             raise InputError("optim.schedule is step without optim.milestones; give the epochs, for example [44, 88]")
 
@@ -153,15 +171,11 @@ class TrainerConfig:
     wandb_project: str | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_epochs",
-            "num_nodes",
-            "accumulate_grad_batches",
-            "check_val_every_n_epoch",
-            "log_every_n_steps",
-        ):
-            if getattr(self, name) < 1:
-                raise InputError(f"trainer.{name} is {getattr(self, name)}; give at least 1")
+        names = ("max_epochs", "num_nodes", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps")
+        _at_least("trainer.", 1, self, *names, "save_every_n_steps")
+        _at_least("trainer.", 0, self, "gradient_clip_val")
+        if self.devices != "auto":
+            _at_least("trainer.", 1, self, "devices")
 
 
 @dataclass
@@ -179,9 +193,7 @@ class ViewsConfig:
     views_per_forward: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("num_clips", "views_per_forward"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
+        _at_least("", 1, self, "num_clips", "views_per_forward")
         if self.num_crops not in (1, 3):
             raise InputError(f"num_crops is {self.num_crops}; allowed: 1 (centre), 3 (left, centre, right)")
 
@@ -209,6 +221,10 @@ class EvaluationConfig(ViewsConfig):
     num_workers: int | None = None
     clip_scores: bool = True
     frame_order: FrameOrder = "natural"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least("", 0, self, "num_workers")
 
 
 @dataclass
@@ -238,3 +254,6 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     validation: ViewsConfig = field(default_factory=ViewsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        _at_least("", 0, self, "seed")

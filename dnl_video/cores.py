@@ -28,4 +28,6 @@ def network_threads(workers: int, processes: int = 1) -> int:
     """
     if chosen := os.environ.get("OMP_NUM_THREADS"):
         return int(chosen.split(",")[0])
-    return max(available_cores() // processes - workers, 1)
+    cores = available_cores() // processes
+    # Loaders rarely keep their cores busy, so the network never gets less than half.
+    return max(cores - workers, cores // 2, 1)

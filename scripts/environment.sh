@@ -20,7 +20,8 @@ prepare_environment() {
         say "environment: $VENV (current)"
     else
         say "environment: setting up $VENV (torch and its libraries are about 5 GB; a few minutes)"
-        [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV" ||
+        # A venv that failed for want of ensurepip leaves a python without pip.
+        "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv "$VENV" ||
             fail "cannot make $VENV; on Debian and Ubuntu: apt install python3-venv"
         "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}" ||
             fail "the installation into $VENV failed; the lines above say why"

@@ -58,7 +58,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
         "num_workers": 0,
     }
     recipe["preprocessing"]["num_frames"] = 4
-    recipe["optim"]["precise_bn_batches"] = 1
+    recipe["optim"] |= {"precise_bn_batches": 1, "warmup_epochs": 0.5}
     recipe["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1, "accelerator": "cpu", "log_every_n_steps": 1}
     recipe["evaluation"] |= {"num_workers": 0, "num_clips": 2, "num_crops": 1, "device": "cpu"}
     config = folder / "tiny.yaml"

@@ -6,7 +6,8 @@ from dnl_video import cores
 
 
 @pytest.mark.parametrize(
-    ("available", "workers", "processes", "threads"), [(2, 2, 1, 1), (16, 8, 1, 8), (16, 2, 4, 2), (4, 0, 1, 4)]
+    ("available", "workers", "processes", "threads"),
+    [(2, 2, 1, 1), (16, 8, 1, 8), (8, 8, 1, 4), (16, 2, 4, 2), (4, 0, 1, 4)],
 )
 def test_network_and_loaders_share_the_cores(
     available: int, workers: int, processes: int, threads: int, monkeypatch: pytest.MonkeyPatch

@@ -115,7 +115,7 @@ def test_demo_recipes_train_and_validate(name: str, tiny: TinyRun, tmp_path: Pat
     assert config.augment.flip == 0.0, "a mirrored video shows another class"
     config.output_dir = str(tmp_path)
     config.data = DataConfig(str(tiny.train), str(tiny.val), batch_size=8, num_workers=0)
-    config.optim.precise_bn_batches = 1
+    config.optim.precise_bn_batches, config.optim.warmup_epochs = 1, 0.5
     config.trainer = dataclasses.replace(
         config.trainer, max_epochs=1, check_val_every_n_epoch=1, accelerator="cpu", progress_bar=False
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dnl_video.cli.evaluate import VIDEOS_FAILED, add_output_argument, add_view_arguments, view_options
 from dnl_video.config import EvaluationConfig
+from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
     from dnl_video.results.predictions import Predictions
@@ -43,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.models.checkpoint import load_checkpoint
     from dnl_video.results.predictions import read_predictions
 
+    if arguments.top < 1:
+        raise InputError(f"--top is {arguments.top}; give at least 1")
     manifest = read_videos(arguments.videos, root=arguments.root)
     checkpoint = load_checkpoint(arguments.checkpoint)
     rank, world_size = shard_from_environment()

@@ -19,7 +19,7 @@ DESCRIPTION = """Train a network on Kinetics clips.
 A recipe is one complete YAML file; any of its values can be given on the command line by its dotted name.
 
   dnl-video train --config configs/demo/i3d_dnl.yaml --final-test
-  dnl-video train --config configs/kinetics400/slow_r50_dnl.yaml --data.train_root /data/k400/train
+  dnl-video train --config configs/kinetics400/slow_r50_8x8_dnl.yaml --data.train_root /data/k400/train
   dnl-video train --config RECIPE --model.context nl --output_dir runs/nl    non-local blocks instead
   dnl-video train --config RECIPE --dry-run                                  check everything in a minute
   dnl-video train --config RECIPE --resume                                   go on where the run stopped
@@ -70,8 +70,10 @@ def run(arguments: Any) -> int:
         config.data.limit_videos = options["limit_videos"]
         config.data.__post_init__()
 
+    from dnl_video.inference.predictor import resolve_device
     from dnl_video.training.run import dry_run, train
 
+    resolve_device(config.evaluation.device)
     if options["dry_run"]:
         for name, value in dry_run(config).items():
             print(f"{name:<24} {value:.3f}" if isinstance(value, float) else f"{name:<24} {value:,}")
@@ -80,7 +82,8 @@ def run(arguments: Any) -> int:
     try:
         result = train(config, resume=options["resume"])
     except KeyboardInterrupt:
-        print(f"interrupted; go on with: dnl-video train --config {config.output_dir}/config.yaml --resume")
+        if any(Path(config.output_dir, "checkpoints").glob("*.ckpt")):
+            print(f"interrupted; go on with: dnl-video train --config {config.output_dir}/config.yaml --resume")
         raise
     if result.rank == 0:
         print(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
@@ -95,7 +98,8 @@ def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int
     from dnl_video.cli.evaluate import evaluate
     from dnl_video.cli.report import report_directory
 
-    predictions = Path(config.output_dir) / "evaluation"
+    # A folder for each checkpoint: a run that is extended may have another best one.
+    predictions = Path(config.output_dir) / "evaluation" / Path(checkpoint).stem
     complete = evaluate(
         checkpoint,
         config.data.val_manifest,
@@ -136,9 +140,12 @@ def _read_yaml(path: str) -> Mapping[str, Any]:
 
 def _check_keys(values: Mapping[str, Any], known: list[str], path: str, prefix: str = "") -> None:
     sections = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 1)}
+    leaves = set(known) - sections
     for name, value in values.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and key in sections:
+        if key in sections and key not in leaves:
+            if not isinstance(value, Mapping):
+                raise InputError(f"{path}: {key} is {value!r}; give its settings, one a line below it")
             _check_keys(value, known, path, f"{key}.")
         elif key not in known and key not in sections:
             raise InputError(f"{path}: unknown key {key!r}{nearest(key, [*known, *sections])}")
@@ -147,6 +154,10 @@ def _check_keys(values: Mapping[str, Any], known: list[str], path: str, prefix: 
 def _one_line(message: str, keys: list[str]) -> str:
     """Say jsonargparse's message in one line, in terms of dotted keys."""
     text = " ".join(message.split())
+    if match := re.search(
+        r"Parser key \"([\w.]+)\": Does not validate .*?Given value(?: type)?: (.*?)(?: Errors|$)", text
+    ):
+        return f"{match[1]} is {match[2]}; `dnl-video train --help` says what it takes"
     if match := re.search(r"Parser key \"([\w.]+)\": Expected an? (.+?)\. Got value: (.*)", text):
         key, expected, value = match.groups()
         allowed = re.sub(r"typing\.|<class '|'>", "", expected)

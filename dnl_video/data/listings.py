@@ -73,7 +73,10 @@ def read_lines(path: Path, advice: str = FORMATS) -> tuple[list[str], str]:
     """
     if path.suffix.lower() in VIDEO_EXTENSIONS:
         raise InputError(f"{path} is a video, not a listing; {advice}")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); {advice}") from error
     try:
         # utf-8-sig: Excel writes a byte order mark. Not splitlines(), which also splits at rare characters in names.
         lines = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,8 +76,8 @@ class ShardSampler(Sampler[int]):
 class ResumableLoader(DataLoader):
     """A loader that knows which epoch it is in and how many batches were consumed of it.
 
-    Lightning stores `state_dict` in every checkpoint and restores it, so a run resumed in mid-epoch goes on with the
-    next batch. The count is of batches handed out, not of those that workers fetched ahead.
+    The datamodule stores `state_dict` in every checkpoint and restores it, so a run resumed in mid-epoch goes on with
+    the next batch. The count is of batches handed out, not of those that workers fetched ahead.
     """
 
     _epoch = 0
@@ -137,12 +137,19 @@ class VideoDataModule(LightningDataModule):
         self.augment = augment
         self.validation = validation
         self.seed = seed
+        self._train_loader: ResumableLoader | None = None
+        self._restored: dict[str, int] | None = None
         for name in ("train_manifest", "val_manifest"):
             if not getattr(data, name):
                 raise InputError(f"data.{name} is not set; give a Kinetics CSV, a list or a class folder")
         self.train = self._read(data.train_manifest, data.train_root, None)
         self.class_names = self.train.class_names
         self.val = self._read(data.val_manifest, data.val_root, self.class_names)
+        if self.class_names is None and self.val.class_names is not None:
+            raise InputError(
+                f"{data.train_manifest} has integer labels, {data.val_manifest} has names; use one kind in both, "
+                "or give data.class_list"
+            )
         self.train_missing = missing(self.train.records)
         self.train_records = _without(self.train.records, self.train_missing)
         allowed = allowed_failures(len(self.train.records), data.max_failed_share)
@@ -160,7 +167,18 @@ class VideoDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Batches of clips, uint8 [B, T, H, W, 3], with labels and the failures met on the way."""
-        return self._clip_loader(self.seed)
+        self._train_loader = self._clip_loader(self.seed)
+        if self._restored is not None:
+            self._train_loader.load_state_dict(self._restored)
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the training loader is."""
+        return {} if self._train_loader is None else {"train_loader": self._train_loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the training loader go on there. Lightning's own restoring of loaders comes after they have started."""
+        self._restored = state_dict.get("train_loader")
 
     def precise_bn_dataloader(self, epoch: int) -> ResumableLoader:
         """Training clips from a stream of their own, for batch-norm statistics after ``epoch``."""
@@ -178,7 +196,7 @@ class VideoDataModule(LightningDataModule):
             num_crops=self.validation.num_crops,
         )
         sampler = ShardSampler(len(dataset), rank=rank, world_size=world_size)
-        return view_loader(dataset, sampler, self.config.num_workers, self.config.timeout_s, batch_size=8)
+        return view_loader(dataset, sampler, self.config.num_workers, self.config.timeout_s, batch_size=4)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move training batches; validation views stay, and `validation_step` moves a few at a time."""
@@ -207,21 +225,22 @@ class VideoDataModule(LightningDataModule):
 
 def view_loader(
     dataset: ViewDataset,
-    sampler: Sampler[int],
+    sampler: Sampler[int] | Sequence[int],
     num_workers: int | None,
     timeout_s: float = 300.0,
     *,
     batch_size: int | None = None,
 ) -> DataLoader:
     """Load views of videos, one video (or with ``batch_size`` a list of videos) an item, in the sampler's order."""
-    workers = default_workers(num_workers)
+    workers = min(default_workers(num_workers), len(sampler))  # type: ignore[arg-type]
     return DataLoader(
         dataset,
         sampler=sampler,
         batch_size=batch_size,
         # Without a batch size the loader collates nothing, but would turn arrays into tensors.
         collate_fn=_unchanged,
-        **_worker_options(workers, timeout_s, persistent=False),
+        # All views of a video are large: few wait in shared memory.
+        **(_worker_options(workers, timeout_s, persistent=False) | {"prefetch_factor": 2 if workers else None}),
     )
 
 

@@ -83,12 +83,19 @@ class Predictor:
         """Score one video file.
 
         Raises:
-            InputError: There is no such file.
+            InputError: There is no such file, or it is a folder.
             VideoDecodeError: It cannot be decoded.
         """
-        records = read_videos([str(path)]).records
+        if Path(path).is_dir():
+            raise InputError(f"{path} is a folder; give one video file, or use `dnl-video predict` for many")
         options = self.options
-        dataset = ViewDataset(records[:1], self.preprocessing, num_clips=options.num_clips, num_crops=options.num_crops)
+        dataset = ViewDataset(
+            read_videos([str(path)]).records,
+            self.preprocessing,
+            num_clips=options.num_clips,
+            num_crops=options.num_crops,
+            frame_order=options.frame_order,
+        )
         views = dataset[0]
         if views.views is None:
             raise VideoDecodeError(str(path), views.error or "no frames")

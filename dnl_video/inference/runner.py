@@ -65,20 +65,21 @@ def run_predictions(
         torch.set_num_threads(network_threads(default_workers(options.num_workers)))
     with PredictionsWriter(output, meta, rank=rank, clip_scores=options.clip_scores) as writer:
         done = finished_ids(output, retry_failed=retry_failed)
-        mine = [manifest.records[i] for i in ShardSampler(len(manifest.records), rank=rank, world_size=world_size)]
-        todo = [record for record in mine if record.video_id not in done]
+        records = manifest.records
+        mine = ShardSampler(len(records), rank=rank, world_size=world_size).indices
+        todo = [index for index in mine if records[index].video_id not in done]
         count = len(mine) - len(todo)
         if progress is not None:
             progress(count, len(mine), None)
         dataset = ViewDataset(
-            todo,
+            records,
             predictor.preprocessing,
             num_clips=options.num_clips,
             num_crops=options.num_crops,
             frame_order=options.frame_order,
         )
-        for item in view_loader(dataset, ShardSampler(len(todo)), options.num_workers) if todo else ():
-            prediction = _predict(predictor, todo[item.index], item)
+        for item in view_loader(dataset, todo, options.num_workers) if todo else ():
+            prediction = _predict(predictor, records[item.index], item)
             writer.add(prediction)
             count += 1
             if progress is not None:

@@ -174,7 +174,7 @@ def create_backbone(
         model = VideoClassifier(net.blocks, slow_alpha=SLOWFAST_ALPHA)
     else:
         net = create_resnet(stem_dim_out=stem_channels, **_FAMILIES[family], **common)
-        model = VideoClassifier(net.blocks, min_frames=2 if family in ("i3d", "c2d") else 1)
+        model = VideoClassifier(net.blocks, min_frames=min_frames(architecture))
     _make_exportable(model)
     _set_head(model, head)
     if not zero_init_residual:
@@ -182,6 +182,11 @@ def create_backbone(
             if getattr(module, "block_final_bn", False):
                 nn.init.ones_(cast(Tensor, module.weight))
     return model
+
+
+def min_frames(architecture: Architecture) -> int:
+    """Return the fewest frames a network can take: I3D and C2D pool pairs of frames."""
+    return 2 if architecture.startswith(("i3d", "c2d")) else 1
 
 
 def find_stages(model: nn.Module) -> dict[str, tuple[nn.Module, str, ResStage]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier, create_backbone, default_positions, insert_context_blocks
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.spec import Architecture, Context, ContextOptions, Head, ModelSpec
@@ -66,6 +67,8 @@ def build_model(spec: ModelSpec) -> VideoClassifier:
     if spec.context != "none":
         chosen = spec.context_options.positions
         positions = default_positions(spec.architecture) if chosen is None else chosen
+        if not any(positions.values()):
+            raise InputError("context_options.positions is empty; name residual blocks, or set context to none")
         insert_context_blocks(model, block_factory(spec.context, spec.context_options), positions)
     return model
 

@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 NETWORK_PREFIX = "network."
 LAST_NAME = "last"
 # Written by the training run: best-epoch012-top1_0.8312.ckpt
-_BEST = re.compile(r"^best-.*\.ckpt$")
+_BEST = re.compile(r"^best-.*top1_([\d.]+)\.ckpt$")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def find_checkpoint(path: str | Path, *, last: bool = False) -> Path:
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint; give a .ckpt file or the folder of a training run")
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    wanted = [] if last else sorted(p for p in folder.iterdir() if _BEST.match(p.name))
+    scored = [(float(found[1]), p) for p in folder.iterdir() if (found := _BEST.match(p.name))]
+    wanted = [] if last else [p for _, p in sorted(scored)]
     wanted = wanted or sorted(folder.glob(f"{LAST_NAME}*.ckpt"), key=lambda p: p.stat().st_mtime)
     if not wanted:
         raise InputError(f"{path}: no {'last' if last else 'best or last'} checkpoint in this folder; train first")

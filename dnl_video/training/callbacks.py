@@ -48,13 +48,17 @@ class PreciseBatchNorm(Callback):
         for layer in layers:
             layer.train()
         buffers = {m: (m.running_mean, m.running_var) for m in get_bn_modules(network)}
-        update_bn_stats(network, clips(), num_iters=min(self.num_batches, len(loader)))
+        trained = {m: m.num_batches_tracked.clone() for m in layers if m.num_batches_tracked is not None}
+        with trainer.precision_plugin.forward_context():
+            update_bn_stats(network, clips(), num_iters=min(self.num_batches, len(loader)))
         with torch.no_grad():
             for layer, originals in buffers.items():
                 # fvcore binds new tensors; DDP and the optimiser state hold the old ones.
                 for name, original in zip(("running_mean", "running_var"), originals, strict=True):
                     original.copy_(trainer.strategy.reduce(getattr(layer, name), reduce_op="mean"))
                     setattr(layer, name, original)
+            for layer, batches in trained.items():
+                layer.num_batches_tracked.copy_(batches)
         network.eval()
 
 

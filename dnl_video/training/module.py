@@ -29,9 +29,6 @@ class VideoTrainingModule(LightningModule):
         resolved: The resolved configuration as plain JSON types; stored in every checkpoint.
     """
 
-    # More processes than validation videos leave some of them without any; that is no error.
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     def __init__(self, config: TrainConfig, class_names: Sequence[str], resolved: dict[str, Any]) -> None:
         super().__init__()
         self.config = config

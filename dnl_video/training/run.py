@@ -16,18 +16,30 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from dnl_video.config import TrainConfig
+from dnl_video.config import TrainConfig, TrainerConfig
 from dnl_video.cores import default_workers, network_threads
+from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
+from dnl_video.models.backbones import min_frames
 from dnl_video.models.checkpoint import FORMAT_KEY, LAST_NAME, find_checkpoint, read_raw
-from dnl_video.spec import ModelSpec, from_dict
 from dnl_video.training.callbacks import ClipProgress, FailureMonitor, PreciseBatchNorm
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
 
 _DRY_RUN_BATCHES = 2
+# What may not change between the parts of one run. Longer runs, other devices, workers and logs may.
+_FIXED_BY_A_RUN = (
+    "model.",
+    "preprocessing.",
+    "augment.",
+    "optim.",
+    "seed",
+    "data.batch_size",
+    "trainer.accumulate_grad_batches",
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +70,15 @@ def train(config: TrainConfig, *, resume: str | None = None) -> TrainResult:
         InputError: The configuration, the videos or the checkpoint cannot be used.
     """
     output = Path(config.output_dir)
-    start_from = _resume_from(config, resume, output)
+    if config.optim.warmup_epochs >= config.trainer.max_epochs:
+        raise InputError(
+            f"optim.warmup_epochs {config.optim.warmup_epochs:g} leaves nothing of trainer.max_epochs "
+            f"{config.trainer.max_epochs}; lower it"
+        )
+    start_from = _resume_from(resume, output)
     datamodule, module = _prepare(config)
+    if start_from is not None:
+        _refuse_another_run(start_from, module)
     best = ModelCheckpoint(
         dirpath=output / "checkpoints",
         monitor="val/top1",
@@ -84,13 +103,13 @@ def train(config: TrainConfig, *, resume: str | None = None) -> TrainResult:
                 enable_version_counter=False,
             )
         )
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "config.yaml").write_text(yaml.safe_dump(module.resolved, sort_keys=False), encoding="utf-8")
-    trainer = _trainer(config, [*callbacks, *_own_callbacks(config)], _loggers(config, output), output)
+    _write_config(output, module.resolved)
+    loggers = _loggers(config, output)
+    trainer = _trainer(config, [*callbacks, *_own_callbacks(config)], loggers, output)
     _announce(config, datamodule, module, trainer)
     _fit(trainer, module, datamodule, str(start_from) if start_from else None)
     top1 = float(best.best_model_score) if best.best_model_score is not None else float("nan")
-    return TrainResult(Path(best.best_model_path), top1, trainer.global_rank, trainer.world_size)
+    return TrainResult(find_checkpoint(best.best_model_path or output), top1, trainer.global_rank, trainer.world_size)
 
 
 def dry_run(config: TrainConfig) -> dict[str, Any]:
@@ -99,7 +118,13 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
     Returns:
         What was found: numbers of videos, missing files, classes, parameters, loss of the last batch.
     """
-    config = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, max_epochs=1))
+    config = dataclasses.replace(
+        config,
+        trainer=dataclasses.replace(config.trainer, max_epochs=1),
+        optim=dataclasses.replace(
+            config.optim, precise_bn_batches=min(config.optim.precise_bn_batches, _DRY_RUN_BATCHES)
+        ),
+    )
     datamodule, module = _prepare(config)
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(
@@ -114,8 +139,11 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         )
         _fit(trainer, module, datamodule, None)
         trainer.save_checkpoint(Path(folder) / "check.ckpt")
-        read_raw(Path(folder) / "check.ckpt")
+        # Each process has a folder of its own, and the first one writes.
+        if trainer.is_global_zero:
+            read_raw(Path(folder) / "check.ckpt")
     return {
+        "processes": trainer.world_size,
         "training videos": len(datamodule.train_records),
         "missing training videos": len(datamodule.train_missing),
         "validation videos": len(datamodule.val.records),
@@ -128,6 +156,12 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
 def _prepare(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]:
     datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
     names = _class_names(config, datamodule)
+    needed = min_frames(config.model.architecture)
+    if config.preprocessing.num_frames < needed:
+        raise InputError(
+            f"preprocessing.num_frames is {config.preprocessing.num_frames}; {config.model.architecture} takes "
+            f"{needed} or more"
+        )
     seed_everything(config.seed, verbose=False)
     return datamodule, VideoTrainingModule(config, names, resolved_config(config))
 
@@ -151,23 +185,43 @@ def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str,
     return names
 
 
-def _resume_from(config: TrainConfig, resume: str | None, output: Path) -> Path | None:
-    if resume is None:
-        if any((output / "checkpoints").glob("*.ckpt")):
+def _resume_from(resume: str | None, output: Path) -> Path | None:
+    if resume is not None:
+        return find_checkpoint(output if resume == "last" else resume, last=True)
+    if any((output / "checkpoints").glob("*.ckpt")):
+        raise InputError(
+            f"output_dir {output} holds a run already; continue it with --resume, or give another --output_dir"
+        )
+    return None
+
+
+def _refuse_another_run(file: Path, module: VideoTrainingModule) -> None:
+    """Refuse to go on with settings that the checkpoint's optimiser, data position or classes do not fit."""
+    stored = read_raw(file)[FORMAT_KEY]
+    if stored["class_names"] != list(module.class_names):
+        raise InputError(f"{file}: its classes are not those of data.train_manifest; resume with the run's own videos")
+    there, here = _flat(stored["config"]), _flat(module.resolved)
+    for key in here:
+        if key.startswith(_FIXED_BY_A_RUN) and there.get(key) != here[key]:
             raise InputError(
-                f"output_dir {output} holds a run already; continue it with --resume, or give another --output_dir"
+                f"{file}: its {key} is {there.get(key)}, the configuration's is {here[key]}; resume with the run's own "
+                "config.yaml"
             )
-        return None
-    file = find_checkpoint(output if resume == "last" else resume, last=True)
-    stored = from_dict(ModelSpec, read_raw(file)[FORMAT_KEY]["model"])
-    for field in dataclasses.fields(ModelSpec):
-        there, here = getattr(stored, field.name), getattr(config.model, field.name)
-        if there != here:
-            raise InputError(
-                f"{file}: its model.{field.name} is {there}, the configuration's is {here}; resume with the run's own "
-                f"{output / 'config.yaml'}"
-            )
-    return file
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _write_config(output: Path, resolved: dict[str, Any]) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"output_dir {output} cannot be written ({error.strerror}); choose another") from error
 
 
 def resolved_config(config: TrainConfig) -> dict[str, Any]:
@@ -190,8 +244,10 @@ def _own_callbacks(config: TrainConfig) -> list[Callback]:
 
 
 def _loggers(config: TrainConfig, output: Path) -> list[Logger]:
+    # Lightning empties a CSV log it finds, so a resumed run writes beside the first one's.
+    parts = len(list((output / "logs").glob("csv*")))
     loggers: list[Logger] = [
-        CSVLogger(output, name="logs", version="csv"),
+        CSVLogger(output, name="logs", version=f"csv-resumed-{parts}" if parts else "csv"),
         TensorBoardLogger(output, name="logs", version="tensorboard"),
     ]
     if config.trainer.wandb_project is not None:
@@ -214,6 +270,21 @@ def _trainer(
     settings = config.trainer
     if loggers:
         callbacks.append(LearningRateMonitor("step"))
+    try:
+        return _make_trainer(settings, callbacks, loggers, output, options)
+    except (MisconfigurationException, ValueError, TypeError, IndexError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"trainer settings do not fit this machine: {reason}") from error
+
+
+def validation_interval(wanted: int, max_epochs: int) -> int:
+    """Return the most epochs between validations, up to ``wanted``, at which the last epoch is validated."""
+    return next(n for n in range(min(wanted, max_epochs), 0, -1) if max_epochs % n == 0)
+
+
+def _make_trainer(
+    settings: TrainerConfig, callbacks: list[Callback], loggers: list[Logger], output: Path, options: dict[str, Any]
+) -> Trainer:
     return Trainer(
         max_epochs=settings.max_epochs,
         accelerator=settings.accelerator,
@@ -223,8 +294,7 @@ def _trainer(
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val,
         sync_batchnorm=settings.sync_batchnorm,
-        # A short trial of a long recipe validates at its end.
-        check_val_every_n_epoch=min(settings.check_val_every_n_epoch, settings.max_epochs),
+        check_val_every_n_epoch=validation_interval(settings.check_val_every_n_epoch, settings.max_epochs),
         log_every_n_steps=settings.log_every_n_steps,
         default_root_dir=output,
         callbacks=callbacks,
@@ -259,15 +329,23 @@ def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataMod
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*The number of training batches.*")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
+        # A resumed run writes to the same folder.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         # Lightning's own use of torch.
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+        if len(datamodule.val.records) < trainer.world_size:
+            raise InputError(
+                f"{datamodule.config.val_manifest} has {len(datamodule.val.records)} videos for {trainer.world_size} "
+                "processes; give at least one each"
+            )
         torch.set_float32_matmul_precision("high")
         if isinstance(trainer.accelerator, CPUAccelerator):
             workers = default_workers(datamodule.config.num_workers)
             torch.set_num_threads(network_threads(workers, trainer.num_devices))
         try:
             trainer.fit(module, datamodule=datamodule, ckpt_path=start_from, weights_only=True)
+        except VideoDecodeError as error:
+            raise InputError(str(error)) from error
         except SystemExit:
             # Lightning's answer to Ctrl-C.
             raise KeyboardInterrupt from None

@@ -73,10 +73,11 @@ def test_final_test_ends_with_a_report(tiny: TinyRun, tmp_path: Path, capsys: py
     printed = capsys.readouterr().out
     assert "epoch 1/1" in printed
     assert "clips/s" in printed
-    report = json.loads((output / "evaluation" / "report.json").read_text(encoding="utf-8"))
+    folder = output / "evaluation" / load_checkpoint(output).path.rpartition("/")[2].removesuffix(".ckpt")
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert report["coverage"]["evaluated"] == 8
     assert report["model"]["context"] == "none"
-    assert (output / "evaluation" / "report.md").is_file()
+    assert (folder / "report.md").is_file()
 
 
 def test_learning_rate_is_announced_with_both_numbers(

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dnl_video.errors import InputError
+from dnl_video.models.checkpoint import find_checkpoint
+from dnl_video.training.module import VideoTrainingModule
+from dnl_video.training.run import train, validation_interval
+from tests.conftest import TinyRun
+from tests.test_recipes import load
+
+
+class Killed(RuntimeError):
+    pass
+
+
+def final_weights(output: Path) -> dict[str, torch.Tensor]:
+    return torch.load(find_checkpoint(output, last=True), weights_only=True)["state_dict"]
+
+
+def config_for(tiny: TinyRun, output: Path) -> Any:
+    config = load(tiny.config)
+    config.output_dir = str(output)
+    config.trainer = dataclasses.replace(config.trainer, max_epochs=3, save_every_n_steps=1, progress_bar=False)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("where", "step"),
+    [("training_step", 2), ("training_step", 6), ("validation_step", 4), ("training_step", 8)],
+    ids=["mid first epoch", "mid second epoch", "first validation", "start of third epoch"],
+)
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(
+    where: str, step: int, tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four steps an epoch. The kill leaves what a real one leaves: the last checkpoint on disk."""
+    train(config_for(tiny, tmp_path / "whole"))
+    original = getattr(VideoTrainingModule, where)
+
+    def killed(self: VideoTrainingModule, *args: Any) -> Any:
+        if self.global_step == step:
+            raise Killed
+        return original(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoTrainingModule, where, killed)
+        with pytest.raises(Killed):
+            train(config_for(tiny, tmp_path / "parts"))
+    train(config_for(tiny, tmp_path / "parts"), resume="last")
+    whole, parts = final_weights(tmp_path / "whole"), final_weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    differing = [key for key in whole if not torch.equal(whole[key], parts[key])]
+    assert differing == []
+
+
+def test_a_resumed_run_keeps_the_first_logs(tiny: TinyRun, tmp_path: Path) -> None:
+    config = config_for(tiny, tmp_path / "run")
+    train(config)
+    first = (tmp_path / "run" / "logs" / "csv" / "metrics.csv").read_text(encoding="utf-8")
+    config.trainer.max_epochs = 4
+    train(config, resume="last")
+    assert (tmp_path / "run" / "logs" / "csv" / "metrics.csv").read_text(encoding="utf-8") == first
+    added = list(csv.DictReader((tmp_path / "run" / "logs" / "csv-resumed-1" / "metrics.csv").open(encoding="utf-8")))
+    assert {row["epoch"] for row in added if row["train/loss"]} == {"3"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("optim", {"lr": 0.5}), r"its optim\.lr is 0\.002, the configuration's is 0\.5; resume with the run's own"),
+        (("data", {"batch_size": 8}), r"its data\.batch_size is 4, the configuration's is 8"),
+        (("preprocessing", {"frame_stride": 1}), r"its preprocessing\.frame_stride is 2"),
+    ],
+)
+def test_resuming_refuses_other_settings(change: Any, message: str, tiny: TinyRun) -> None:
+    config = load(tiny.config)
+    section, values = change
+    setattr(config, section, dataclasses.replace(getattr(config, section), **values))
+    with pytest.raises(InputError, match=message):
+        train(config, resume="last")
+
+
+@pytest.mark.parametrize(("wanted", "epochs", "interval"), [(8, 32, 8), (8, 30, 6), (4, 3, 3), (4, 196, 4), (2, 7, 1)])
+def test_the_last_epoch_is_always_validated(wanted: int, epochs: int, interval: int) -> None:
+    assert validation_interval(wanted, epochs) == interval
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("optim", {"warmup_epochs": 3.0}, "optim.warmup_epochs 3 leaves nothing of trainer.max_epochs 3; lower it"),
+        ("preprocessing", {"num_frames": 1}, "preprocessing.num_frames is 1; i3d_r50 takes 2 or more"),
+        ("trainer", {"accelerator": "gpu"}, "trainer settings do not fit this machine: "),
+    ],
+)
+def test_settings_that_cannot_work(section: str, values: Any, message: str, tiny: TinyRun, tmp_path: Path) -> None:
+    if values.get("accelerator") == "gpu" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    config = config_for(tiny, tmp_path / "run")
+    setattr(config, section, dataclasses.replace(getattr(config, section), **values))
+    with pytest.raises(InputError) as refused:
+        train(config)
+    assert message in str(refused.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_output_folder_that_cannot_be_made(tiny: TinyRun, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match=r"output_dir .*file.* cannot be written \(.*\); choose another"):
+            train(config_for(tiny, output))
+
+
+def test_integer_and_named_labels_do_not_mix(tiny: TinyRun, tmp_path: Path) -> None:
+    files = sorted((tiny.folder / "videos" / "train").rglob("*.mp4"))
+    (tmp_path / "ints.txt").write_text("\n".join(f"{f} {i % 8}" for i, f in enumerate(files)), encoding="utf-8")
+    config = config_for(tiny, tmp_path / "run")
+    config.data.train_manifest = str(tmp_path / "ints.txt")
+    with pytest.raises(InputError, match=r"ints\.txt has integer labels, .*val\.csv has names; use one kind in both"):
+        train(config)
+
+
+def test_only_broken_videos_stop_with_the_list(tiny: TinyRun, tmp_path: Path) -> None:
+    broken = [tmp_path / f"{i}.mp4" for i in range(8)]
+    for file in broken:
+        file.write_bytes(b"")
+    (tmp_path / "list.txt").write_text("\n".join(f"{f} {i}" for i, f in enumerate(broken)), encoding="utf-8")
+    config = config_for(tiny, tmp_path / "run")
+    config.data.train_manifest = config.data.val_manifest = str(tmp_path / "list.txt")
+    with pytest.raises(
+        InputError, match=r"8 videos in a row cannot be read, check the data: .*0\.mp4 \(file is empty\)"
+    ):
+        train(config)
