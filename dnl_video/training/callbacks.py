@@ -48,7 +48,8 @@ class PreciseBatchNorm(Callback):
         for layer in layers:
             layer.train()
         buffers = {m: (m.running_mean, m.running_var) for m in get_bn_modules(network)}
-        trained = {m: m.num_batches_tracked.clone() for m in layers if m.num_batches_tracked is not None}
+        counters = [m.num_batches_tracked for m in layers if m.num_batches_tracked is not None]
+        trained = [counter.clone() for counter in counters]
         with trainer.precision_plugin.forward_context():
             update_bn_stats(network, clips(), num_iters=min(self.num_batches, len(loader)))
         with torch.no_grad():
@@ -57,8 +58,8 @@ class PreciseBatchNorm(Callback):
                 for name, original in zip(("running_mean", "running_var"), originals, strict=True):
                     original.copy_(trainer.strategy.reduce(getattr(layer, name), reduce_op="mean"))
                     setattr(layer, name, original)
-            for layer, batches in trained.items():
-                layer.num_batches_tracked.copy_(batches)
+            for counter, batches in zip(counters, trained, strict=True):
+                counter.copy_(batches)
         network.eval()
 
 
