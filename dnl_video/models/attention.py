@@ -173,10 +173,6 @@ def position_mean(tokens: Tensor) -> Tensor:
 def centered_projection(tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Project and centre: ``W x_i - W x_mean``. Equal to ``center(F.linear(tokens, weight, bias))``.
 
-    In full precision the mean enters as the product's bias and costs nothing. In half precision the tokens are
-    centred in float32 first: a large mean would drown their differences in the rounding of tokens and products, and
-    may leave float16's range.
-
     Args:
         tokens: [B, N, C].
         weight: [D, C].
@@ -185,13 +181,29 @@ def centered_projection(tokens: Tensor, weight: Tensor, bias: Tensor | None = No
     Returns:
         [B, N, D].
     """
+    return centered_projections(tokens, (weight, bias))[0]
+
+
+def centered_projections(tokens: Tensor, *projections: tuple[Tensor, Tensor | None]) -> list[Tensor]:
+    """`centered_projection` by several weights and biases, with the tokens' mean taken once.
+
+    In full precision the mean enters as the product's bias and costs nothing. In half precision the tokens are
+    centred in float32 first: a large mean would drown their differences in the rounding of tokens and products, and
+    may leave float16's range.
+    """
     if tokens.dtype in _HALF or _autocasts(tokens.device):
-        return F.linear(center(tokens), weight, None if bias is None else bias - bias)
-    offset = F.linear(position_mean(tokens), weight)
-    if bias is not None:
-        # In the graph, because data-parallel training refuses a parameter without a gradient.
-        offset = offset + (bias - bias)
-    return torch.baddbmm(offset, tokens, weight.t().expand(tokens.shape[0], -1, -1), beta=-1)
+        centered = center(tokens)
+        return [F.linear(centered, weight, _cancelled(bias)) for weight, bias in projections]
+    mean, out = position_mean(tokens), []
+    for weight, bias in projections:
+        offset = F.linear(mean, weight, _cancelled(bias))
+        out.append(torch.baddbmm(offset, tokens, weight.t().expand(tokens.shape[0], -1, -1), beta=-1))
+    return out
+
+
+def _cancelled(bias: Tensor | None) -> Tensor | None:
+    # In the graph as a zero, because data-parallel training refuses a parameter without a gradient.
+    return None if bias is None else bias - bias
 
 
 def pairwise_map(query: Tensor, key: Tensor, *, scale: Scale, max_elements: int = MAP_CHUNK) -> Tensor:

@@ -303,12 +303,14 @@ class DisentangledNonLocalBlock3d(AttentionBlock):
         batch = tokens.shape[0]
         # Per-frame whitening treats frames as samples of their own.
         groups = batch if self.whiten_over == "space_time" else batch * size[0]
-        query = attention.centered_projection(
-            tokens.reshape(groups, -1, self.channels), self.query.weight, self.query.bias
-        )
-        key = attention.centered_projection(
-            sources.reshape(groups, -1, self.channels), self.key.weight, self.key.bias
-        ).reshape(batch, -1, self.inner_channels)
+        of_query, of_key = (self.query.weight, self.query.bias), (self.key.weight, self.key.bias)
+        grouped = tokens.reshape(groups, -1, self.channels)
+        if sources is tokens:
+            query, key = attention.centered_projections(grouped, of_query, of_key)
+        else:
+            query = attention.centered_projection(grouped, *of_query)
+            key = attention.centered_projection(sources.reshape(groups, -1, self.channels), *of_key)
+        key = key.reshape(batch, -1, self.inner_channels)
         if self.pool is not None and self.pool_order == "after":
             # The mean must be that of the pooled keys. What was taken off before moves the maxima with it.
             key = attention.center(self._pooled(key, size).reshape(groups, -1, self.inner_channels))

@@ -172,7 +172,7 @@ class AttentionBlock(ContextBlock):
 
     def _gated(self, y: Tensor) -> Tensor:
         """Scale the pairwise term by gamma, where there is one."""
-        return y if self.gamma is None else y * self.gamma
+        return y if self.gamma is None else (y * self.gamma).to(y.dtype)
 
     def _projected(self, y: Tensor, size: Sequence[int]) -> Tensor:
         """Project attended values y [B, T*H*W, E] to a grid [B, C, T, H, W]."""

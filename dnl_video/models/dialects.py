@@ -77,7 +77,7 @@ def mmseg(channels: int, *, norm: bool = True) -> DisentangledNonLocalBlock3d:
     Order: query, key and value to C/2 and mask to 1 channel, all with bias; means over positions off query and key;
     similarities / sqrt(C/2) / 0.05; softmax; times value; softmax of the mask times the same value; the output
     convolution (and norm) on **each** of the two, so that what it adds is added twice; plus x. The norm of the
-    mask's term sees one position a sample.
+    mask's term sees one position a sample, so training needs at least two samples a process.
 
     Args:
         channels: Channels C of the input.

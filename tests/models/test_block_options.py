@@ -157,6 +157,28 @@ def test_synchronised_batch_norm_takes_the_place_of_ours(kind):
     assert torch.equal(converted(x[:, :, 0]), block(x[:, :, 0]))
 
 
+KINDS_OF_NUMBERS = {
+    "learned": lambda c: DisentangledNonLocalBlock3d(c, learned_temperature=True),
+    "gamma": lambda c: DisentangledNonLocalBlock3d(c, output="gamma", bias=True, learned_temperature=True),
+    "conv": lambda c: NonLocalBlock3d(c, output="conv", learned_temperature=True),
+}
+
+
+@pytest.mark.parametrize("kind", [*EVERY, *KINDS_OF_NUMBERS])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_goes_in_in_half_precision_comes_out_in_it(kind, dtype):
+    block = perturb((EVERY | KINDS_OF_NUMBERS)[kind](16).double()).eval()
+    x = make_input(2, 16, 2, 5, 4)
+    exact = block(x) - x
+    for run in (copy.deepcopy(block).to(dtype), copy.deepcopy(block).float()):
+        autocast = next(run.parameters()).dtype == torch.float32
+        with torch.autocast("cpu", dtype=dtype, enabled=autocast):
+            out = run(x.to(dtype))
+        assert out.dtype == dtype
+        # x itself is rounded here, and the sum.
+        assert (out - x - exact).norm() < 0.05 * exact.norm()
+
+
 # ---- checkpointing
 
 
