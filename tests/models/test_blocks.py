@@ -270,6 +270,18 @@ def test_channels_last_input_gives_the_same(kind):
 
 
 @pytest.mark.parametrize(("pool", "pool_order"), POOLS[:3])
+@pytest.mark.parametrize("whiten_over", ["space_time", "frame"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_queries_and_the_keys_in_use_have_mean_zero(pool, pool_order, whiten_over, bias):
+    # Exact outputs do not depend on the keys' mean; gradients in half precision do.
+    block = make_block("pairwise", pool=pool, pool_order=pool_order, whiten_over=whiten_over, bias=bias)
+    x = make_input(*SHAPE)
+    for tokens in block._whitened_query_key(*block._tokens(x), SHAPE[2:]):
+        groups = tokens.unflatten(1, (SHAPE[2] if whiten_over == "frame" else 1, -1))
+        assert groups.mean(2).abs().max() < 1e-12 < groups.std()
+
+
+@pytest.mark.parametrize(("pool", "pool_order"), POOLS[:3])
 def test_pairwise_ignores_biases_of_query_and_key_that_non_local_feels(pool, pool_order):
     # A bias is a constant vector added to all queries or keys.
     x = make_input(*SHAPE)
