@@ -12,28 +12,36 @@ from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
     from dnl_video.inference.predictor import Predictor, VideoScores
+    from dnl_video.models.analysis import decompose
     from dnl_video.models.backbones import insert_context_blocks
     from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
     from dnl_video.models.build import create_model
     from dnl_video.models.checkpoint import load_checkpoint
+    from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
 
 _HOMES = {
     "DisentangledNonLocalBlock3d": "dnl_video.models.blocks",
+    "GlobalContextBlock3d": "dnl_video.models.simplified",
     "NonLocalBlock3d": "dnl_video.models.blocks",
     "Predictor": "dnl_video.inference.predictor",
     "VideoScores": "dnl_video.inference.predictor",
+    "SimplifiedNonLocalBlock3d": "dnl_video.models.simplified",
     "create_model": "dnl_video.models.build",
     "insert_context_blocks": "dnl_video.models.backbones",
+    "decompose": "dnl_video.models.analysis",
     "load_checkpoint": "dnl_video.models.checkpoint",
 }
 
 __all__ = [
     "DisentangledNonLocalBlock3d",
+    "GlobalContextBlock3d",
     "InputError",
     "NonLocalBlock3d",
     "Predictor",
+    "SimplifiedNonLocalBlock3d",
     "VideoScores",
     "create_model",
+    "decompose",
     "insert_context_blocks",
     "load_checkpoint",
 ]

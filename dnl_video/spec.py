@@ -12,7 +12,9 @@ from dnl_video.errors import InputError, nearest
 Architecture = Literal[
     "slow_r50", "slow_r101", "i3d_r50", "i3d_r101", "slowfast_r50", "slowfast_r101", "c2d_r50", "c2d_r101"
 ]
-Context = Literal["none", "nl", "dnl", "pairwise", "unary"]
+Context = Literal["none", "nl", "dnl", "pairwise", "unary", "snl", "gc"]
+Similarity = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
+Output = Literal["conv_bn", "conv", "gamma"]
 Head = Literal["dense_logits", "dense_probabilities", "global"]
 Sampling = Literal["stride", "pyslowfast"]
 PastEnd = Literal["repeat_last", "loop"]
@@ -20,34 +22,54 @@ PastEnd = Literal["repeat_last", "loop"]
 
 @dataclass(frozen=True)
 class ContextOptions:
-    """Options of the inserted context blocks.
+    """Options of the inserted context blocks. `snl` and `gc` use positions, gc_ratio, zero_init and checkpoint only.
 
     Args:
         positions: Residual blocks after which a context block sits, by stage, counted from 0, for example
             ``{res3: [1, 3], res4: [1, 3, 5]}``; null takes video-nonlocal-net's five blocks.
         inner_ratio: Query, key and value channels as a share of the stage's channels.
-        attention: Similarity of `nl`: embedded_gaussian (softmax) or dot_product (divided by the number of keys).
+        value_ratio: Value channels as a share of the stage's channels; null takes inner_ratio, or 1 for output gamma.
+        attention: Similarity of `nl`: embedded_gaussian or gaussian (softmax), dot_product or concatenation (divided by
+            the number of keys).
         scaled: Divide similarities by the square root of the inner channels.
         temperature: Softmax temperature of the pairwise term; null is 0.05 for dnl and pairwise, 1 for nl.
+        learned_temperature: Learn the temperature, from that value on.
         pool: Max-pooling of keys, values and saliency over (T, H, W); null for none.
         pool_order: Pool before or after the key, value and unary convolutions.
         whiten_over: Positions over which query and key means are taken: space_time, or each frame's own.
-        zero_init: Start the block's batch norm at zero, so that an inserted block is the identity.
+        bias: Biases of query and key (and saliency); null is true for nl, false for dnl, pairwise and unary, where
+            whitening and softmax cancel them.
+        output: conv_bn (projection and batch norm), conv (projection) or gamma (a scalar on the pairwise term, no
+            projection: the unary term is alive from the start).
+        gc_ratio: Bottleneck of `gc` as a share of the stage's channels; published 1/4 and 1/16.
+        zero_init: Start what ends the block at zero (batch norm, projection, scalar; the last layer of snl and gc), so
+            that an inserted block is the identity.
+        checkpoint: Recompute the blocks' attention in the backward pass: less memory, more time.
     """
 
     positions: dict[str, list[int]] | None = None
     inner_ratio: float = 0.5
-    attention: Literal["embedded_gaussian", "dot_product"] = "embedded_gaussian"
+    value_ratio: float | None = None
+    attention: Similarity = "embedded_gaussian"
     scaled: bool = True
     temperature: float | None = None
+    learned_temperature: bool = False
     pool: tuple[int, int, int] | None = (1, 2, 2)
     pool_order: Literal["before", "after"] = "before"
     whiten_over: Literal["space_time", "frame"] = "space_time"
+    bias: bool | None = None
+    output: Output = "conv_bn"
+    gc_ratio: float = 0.25
     zero_init: bool = True
+    checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.inner_ratio <= 1:
-            raise InputError(f"inner_ratio is {self.inner_ratio}; give a share of the channels in (0, 1]")
+        for name in ("inner_ratio", "value_ratio", "gc_ratio"):
+            ratio = getattr(self, name)
+            if ratio is not None and not 0 < ratio <= 1:
+                raise InputError(f"{name} is {ratio}; give a share of the channels in (0, 1]")
+        if self.output == "gamma" and self.value_ratio not in (None, 1):
+            raise InputError(f"value_ratio is {self.value_ratio}; output: gamma has no projection and needs 1, or null")
         if self.temperature is not None and self.temperature <= 0:
             raise InputError(f"temperature is {self.temperature}; give a number above 0, or null for the default")
         if self.pool is not None and (len(self.pool) != 3 or min(self.pool) < 1):
@@ -65,8 +87,8 @@ class ModelSpec:
 
     Args:
         architecture: Backbone of pytorchvideo.
-        context: Block inserted into the backbone: none, nl (non-local), dnl (disentangled non-local), or one of dnl's
-            terms alone, pairwise (whitened) or unary (saliency).
+        context: Block inserted into the backbone: none, nl (non-local), dnl (disentangled non-local), one of dnl's
+            terms alone, pairwise (whitened) or unary (saliency), snl (simplified non-local) or gc (GCNet).
         num_classes: Number of outputs.
         head: How the last features become logits: dense_logits (pytorchvideo: T x 7 x 7 windows, logits averaged),
             dense_probabilities (PySlowFast: softmax per window, then the mean), global (mmaction2: one global average).
@@ -93,6 +115,13 @@ class ModelSpec:
             raise InputError(f"stem_channels is {self.stem_channels}; give a multiple of 8 (published networks: 64)")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}; give a rate in [0, 1)")
+        options = self.context_options
+        if (
+            self.context == "nl"
+            and options.learned_temperature
+            and options.attention in ("dot_product", "concatenation")
+        ):
+            raise InputError(f"learned_temperature needs a softmax; attention {options.attention} has none")
 
 
 @dataclass(frozen=True)
@@ -151,7 +180,8 @@ _LITERALS: dict[str, Any] = {
     "head": Head,
     "sampling": Sampling,
     "past_end": PastEnd,
-    "attention": Literal["embedded_gaussian", "dot_product"],
+    "attention": Similarity,
+    "output": Output,
     "pool_order": Literal["before", "after"],
     "whiten_over": Literal["space_time", "frame"],
 }

@@ -15,12 +15,18 @@ from dnl_video.spec import ContextOptions, ModelSpec, Preprocessing, from_dict, 
 OPTIONS = ContextOptions(
     positions={"res3": [1, 3], "res5": [0]},
     inner_ratio=0.25,
+    value_ratio=0.75,
     attention="dot_product",
     scaled=False,
     temperature=0.1,
+    learned_temperature=True,
     pool=(2, 2, 2),
     pool_order="after",
+    bias=True,
+    output="conv",
+    gc_ratio=0.0625,
     zero_init=False,
+    checkpoint=True,
 )
 SPECS = [
     ModelSpec(),
@@ -79,8 +85,9 @@ def test_specs_are_frozen_and_to_dict_shares_nothing():
         (
             ModelSpec,
             {"context_options": {"temprature": 1}},
-            "unknown key 'temprature' in ContextOptions; allowed: positions, inner_ratio, attention, scaled, "
-            "temperature, pool, pool_order, whiten_over, zero_init; did you mean 'temperature'?",
+            "unknown key 'temprature' in ContextOptions; allowed: positions, inner_ratio, value_ratio, "
+            "attention, scaled, temperature, learned_temperature, pool, pool_order, whiten_over, bias, output, "
+            "gc_ratio, zero_init, checkpoint; did you mean 'temperature'?",
         ),
         (
             Preprocessing,
@@ -112,7 +119,7 @@ def test_from_dict_refuses_and_names_the_nearest(kind, values, message):
             "architecture is 'slowr50'; allowed: slow_r50, slow_r101, i3d_r50, i3d_r101, slowfast_r50, slowfast_r101, "
             "c2d_r50, c2d_r101; did you mean 'slow_r50'?",
         ),
-        (ModelSpec, {"context": "gc"}, "context is 'gc'; allowed: none, nl, dnl, pairwise, unary"),
+        (ModelSpec, {"context": "cbam"}, "context is 'cbam'; allowed: none, nl, dnl, pairwise, unary, snl, gc"),
         (
             ModelSpec,
             {"head": "dense_logit"},
@@ -148,8 +155,15 @@ def test_from_dict_refuses_and_names_the_nearest(kind, values, message):
         ),
         (
             ContextOptions,
-            {"attention": "gaussian"},
-            "attention is 'gaussian'; allowed: embedded_gaussian, dot_product; did you mean 'embedded_gaussian'?",
+            {"attention": "gausian"},
+            "attention is 'gausian'; allowed: embedded_gaussian, gaussian, dot_product, concatenation; did you mean "
+            "'gaussian'?",
+        ),
+        (ContextOptions, {"gc_ratio": 0.0}, "gc_ratio is 0.0; give a share of the channels in (0, 1]"),
+        (
+            ContextOptions,
+            {"output": "gamma", "value_ratio": 0.5},
+            "value_ratio is 0.5; output: gamma has no projection and needs 1, or null",
         ),
         (ContextOptions, {"pool_order": "first"}, "pool_order is 'first'; allowed: before, after"),
         (
@@ -186,6 +200,16 @@ def test_values_that_are_not_allowed(kind, values, message):
     assert str(error.value) == message
     with pytest.raises(InputError):
         from_dict(kind, json.loads(json.dumps(values)))
+
+
+@pytest.mark.parametrize("attention", ["dot_product", "concatenation"])
+def test_a_temperature_can_be_learned_where_there_is_a_softmax(attention):
+    options = ContextOptions(attention=attention, learned_temperature=True)
+    message = f"^learned_temperature needs a softmax; attention {attention} has none$"
+    with pytest.raises(InputError, match=message):
+        ModelSpec(context="nl", context_options=options)
+    # Attention is an option of nl alone.
+    assert ModelSpec(context="dnl", context_options=options).context == "dnl"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -139,7 +140,13 @@ def slow_pathway_frames(num_frames: int, alpha: int) -> list[int]:
     for 32 frames and alpha 4. T that alpha does not divide rounds the count up, as the lateral convolutions do.
     """
     count = -(-num_frames // alpha)
-    return torch.linspace(0, num_frames - 1, count, device="cpu").long().tolist()
+    if count == 1:
+        return [0]
+    # torch.linspace's float32 steps from either end, rounding included, in numpy: tracers follow torch's own values.
+    last, k = np.float32(num_frames - 1), np.arange(count, dtype=np.float32)
+    step = last / np.float32(count - 1)
+    positions = np.where(k < count // 2, step * k, last - step * (count - 1 - k))
+    return [int(p) for p in positions]
 
 
 def create_backbone(

@@ -11,6 +11,7 @@ from torch import nn
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier, create_backbone, default_positions, insert_context_blocks
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
+from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
 from dnl_video.spec import Architecture, Context, ContextOptions, Head, ModelSpec
 
 
@@ -29,7 +30,7 @@ def create_model(
 
     Args:
         architecture: slow, i3d, c2d or slowfast, with _r50 or _r101.
-        context: Inserted block: none, nl, dnl, pairwise or unary.
+        context: Inserted block: none, nl, dnl, pairwise, unary, snl or gc.
         num_classes: Outputs.
         head: dense_logits, dense_probabilities or global (see `ModelSpec`).
         stem_channels: Width of the stem; 64 is the published network.
@@ -75,18 +76,34 @@ def build_model(spec: ModelSpec) -> VideoClassifier:
 
 def block_factory(context: Context, options: ContextOptions) -> Callable[[int], nn.Module]:
     """Return the function that makes the block called ``context`` for a number of channels."""
-    common: dict[str, Any] = {
+    ends: dict[str, Any] = {"zero_init": options.zero_init, "checkpoint": options.checkpoint}
+    if context == "snl":
+        return partial(SimplifiedNonLocalBlock3d, **ends)
+    if context == "gc":
+        return partial(GlobalContextBlock3d, ratio=options.gc_ratio, **ends)
+    common = ends | {
         "scaled": options.scaled,
+        "learned_temperature": options.learned_temperature,
         "pool": options.pool,
         "pool_order": options.pool_order,
-        "zero_init": options.zero_init,
+        "output": options.output,
     }
-    if options.temperature is not None:
-        common["temperature"] = options.temperature
+    for name in ("temperature", "bias"):
+        if getattr(options, name) is not None:
+            common[name] = getattr(options, name)
     make: dict[str, Callable[..., nn.Module]] = {
         "nl": partial(NonLocalBlock3d, attention=options.attention),
         "dnl": partial(DisentangledNonLocalBlock3d, whiten_over=options.whiten_over),
         "pairwise": partial(DisentangledNonLocalBlock3d, unary=False, whiten_over=options.whiten_over),
         "unary": partial(DisentangledNonLocalBlock3d, pairwise=False),
     }
-    return lambda channels: make[context](channels, max(int(channels * options.inner_ratio), 1), **common)
+
+    def share(channels: int, ratio: float | None) -> int | None:
+        return None if ratio is None else max(int(channels * ratio), 1)
+
+    return lambda channels: make[context](
+        channels,
+        share(channels, options.inner_ratio),
+        value_channels=share(channels, options.value_ratio),
+        **common,
+    )

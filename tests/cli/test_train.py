@@ -158,7 +158,7 @@ def test_bad_values_are_one_line(text: str, message: str, tmp_path: Path, capsys
         (["--data.bach_size", "3"], "unknown option 'data.bach_size'; did you mean 'data.batch_size'?"),
         (
             ["--model.context", "dln"],
-            "model.context is dln; allowed: none, nl, dnl, pairwise, unary; did you mean 'dnl'?",
+            "model.context is dln; allowed: none, nl, dnl, pairwise, unary, snl, gc; did you mean 'dnl'?",
         ),
         (["--limit-videos", "0"], "data.limit_videos is 0; give at least 1"),
     ],

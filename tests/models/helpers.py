@@ -9,15 +9,18 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
+from dnl_video.models.context_block import AttentionBlock, Temperature
 
 BLOCKS = {
     "nl": NonLocalBlock3d,
+    "gaussian": partial(NonLocalBlock3d, attention="gaussian"),
     "dot_product": partial(NonLocalBlock3d, attention="dot_product"),
+    "concatenation": partial(NonLocalBlock3d, attention="concatenation"),
     "dnl": DisentangledNonLocalBlock3d,
     "pairwise": partial(DisentangledNonLocalBlock3d, unary=False),
     "unary": partial(DisentangledNonLocalBlock3d, pairwise=False),
 }
-TEMPERATURE = {"nl": 1.0, "dot_product": 1.0, "dnl": 0.05, "pairwise": 0.05, "unary": 0.05}
+TEMPERATURE = {"dnl": 0.05, "pairwise": 0.05, "unary": 0.05}  # 1 for all others
 
 
 @torch.no_grad()
@@ -36,7 +39,12 @@ def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
         tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * (high - low) + low)
 
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm3d):
+        if isinstance(module, nn.LayerNorm):
+            uniform_(module.weight, 0.5, 1.5)
+            normal_(module.bias, 0.3)
+        elif isinstance(module, Temperature) and module.log is not None:
+            module.log += 0.2
+        elif isinstance(module, nn.BatchNorm3d):
             uniform_(module.weight, 0.5, 1.5)
             normal_(module.bias, 0.3)
             normal_(module.running_mean, 0.3)
@@ -46,7 +54,11 @@ def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
             if module.bias is not None:
                 normal_(module.bias, 0.3)
     for module in model.modules():
-        if isinstance(module, (NonLocalBlock3d, DisentangledNonLocalBlock3d)) and module.query is not None:
+        if not isinstance(module, AttentionBlock):
+            continue
+        if module.gamma is not None:
+            module.gamma.fill_(0.7)
+        if module.query is not None:
             gain = (1.5 / (module.scale * module.inner_channels**0.5)) ** 0.5
             module.query.weight *= gain
             module.key.weight *= gain

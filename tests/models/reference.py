@@ -50,6 +50,35 @@ def dot_product(query, key, value):
     return np.stack([weighted_sum([dot(q, k) / len(key) for k in key], value) for q in query])
 
 
+def concatenation(query, key, value, weight):
+    """y_i = 1/M sum_j ReLU(weight . [q_i, k_j]) v_j."""
+    rows = [[max(dot(weight, np.concatenate([q, k])), 0.0) / len(key) for k in key] for q in query]
+    return np.stack([weighted_sum(row, value) for row in rows])
+
+
+def global_context(x, weights, transform):
+    """x [C, T, H, W] plus the transformed sum_j softmax_j(m_j) x_j, the same vector at every position."""
+    positions = np.moveaxis(x, 0, -1).reshape(-1, x.shape[0])
+    logits = [dot(weights["mask.weight"][0], p) + weights["mask.bias"][0] for p in positions]
+    return x + transform(weighted_sum(softmax(logits), positions))[:, None, None, None]
+
+
+def simplified_non_local(x, weights):
+    """x_i + sum_j softmax_j(m_j) W_v x_j: every position projected, then summed."""
+    positions = np.moveaxis(x, 0, -1).reshape(-1, x.shape[0])
+    logits = [dot(weights["mask.weight"][0], p) + weights["mask.bias"][0] for p in positions]
+    value = np.stack([weights["value.weight"] @ p for p in positions])
+    return x + weighted_sum(softmax(logits), value)[:, None, None, None]
+
+
+def bottleneck(context, weights, eps=1e-5):
+    """GCNet's transform of one vector: reduce, layer norm, ReLU, expand."""
+    hidden = weights["reduce.weight"] @ context + weights["reduce.bias"]
+    hidden = (hidden - hidden.mean()) / math.sqrt(((hidden - hidden.mean()) ** 2).mean() + eps)
+    hidden = np.maximum(hidden * weights["layer_norm.weight"] + weights["layer_norm.bias"], 0)
+    return weights["expand.weight"] @ hidden + weights["expand.bias"]
+
+
 def whitened_pairwise_weights(query, key, scale):
     mean_query, mean_key = mean(query), mean(key)
     return [softmax([scale * dot(q - mean_query, k - mean_key) for k in key]) for q in query]
@@ -115,7 +144,7 @@ def branch(x, weights, *, kind, scale, pool=None, pool_order="before", whiten_ov
     Args:
         x: One sample.
         weights: The block's state dict as numpy arrays.
-        kind: nl, dot_product, dnl, pairwise or unary.
+        kind: nl, gaussian, dot_product, concatenation, dnl, pairwise or unary.
         scale: Factor on the similarities.
         pool: Sizes along T, H and W, or None.
         pool_order: Pool before or after the convolutions.
@@ -134,7 +163,9 @@ def branch(x, weights, *, kind, scale, pool=None, pool_order="before", whiten_ov
         return features.reshape(-1, features.shape[3])
 
     value = tokens(source("value"))
-    if kind != "unary":
+    if kind == "gaussian":
+        query, key = tokens(grid), tokens(grid if pool is None else max_pool(grid, pool))
+    elif kind != "unary":
         query, key = convolve(grid, weights, "query"), source("key")
         if whiten_over == "frame":
             # Already centred in each frame, so centring once more over all frames changes nothing.
@@ -142,10 +173,12 @@ def branch(x, weights, *, kind, scale, pool=None, pool_order="before", whiten_ov
         query, key = tokens(query), tokens(key)
     if kind in ("dnl", "unary"):
         logits = tokens(source("unary"))[:, 0]
-    if kind == "nl":
+    if kind in ("nl", "gaussian"):
         y = non_local(query, key, value, scale)
     elif kind == "dot_product":
         y = dot_product(query, key, value)
+    elif kind == "concatenation":
+        y = concatenation(query, key, value, weights["concat.weight"][0])
     elif kind == "pairwise":
         y = whitened_pairwise(query, key, value, scale)
     elif kind == "dnl":

@@ -35,8 +35,8 @@ def make_block(kind, channels=SHAPE[1], **options):
 
 def expected_output(block, x, kind, *, temperature=None, scaled=True, **options):
     weights = {name: tensor.double().numpy() for name, tensor in block.state_dict().items()}
-    inner = weights["value.weight"].shape[0]
-    scale = (1 / math.sqrt(inner) if scaled else 1.0) / (temperature or TEMPERATURE[kind])
+    width = x.shape[1] if kind == "gaussian" else weights["value.weight"].shape[0]
+    scale = (1 / math.sqrt(width) if scaled else 1.0) / (temperature or TEMPERATURE.get(kind, 1.0))
     out = reference.block(x.double().numpy(), weights, kind=kind, scale=scale, training=block.training, **options)
     return torch.as_tensor(out)
 
@@ -74,7 +74,7 @@ def test_whitening_over_each_frame_equals_the_loop(kind, pool, pool_order):
     assert relative_error(block(x) - x, expected_output(block, x, kind, **options) - x) > 1e-2
 
 
-@pytest.mark.parametrize("kind", ["nl", "dnl", "pairwise"])
+@pytest.mark.parametrize("kind", ["nl", "gaussian", "dnl", "pairwise"])
 @pytest.mark.parametrize("inner_channels", [1, 5])
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
@@ -84,7 +84,7 @@ def test_scale_is_one_over_temperature_and_root_d(kind, inner_channels, scaled, 
     assert_equals_the_loop(block, make_input(*SMALL[:1], SHAPE[1], *SMALL[2:]), kind, **options)
 
 
-@pytest.mark.parametrize("kind", ["nl", "dnl", "pairwise", "unary"])
+@pytest.mark.parametrize("kind", ["nl", "gaussian", "dnl", "pairwise", "unary"])
 def test_perturbed_attention_is_neither_uniform_nor_one_position(kind):
     # Guards the other tests: a saturated or flat softmax would hide errors.
     block = make_block(kind, 32, pool=None).eval()
@@ -117,7 +117,7 @@ def test_gradcheck_of_whitening_over_each_frame(kind):
 # ---- maps
 
 
-@pytest.mark.parametrize("kind", ["nl", "dnl", "pairwise", "unary"])
+@pytest.mark.parametrize("kind", ["nl", "gaussian", "dnl", "pairwise", "unary"])
 @pytest.mark.parametrize(("pool", "pool_order"), POOLS)
 def test_materialised_maps_times_values_are_what_forward_attends_to(kind, pool, pool_order):
     block = make_block(kind, pool=pool, pool_order=pool_order).eval()
@@ -149,7 +149,13 @@ def test_materialised_maps_times_values_are_what_forward_attends_to(kind, pool, 
 
 def test_which_maps_a_block_has():
     x = make_input(*SHAPE)
-    expected = {"nl": (True, False), "dnl": (True, True), "pairwise": (True, False), "unary": (False, True)}
+    expected = {
+        "nl": (True, False),
+        "gaussian": (True, False),
+        "dnl": (True, True),
+        "pairwise": (True, False),
+        "unary": (False, True),
+    }
     has = {kind: tuple(m is not None for m in make_block(kind).attention_maps(x)) for kind in expected}
     assert has == expected
     with pytest.raises(ValueError, match="dot_product attention has no softmax map; attention maps need embedded_gau"):
@@ -205,7 +211,7 @@ def test_every_parameter_gets_a_gradient(kind, training):
     # Exactly cancelled in theory: a key's bias by the softmax over keys, the constants before a batch norm by its mean.
     cancelled = {"key.bias"} if kind == "nl" else set()
     if training:
-        cancelled |= {"out.bias"} if kind == "dot_product" else {"value.bias", "out.bias"}
+        cancelled |= {"out.bias"} if kind in ("dot_product", "concatenation") else {"value.bias", "out.bias"}
     assert {name for name, s in size.items() if s < 1e-10} == cancelled
     assert all(s > 1e-5 for name, s in size.items() if name not in cancelled)
 
@@ -214,7 +220,9 @@ def test_every_parameter_gets_a_gradient(kind, training):
     ("kind", "expected"),
     [
         ("nl", {"query.weight", "query.bias", "key.weight", "key.bias"}),
+        ("gaussian", set()),
         ("dot_product", {"query.weight", "query.bias", "key.weight", "key.bias"}),
+        ("concatenation", {"query.weight", "query.bias", "key.weight", "key.bias", "concat.weight"}),
         ("dnl", {"query.weight", "key.weight", "unary.weight"}),
         ("pairwise", {"query.weight", "key.weight"}),
         ("unary", {"unary.weight"}),
@@ -260,6 +268,18 @@ def test_channels_last_input_gives_the_same(kind):
 
 
 # ---- whitening
+
+
+@pytest.mark.parametrize(("pool", "pool_order"), POOLS[:3])
+@pytest.mark.parametrize("whiten_over", ["space_time", "frame"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_queries_and_the_keys_in_use_have_mean_zero(pool, pool_order, whiten_over, bias):
+    # Exact outputs do not depend on the keys' mean; gradients in half precision do.
+    block = make_block("pairwise", pool=pool, pool_order=pool_order, whiten_over=whiten_over, bias=bias)
+    x = make_input(*SHAPE)
+    for tokens in block._whitened_query_key(*block._tokens(x), SHAPE[2:]):
+        groups = tokens.unflatten(1, (SHAPE[2] if whiten_over == "frame" else 1, -1))
+        assert groups.mean(2).abs().max() < 1e-12 < groups.std()
 
 
 @pytest.mark.parametrize(("pool", "pool_order"), POOLS[:3])
@@ -310,7 +330,7 @@ def test_half_precision_stays_close_under_a_large_mean(dtype, tolerance, pool, p
         query = block.query(tokens)
         key, value = (block._pooled_after(p(sources), size) for p in (block.key, block.value))
         plain = attention.non_local_attention(attention.center(query), key, value, scale=block.scale)
-        naive = block._residual(x, plain)
+        naive = x + block.norm(block._projected(plain, size))
     assert out.dtype == torch.float32
     assert (out - x - (expected - x)).norm() / (expected - x).norm() < tolerance / 5
     for got, naive_grad, exact_grad in zip(gradients(block, out), gradients(block, naive), expected_grads, strict=True):
@@ -338,7 +358,7 @@ def test_autocast_and_half_modules_are_near_the_exact_result(kind, dtype, tolera
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("kind", ["nl", "dot_product", "dnl", "pairwise", "unary"])
+@ALL_BLOCKS
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
 def test_no_n_by_m_matrix_in_forward_or_backward(kind, autocast, full_size):
     size = (8, 28, 28) if full_size else (2, 20, 20)
@@ -352,15 +372,15 @@ def test_no_n_by_m_matrix_in_forward_or_backward(kind, autocast, full_size):
     # Nothing beyond a few times the input, far below positions squared.
     assert max(recorder.largest.values()) <= 2 * x.numel() < positions**2 / 10, recorder.largest
     fused = [name for name in recorder.largest if name.startswith("_scaled_dot_product") and "math" not in name]
-    assert len(fused) == (2 if kind in ("nl", "dnl", "pairwise") else 0), recorder.largest
+    assert len(fused) == (2 if kind in ("nl", "gaussian", "dnl", "pairwise") else 0), recorder.largest
 
-    if kind not in ("dot_product", "unary"):
+    if kind not in ("dot_product", "concatenation", "unary"):
         with Recorder() as recorder:
             block.attention_maps(x)
         assert max(recorder.largest.values()) >= positions**2
 
 
-@pytest.mark.parametrize("kind", ["nl", "dnl", "pairwise"])
+@pytest.mark.parametrize("kind", ["nl", "gaussian", "dnl", "pairwise"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("pool", [None, (1, 2, 2)])
 def test_scaled_dot_product_attention_picks_a_fused_kernel(kind, dtype, pool, monkeypatch):
@@ -391,8 +411,8 @@ def test_scaled_dot_product_attention_picks_a_fused_kernel(kind, dtype, pool, mo
         (lambda: NonLocalBlock3d(8, pool_order="behind"), "pool_order is 'behind'; allowed: before, after"),
         (lambda: NonLocalBlock3d(8, temperature=0), "temperature is 0; give a number above 0"),
         (
-            lambda: NonLocalBlock3d(8, attention="gaussian"),
-            "attention is 'gaussian'; allowed: embedded_gaussian, dot_product",
+            lambda: NonLocalBlock3d(8, attention="softmax"),
+            "attention is 'softmax'; allowed: embedded_gaussian, gaussian, dot_product, concatenation",
         ),
         (
             lambda: DisentangledNonLocalBlock3d(8, pairwise=False, unary=False),
@@ -411,8 +431,8 @@ def test_scaled_dot_product_attention_picks_a_fused_kernel(kind, dtype, pool, mo
             r"input has shape \(1, 4, 2, 2, 2\); expected \[B, 8, T, H, W\]",
         ),
         (
-            lambda: DisentangledNonLocalBlock3d(8)(torch.zeros(1, 8, 2, 2)),
-            r"input has shape \(1, 8, 2, 2\); expected \[B, 8, T, H, W\]",
+            lambda: DisentangledNonLocalBlock3d(8)(torch.zeros(1, 8)),
+            r"input has shape \(1, 8\); expected \[B, 8, T, H, W\], \[B, 8, H, W\] or \[B, 8, L\]",
         ),
     ],
 )

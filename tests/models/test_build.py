@@ -13,13 +13,15 @@ from torch import nn
 from dnl_video.errors import InputError
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.build import build_model, create_model
+from dnl_video.models.context_block import AttentionBlock, ContextBlock
+from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
 from dnl_video.spec import ContextOptions, ModelSpec
 
 from .helpers import perturb, perturb_backbone, relative_error
 
 R50 = ("slow_r50", "i3d_r50", "c2d_r50", "slowfast_r50")
 R101 = ("slow_r101", "i3d_r101", "c2d_r101", "slowfast_r101")
-CONTEXTS = ("nl", "dnl", "pairwise", "unary")
+CONTEXTS = ("nl", "dnl", "pairwise", "unary", "snl", "gc")
 ALL_CONTEXTS = pytest.mark.parametrize("context", CONTEXTS)
 
 
@@ -28,8 +30,7 @@ def make_model(architecture, stem_channels=8, num_classes=5, **options):
 
 
 def context_blocks(model):
-    kinds = (NonLocalBlock3d, DisentangledNonLocalBlock3d)
-    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, ContextBlock)}
 
 
 def count(module):
@@ -99,6 +100,9 @@ ADDED = {
     "dnl": five_blocks(lambda c: 2 * (c * c // 2) + (c * c // 2 + c // 2) + c + (c * c // 2 + c) + 2 * c),
     "pairwise": five_blocks(lambda c: 2 * (c * c // 2) + (c * c // 2 + c // 2) + (c * c // 2 + c) + 2 * c),
     "unary": five_blocks(lambda c: (c * c // 2 + c // 2) + c + (c * c // 2 + c) + 2 * c),
+    # A mask with bias; a C x C value without, or a bottleneck of C / 4 with biases and a layer norm.
+    "snl": five_blocks(lambda c: (c + 1) + c * c),
+    "gc": five_blocks(lambda c: (c + 1) + (c * c // 4 + c // 4) + 2 * (c // 4) + (c * c // 4 + c)),
 }
 
 
@@ -107,6 +111,7 @@ ADDED = {
 def test_parameters_that_five_blocks_add(architecture, context):
     assert (ADDED["nl"], ADDED["dnl"]) == (7_358_464, 7_358_464)
     assert (ADDED["pairwise"], ADDED["unary"]) == (7_354_368, 3_688_448)
+    assert (ADDED["snl"], ADDED["gc"]) == (3_674_117, 1_846_277)
     with torch.device("meta"):
         bare, model = create_model(architecture), create_model(architecture, context=context)
     assert len(context_blocks(model)) == 5
@@ -114,7 +119,11 @@ def test_parameters_that_five_blocks_add(architecture, context):
 
 
 @pytest.mark.parametrize(
-    ("context", "attention"), [("nl", "dot_product"), *((context, "embedded_gaussian") for context in CONTEXTS)]
+    ("context", "attention"),
+    [
+        *(("nl", attention) for attention in ("gaussian", "dot_product", "concatenation")),
+        *((context, "embedded_gaussian") for context in CONTEXTS),
+    ],
 )
 @pytest.mark.parametrize("architecture", ["i3d_r50", "slowfast_r50"])
 def test_every_parameter_gets_a_gradient(architecture, context, attention):
@@ -123,9 +132,11 @@ def test_every_parameter_gets_a_gradient(architecture, context, attention):
     perturb_backbone(model, clip).eval()
     (model(clip) * torch.randn(2, 5)).sum().backward()
     missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-7]
-    # The softmax over keys cancels a bias of the keys; the NL block has it because its published weights do.
-    cancelled = context == "nl" and attention == "embedded_gaussian"
-    assert all(name.endswith(".key.bias") and cancelled for name in missing)
+    # The softmax cancels a bias of the keys or of the mask, which these blocks have because published weights do.
+    cancelled = {"snl": ".mask.bias", "gc": ".mask.bias"}.get(context)
+    if context == "nl" and attention == "embedded_gaussian":
+        cancelled = ".key.bias"
+    assert all(cancelled is not None and name.endswith(cancelled) for name in missing)
     assert all(p.grad is not None for p in model.parameters())
 
 
@@ -139,8 +150,11 @@ def test_initial_values_survive_building(architecture, context):
     assert len(blocks) == 5
     for block in blocks.values():
         for name, parameter in block.named_parameters():
-            if name.startswith("norm") or name.endswith("bias"):
+            last = {"snl": "value.weight", "gc": "expand.weight"}.get(context, "norm.weight")
+            if name == last or name.endswith("bias"):
                 assert torch.count_nonzero(parameter) == 0
+            elif name == "layer_norm.weight":
+                assert (parameter == 1).all()
             else:
                 assert parameter.std().item() == pytest.approx(0.01, rel=0.5 if parameter.numel() < 1000 else 0.1)
 
@@ -152,13 +166,19 @@ def test_initial_values_survive_building(architecture, context):
         ("dnl", DisentangledNonLocalBlock3d, (True, True), 0.05),
         ("pairwise", DisentangledNonLocalBlock3d, (True, False), 0.05),
         ("unary", DisentangledNonLocalBlock3d, (False, True), None),
+        ("snl", SimplifiedNonLocalBlock3d, None, None),
+        ("gc", GlobalContextBlock3d, None, None),
     ],
 )
 def test_contexts_and_their_defaults(context, kind, terms, temperature):
     for name, block in context_blocks(make_model("slow_r50", context=context)).items():
         channels = 64 if ".2." in name else 128
         assert type(block) is kind
-        assert (block.channels, block.inner_channels) == (channels, channels // 2)
+        assert (block.channels, block.checkpoint) == (channels, False)
+        if not isinstance(block, AttentionBlock):
+            assert context == "snl" or block.reduce.out_features == channels // 4
+            continue
+        assert (block.inner_channels, block.value_channels, block.output) == (channels // 2, channels // 2, "conv_bn")
         assert (block.pool, block.pool_order) == ((1, 2, 2), "before")
         if terms is not None:
             assert (block.query is not None, block.unary is not None) == terms
@@ -174,24 +194,49 @@ def test_options_reach_the_blocks(context):
     options = ContextOptions(
         positions={"res5": [2], "res2": [0]},
         inner_ratio=0.25,
+        value_ratio=0.75,
         attention="dot_product",
         scaled=False,
         temperature=0.2,
         pool=(1, 3, 3),
         pool_order="after",
         whiten_over="frame",
+        bias=context != "nl",
+        output="conv",
+        gc_ratio=0.125,
         zero_init=False,
+        checkpoint=True,
     )
     blocks = context_blocks(make_model("i3d_r50", context=context, context_options=options))
     assert list(blocks) == ["blocks.1.context_blocks.0", "blocks.5.context_blocks.2"]
     for block, channels in zip(blocks.values(), (32, 256), strict=True):
-        assert (block.channels, block.inner_channels) == (channels, channels // 4)
+        assert (block.channels, block.checkpoint) == (channels, True)
+        if context in ("snl", "gc"):
+            assert torch.count_nonzero(block.value.weight if context == "snl" else block.expand.weight) > 0
+            assert context == "snl" or block.reduce.out_features == channels // 8
+            continue
+        assert (block.inner_channels, block.value_channels) == (channels // 4, channels * 3 // 4)
         assert (block.scale, block.pool, block.pool_order) == (pytest.approx(5), (1, 3, 3), "after")
-        assert (block.norm.weight == 1).all()
+        assert block.norm is None
+        assert torch.count_nonzero(block.out.weight) > 0
+        if block.query is not None:
+            assert (block.query.bias is not None) == (context != "nl")
         if context == "nl":
             assert block.attention == "dot_product"
         elif context != "unary":
             assert block.whiten_over == "frame"
+
+
+@pytest.mark.parametrize("context", ["nl", "dnl", "pairwise", "unary"])
+def test_gamma_and_learned_temperature_reach_the_blocks(context):
+    options = ContextOptions(output="gamma", learned_temperature=True, temperature=0.3)
+    for block in context_blocks(make_model("slow_r50", context=context, context_options=options)).values():
+        assert block.out is None
+        assert block.norm is None
+        assert block.value_channels == block.channels
+        # An ablation owns no parameter that it does not use.
+        assert (block.gamma is not None) == (block.temperature.log is not None) == (context != "unary")
+        assert torch.as_tensor(block.scale).item() == pytest.approx(1 / (math.sqrt(block.inner_channels) * 0.3))
 
 
 def test_pool_none_means_no_pooling():
@@ -239,7 +284,7 @@ def test_arguments_are_those_of_the_spec():
         ({"architecture": "slow_r52"}, "architecture is 'slow_r52'; allowed: slow_r50, .*; did you mean 'slow_r50'?"),
         (
             {"context": "dnl_block"},
-            "context is 'dnl_block'; allowed: none, nl, dnl, pairwise, unary; did you mean 'dnl'?",
+            "context is 'dnl_block'; allowed: none, nl, dnl, pairwise, unary, snl, gc; did you mean 'dnl'?",
         ),
         ({"head": "gap"}, "head is 'gap'; allowed: dense_logits, dense_probabilities, global"),
         (

@@ -1,0 +1,238 @@
+"""What all context blocks share: lifting images to clips, pooling, output projection, residual sum, checkpointing.
+
+A 1x1x1 convolution is a linear map of each position, so projections are `nn.Linear` on channels-last tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as checkpointed
+
+Size3 = tuple[int, int, int]
+PoolOrder = Literal["before", "after"]
+Output = Literal["conv_bn", "conv", "gamma"]
+
+
+class AttentionMaps(NamedTuple):
+    """What a block attends to: ``pairwise`` [B, N, M] and ``unary`` [B, M]; None for a term the block lacks.
+
+    With ``queries`` given, ``pairwise`` has their rows only. Positions are flattened, row-major, T before H before W.
+    """
+
+    pairwise: Tensor | None
+    unary: Tensor | None
+
+
+class ContextBlock(nn.Module):
+    """Base of every block: ``x + sum of terms``, each term normalised where the block has a batch norm.
+
+    A subclass makes its modules, calls `reset_parameters` and implements `_terms` and `attention_maps`. Clips
+    [B, C, T, H, W], images [B, C, H, W] and sequences [B, C, L] go the same way: the latter two as clips of one frame.
+
+    Args:
+        channels: Channels C.
+        checkpoint: Recompute what lies before the batch norm in the backward pass instead of storing it. The norm
+            stays outside: recomputing it would count its running statistics twice.
+    """
+
+    norm: nn.Module | None
+    gamma: nn.Parameter | None
+
+    def __init__(self, channels: int, *, checkpoint: bool) -> None:
+        super().__init__()
+        self.channels = channels
+        self.checkpoint = checkpoint
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend and add: [B, C, T, H, W], [B, C, H, W] or [B, C, L], out as in."""
+        grid = self._lifted(x)
+        if self.checkpoint and torch.is_grad_enabled():
+            terms = checkpointed(self._terms, grid, use_reentrant=False, preserve_rng_state=False)
+        else:
+            terms = self._terms(grid)
+        for term in terms:
+            grid = grid + (term if self.norm is None else self.norm(term))
+        return grid.reshape(x.shape)
+
+    def attention_maps(self, x: Tensor, queries: Tensor | None = None) -> AttentionMaps:
+        """Return what the block attends to in x; pairwise rows of the flat positions ``queries`` [Q] only, if given."""
+        raise NotImplementedError
+
+    def _terms(self, grid: Tensor) -> tuple[Tensor, ...]:
+        """What is added to the grid [B, C, T, H, W]: terms of that shape, or of one position."""
+        raise NotImplementedError
+
+    def _lifted(self, x: Tensor) -> Tensor:
+        """View x as a clip [B, C, T, H, W]."""
+        if x.dim() not in (3, 4, 5) or x.shape[1] != self.channels:
+            raise ValueError(
+                f"input has shape {tuple(x.shape)}; expected [B, {self.channels}, T, H, W], [B, {self.channels}, H, W] "
+                f"or [B, {self.channels}, L]"
+            )
+        return x.reshape(*x.shape[:2], *(1,) * (5 - x.dim()), *x.shape[2:])
+
+    def reset_parameters(self) -> None:
+        """Draw projections from N(0, 0.01) and set biases to 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, (nn.BatchNorm3d, nn.LayerNorm)):
+                module.reset_parameters()
+
+
+class AttentionBlock(ContextBlock):
+    """Base of the blocks with keys and values: pooling, values, and the output's three forms.
+
+    Args:
+        channels: Channels C of the input.
+        inner_channels: Channels D of query and key; None is C // 2.
+        value_channels: Channels E of the values; None is D, or C where ``output`` is ``gamma``.
+        pool: Max-pooling (T, H, W) of keys, values and saliency; None for none.
+        pool_order: Pool ``before`` the key, value and unary projections, or ``after``.
+        value_bias: Give the values a bias.
+        output: ``conv_bn``, a projection E -> C and a batch norm; ``conv``, the projection alone; ``gamma``, neither,
+            and a scalar on the pairwise term.
+        output_bias: Give the output projection a bias.
+        zero_init: Start at zero what ends the block: the batch norm's scale, the projection, or the scalar.
+        checkpoint: Recompute the attention in the backward pass.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        inner_channels: int | None,
+        value_channels: int | None,
+        *,
+        pool: Sequence[int] | None,
+        pool_order: PoolOrder,
+        value_bias: bool,
+        output: Output,
+        output_bias: bool,
+        zero_init: bool,
+        checkpoint: bool,
+    ) -> None:
+        super().__init__(channels, checkpoint=checkpoint)
+        self.inner_channels = inner_channels if inner_channels is not None else max(channels // 2, 1)
+        if self.inner_channels < 1:
+            raise ValueError(f"inner_channels is {inner_channels}; give at least 1, or None for channels // 2")
+        if pool is not None and (len(pool) != 3 or min(pool) < 1):
+            raise ValueError(f"pool is {tuple(pool)}; give three sizes (T, H, W) of at least 1, or None")
+        check_choice("pool_order", pool_order, PoolOrder)
+        check_choice("output", output, Output)
+        self.value_channels = value_channels or (channels if output == "gamma" else self.inner_channels)
+        if output == "gamma" and self.value_channels != channels:
+            raise ValueError(
+                f"value_channels is {value_channels}; output='gamma' has no output projection, so the values need all "
+                f"{channels} channels"
+            )
+        self.pool: Size3 | None = (pool[0], pool[1], pool[2]) if pool is not None and max(pool) > 1 else None
+        self.pool_order = pool_order
+        self.output = output
+        self.value = nn.Linear(channels, self.value_channels, bias=value_bias)
+        self.out = nn.Linear(self.value_channels, channels, bias=output_bias) if output != "gamma" else None
+        self.norm = nn.BatchNorm3d(channels) if output == "conv_bn" else None
+        # A subclass whose pairwise term it scales makes it: no block owns a parameter that it does not use.
+        self.gamma = None
+        self._zero_init = zero_init
+
+    def reset_parameters(self) -> None:
+        """Draw projections from N(0, 0.01), set biases to 0 and, with ``zero_init``, what ends the block to 0."""
+        super().reset_parameters()
+        if self._zero_init and isinstance(self.norm, nn.BatchNorm3d):
+            nn.init.zeros_(self.norm.weight)
+        elif self._zero_init and self.out is not None:
+            nn.init.zeros_(self.out.weight)
+        if self.gamma is not None:
+            nn.init.constant_(self.gamma, 0.0 if self._zero_init else 1.0)
+
+    def _tokens(self, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return all tokens [B, N, C] and those that keys and values are projected from [B, N or M, C]."""
+        tokens = grid.flatten(2).transpose(1, 2).contiguous()  # [B, N, C]; a view where the grid is channels-last
+        sources = self._pooled(tokens, grid.shape[2:]) if self.pool_order == "before" else tokens
+        return tokens, sources
+
+    def _pooled(self, tokens: Tensor, size: Sequence[int]) -> Tensor:
+        """Max-pool tokens [B, T*H*W, C] to [B, M, C]."""
+        if self.pool is None:
+            return tokens
+        # Never larger than the map, so that small crops run; no dimension is lost.
+        kernel = [min(k, s) for k, s in zip(self.pool, size, strict=True)]
+        grid = tokens.transpose(1, 2).unflatten(2, tuple(size))  # [B, C, T, H, W], channels-last strides
+        return F.max_pool3d(grid, kernel).flatten(2).transpose(1, 2).contiguous()
+
+    def _pooled_after(self, tokens: Tensor, size: Sequence[int]) -> Tensor:
+        return self._pooled(tokens, size) if self.pool_order == "after" else tokens
+
+    def _gated(self, y: Tensor) -> Tensor:
+        """Scale the pairwise term by gamma, where there is one."""
+        return y if self.gamma is None else (y * self.gamma).to(y.dtype)
+
+    def _projected(self, y: Tensor, size: Sequence[int]) -> Tensor:
+        """Project attended values y [B, T*H*W, E] to a grid [B, C, T, H, W]."""
+        y = y if self.out is None else self.out(y)
+        return y.transpose(1, 2).unflatten(2, tuple(size))
+
+    def extra_repr(self) -> str:
+        """Show what the submodules do not."""
+        shown = f"channels={self.channels}, inner={self.inner_channels}, pool={self.pool}, pool_order={self.pool_order}"
+        return shown + (f", output={self.output}" if self.output != "conv_bn" else "")
+
+
+class Temperature(nn.Module):
+    """The factor on the similarities: 1 / temperature, over sqrt(D) if ``scaled``.
+
+    A learned temperature is stored as its logarithm, so that it stays above 0.
+    """
+
+    def __init__(self, width: int, *, scaled: bool, temperature: float, learned: bool) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}; give a number above 0")
+        self.factor = width**-0.5 if scaled else 1.0
+        self.initial = temperature
+        self.log = nn.Parameter(torch.empty(())) if learned else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Return to the initial temperature."""
+        if self.log is not None:
+            nn.init.constant_(self.log, torch.tensor(self.initial).log().item())
+
+    def forward(self) -> float | Tensor:
+        """Return the factor; a tensor without dimensions where it is learned."""
+        return self.factor / self.initial if self.log is None else self.factor * torch.exp(-self.log)
+
+    def extra_repr(self) -> str:
+        """Show the fixed numbers."""
+        return f"factor={self.factor:g}, initial={self.initial:g}"
+
+
+def query_rows(query: Tensor, queries: Tensor | None) -> Tensor:
+    """Take the rows ``queries`` [Q] of the query tokens [B, N, D]; all where None.
+
+    Raises:
+        ValueError: They are no integers, or lie outside 0 ... N - 1.
+    """
+    if queries is None:
+        return query
+    if queries.dim() != 1 or queries.dtype.is_floating_point or queries.dtype.is_complex:
+        raise ValueError(f"queries is {tuple(queries.shape)} {queries.dtype}; give flat positions as integers [Q]")
+    if queries.numel() and not 0 <= int(queries.min()) <= int(queries.max()) < query.shape[1]:
+        raise ValueError(
+            f"queries reach from {int(queries.min())} to {int(queries.max())}; positions are 0 to {query.shape[1] - 1}"
+        )
+    return query.index_select(1, queries.to(query.device))
+
+
+def check_choice(name: str, value: str, allowed: object) -> None:
+    """Refuse a value that the literal type does not allow."""
+    choices = get_args(allowed)
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(choices)}")

@@ -1,0 +1,125 @@
+"""`torch.compile` without graph breaks and `torch.export`, against eager: outputs, gradients, statistics."""
+
+from __future__ import annotations
+
+import copy
+import io
+import shutil
+
+import pytest
+import torch
+from pytorchvideo.models.resnet import ResStage
+
+from dnl_video.models import dialects
+from dnl_video.models.backbones import create_backbone, insert_context_blocks
+from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
+from dnl_video.models.build import block_factory
+from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
+from dnl_video.spec import ContextOptions
+
+from .helpers import BLOCKS, make_input, perturb, perturb_backbone
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+EVERY = BLOCKS | {
+    "snl": SimplifiedNonLocalBlock3d,
+    "gc": GlobalContextBlock3d,
+    "official_detection": dialects.official_detection,
+    "mmseg": dialects.mmseg,
+    "learned": lambda c, **o: DisentangledNonLocalBlock3d(c, learned_temperature=True, whiten_over="frame", **o),
+    "checkpointed": lambda c: DisentangledNonLocalBlock3d(c, checkpoint=True),
+    "checkpointed_nl": lambda c: NonLocalBlock3d(c, checkpoint=True),
+}
+EVERY_BLOCK = pytest.mark.parametrize("kind", EVERY)
+SHAPE = (2, 8, 2, 5, 4)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch._dynamo.reset()
+
+
+def make_network(architecture, stem_channels, context, full_size):
+    """A narrow network; at the small size with one residual block a stage, for tracing is slow."""
+    model = create_backbone(architecture, num_classes=5, stem_channels=stem_channels, dropout=0.0).eval()
+    positions = {"res3": [1, 3], "res4": [1, 3, 5]}
+    if not full_size:
+        for stage in [m for m in model.modules() if isinstance(m, ResStage)]:
+            stage.res_blocks = stage.res_blocks[:1]
+        positions = {"res3": [0], "res4": [0]}
+    insert_context_blocks(model, block_factory(context, ContextOptions()), positions)
+    clip = torch.randn(2, 3, 8, 32, 32)
+    return perturb_backbone(model, clip), clip
+
+
+def run(module, x, weight):
+    leaf = x.clone().requires_grad_()
+    out = module(leaf)
+    gradients = torch.autograd.grad((out * weight).sum(), [leaf, *module.parameters()])
+    return [out.detach(), *gradients]
+
+
+@EVERY_BLOCK
+def test_compiled_blocks_train_as_eager_ones_without_a_graph_break(kind):
+    block, x = perturb(EVERY[kind](8).double()).train(), make_input(*SHAPE)
+    twin, weight = copy.deepcopy(block), torch.randn(SHAPE).double()
+    # aot_eager traces forward and backward as inductor does, and leaves out its C++.
+    compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(run(compiled, x, weight), run(block, x, weight), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(list(twin.buffers()), list(block.buffers()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "strict"),
+    [*((kind, False) for kind in EVERY), *((kind, True) for kind in ("nl", "dnl", "concatenation", "gc"))],
+)
+@torch.no_grad()
+def test_exported_blocks_equal_eager_ones(kind, strict):
+    block, x = perturb(EVERY[kind](8).double()).eval(), make_input(*SHAPE)
+    exported = torch.export.export(block, (x,), strict=strict).module()
+    for clip in (x, make_input(*SHAPE, seed=2)):
+        torch.testing.assert_close(exported(clip), block(clip), rtol=0, atol=1e-12)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("architecture", "context"), [("slow_r50", "dnl"), ("slow_r50", "nl"), ("slowfast_r50", "dnl")]
+)
+def test_a_compiled_network_equals_eager(architecture, context, stem_channels, full_size):
+    if context == "nl" and not full_size:
+        pytest.skip("its block is compiled above; the network at full size only")
+    model, clip = make_network(architecture, stem_channels, context, full_size)
+    weight = torch.randn(2, 5)
+    expected = run(model, clip, weight)
+    # Forward and backward traced for one network, at full size for all; SlowFast's graph alone takes long enough.
+    trained = full_size or architecture == "slow_r50"
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager" if trained else "eager")
+    torch.testing.assert_close(run(compiled, clip, weight), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("architecture", ["slow_r50", "slowfast_r50"])
+@torch.no_grad()
+def test_an_exported_network_equals_eager_and_survives_its_file(architecture, stem_channels, full_size):
+    model, clip = make_network(architecture, stem_channels, "dnl", full_size)
+    # Either way for both at full size; tracing is slow.
+    ways = (True, False) if full_size else (architecture == "slow_r50",)
+    for strict in ways:
+        program = torch.export.export(model, (clip,), strict=strict)
+        file = io.BytesIO()
+        torch.export.save(program, file)
+        file.seek(0)
+        loaded = torch.export.load(file).module()
+        for x in (clip, torch.randn(clip.shape)):
+            torch.testing.assert_close(program.module()(x), model(x))
+            torch.testing.assert_close(loaded(x), model(x))
+
+
+@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize("context", ["dnl", "gc"])
+def test_inductor_equals_eager(context, full_size):
+    if not full_size:
+        pytest.skip("inductor's C++ takes minutes: at full size only")
+    model, clip = make_network("slow_r50", 8, context, False)
+    compiled = torch.compile(model, fullgraph=True)
+    weight = torch.randn(2, 5)
+    torch.testing.assert_close(run(compiled, clip, weight), run(model, clip, weight), rtol=1e-3, atol=1e-3)
