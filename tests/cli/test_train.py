@@ -239,7 +239,14 @@ def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_ctrl_c_leaves_a_run_that_goes_on(tiny: TinyRun, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dnl_video", *train_words(tiny, tmp_path / "run", "--trainer.max_epochs", "50")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test runner in the background has SIGINT ignored, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 2/50"):

@@ -203,6 +203,7 @@ def test_origin_is_carried_along(run):
         "num_clips": 10,
         "num_crops": 3,
         "num_views": 30,
+        "frame_order": "natural",
         "text": "10 clips x 3 crops at 256, clips of 8 frames with stride 8",
     }
 
