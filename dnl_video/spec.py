@@ -24,6 +24,8 @@ PastEnd = Literal["repeat_last", "loop"]
 class ContextOptions:
     """Options of the inserted context blocks. `snl` and `gc` use positions, gc_ratio, zero_init and checkpoint only.
 
+    A context leaves the options it does not have, so that a recipe stays valid when only its context changes.
+
     Args:
         positions: Residual blocks after which a context block sits, by stage, counted from 0, for example
             ``{res3: [1, 3], res4: [1, 3, 5]}``; null takes video-nonlocal-net's five blocks.

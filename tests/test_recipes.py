@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,12 +15,22 @@ from jsonargparse import ArgumentParser
 
 from dnl_video.cli.main import command_module, make_parser
 from dnl_video.config import DataConfig, TrainConfig
+from dnl_video.data.dataset import VideoViews
+from dnl_video.data.manifest import VideoRecord
 from dnl_video.models.build import build_model
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.run import resolved_config, train
 from tests.conftest import REPOSITORY, TinyRun
 
 RECIPES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+
+
+class FakeTrainer:
+    """What a validation step asks its trainer for: the records, here two of class 1."""
+
+    def __init__(self) -> None:
+        record = VideoRecord("v", "v.mp4", 1, "one")
+        self.datamodule = SimpleNamespace(val=SimpleNamespace(records=(record, record)))
 
 
 def load(path: Path) -> TrainConfig:
@@ -82,6 +94,20 @@ def test_recipes_take_a_step_at_a_reduced_size(path: Path) -> None:
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad is not None for p in module.network.parameters())
+    # A validation step: the scores of a video are the mean of softmax over its views.
+    trainer = FakeTrainer()
+    module.trainer = trainer  # type: ignore[assignment]
+    module.eval()
+    views = clips[:, :, :48, :48]
+    nowhere = np.zeros(1)
+    with torch.no_grad():
+        module.validation_step(
+            [VideoViews(0, views, nowhere, nowhere, None), VideoViews(1, None, nowhere, nowhere, "x")], 0
+        )
+        scores = module(views).softmax(dim=1).mean(dim=0)
+    assert module.val_failed == 1
+    assert module.val_top1.compute() == float(scores.argmax() == 1)
+    assert module.val_loss.compute() == pytest.approx(-scores[1].log().item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("backbone", ["slow", "i3d", "slowfast"])
