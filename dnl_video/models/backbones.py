@@ -22,8 +22,12 @@ with warnings.catch_warnings():
         )
     from pytorchvideo.models.head import ResNetBasicHead
     from pytorchvideo.models.net import MultiPathWayWithFuse
+    from pytorchvideo.models.resnet import BottleneckBlock as BottleneckBlock
+    from pytorchvideo.models.resnet import ResBlock as ResBlock
     from pytorchvideo.models.resnet import ResStage, create_resnet
+    from pytorchvideo.models.slowfast import FuseFastToSlow as FuseFastToSlow
     from pytorchvideo.models.slowfast import PoolConcatPathway, create_slowfast
+    from pytorchvideo.models.stem import ResNetBasicStem as ResNetBasicStem
 
 from dnl_video.errors import InputError, nearest
 from dnl_video.spec import Architecture, Head
