@@ -11,6 +11,7 @@ import dnl_video
 from dnl_video.config import EvaluationConfig
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.errors import InputError
+from dnl_video.inference import predictor as predictor_module
 from dnl_video.inference.predictor import Predictor
 from dnl_video.spec import Preprocessing
 from tests.conftest import TinyRun
@@ -78,3 +79,24 @@ def test_a_broken_file_and_a_missing_one(tiny: TinyRun, tmp_path: Path) -> None:
         predictor.predict(tmp_path / "broken.mp4")
     with pytest.raises(InputError, match=r"nowhere\.mp4"):
         predictor.predict(tmp_path / "nowhere.mp4")
+
+
+def test_the_fast_copy_gives_the_same_scores(tiny: TinyRun) -> None:
+    loaded = dnl_video.load_checkpoint(tiny.run)
+    views = torch.randint(0, 256, (3, 4, 64, 64, 3), dtype=torch.uint8)
+    predictor = Predictor.from_checkpoint(loaded, EvaluationConfig(device="cpu"))
+    fast = predictor.score_views(views)
+    predictor.network = loaded.build()
+    torch.testing.assert_close(fast, predictor.score_views(views), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("precision", "flag"), [("bf16-mixed", "avx512_bf16"), ("16-mixed", "avx512_fp16")])
+def test_emulated_precision_is_refused(precision: str, flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make() -> Predictor:
+        return Predictor(MeanColour(), PREPROCESSING, ["r"], EvaluationConfig(device="cpu", precision=precision))
+
+    monkeypatch.setattr(predictor_module, "cpu_flags", lambda: {"avx2"})
+    with pytest.raises(InputError, match=rf"precision {precision} needs a CPU .* 30 to 100 times slower; use 32-true"):
+        make()
+    monkeypatch.setattr(predictor_module, "cpu_flags", lambda: {"avx2", flag})
+    make()
