@@ -17,7 +17,7 @@ examples:
 
 Convolutions and matrix products count, also those inside fused attention, and batch
 norms as fvcore counts them; softmaxes and max-pooling do not.
-Clips are those of the 8x8 recipes: 8 frames, 32 for SlowFast. "added" is what the context blocks add."""
+Clips are those of the 8x8 recipes: 8 frames, 32 for SlowFast. "added" and "+256" are what the context blocks add."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +48,10 @@ def run(args: argparse.Namespace) -> int:
     if min(args.size) < 32:
         raise InputError(f"--size {min(args.size)} is too small; give at least 32 pixels")
     options = ContextOptions(pool=None) if args.unpooled else ContextOptions()
-    table = Table("network", "context", box=box.SIMPLE)
-    for name in ("params", "added", *(f"GMACs {size}" + end for size in args.size for end in ("", " added"))):
+    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
+    table.add_column("network", no_wrap=True)
+    table.add_column("context", no_wrap=True)
+    for name in ("params", "added", *(f"{g}{size}" for size in args.size for g in ("GMACs ", "+"))):
         table.add_column(name, justify="right", no_wrap=True)
     for architecture in args.architecture:
         frames = 32 if architecture.startswith("slowfast") else 8
