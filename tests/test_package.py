@@ -35,7 +35,7 @@ ONLY_IMPORTERS = {
     "pytorchvideo": {"models/backbones.py"},
     "decord": {"data/decoding.py"},
     "av": {"data/decoding.py", "data/encoding.py"},
-    "fvcore": {"training/callbacks.py"},
+    "fvcore": {"training/callbacks.py", "models/flops.py"},
     "jsonargparse": {"cli/train.py"},
 }
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "Train a network on Kinetics clips, from a recipe.",
     "evaluate": "Score every video of a labelled list with many views.",
     "predict": "Classify video files, folders or lists.",
+    "models": "List what networks cost: parameters and multiply-accumulates.",
     "report": "Turn an evaluation into accuracy tables.",
 }
 USAGE_ERROR = 2

@@ -23,8 +23,12 @@ with warnings.catch_warnings():
         )
     from pytorchvideo.models.head import ResNetBasicHead
     from pytorchvideo.models.net import MultiPathWayWithFuse
+    from pytorchvideo.models.resnet import BottleneckBlock as BottleneckBlock
+    from pytorchvideo.models.resnet import ResBlock as ResBlock
     from pytorchvideo.models.resnet import ResStage, create_resnet
+    from pytorchvideo.models.slowfast import FuseFastToSlow as FuseFastToSlow
     from pytorchvideo.models.slowfast import PoolConcatPathway, create_slowfast
+    from pytorchvideo.models.stem import ResNetBasicStem as ResNetBasicStem
 
 from dnl_video.errors import InputError, nearest
 from dnl_video.spec import Architecture, Head
@@ -139,6 +143,7 @@ def slow_pathway_frames(num_frames: int, alpha: int) -> list[int]:
     The rule of PySlowFast (`pack_pathway_output`) and pytorchvideo (`PackPathway`): [0, 4, 8, 13, 17, 22, 26, 31]
     for 32 frames and alpha 4. T that alpha does not divide rounds the count up, as the lateral convolutions do.
     """
+    num_frames = int(num_frames)  # jit tracing gives sizes as tensors
     count = -(-num_frames // alpha)
     if count == 1:
         return [0]

@@ -1,0 +1,73 @@
+"""`dnl-video models`: parameters and multiply-accumulates of networks."""
+
+from __future__ import annotations
+
+import argparse
+from typing import get_args
+
+from dnl_video.errors import InputError
+from dnl_video.spec import Architecture, Context, ContextOptions
+
+DESCRIPTION = """List what networks cost: parameters, and billions of multiply-accumulates (GMACs) for one clip.
+
+examples:
+  dnl-video models
+  dnl-video models --architecture slowfast_r50 i3d_r50 --context none dnl --size 256
+  dnl-video models --context nl dnl --unpooled
+
+Convolutions and matrix products count, also those inside fused attention, and batch
+norms as fvcore counts them; softmaxes and max-pooling do not.
+Clips are those of the 8x8 recipes: 8 frames, 32 for SlowFast. "added" and "+256" are what the context blocks add."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "--architecture", nargs="+", choices=get_args(Architecture), default=["slow_r50"], help="Backbones (slow_r50)."
+    )
+    parser.add_argument(
+        "--context", nargs="+", choices=get_args(Context), default=list(get_args(Context)), help="Blocks (all)."
+    )
+    parser.add_argument("--size", nargs="+", type=int, default=[224, 256], help="Crop sides in pixels (224 256).")
+    parser.add_argument("--unpooled", action="store_true", help="Blocks without max-pooling of keys and values.")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table.
+
+    Raises:
+        InputError: A size is too small for the networks.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from dnl_video.models.build import create_model
+    from dnl_video.models.flops import count
+
+    if min(args.size) < 32:
+        raise InputError(f"--size {min(args.size)} is too small; give at least 32 pixels")
+    options = ContextOptions(pool=None) if args.unpooled else ContextOptions()
+    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
+    table.add_column("network", no_wrap=True)
+    table.add_column("context", no_wrap=True)
+    for name in ("params", "added", *(f"{g}{size}" for size in args.size for g in ("GMACs ", "+"))):
+        table.add_column(name, justify="right", no_wrap=True)
+    for architecture in args.architecture:
+        frames = 32 if architecture.startswith("slowfast") else 8
+        counted = {
+            context: [
+                count(create_model(architecture, context=context, context_options=options), 1, 3, frames, size, size)
+                for size in args.size
+            ]
+            for context in dict.fromkeys(["none", *args.context])
+        }
+        bare = counted["none"]
+        for context in args.context:
+            costs = counted[context]
+            cells = [f"{costs[0].params / 1e6:.2f}M", f"{(costs[0].params - bare[0].params) / 1e6:.2f}M"]
+            for cost, base in zip(costs, bare, strict=True):
+                cells += [f"{cost.macs / 1e9:.2f}", f"{(cost.macs - base.macs) / 1e9:.2f}"]
+            table.add_row(architecture, context, *cells)
+    Console(highlight=False).print(table)
+    return 0

@@ -1,0 +1,72 @@
+"""The fast copy of a network against the network itself, with every parameter off its initial value."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from pytorchvideo.models.csn import create_csn
+
+from dnl_video.models import onednn
+from dnl_video.models.build import create_model
+from dnl_video.models.inference_mode import optimize_for_inference
+
+from .helpers import perturb_backbone, relative_error
+
+FAMILIES = ("slow_r50", "i3d_r50", "c2d_r50", "slowfast_r50")
+CONTEXTS = ("none", "nl", "dnl", "pairwise", "unary")
+
+
+def perturbed(architecture: str, context: str, clip: torch.Tensor) -> torch.nn.Module:
+    model = create_model(architecture, context=context, num_classes=7, stem_channels=8, dropout=0.0)
+    return perturb_backbone(model, clip).eval()
+
+
+def check(model: torch.nn.Module, *sizes: tuple[int, ...]) -> None:
+    """Equal in float64; in float32 no farther from float64 than the network itself is, give or take rounding."""
+    exact = copy.deepcopy(model).double()
+    fast, fast_exact = optimize_for_inference(model), optimize_for_inference(exact)
+    with torch.inference_mode():
+        for size in sizes:
+            x = torch.randn(size)
+            before = x.clone()
+            expected = exact(x.double())
+            assert expected.std() > 1e-3
+            assert relative_error(fast_exact(x.double()), expected) < 1e-9
+            assert relative_error(fast(x), expected) < 1e-5 + 4 * relative_error(model(x), expected)
+            assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_equals_eager(architecture: str, context: str) -> None:
+    sizes = (2, 3, 8, 64, 64), (1, 3, 9, 51, 67)
+    check(perturbed(architecture, context, torch.randn(sizes[0])), *sizes)
+
+
+@pytest.mark.parametrize("architecture", ["i3d_r50", "slowfast_r50"])
+def test_equals_eager_without_onednn(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "available", lambda: False)
+    check(perturbed(architecture, "dnl", torch.randn(1, 3, 9, 51, 67)), (1, 3, 9, 51, 67))
+
+
+def test_the_original_is_untouched_and_the_copy_can_be_copied() -> None:
+    x = torch.randn(1, 3, 4, 32, 32)
+    model = perturbed("slow_r50", "dnl", x).train()
+    state = copy.deepcopy(model.state_dict())
+    fast = optimize_for_inference(model)
+    with torch.inference_mode():
+        assert torch.equal(fast(x), copy.deepcopy(fast)(x))
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+    assert not any(p.requires_grad for p in fast.parameters())
+    assert not any(isinstance(m, torch.nn.BatchNorm3d) for m in fast.modules())
+
+
+def test_unknown_parts_are_kept() -> None:
+    x = torch.randn(1, 3, 4, 32, 32)
+    net = create_csn(model_depth=50, model_num_class=5, stem_dim_out=8, dropout_rate=0.0, head_pool=None)
+    model = perturb_backbone(net, x).eval()
+    check(model, tuple(x.shape))
