@@ -55,13 +55,10 @@ def run(args: argparse.Namespace) -> int:
         table.add_column(name, justify="right", no_wrap=True)
     for architecture in args.architecture:
         frames = 32 if architecture.startswith("slowfast") else 8
-        counted = {
-            context: [
-                count(create_model(architecture, context=context, context_options=options), 1, 3, frames, size, size)
-                for size in args.size
-            ]
-            for context in dict.fromkeys(["none", *args.context])
-        }
+        counted = {}
+        for context in dict.fromkeys(["none", *args.context]):
+            model = create_model(architecture, context=context, context_options=options)
+            counted[context] = [count(model, 1, 3, frames, size, size) for size in args.size]
         bare = counted["none"]
         for context in args.context:
             costs = counted[context]

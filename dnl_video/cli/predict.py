@@ -89,7 +89,7 @@ def _print_table(predictions: Predictions, k: int) -> None:
         if error is not None:
             table.add_row(Text(path), Text(f"failed: {error}", style="red"), "", end_section=True)
             continue
-        best = np.argsort(-scores, kind="stable")[: max(k, 1)]
+        best = np.argsort(-scores, kind="stable")[:k]
         for place, index in enumerate(best):
             name = Text(path) if place == 0 else ""
             table.add_row(name, names[index], f"{100 * scores[index]:.1f}%", end_section=place == len(best) - 1)

@@ -140,10 +140,9 @@ def _read_yaml(path: str) -> Mapping[str, Any]:
 
 def _check_keys(values: Mapping[str, Any], known: list[str], path: str, prefix: str = "") -> None:
     sections = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 1)}
-    leaves = set(known) - sections
     for name, value in values.items():
         key = f"{prefix}{name}"
-        if key in sections and key not in leaves:
+        if key in sections:
             if not isinstance(value, Mapping):
                 raise InputError(f"{path}: {key} is {value!r}; give its settings, one a line below it")
             _check_keys(value, known, path, f"{key}.")
