@@ -18,6 +18,8 @@ Output = Literal["conv_bn", "conv", "gamma"]
 Head = Literal["dense_logits", "dense_probabilities", "global"]
 Sampling = Literal["stride", "pyslowfast"]
 PastEnd = Literal["repeat_last", "loop"]
+SlowFrames = Literal["linspace", "strided"]
+ChannelOrder = Literal["rgb", "bgr"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class ModelSpec:
         stem_channels: Width of the stem (64 is the published network; the rest of the backbone scales with it).
         dropout: Dropout rate before the classifier.
         zero_init_residual: Start the last batch norm of every residual block at zero (from-scratch recipes).
+        slow_alpha: SlowFast's ratio of frame rates (published 4 for 8x8, 8 for 4x16). Other networks leave this and
+            the next two.
+        slow_frames: Frames that SlowFast's slow pathway sees: linspace (0 to T - 1 evenly, truncated: PySlowFast,
+            pytorchvideo) or strided (every slow_alpha-th from the first: mmaction2).
+        fusion_kernel: Frames that SlowFast's lateral convolutions span; null is pytorchvideo's 7 for R50, 5 for R101.
         context_options: Options of the inserted blocks.
     """
 
@@ -107,6 +114,9 @@ class ModelSpec:
     stem_channels: int = 64
     dropout: float = 0.5
     zero_init_residual: bool = True
+    slow_alpha: int = 4
+    slow_frames: SlowFrames = "linspace"
+    fusion_kernel: int | None = None
     context_options: ContextOptions = field(default_factory=ContextOptions)
 
     def __post_init__(self) -> None:
@@ -117,6 +127,10 @@ class ModelSpec:
             raise InputError(f"stem_channels is {self.stem_channels}; give a multiple of 8 (published networks: 64)")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}; give a rate in [0, 1)")
+        if self.slow_alpha < 1:
+            raise InputError(f"slow_alpha is {self.slow_alpha}; give at least 1 (published networks: 4 or 8)")
+        if self.fusion_kernel is not None and (self.fusion_kernel < 1 or self.fusion_kernel % 2 == 0):
+            raise InputError(f"fusion_kernel is {self.fusion_kernel}; give an odd number of frames, or null")
         options = self.context_options
         if (
             self.context == "nl"
@@ -139,8 +153,10 @@ class Preprocessing:
         past_end: A clip longer than its video repeats the last frame, or loops.
         short_side: Short side in pixels to which evaluation resizes.
         crop_size: Side in pixels of the square crops in evaluation.
-        mean: RGB mean of inputs in [0, 1].
-        std: RGB standard deviation of inputs in [0, 1].
+        mean: Mean of inputs in [0, 1], in the network's order of channels.
+        std: Standard deviation of inputs in [0, 1], in the network's order of channels.
+        channel_order: Order of channels the network takes: rgb, or bgr (some converted weights). Files are always
+            decoded to rgb.
     """
 
     num_frames: int = 8
@@ -152,6 +168,7 @@ class Preprocessing:
     crop_size: int = 256
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+    channel_order: ChannelOrder = "rgb"
 
     def __post_init__(self) -> None:
         _check_literals(self)
@@ -182,6 +199,8 @@ _LITERALS: dict[str, Any] = {
     "head": Head,
     "sampling": Sampling,
     "past_end": PastEnd,
+    "slow_frames": SlowFrames,
+    "channel_order": ChannelOrder,
     "attention": Similarity,
     "output": Output,
     "pool_order": Literal["before", "after"],

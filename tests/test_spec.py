@@ -30,7 +30,7 @@ OPTIONS = ContextOptions(
 )
 SPECS = [
     ModelSpec(),
-    ModelSpec("slowfast_r101", "pairwise", 12, "global", 16, 0.0, False, OPTIONS),
+    ModelSpec("slowfast_r101", "pairwise", 12, "global", 16, 0.0, False, context_options=OPTIONS),
     ModelSpec(context_options=ContextOptions(pool=None, whiten_over="frame")),
     Preprocessing(),
     Preprocessing(32, 2, 29.97, "pyslowfast", "loop", 256, 224, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)),
@@ -80,7 +80,8 @@ def test_specs_are_frozen_and_to_dict_shares_nothing():
             ModelSpec,
             {"architectur": "slow_r50"},
             "unknown key 'architectur' in ModelSpec; allowed: architecture, context, num_classes, head, stem_channels, "
-            "dropout, zero_init_residual, context_options; did you mean 'architecture'?",
+            "dropout, zero_init_residual, slow_alpha, slow_frames, fusion_kernel, context_options; did you "
+            "mean 'architecture'?",
         ),
         (
             ModelSpec,
@@ -93,7 +94,7 @@ def test_specs_are_frozen_and_to_dict_shares_nothing():
             Preprocessing,
             {"zzz": 1},
             "unknown key 'zzz' in Preprocessing; allowed: num_frames, frame_stride, target_fps, sampling, past_end, "
-            "short_side, crop_size, mean, std",
+            "short_side, crop_size, mean, std, channel_order",
         ),
         (
             ModelSpec,

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # type: ignore[import-untyped]
 
 from dnl_video.config import AugmentConfig
+from dnl_video.spec import ChannelOrder
 
 Frames = npt.NDArray[np.uint8]
 
@@ -96,13 +97,14 @@ def crop_views(frames: Tensor, crop_size: int, num_crops: int) -> Tensor:
     return torch.stack(crops, dim=1).flatten(0, 1)
 
 
-def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float], channel_order: ChannelOrder = "rgb") -> Tensor:
     """Turn uint8 pixels into the numbers a network sees, (x / 255 - mean) / std, on the clip's device.
 
     Args:
-        clip: uint8 [B, T, H, W, 3].
-        mean: RGB mean of inputs in [0, 1].
-        std: RGB standard deviation of inputs in [0, 1].
+        clip: uint8 RGB [B, T, H, W, 3].
+        mean: Mean of inputs in [0, 1], in the order of ``channel_order``.
+        std: Standard deviation of inputs in [0, 1], in the order of ``channel_order``.
+        channel_order: Order of the result's channels.
 
     Returns:
         float32 [B, 3, T, H, W]: a permuted view of [B, T, H, W, 3] memory, that is, strided as
@@ -111,6 +113,8 @@ def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tens
     scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float64))
     shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
     scale, shift = (numbers.to(clip.device, torch.float32) for numbers in (scale, shift))
+    if channel_order == "bgr":
+        clip = clip.flip(-1)
     # One multiply-add over the pixels: x * 1/(255 std) + (-mean/std).
     return torch.addcmul(shift, clip.to(torch.float32), scale).permute(0, 4, 1, 2, 3)
 

@@ -114,7 +114,9 @@ class Predictor:
         parts = []
         dtype = _AUTOCAST.get(self.options.precision)
         for chunk in views.split(self.options.views_per_forward):
-            clips = normalize(chunk.to(self.device), self.preprocessing.mean, self.preprocessing.std)
+            clips = normalize(
+                chunk.to(self.device), self.preprocessing.mean, self.preprocessing.std, self.preprocessing.channel_order
+            )
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
                 logits = self.network(clips)
             parts.append(logits.float().softmax(dim=1).cpu())

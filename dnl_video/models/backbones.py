@@ -31,9 +31,7 @@ with warnings.catch_warnings():
     from pytorchvideo.models.stem import ResNetBasicStem as ResNetBasicStem
 
 from dnl_video.errors import InputError, nearest
-from dnl_video.spec import Architecture, Head
-
-SLOWFAST_ALPHA = 4
+from dnl_video.spec import Architecture, Head, SlowFrames
 
 # After which residual blocks non-local blocks sit: video-nonlocal-net's five (every second block of res3 and res4).
 _POSITIONS_R50 = {"res3": (1, 3), "res4": (1, 3, 5)}
@@ -56,7 +54,7 @@ _I3D = {
     ),
 }
 _FAMILIES: dict[str, dict[str, Any]] = {"slow": _SLOW, "c2d": _C2D, "i3d": _I3D}
-_FUSION_KERNEL = {50: (7, 1, 1), 101: (5, 1, 1)}
+_FUSION_KERNEL = {50: 7, 101: 5}
 
 
 class VideoClassifier(nn.Module):
@@ -65,16 +63,25 @@ class VideoClassifier(nn.Module):
     Args:
         blocks: Stem, stages and head, under the keys ``blocks.N`` that pytorchvideo gives them.
         slow_alpha: Frame-rate ratio of SlowFast's pathways; None for single-pathway networks.
+        slow_frames: Which frames the slow pathway sees (see `ModelSpec`).
         min_frames: Fewest frames the network can take.
 
     Shape:
         [B, 3, T, H, W] -> logits [B, K].
     """
 
-    def __init__(self, blocks: nn.ModuleList, *, slow_alpha: int | None = None, min_frames: int = 1) -> None:
+    def __init__(
+        self,
+        blocks: nn.ModuleList,
+        *,
+        slow_alpha: int | None = None,
+        slow_frames: SlowFrames = "linspace",
+        min_frames: int = 1,
+    ) -> None:
         super().__init__()
         self.blocks = blocks
         self.slow_alpha = slow_alpha
+        self.slow_frames = slow_frames
         self.min_frames = min_frames
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -87,7 +94,10 @@ class VideoClassifier(nn.Module):
             raise ValueError(f"clip has shape {tuple(clip.shape)}; expected [B, 3, T >= {self.min_frames}, H, W]")
         x: Any = clip
         if self.slow_alpha is not None:
-            slow = slow_pathway_frames(clip.shape[2], self.slow_alpha)
+            strided = self.slow_frames == "strided"
+            slow = (
+                slice(None, None, self.slow_alpha) if strided else slow_pathway_frames(clip.shape[2], self.slow_alpha)
+            )
             x = [clip[:, :, slow], clip]
         for block in self.blocks:
             x = block(x)
@@ -162,6 +172,9 @@ def create_backbone(
     dropout: float = 0.5,
     head: Head = "dense_logits",
     zero_init_residual: bool = True,
+    slow_alpha: int = 4,
+    slow_frames: SlowFrames = "linspace",
+    fusion_kernel: int | None = None,
 ) -> VideoClassifier:
     """Build a bare pytorchvideo network with the hub's settings for that name.
 
@@ -172,6 +185,9 @@ def create_backbone(
         dropout: Dropout rate before the classifier.
         head: How the last features become logits (see `ModelSpec`).
         zero_init_residual: Keep pytorchvideo's zero scale of each residual block's last batch norm; else one.
+        slow_alpha: SlowFast's ratio of frame rates.
+        slow_frames: Frames that SlowFast's slow pathway sees.
+        fusion_kernel: Frames that SlowFast's lateral convolutions span; None is the hub's number.
     """
     family, _, depth_name = architecture.partition("_r")
     depth = int(depth_name)
@@ -179,11 +195,11 @@ def create_backbone(
     if family == "slowfast":
         net = create_slowfast(
             stem_dim_outs=(stem_channels, stem_channels // 8),
-            slowfast_fusion_conv_kernel_size=_FUSION_KERNEL[depth],
-            slowfast_fusion_conv_stride=(SLOWFAST_ALPHA, 1, 1),
+            slowfast_fusion_conv_kernel_size=(fusion_kernel or _FUSION_KERNEL[depth], 1, 1),
+            slowfast_fusion_conv_stride=(slow_alpha, 1, 1),
             **common,
         )
-        model = VideoClassifier(net.blocks, slow_alpha=SLOWFAST_ALPHA)
+        model = VideoClassifier(net.blocks, slow_alpha=slow_alpha, slow_frames=slow_frames)
     else:
         net = create_resnet(stem_dim_out=stem_channels, **_FAMILIES[family], **common)
         model = VideoClassifier(net.blocks, min_frames=min_frames(architecture))

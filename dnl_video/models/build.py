@@ -12,7 +12,7 @@ from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier, create_backbone, default_positions, insert_context_blocks
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
-from dnl_video.spec import Architecture, Context, ContextOptions, Head, ModelSpec
+from dnl_video.spec import Architecture, Context, ContextOptions, Head, ModelSpec, SlowFrames
 
 
 def create_model(
@@ -24,6 +24,9 @@ def create_model(
     stem_channels: int = 64,
     dropout: float = 0.5,
     zero_init_residual: bool = True,
+    slow_alpha: int = 4,
+    slow_frames: SlowFrames = "linspace",
+    fusion_kernel: int | None = None,
     context_options: ContextOptions | None = None,
 ) -> VideoClassifier:
     """Build a video classifier: clips [B, 3, T, H, W] -> logits [B, num_classes].
@@ -36,6 +39,9 @@ def create_model(
         stem_channels: Width of the stem; 64 is the published network.
         dropout: Dropout rate before the classifier.
         zero_init_residual: Zero the scale of every residual block's last batch norm.
+        slow_alpha: SlowFast's ratio of frame rates.
+        slow_frames: Frames that SlowFast's slow pathway sees: linspace or strided (see `ModelSpec`).
+        fusion_kernel: Frames that SlowFast's lateral convolutions span; None is the hub's number.
         context_options: Options of the inserted blocks.
 
     Raises:
@@ -50,6 +56,9 @@ def create_model(
             stem_channels=stem_channels,
             dropout=dropout,
             zero_init_residual=zero_init_residual,
+            slow_alpha=slow_alpha,
+            slow_frames=slow_frames,
+            fusion_kernel=fusion_kernel,
             context_options=context_options or ContextOptions(),
         )
     )
@@ -64,6 +73,9 @@ def build_model(spec: ModelSpec) -> VideoClassifier:
         dropout=spec.dropout,
         head=spec.head,
         zero_init_residual=spec.zero_init_residual,
+        slow_alpha=spec.slow_alpha,
+        slow_frames=spec.slow_frames,
+        fusion_kernel=spec.fusion_kernel,
     )
     if spec.context != "none":
         chosen = spec.context_options.positions

@@ -41,7 +41,12 @@ class PreciseBatchNorm(Callback):
 
         def clips() -> Any:
             for batch in loader:
-                yield normalize(batch["clip"].to(pl_module.device), preprocessing.mean, preprocessing.std)
+                yield normalize(
+                    batch["clip"].to(pl_module.device),
+                    preprocessing.mean,
+                    preprocessing.std,
+                    preprocessing.channel_order,
+                )
 
         # Only batch norm in training mode: dropout would draw from the global random state.
         network.eval()

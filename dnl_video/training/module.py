@@ -47,7 +47,7 @@ class VideoTrainingModule(LightningModule):
     def forward(self, clips: Tensor) -> Tensor:
         """Return logits [B, K] of clips uint8 [B, T, H, W, 3]."""
         preprocessing = self.config.preprocessing
-        return self.network(normalize(clips, preprocessing.mean, preprocessing.std))
+        return self.network(normalize(clips, preprocessing.mean, preprocessing.std, preprocessing.channel_order))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Cross entropy of a batch of clips."""

@@ -179,3 +179,9 @@ def test_normalize_of_black_and_white():
     clip = torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 1, 2, 1).expand(1, 1, 1, 2, 3)
     out = normalize(clip, (0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
     assert out[0, 0, 0, 0].tolist() == pytest.approx([-2.0, 2.4444444], abs=1e-6)
+
+
+def test_normalize_gives_bgr_to_networks_that_take_it() -> None:
+    clip = torch.tensor([[[[[255, 0, 51]]]]], dtype=torch.uint8)  # one red-ish RGB pixel
+    out = normalize(clip, (0.1, 0.2, 0.3), (1.0, 2.0, 4.0), "bgr").flatten().tolist()
+    assert out == pytest.approx([(0.2 - 0.1) / 1, (0 - 0.2) / 2, (1 - 0.3) / 4])

@@ -300,3 +300,16 @@ def test_arguments_are_those_of_the_spec():
 def test_what_is_not_allowed_is_an_input_error(arguments, message):
     with pytest.raises(InputError, match=message):
         make_model(**{"architecture": "slow_r50", **arguments})
+
+
+def test_slowfast_of_other_origins_differs_in_rate_frames_and_fusion() -> None:
+    model = create_model(
+        "slowfast_r50", stem_channels=8, num_classes=3, slow_alpha=8, slow_frames="strided", fusion_kernel=5
+    )
+    fusion = model.blocks[0].multipathway_fusion.conv_fast_to_slow
+    assert (fusion.kernel_size, fusion.stride) == ((5, 1, 1), (8, 1, 1))
+    seen = []
+    model.blocks[0].multipathway_blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    clip = torch.arange(32.0).reshape(1, 1, 32, 1, 1).expand(1, 3, 32, 32, 32)
+    assert model.eval()(clip).shape == (1, 3)
+    assert seen[0][0, 0, :, 0, 0].tolist() == [0, 8, 16, 24]

@@ -1,0 +1,1 @@
+"""Weights: reading other projects' checkpoints and our own, loading them into networks, writing files that travel."""
