@@ -70,7 +70,7 @@ def run(arguments: Any) -> int:
         config.data.limit_videos = options["limit_videos"]
         config.data.__post_init__()
 
-    from dnl_video.inference.predictor import resolve_device
+    from dnl_video.inference.device import resolve_device
     from dnl_video.training.run import dry_run, train
 
     resolve_device(config.evaluation.device)

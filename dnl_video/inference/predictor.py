@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,9 @@ from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.manifest import read_videos
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
+from dnl_video.inference.device import check_cpu_precision, resolve_device
 from dnl_video.models.checkpoint import Checkpoint, load_checkpoint
+from dnl_video.models.inference_mode import optimize_for_inference
 from dnl_video.spec import Preprocessing
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -51,13 +52,14 @@ class Predictor:
     """A network ready to score videos.
 
     Args:
-        network: Clips [B, 3, T, H, W] to logits [B, K].
+        network: Clips [B, 3, T, H, W] to logits [B, K]. In float32 on a CPU a folded copy of it does the work: same
+            scores within rounding, in about half the time.
         preprocessing: How frames become clips.
         class_names: Names of the outputs.
         options: Views, device, precision.
 
     Raises:
-        InputError: The device is not available.
+        InputError: The device is not available, or its processor would only emulate the precision.
     """
 
     def __init__(
@@ -71,6 +73,10 @@ class Predictor:
         self.preprocessing = preprocessing
         self.class_names = tuple(class_names)
         self.device = resolve_device(self.options.device)
+        if self.device.type == "cpu":
+            check_cpu_precision(self.options.precision)
+            if self.options.precision == "32-true":
+                network = optimize_for_inference(network)
         self.network = network.eval().to(self.device)
 
     @classmethod
@@ -121,29 +127,3 @@ class Predictor:
                 logits = self.network(clips)
             parts.append(logits.float().softmax(dim=1).cpu())
         return torch.cat(parts)
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device called ``name``; auto takes cuda (the one of LOCAL_RANK), then mps, then cpu.
-
-    Raises:
-        InputError: The device does not exist here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", local_rank() % torch.cuda.device_count())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N, mps") from error
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(device.type, False):
-        here = ", ".join(kind for kind, there in available.items() if there)
-        raise InputError(f"device {name!r} is not available here; available: {here}")
-    return device
-
-
-def local_rank() -> int:
-    """Return this process's number on its machine, from torchrun or Lightning; 0 alone."""
-    return int(os.environ.get("LOCAL_RANK", "0"))

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dnl_video.models import onednn
+
 Scale = float | Tensor
 # Elements of an attention map that are computed at once: 64 MiB in float32.
 MAP_CHUNK = 2**24
@@ -39,6 +41,8 @@ def non_local_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: Sca
     """
     if isinstance(scale, Tensor):
         query, scale = query * scale, 1.0
+    if onednn.fits(query, key, value):
+        return onednn.attention(query, key, value, scale=scale)
     # Fused kernels want one width: zeros change neither the similarities nor the other value channels.
     inner, values = query.shape[2], value.shape[2]
     if inner != values:
@@ -196,6 +200,10 @@ def centered_projections(tokens: Tensor, *projections: tuple[Tensor, Tensor | No
         return [F.linear(centered, weight, _cancelled(bias)) for weight, bias in projections]
     mean, out = position_mean(tokens), []
     for weight, bias in projections:
+        if onednn.fits(tokens, weight):
+            products = onednn.linear(tokens, weight)
+            out.append(products.sub_(onednn.linear(mean, weight)))
+            continue
         offset = F.linear(mean, weight, _cancelled(bias))
         out.append(torch.baddbmm(offset, tokens, weight.t().expand(tokens.shape[0], -1, -1), beta=-1))
     return out

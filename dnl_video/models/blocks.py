@@ -25,6 +25,7 @@ from dnl_video.models.context_block import (
     check_choice,
     query_rows,
 )
+from dnl_video.models.onednn import Projection
 
 Similarity = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
 _SOFTMAX = ("embedded_gaussian", "gaussian")
@@ -95,8 +96,8 @@ class NonLocalBlock3d(AttentionBlock):
         width = channels if attention == "gaussian" else self.inner_channels
         self.temperature = Temperature(width, scaled=scaled, temperature=temperature, learned=learned_temperature)
         embedded = attention != "gaussian"
-        self.query = nn.Linear(channels, self.inner_channels, bias=bias) if embedded else None
-        self.key = nn.Linear(channels, self.inner_channels, bias=bias) if embedded else None
+        self.query = Projection(channels, self.inner_channels, bias=bias) if embedded else None
+        self.key = Projection(channels, self.inner_channels, bias=bias) if embedded else None
         # The halves of the one vector that eq. 5 multiplies with query and key, as mmcv's `concat_project` has them.
         self.concat = nn.Linear(2 * self.inner_channels, 1, bias=False) if attention == "concatenation" else None
         self.gamma = nn.Parameter(torch.empty(1)) if output == "gamma" else None
@@ -249,8 +250,8 @@ class DisentangledNonLocalBlock3d(AttentionBlock):
         self.temperature = Temperature(
             self.inner_channels, scaled=scaled, temperature=temperature, learned=learned_temperature and pairwise
         )
-        self.query = nn.Linear(channels, self.inner_channels, bias=bias) if pairwise else None
-        self.key = nn.Linear(channels, self.inner_channels, bias=bias) if pairwise else None
+        self.query = Projection(channels, self.inner_channels, bias=bias) if pairwise else None
+        self.key = Projection(channels, self.inner_channels, bias=bias) if pairwise else None
         self.unary = nn.Linear(channels, 1, bias=bias) if unary else None
         self.gamma = nn.Parameter(torch.empty(1)) if output == "gamma" and pairwise else None
         self.reset_parameters()

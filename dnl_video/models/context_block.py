@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpointed
 
+from dnl_video.models.onednn import Projection
+
 Size3 = tuple[int, int, int]
 PoolOrder = Literal["before", "after"]
 Output = Literal["conv_bn", "conv", "gamma"]
@@ -135,8 +137,8 @@ class AttentionBlock(ContextBlock):
         self.pool: Size3 | None = (pool[0], pool[1], pool[2]) if pool is not None and max(pool) > 1 else None
         self.pool_order = pool_order
         self.output = output
-        self.value = nn.Linear(channels, self.value_channels, bias=value_bias)
-        self.out = nn.Linear(self.value_channels, channels, bias=output_bias) if output != "gamma" else None
+        self.value = Projection(channels, self.value_channels, bias=value_bias)
+        self.out = Projection(self.value_channels, channels, bias=output_bias) if output != "gamma" else None
         self.norm = nn.BatchNorm3d(channels) if output == "conv_bn" else None
         # A subclass whose pairwise term it scales makes it: no block owns a parameter that it does not use.
         self.gamma = None

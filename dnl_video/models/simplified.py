@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dnl_video.models import attention
 from dnl_video.models.context_block import AttentionMaps, ContextBlock
+from dnl_video.models.onednn import Projection
 
 
 class _GlobalPoolingBlock(ContextBlock):
@@ -72,7 +73,7 @@ class SimplifiedNonLocalBlock3d(_GlobalPoolingBlock):
 
     def __init__(self, channels: int, *, zero_init: bool = True, checkpoint: bool = False) -> None:
         super().__init__(channels, zero_init=zero_init, checkpoint=checkpoint)
-        self.value = nn.Linear(channels, channels, bias=False)
+        self.value = Projection(channels, channels, bias=False)
         self.reset_parameters()
 
     def _transformed(self, pooled: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ import dnl_video
 from dnl_video.config import EvaluationConfig
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.errors import InputError
+from dnl_video.inference import device
 from dnl_video.inference.predictor import Predictor
+from dnl_video.models.checkpoint import load_checkpoint
 from dnl_video.spec import Preprocessing
 from tests.conftest import TinyRun
 
@@ -78,3 +80,26 @@ def test_a_broken_file_and_a_missing_one(tiny: TinyRun, tmp_path: Path) -> None:
         predictor.predict(tmp_path / "broken.mp4")
     with pytest.raises(InputError, match=r"nowhere\.mp4"):
         predictor.predict(tmp_path / "nowhere.mp4")
+
+
+def test_a_cpu_scores_with_the_fast_copy_and_the_network_is_untouched(tiny: TinyRun) -> None:
+    video = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
+    checkpoint = load_checkpoint(tiny.run)
+    network = checkpoint.build()
+    options = EvaluationConfig(num_clips=2, num_crops=3, device="cpu")
+    fast = Predictor(network, checkpoint.preprocessing, checkpoint.class_names, options)
+    assert fast.network is not network
+    scores = fast.predict(video).scores
+    fast.network = network
+    np.testing.assert_allclose(scores, fast.predict(video).scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_emulated_half_precision_is_refused(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "cpu_flags", lambda: {"avx2"})
+    with pytest.raises(InputError, match=f"precision '{precision}' is emulated on this CPU .* use --precision 32-true"):
+        Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu", precision=precision))
+    monkeypatch.setattr(device, "cpu_flags", lambda: {"avx512_bf16", "avx512_fp16"})
+    Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu", precision=precision))
+    monkeypatch.setattr(device, "cpu_flags", set)
+    Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu", precision=precision))

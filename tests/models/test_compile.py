@@ -108,8 +108,9 @@ def test_an_exported_network_equals_eager_and_survives_its_file(architecture, st
         file.seek(0)
         loaded = torch.export.load(file).module()
         for x in (clip, torch.randn(clip.shape)):
-            torch.testing.assert_close(program.module()(x), model(x))
-            torch.testing.assert_close(loaded(x), model(x))
+            # Other kernels than eager's without gradients: the same up to float32's rounding.
+            torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(loaded(x), model(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.full

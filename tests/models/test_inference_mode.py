@@ -45,6 +45,15 @@ def test_equals_eager(architecture: str, context: str) -> None:
     check(perturbed(architecture, context, torch.randn(sizes[0])), *sizes)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "context"),
+    [("slow_r50", "snl"), ("slow_r50", "gc"), ("i3d_r101", "dnl"), ("slowfast_r101", "dnl")],
+)
+def test_equals_eager_for_the_others(architecture: str, context: str) -> None:
+    size = (1, 3, 8, 51, 67)
+    check(perturbed(architecture, context, torch.randn(size)), size)
+
+
 @pytest.mark.parametrize("architecture", ["i3d_r50", "slowfast_r50"])
 def test_equals_eager_without_onednn(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "available", lambda: False)

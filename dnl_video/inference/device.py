@@ -1,0 +1,67 @@
+"""Which device computes, and in which precision it can."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from dnl_video.config import Precision
+from dnl_video.errors import InputError
+
+# Instructions without which an x86 CPU emulates half precision, 30 to 100 times slower than float32.
+_INSTRUCTIONS = {"bf16-mixed": {"avx512_bf16", "amx_bf16"}, "16-mixed": {"avx512_fp16", "amx_fp16"}}
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called ``name``; auto takes cuda (the one of LOCAL_RANK), then mps, then cpu.
+
+    Raises:
+        InputError: The device does not exist here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", local_rank() % torch.cuda.device_count())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N, mps") from error
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device.type, False):
+        here = ", ".join(kind for kind, there in available.items() if there)
+        raise InputError(f"device {name!r} is not available here; available: {here}")
+    return device
+
+
+def local_rank() -> int:
+    """Return this process's number on its machine, from torchrun or Lightning; 0 alone."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def check_cpu_precision(precision: Precision) -> None:
+    """Refuse a precision that this processor can only emulate.
+
+    Raises:
+        InputError: It would; processors that do not list their instructions are taken at their word.
+    """
+    wanted, there = _INSTRUCTIONS.get(precision), cpu_flags()
+    if wanted and there and not wanted & there:
+        raise InputError(
+            f"precision {precision!r} is emulated on this CPU (none of {', '.join(sorted(wanted))}), 30 to 100 times "
+            "slower than float32; use --precision 32-true, or a GPU"
+        )
+
+
+def cpu_flags() -> set[str]:
+    """Return the names of an x86 processor's instructions as Linux lists them; empty elsewhere."""
+    info = Path("/proc/cpuinfo")
+    if platform.machine().lower() not in ("x86_64", "amd64") or not info.is_file():
+        return set()
+    for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() == "flags":
+            return set(flags.split())
+    return set()
