@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "Score every video of a labelled list with many views.",
     "predict": "Classify video files, folders or lists.",
     "models": "List what networks cost: parameters and multiply-accumulates.",
+    "bench": "Measure speed and memory of blocks and networks on this machine.",
     "report": "Turn an evaluation into accuracy tables.",
 }
 USAGE_ERROR = 2

@@ -41,7 +41,7 @@ def non_local_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: Sca
     """
     if isinstance(scale, Tensor):
         query, scale = query * scale, 1.0
-    if onednn.fits(query, key, value):
+    if onednn.pays(query.numel() * key.shape[1]) and onednn.fits(query, key, value):
         return onednn.attention(query, key, value, scale=scale)
     # Fused kernels want one width: zeros change neither the similarities nor the other value channels.
     inner, values = query.shape[2], value.shape[2]
@@ -200,11 +200,10 @@ def centered_projections(tokens: Tensor, *projections: tuple[Tensor, Tensor | No
         return [F.linear(centered, weight, _cancelled(bias)) for weight, bias in projections]
     mean, out = position_mean(tokens), []
     for weight, bias in projections:
-        if onednn.fits(tokens, weight):
-            products = onednn.linear(tokens, weight)
-            out.append(products.sub_(onednn.linear(mean, weight)))
-            continue
         offset = F.linear(mean, weight, _cancelled(bias))
+        if onednn.pays(tokens.numel() * weight.shape[0]) and onednn.fits(tokens, weight):
+            out.append(onednn.linear(tokens, weight) - offset)
+            continue
         out.append(torch.baddbmm(offset, tokens, weight.t().expand(tokens.shape[0], -1, -1), beta=-1))
     return out
 

@@ -110,7 +110,7 @@ class FoldedConv3d(nn.Module):
         return other.add_(self._plain(x)).relu_()
 
     def _fused(self, x: Tensor) -> bool:
-        return onednn.fits(x)
+        return onednn.fits(x) and not onednn.wants_gradient(x)
 
     def _plain(self, x: Tensor) -> Tensor:
         if self.kind == "both":

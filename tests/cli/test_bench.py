@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dnl_video.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> object:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_block_prints_a_row_a_case_and_writes_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = tmp_path / "new" / "block.json"
+    words = "block --device cpu --block nl --stage res4 --frames 1 --keys pooled --repeats 1 --budget-s 0"
+    assert main(["bench", *words.split(), "--no-memory", "--json", str(figures)]) == 0
+    out = capsys.readouterr().out
+    assert "196 x 49" in out
+    assert f"figures: {figures}" in out
+    results = json.loads(figures.read_text())["results"]
+    assert [(r["case"]["block"], r["case"]["backward"]) for r in results] == [("nl", False), ("nl", True)]
+    assert all(r["seconds"]["ours"] > 0 and r["seconds"]["naive"] > 0 for r in results)
+
+
+def test_network_shows_literal_ours_and_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "bench network --device cpu --context none dnl --keys pooled --frames 2 --size 32 --repeats 1 --budget-s 0"
+    assert main(words.split()) == 0
+    out = capsys.readouterr().out
+    assert "literal ms" in out
+    assert "folded ms" in out
+    assert "measured on" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("block --frames 0", "--frames is [0]; give at least 1"),
+        ("growth --frames 4", "--frames is [4]; give at least two numbers to fit a growth"),
+        ("network --size 0", "--size is 0; give at least 1"),
+        ("block --block gc", "argument --block: invalid choice: 'gc'"),
+        ("nothing", "invalid choice: 'nothing'"),
+    ],
+)
+def test_bad_input(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *words.split()]) == 2
+    assert message in capsys.readouterr().err
