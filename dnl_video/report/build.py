@@ -249,7 +249,8 @@ def _calibration(scores: NDArray[np.float32], labels: NDArray[np.int64], notes: 
 def _confident_mistakes(predictions: Predictions, ranks: NDArray[np.int64]) -> list[dict[str, Any]]:
     names = predictions.meta.class_names
     predicted = np.full(len(ranks), -1, dtype=np.int64)
-    predicted[predictions.evaluated] = predicted_class(predictions.scores[predictions.evaluated])
+    done = predictions.evaluated
+    predicted[done] = predicted_class(predictions.scores[done], predictions.label[done])
     wrong = np.flatnonzero((predicted >= 0) & (predicted != predictions.label))
     confidence = predictions.scores[wrong, predicted[wrong]]
     return [
