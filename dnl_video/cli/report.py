@@ -1,10 +1,16 @@
-"""`dnl-video report`: the accuracy report of a predictions directory."""
+"""`dnl-video report`: the accuracy report of a predictions directory, or of another project's results."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dnl_video.cli.results import add_foreign_arguments, read_results, refuse_foreign_arguments
+
+if TYPE_CHECKING:
+    from dnl_video.results.predictions import Predictions
 
 DESCRIPTION = """Turn an evaluation into accuracy tables.
 
@@ -16,6 +22,10 @@ examples:
   dnl-video evaluate --checkpoint runs/slow_dnl --manifest val.csv --output predictions/slow_dnl
   dnl-video report predictions/slow_dnl
   dnl-video report predictions/slow_dnl --output reports/slow_dnl
+  dnl-video report results.pkl --classes classes.txt --manifest test.csv      PySlowFast's or mmaction2's results
+
+Results of other projects are read as well: a CSV (video_id,label,score_0,score_1,...), what PySlowFast writes for
+TEST.SAVE_RESULTS_PATH, and what mmaction2's tools/test.py writes for --dump. Nothing in a pickle is run.
 
 A report needs labels. An evaluation that is still running can be reported, and the report says that it is incomplete.
 """
@@ -23,8 +33,17 @@ A report needs labels. An evaluation that is still running can be reported, and 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("directory", metavar="DIR", help="predictions directory, as written by `dnl-video evaluate`")
-    parser.add_argument("--output", metavar="DIR", help="folder for report.json and report.md (default: the same DIR)")
+    parser.add_argument(
+        "directory",
+        metavar="DIR",
+        help="predictions directory, as written by `dnl-video evaluate`, or a file of another project's results",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="folder for the report's files (default: the same DIR; for a file NAME.pkl, NAME-report beside it)",
+    )
+    add_foreign_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,17 +52,28 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: There are no readable, labelled predictions, or the folder cannot be written.
     """
-    report_directory(args.directory, args.output)
+    refuse_foreign_arguments(args, [args.directory])
+    source = Path(args.directory)
+    if source.is_file():
+        output = args.output or source.with_name(f"{source.stem}-report")
+        _report(read_results(source, args), output)
+    else:
+        report_directory(source, args.output)
     return 0
 
 
 def report_directory(directory: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> None:
     """Write the report of a predictions directory, into it or into ``output``, and show its headline."""
-    from dnl_video.report import build_report, save_report
     from dnl_video.results.predictions import read_predictions
 
-    report = build_report(read_predictions(directory))
-    paths = save_report(report, output or directory)
+    _report(read_predictions(directory), output or directory)
+
+
+def _report(predictions: Predictions, output: str | os.PathLike[str]) -> None:
+    from dnl_video.report import build_report, save_report
+
+    report = build_report(predictions)
+    paths = save_report(report, output)
     print_report(report)
     print(*(f"wrote {path}" for path in paths), sep="\n")
 
@@ -72,8 +102,8 @@ def print_report(report: dict[str, Any]) -> None:
         table.add_row(Text(name), *(figure_text(figures.get(k)) for k in ("top1", "top5", "mean_class_accuracy")))
     console.print(table)
     console.print(
-        f"{coverage['listed']} videos listed, {coverage['evaluated']} evaluated, {coverage['failed']} failed; "
-        "brackets are 95% intervals"
+        ("" if coverage["listed"] is None else f"{coverage['listed']} videos listed, ")
+        + f"{coverage['evaluated']} evaluated, {coverage['failed']} failed; brackets are 95% intervals"
     )
     for failure in coverage["failures"][:5]:
         console.print(Text(f"  {failure['videos']} failed: {failure['reason']} (such as {failure['example']})"))

@@ -54,12 +54,13 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
     """
     _require_labels(predictions)
     meta, done = predictions.meta, predictions.evaluated
-    num_classes, notes = len(meta.class_names), []
+    num_classes, notes = len(meta.class_names), list(predictions.notes)
     scores, labels = predictions.scores[done], predictions.label[done]
     ranks = np.full(len(done), num_classes, dtype=np.int64)  # a failed video is wrong at every k
     ranks[done] = rank_of_label(scores, labels)
     coverage = coverage_of(predictions)
-    complete = coverage["finished"] == coverage["listed"]
+    listed = coverage["listed"]
+    complete = listed is None or coverage["finished"] == listed
     if not complete:
         notes.append(
             f"Incomplete: {coverage['finished']} of {coverage['listed']} videos. "
@@ -91,7 +92,9 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
                 "centre_clip": clips and _figures(clips.centre_rank, predictions.label[clips.video], num_classes),
                 "clip": clips and _clip_figures(clips, num_classes),
             },
-            "listed": {"video": _figures(ranks, predictions.label, num_classes) if complete else None},
+            "listed": {
+                "video": _figures(ranks, predictions.label, num_classes) if complete and listed is not None else None
+            },
         },
         "by_num_clips": clips and _by_num_clips(clips),
         **_by_class(predictions, ranks),
@@ -112,6 +115,9 @@ def _require_labels(predictions: Predictions) -> None:
 
 def _protocol(predictions: Predictions) -> dict[str, Any]:
     meta = predictions.meta
+    if meta.num_clips is None or meta.num_crops is None:
+        unknown = dict.fromkeys(("num_clips", "num_crops", "num_views", "frame_order"))
+        return {**unknown, "text": "protocol unknown"}
     size = meta.preprocessing.get("crop_size")
     text = f"{_count(meta.num_clips, 'clip')} x {_count(meta.num_crops, 'crop')}" + (f" at {size}" if size else "")
     frames, stride = meta.preprocessing.get("num_frames"), meta.preprocessing.get("frame_stride")
@@ -153,7 +159,7 @@ def _share(interval: Interval, hits: NDArray[np.bool_]) -> dict[str, Any]:
 def _clip_accuracy(predictions: Predictions, notes: list[str]) -> ClipAccuracy | None:
     num_evaluated = int(np.count_nonzero(predictions.evaluated))
     if predictions.clip_scores is None or predictions.clip_video is None:
-        if num_evaluated:
+        if num_evaluated and predictions.meta.num_clips is not None:
             notes.append(
                 "No clip scores are stored (--no-clip-scores), so there are no clip-level and centre-clip figures."
             )

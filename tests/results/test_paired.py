@@ -144,7 +144,9 @@ def test_per_class() -> None:
     assert np.isnan(table.low[1])
 
 
-def coverage(classes: int, videos: int, accuracy: float, differ: float, gain: float, by_class: bool, seed: int) -> float:
+def coverage(
+    classes: int, videos: int, accuracy: float, differ: float, gain: float, by_class: bool, seed: int
+) -> float:
     """Return how often the interval holds the true difference, over 2000 draws of paired hits.
 
     Args:
@@ -184,7 +186,9 @@ def coverage(classes: int, videos: int, accuracy: float, differ: float, gain: fl
         (1, 160, 0.9, 0.1, 0.0),
     ],
 )
-def test_coverage_of_the_top1_difference(classes: int, videos: int, accuracy: float, differ: float, gain: float) -> None:
+def test_coverage_of_the_top1_difference(
+    classes: int, videos: int, accuracy: float, differ: float, gain: float
+) -> None:
     """95 % intervals hold the truth in 95 % of the samples; binomial noise of 2000 trials is 1 % (two deviations)."""
     assert 0.93 <= coverage(classes, videos, accuracy, differ, gain, by_class=False, seed=1) <= 0.97
 
