@@ -6,16 +6,19 @@ import argparse
 import os
 from typing import Any
 
-DESCRIPTION = """Turn an evaluation into accuracy tables.
+DESCRIPTION = """Turn an evaluation into accuracy tables and figures.
 
 Compute top-1, top-5 and mean class accuracy with 95% intervals from what `dnl-video evaluate` wrote: of whole videos,
 of the centre clip and of single clips (three figures that papers all call top-1), by number of clips, by class, over
 the evaluated videos and over all listed ones; with confused classes, confident mistakes, calibration and failed videos.
+Written are report.json (for programs), report.md (for a paper or a model card) and report.html: one file with all
+figures and with frames of the most confident mistakes, which opens offline and prints.
 
 examples:
   dnl-video evaluate --checkpoint runs/slow_dnl --manifest val.csv --output predictions/slow_dnl
   dnl-video report predictions/slow_dnl
   dnl-video report predictions/slow_dnl --output reports/slow_dnl
+  dnl-video report predictions/slow_dnl --video-root /mnt/kinetics400/val   # the videos have moved
 
 A report needs labels. An evaluation that is still running can be reported, and the report says that it is incomplete.
 """
@@ -24,7 +27,13 @@ A report needs labels. An evaluation that is still running can be reported, and 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.add_argument("directory", metavar="DIR", help="predictions directory, as written by `dnl-video evaluate`")
-    parser.add_argument("--output", metavar="DIR", help="folder for report.json and report.md (default: the same DIR)")
+    parser.add_argument("--output", metavar="DIR", help="folder for the report (default: the same DIR)")
+    parser.add_argument(
+        "--video-root",
+        metavar="DIR",
+        help="where the videos are now: looked for below it by path and by name (default: where they were evaluated)",
+    )
+    parser.add_argument("--no-thumbnails", action="store_true", help="no frames of videos in report.html")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,17 +42,24 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: There are no readable, labelled predictions, or the folder cannot be written.
     """
-    report_directory(args.directory, args.output)
+    report_directory(args.directory, args.output, video_root=args.video_root, thumbnails=not args.no_thumbnails)
     return 0
 
 
-def report_directory(directory: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> None:
+def report_directory(
+    directory: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    video_root: str | None = None,
+    thumbnails: bool = True,
+) -> None:
     """Write the report of a predictions directory, into it or into ``output``, and show its headline."""
+    from dnl_video.cli.thumbnails import thumbnail_reader
     from dnl_video.report import build_report, save_report
     from dnl_video.results.predictions import read_predictions
 
     report = build_report(read_predictions(directory))
-    paths = save_report(report, output or directory)
+    paths = save_report(report, output or directory, thumbnail_reader(video_root) if thumbnails else None)
     print_report(report)
     print(*(f"wrote {path}" for path in paths), sep="\n")
 
