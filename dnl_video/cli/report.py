@@ -12,17 +12,20 @@ from dnl_video.cli.results import add_foreign_arguments, read_results, refuse_fo
 if TYPE_CHECKING:
     from dnl_video.results.predictions import Predictions
 
-DESCRIPTION = """Turn an evaluation into accuracy tables.
+DESCRIPTION = """Turn an evaluation into accuracy tables and figures.
 
 Compute top-1, top-5 and mean class accuracy with 95% intervals from what `dnl-video evaluate` wrote: of whole videos,
 of the centre clip and of single clips (three figures that papers all call top-1), by number of clips, by class, over
 the evaluated videos and over all listed ones; with confused classes, confident mistakes, calibration and failed videos.
+Written are report.json (for programs), report.md (for a paper or a model card) and report.html: one file with all
+figures and with frames of the most confident mistakes, which opens offline and prints.
 
 examples:
   dnl-video evaluate --checkpoint runs/slow_dnl --manifest val.csv --output predictions/slow_dnl
   dnl-video report predictions/slow_dnl
   dnl-video report predictions/slow_dnl --output reports/slow_dnl
-  dnl-video report results.pkl --classes classes.txt --manifest test.csv      PySlowFast's or mmaction2's results
+  dnl-video report predictions/slow_dnl --video-root /mnt/kinetics400/val   # the videos have moved
+  dnl-video report results.pkl --classes classes.txt --manifest test.csv    # PySlowFast's or mmaction2's results
 
 Results of other projects are read as well: a CSV (video_id,label,score_0,score_1,...), what PySlowFast writes for
 TEST.SAVE_RESULTS_PATH, and what mmaction2's tools/test.py writes for --dump. Nothing in a pickle is run.
@@ -41,8 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="folder for the report's files (default: the same DIR; for a file NAME.pkl, NAME-report beside it)",
+        help="folder for the report (default: the same DIR; for a file NAME.pkl, NAME-report beside it)",
     )
+    parser.add_argument(
+        "--video-root",
+        metavar="DIR",
+        help="where the videos are now: looked for below it by path and by name (default: where they were evaluated)",
+    )
+    parser.add_argument("--no-thumbnails", action="store_true", help="no frames of videos in report.html")
     add_foreign_arguments(parser)
 
 
@@ -54,26 +63,32 @@ def run(args: argparse.Namespace) -> int:
     """
     refuse_foreign_arguments(args, [args.directory])
     source = Path(args.directory)
-    if source.is_file():
-        output = args.output or source.with_name(f"{source.stem}-report")
-        _report(read_results(source, args), output)
-    else:
-        report_directory(source, args.output)
+    beside = source.with_name(f"{source.stem}-report") if source.is_file() else source
+    without_paths = source.is_file() and args.manifest is None and args.video_root is None
+    thumbnails = not args.no_thumbnails and not without_paths
+    _report(read_results(source, args), args.output or beside, args.video_root, thumbnails)
     return 0
 
 
-def report_directory(directory: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> None:
+def report_directory(
+    directory: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    video_root: str | None = None,
+    thumbnails: bool = True,
+) -> None:
     """Write the report of a predictions directory, into it or into ``output``, and show its headline."""
     from dnl_video.results.predictions import read_predictions
 
-    _report(read_predictions(directory), output or directory)
+    _report(read_predictions(directory), output or directory, video_root, thumbnails)
 
 
-def _report(predictions: Predictions, output: str | os.PathLike[str]) -> None:
+def _report(predictions: Predictions, output: str | os.PathLike[str], video_root: str | None, thumbnails: bool) -> None:
+    from dnl_video.cli.thumbnails import thumbnail_reader
     from dnl_video.report import build_report, save_report
 
     report = build_report(predictions)
-    paths = save_report(report, output)
+    paths = save_report(report, output, thumbnail_reader(video_root) if thumbnails else None)
     print_report(report)
     print(*(f"wrote {path}" for path in paths), sep="\n")
 

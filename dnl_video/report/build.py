@@ -1,15 +1,28 @@
 """From predictions to the report's numbers: one dictionary of plain JSON types, which every output shows.
 
-Layout, version 1 (a figure that cannot be had is null, and `notes` says why)::
+report.json is this dictionary. `schema` is "dnl-video-report/1"; the number rises when a field is renamed, removed or
+changes its meaning, not when one is added. A figure that cannot be had is null, and `notes` says why::
 
-    schema_version, complete, notes
-    model, weights, preprocessing, protocol, manifest, versions, run     what was evaluated, and how
-    coverage        listed, finished, evaluated, failed, nan_scores, failures by reason, failed_videos
-    accuracy        evaluated.{video, centre_clip, clip} and listed.video, each {top1, top5, mean_class_accuracy}
-    by_num_clips    top1 with k of the J clips
-    per_class, confused_pairs, confusion, calibration, confident_mistakes
+    schema          "dnl-video-report/1"
+    complete        whether every listed video is finished
+    notes           sentences on what is missing or wrong
+    model           the ModelSpec; preprocessing: frames, stride, size, mean, ...
+    weights         {name, sha256};   manifest {source, sha256}: the list of videos
+    protocol        {num_clips, num_crops, num_views, frame_order, text}
+    versions        of packages;   run {command, device, precision, date, ...}
+    num_classes     K;   confidence_level of every interval
+    coverage        listed, finished, evaluated, failed, nan_scores: numbers of videos;
+                    failures [{reason, videos, example}], failed_videos [{video_id, path, label, error}]
+    accuracy        evaluated {video, centre_clip, clip}, listed {video}: each {top1, top5, mean_class_accuracy}
+    by_num_clips    [{num_clips, top1}]: the mean of k evenly spaced ones of J clips
+    per_class       [{index, name, videos, correct, failed, accuracy, low, high, most_taken_for {name, videos}}]
+    confused_pairs  [{label, label_index, predicted, predicted_index, videos, share_of_label}], at most 20
+    confusion       [[true class, predicted class, videos]]: the cells that are not 0
+    calibration     {ece, mean_confidence, videos, bins [{low, high, videos, confidence, accuracy}]}
+    confident_mistakes  [{video_id, path, label, predicted, confidence, label_score, label_place}], at most 20
 
-Every share has value, low, high (95 % interval), and of what: correct and total.
+A share is {value, low, high}, ends of its interval included, and of what: {correct, total}, or {num_classes} for mean
+class accuracy. Shares are in [0, 1]. Rules of ties and NaN: `results/metrics.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +48,7 @@ from dnl_video.results.metrics import (
 )
 from dnl_video.results.predictions import Predictions
 
-SCHEMA_VERSION = 1
+SCHEMA = "dnl-video-report/1"
 CONFIDENCE = 0.95
 _LONGEST = 20  # entries of confused pairs and of confident mistakes
 
@@ -73,7 +86,7 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
         )
     clips = _clip_accuracy(predictions, notes)
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema": SCHEMA,
         "complete": complete,
         "notes": notes,
         "model": meta.model,
@@ -220,7 +233,9 @@ def _by_class(predictions: Predictions, ranks: NDArray[np.int64]) -> dict[str, A
     pairs = [
         {
             "label": names[t],
+            "label_index": int(t),
             "predicted": names[p],
+            "predicted_index": int(p),
             "videos": int(wrong[t, p]),
             "share_of_label": float(wrong[t, p] / table.num_videos[t]),
         }
@@ -265,9 +280,14 @@ def _confident_mistakes(predictions: Predictions, ranks: NDArray[np.int64]) -> l
             "path": predictions.path[i],
             "label": names[predictions.label[i]],
             "predicted": names[predicted[i]],
-            "confidence": float(predictions.scores[i, predicted[i]]),
-            "label_score": float(predictions.scores[i, predictions.label[i]]),
+            "confidence": _finite(predictions.scores[i, predicted[i]]),
+            "label_score": _finite(predictions.scores[i, predictions.label[i]]),
             "label_place": int(ranks[i]) + 1,
         }
         for i in wrong[np.argsort(-confidence, kind="stable")[:_LONGEST]]
     ]
+
+
+def _finite(score: np.floating) -> float | None:
+    """JSON has no infinity."""
+    return float(score) if np.isfinite(score) else None

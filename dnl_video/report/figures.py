@@ -49,11 +49,19 @@ def new_figure(width: float = 4.2, height: float = 3.0) -> tuple[Figure, Axes]:
         width: Inches of 96 CSS pixels; 4.2 fits a phone.
         height: Inches.
     """
+    figure, panels = new_panels(width, height, [1])
+    return figure, panels[0]
+
+
+def new_panels(width: float, height: float, height_ratios: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels from top to bottom, which share the horizontal axis; see `new_figure`."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+        grid = figure.subplots(len(height_ratios), 1, sharex=True, squeeze=False, height_ratios=height_ratios)
+    panels = list(grid[:, 0])
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
 
 
 def to_svg(figure: Figure, name: str, alt: str, *, min_width: int = 0) -> Html:
@@ -70,7 +78,11 @@ def to_svg(figure: Figure, name: str, alt: str, *, min_width: int = 0) -> Html:
         # Class names may be in any script: the browser has the glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(
-            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            buffer,
+            format="svg",
+            dpi=192,
+            transparent=True,
+            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
         )
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].strip()

@@ -13,6 +13,8 @@ from typing import NewType
 
 from dnl_video.report.page_style import SCRIPT, STYLE
 
+_TALL = 40  # rows from which a table scrolls in a box of its own; on paper it is whole
+
 Html = NewType("Html", str)
 """Finished markup. A `NewType` cannot be told from `str` at run time: functions say which of the two they take."""
 
@@ -105,6 +107,11 @@ def tiles(items: Iterable[tuple[str, str, str]]) -> Html:
     return Html(f'<div class="tiles">{"".join(each)}</div>')
 
 
+def facts(items: dict[str, str]) -> Html:
+    """Return names and values as a list of definitions."""
+    return Html("<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in items.items()) + "</dl>")
+
+
 def join(parts: Iterable[Html]) -> Html:
     """Return pieces of markup one after another."""
     return Html("\n".join(part for part in parts if part))
@@ -147,8 +154,9 @@ def table(
             cells.append(f"<{tag}{side}{sort}>{shown}</{tag[:2]}>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     kind = ' class="sortable"' if sortable else ""
+    scroll = "scroll tall" if len(lines) > _TALL else "scroll"
     return Html(
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<div class="{scroll}" tabindex="0" role="region" aria-label="{escape(caption)}">'
         f"<table{kind}>\n<caption>{escape(caption)}</caption>\n"
         f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table></div>"
     )

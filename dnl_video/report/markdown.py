@@ -52,6 +52,13 @@ def figure_text(figure: dict[str, Any] | None) -> str:
     return f"{percent(figure['value'])} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"
 
 
+def score_text(report: dict[str, Any], score: float | None) -> str:
+    """Return a class score such as "73.5%"; as a plain number where scores are no probabilities."""
+    if score is None:
+        return "-"
+    return f"{score:.3g}" if report["calibration"] is None else percent(score)
+
+
 def levels(report: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """Return the rows of the accuracy table: name, what exactly is scored, figures (empty when there are none)."""
     evaluated, coverage, protocol = report["accuracy"]["evaluated"], report["coverage"], report["protocol"]
@@ -132,19 +139,26 @@ def _coverage(report: dict[str, Any]) -> str:
     return f"{text}\n\n{table(['why videos failed', 'videos', 'example'], reasons, 'lrl')}\n\n{listed}{more}"
 
 
-def _origin(report: dict[str, Any]) -> str:
-    facts = {
-        "model": escape(_settings(report["model"])),
-        "weights": code(report["weights"]["name"]),
-        "weights sha256": code(report["weights"]["sha256"]),
-        "protocol": escape(report["protocol"]["text"]),
-        "preprocessing": escape(_settings(report["preprocessing"])),
-        "videos": code(report["manifest"]["source"]),
-        "videos sha256": code(report["manifest"]["sha256"]),
-        "versions": escape(_settings(report["versions"])),
-        **{escape(key): escape(str(value)) for key, value in report["run"].items()},
+def origin(report: dict[str, Any]) -> dict[str, str]:
+    """Return what was evaluated and how: name to value, without what is unknown."""
+    found = {
+        "model": _settings(report["model"]),
+        "weights": report["weights"]["name"],
+        "weights sha256": report["weights"]["sha256"],
+        "protocol": report["protocol"]["text"],
+        "preprocessing": _settings(report["preprocessing"]),
+        "videos": report["manifest"]["source"],
+        "videos sha256": report["manifest"]["sha256"],
+        "versions": _settings(report["versions"]),
+        **{key: str(value) for key, value in report["run"].items()},
     }
-    return table(["", ""], [[key, value] for key, value in facts.items() if value], "ll")
+    return {key: value for key, value in found.items() if value}
+
+
+def _origin(report: dict[str, Any]) -> str:
+    as_code = ("weights", "weights sha256", "videos", "videos sha256")
+    rows = [[escape(k), code(v) if k in as_code else escape(v)] for k, v in origin(report).items()]
+    return table(["", ""], rows, "ll")
 
 
 def _settings(values: dict[str, Any]) -> str:
@@ -171,7 +185,7 @@ def _mistakes(report: dict[str, Any]) -> str:
             code(m["video_id"]),
             escape(m["label"]),
             escape(m["predicted"]),
-            percent(m["confidence"]),
+            score_text(report, m["confidence"]),
             str(m["label_place"]),
         ]
         for m in report["confident_mistakes"]

@@ -25,11 +25,14 @@ nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1rem; list-style: none; padd
 .tile b { display: block; font-size: 1.9rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .tile span { display: block; color: var(--soft); font-size: .88rem; }
 .scroll { overflow-x: auto; max-width: 100%; }
+.tall { max-height: min(40rem, 75vh); overflow-y: auto; }
+.tall table { margin-top: 0; } .tall thead th { position: sticky; top: 0; background: var(--page); }
 .scroll:focus-visible { outline: 2px solid var(--link); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .6rem 0; }
 caption { text-align: left; padding: 0 0 .3rem; }
 th, td { padding: .28rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--grid); }
 th:first-child, td:first-child { padding-left: .2rem; }
+td:not(.r), tbody th { min-width: 7rem; }
 thead th { vertical-align: bottom; border-bottom: 2px solid var(--grid); white-space: nowrap; }
 tbody th { font-weight: 500; }
 .r { text-align: right; white-space: nowrap; }
@@ -41,8 +44,14 @@ th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
 figure { margin: 1rem 0; max-width: 100%; min-width: 0; }
 figure svg { display: block; max-width: 100%; height: auto; overflow: visible; color: var(--text); }
 figure svg text { font-family: inherit !important; }
-figure svg image, figure .pixels { image-rendering: pixelated; }
 figure img { display: block; max-width: 100%; height: auto; border-radius: .25rem; }
+.no-frames { display: inline-block; background: var(--band); color: var(--soft); border: 1px dashed var(--grid);
+  border-radius: .25rem; padding: 1.2rem 1.6rem; font-size: .88rem; }
+.mistake { margin: 1rem 0 1.4rem; break-inside: avoid; } .mistake p { margin: 0 0 .3rem; }
+.mistake figure { margin: 0; } .mistake img { min-width: 36rem; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .25rem 1rem; margin: .6rem 0; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+.row figcaption { max-width: 27rem; }
 .row { display: flex; flex-wrap: wrap; gap: 0 2rem; align-items: flex-start; }
 details summary { cursor: pointer; color: var(--link); }
 @media print { :root { --text: #000; --page: #fff; --soft: #444; --grid: #bbb; --band: #f3f3f3; --link: #000;
@@ -50,7 +59,9 @@ details summary { cursor: pointer; color: var(--link); }
   body { font-size: 10pt; max-width: none; padding: 0; }
   nav, th button::after { display: none; }
   figure, tr, .tile { break-inside: avoid; } h2, h3, caption { break-after: avoid; }
-  thead { display: table-header-group; } .scroll { overflow: visible; } }
+  thead { display: table-header-group; } .scroll { overflow: visible; } .tall { max-height: none; }
+  th, td { padding: .15rem .35rem; } thead th, .r { white-space: normal; } td:not(.r), tbody th { min-width: 0; }
+  td, tbody th { overflow-wrap: anywhere; } figure svg, .mistake img { min-width: 0 !important; } }
 """
 
 SCRIPT = """

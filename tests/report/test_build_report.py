@@ -195,7 +195,7 @@ def test_calibration_covers_every_evaluated_video(run):
 
 def test_origin_is_carried_along(run):
     predictions, report = run
-    assert report["schema_version"] == 1
+    assert report["schema"] == "dnl-video-report/1"
     assert report["model"] == predictions.meta.model
     assert report["weights"] == {"name": "runs/a/best.ckpt", "sha256": "a" * 64}
     assert report["manifest"] == {"source": "data/val.csv", "sha256": "b" * 64}
