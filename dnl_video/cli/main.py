@@ -26,6 +26,7 @@ COMMANDS = {
     "predict": "Classify video files, folders or lists.",
     "models": "List what networks cost: parameters and multiply-accumulates.",
     "report": "Turn an evaluation into accuracy tables.",
+    "compare": "Compare networks evaluated on the same videos.",
 }
 USAGE_ERROR = 2
 INTERRUPTED = 130

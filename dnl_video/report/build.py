@@ -92,7 +92,7 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
         "model": meta.model,
         "weights": {"name": meta.weights, "sha256": meta.weights_sha256},
         "preprocessing": meta.preprocessing,
-        "protocol": _protocol(predictions),
+        "protocol": protocol_of(predictions),
         "manifest": {"source": meta.manifest, "sha256": meta.manifest_sha256},
         "versions": meta.versions,
         "run": meta.run,
@@ -101,12 +101,12 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
         "coverage": coverage,
         "accuracy": {
             "evaluated": {
-                "video": _figures(ranks[done], labels, num_classes),
-                "centre_clip": clips and _figures(clips.centre_rank, predictions.label[clips.video], num_classes),
+                "video": figures_of(ranks[done], labels, num_classes),
+                "centre_clip": clips and figures_of(clips.centre_rank, predictions.label[clips.video], num_classes),
                 "clip": clips and _clip_figures(clips, num_classes),
             },
             "listed": {
-                "video": _figures(ranks, predictions.label, num_classes) if complete and listed is not None else None
+                "video": figures_of(ranks, predictions.label, num_classes) if complete and listed is not None else None
             },
         },
         "by_num_clips": clips and _by_num_clips(clips),
@@ -126,7 +126,8 @@ def _require_labels(predictions: Predictions) -> None:
         )
 
 
-def _protocol(predictions: Predictions) -> dict[str, Any]:
+def protocol_of(predictions: Predictions) -> dict[str, Any]:
+    """Return what was averaged for a video's scores, in numbers and in words."""
     meta = predictions.meta
     if meta.num_clips is None or meta.num_crops is None:
         unknown = dict.fromkeys(("num_clips", "num_crops", "num_views", "frame_order"))
@@ -151,7 +152,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _figures(ranks: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> dict[str, Any] | None:
+def figures_of(ranks: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> dict[str, Any] | None:
     """Return top-1, top-5 and mean class accuracy of videos; None when there are none."""
     if not len(ranks):
         return None

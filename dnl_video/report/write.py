@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,23 @@ def save_report(
     Raises:
         InputError: The folder cannot be written.
     """
+    text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    return write_files(
+        output,
+        {
+            "report.json": text,
+            "report.md": render_markdown(report),
+            "report.html": render_html(report, read_frames),
+        },
+    )
+
+
+def write_files(output: str | os.PathLike[str], files: Mapping[str, str]) -> list[Path]:
+    """Write texts, by the names of their files, into a folder that is made when absent; return the files.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
     output = Path(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -54,13 +72,8 @@ def save_report(
         raise InputError(
             f"cannot make the report's folder {output}: {error.strerror}; choose another --output"
         ) from error
-    text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-    # Lone surrogates of undecodable file names become JSON escapes, and question marks elsewhere.
-    files = {
-        "report.json": text.encode("utf-8", "backslashreplace"),
-        "report.md": render_markdown(report).encode("utf-8", "replace"),
-        "report.html": render_html(report, read_frames).encode("utf-8", "replace"),
-    }
-    for name, content in files.items():
-        write_atomically(output / name, content)
+    for name, text in files.items():
+        # Lone surrogates of undecodable file names become JSON escapes, and question marks elsewhere.
+        errors = "backslashreplace" if name.endswith(".json") else "replace"
+        write_atomically(output / name, text.encode("utf-8", errors))
     return [output / name for name in files]
