@@ -27,6 +27,7 @@ COMMANDS = {
     "models": "List what networks cost: parameters and multiply-accumulates.",
     "report": "Turn an evaluation into accuracy tables.",
     "compare": "Compare networks evaluated on the same videos.",
+    "show": "Show what a run, a model file or a predictions directory is.",
 }
 USAGE_ERROR = 2
 INTERRUPTED = 130

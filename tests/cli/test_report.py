@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -70,6 +71,39 @@ def test_a_wrong_directory_is_one_line(tmp_path, exists, message):
         directory.mkdir()
     with pytest.raises(InputError, match=message):
         command.run(parse(directory))
+
+
+def test_another_projects_results(tmp_path, capsys, monkeypatch):
+    """Ids, labels and names come from the list; the file has neither."""
+    (tmp_path / "out.json").write_text("[[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]]")
+    (tmp_path / "list.csv").write_text("path,label\na.mp4,run\nb.mp4,run\nc.mp4,jump\n")
+    (tmp_path / "classes.txt").write_text("run\njump\n")
+    monkeypatch.chdir(tmp_path)
+    assert command.run(parse("out.json", "--classes", "classes.txt", "--manifest", "list.csv")) == 0
+    shown = capsys.readouterr().out
+    assert "out.json, protocol unknown" in shown
+    assert "3 videos listed, 3 evaluated, 0 failed" in shown
+    report = json.loads((tmp_path / "out-report" / "report.json").read_text())
+    assert report["accuracy"]["evaluated"]["video"]["top1"]["correct"] == 1
+    assert [row["name"] for row in report["per_class"]] == ["run", "jump"]
+    assert report["manifest"]["source"] == "list.csv"
+    assert report["run"]["written by"] == "mmaction2 0.x (--out)"
+    assert "unknown" in (tmp_path / "out-report" / "report.html").read_text()
+
+
+def test_another_projects_results_without_a_list(tmp_path, capsys):
+    (tmp_path / "r.csv").write_text("video_id,label,score_0,score_1\na,0,0.9,0.1\nb,0,0.2,0.8\n")
+    assert command.run(parse(tmp_path / "r.csv", "--output", tmp_path / "out")) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "2 evaluated, 0 failed; brackets are 95% intervals" in shown
+    assert "videos listed" not in shown.partition("evaluated")[0]
+    assert "The file does not say how many videos were listed or failed" in shown
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_options_for_files_need_a_file(directory):
+    with pytest.raises(InputError, match="--classes and --manifest are for results of other projects; a predictions"):
+        command.run(parse(directory, "--manifest", "list.csv"))
 
 
 def test_help_teaches(capsys):
