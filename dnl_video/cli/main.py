@@ -25,7 +25,7 @@ COMMANDS = {
     "evaluate": "Score every video of a labelled list with many views.",
     "predict": "Classify video files, folders or lists.",
     "models": "List what networks cost: parameters and multiply-accumulates.",
-    "report": "Turn an evaluation into accuracy tables.",
+    "report": "Turn an evaluation into accuracy tables and figures.",
 }
 USAGE_ERROR = 2
 INTERRUPTED = 130

@@ -58,8 +58,9 @@ def report_directory(
     from dnl_video.report import build_report, save_report
     from dnl_video.results.predictions import read_predictions
 
+    read_frames = thumbnail_reader(video_root) if thumbnails else None
     report = build_report(read_predictions(directory))
-    paths = save_report(report, output or directory, thumbnail_reader(video_root) if thumbnails else None)
+    paths = save_report(report, output or directory, read_frames)
     print_report(report)
     print(*(f"wrote {path}" for path in paths), sep="\n")
 
