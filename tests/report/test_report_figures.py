@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -8,6 +9,7 @@ import pytest
 
 from dnl_video.report import figures as f
 from dnl_video.report.html import Cell, Section, escape, page, table
+from dnl_video.report.page_style import STYLE
 from tests.report.pages import Outline
 
 
@@ -102,3 +104,31 @@ def test_a_page_links_its_sections():
     assert outline.all("a", "href") == ["#first-part", "#second"]
     assert outline.all("h2", "id") == ["first-part", "second"]
     assert "A & B" in outline.text
+
+
+def contrast(one, other):
+    """WCAG 2.2's contrast ratio of two colours such as "#1c1e21"."""
+
+    def luminance(color):
+        parts = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_can_be_read_on_light_and_on_dark_pages():
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): (#\w{6})", rule)) for rule in re.findall(r":root \{([^}]*)\}", STYLE)[:2]
+    )
+    for theme in (light, dark):
+        for text, ground in (
+            ("text", "page"),
+            ("soft", "page"),
+            ("soft", "band"),
+            ("link", "page"),
+            ("warn", "warn-band"),
+        ):
+            assert contrast(theme[text], theme[ground]) >= 4.5, (text, ground)
+        assert all(contrast(color, theme["page"]) >= 3 for color in f.COLORS)
