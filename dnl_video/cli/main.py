@@ -25,7 +25,7 @@ COMMANDS = {
     "evaluate": "Score every video of a labelled list with many views.",
     "predict": "Classify video files, folders or lists.",
     "models": "List what networks cost: parameters and multiply-accumulates.",
-    "report": "Turn an evaluation into accuracy tables.",
+    "report": "Turn an evaluation into accuracy tables and figures.",
     "compare": "Compare networks evaluated on the same videos.",
     "show": "Show what a run, a model file or a predictions directory is.",
 }

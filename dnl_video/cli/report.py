@@ -87,8 +87,9 @@ def _report(predictions: Predictions, output: str | os.PathLike[str], video_root
     from dnl_video.cli.thumbnails import thumbnail_reader
     from dnl_video.report import build_report, save_report
 
+    read_frames = thumbnail_reader(video_root) if thumbnails else None
     report = build_report(predictions)
-    paths = save_report(report, output, thumbnail_reader(video_root) if thumbnails else None)
+    paths = save_report(report, output, read_frames)
     print_report(report)
     print(*(f"wrote {path}" for path in paths), sep="\n")
 

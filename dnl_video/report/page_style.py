@@ -32,7 +32,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 caption { text-align: left; padding: 0 0 .3rem; }
 th, td { padding: .28rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--grid); }
 th:first-child, td:first-child { padding-left: .2rem; }
-td:not(.r), tbody th { min-width: 7rem; }
+tbody th { min-width: 7rem; } td:last-child:not(.r) { min-width: 12rem; }
 thead th { vertical-align: bottom; border-bottom: 2px solid var(--grid); white-space: nowrap; }
 tbody th { font-weight: 500; }
 .r { text-align: right; white-space: nowrap; }
@@ -60,7 +60,8 @@ details summary { cursor: pointer; color: var(--link); }
   nav, th button::after { display: none; }
   figure, tr, .tile { break-inside: avoid; } h2, h3, caption { break-after: avoid; }
   thead { display: table-header-group; } .scroll { overflow: visible; } .tall { max-height: none; }
-  th, td { padding: .15rem .35rem; } thead th, .r { white-space: normal; } td:not(.r), tbody th { min-width: 0; }
+  table { font-size: 8.5pt; } th, td { padding: .15rem .35rem; } thead th { white-space: normal; }
+  tbody th, td:last-child:not(.r) { min-width: 0; }
   td, tbody th { overflow-wrap: anywhere; } figure svg, .mistake img { min-width: 0 !important; } }
 """
 
