@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +278,15 @@ def test_every_kind_of_float(dtype: torch.dtype, tmp_path: Path) -> None:
     preds = torch.cat([scores, scores], dim=1).T.contiguous().T[:, NUM_CLASSES:]
     file.write_bytes(pickle.dumps([preds, torch.from_numpy(LABELS).to(torch.int32)]))
     np.testing.assert_array_equal(read_foreign(file).scores, scores.float().numpy())
+
+
+def test_tensors_are_read_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "results.pkl").write_bytes(FORMATS["mmaction2 1.x"])
+    code = (
+        "import sys; from dnl_video.results.foreign import read_foreign; read_foreign(sys.argv[1]); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "results.pkl")], check=True)
 
 
 def test_the_list_must_be_the_one_tested(tmp_path: Path) -> None:

@@ -59,6 +59,14 @@ def test_mcnemar_counts_coin_tosses() -> None:
             assert mcnemar_exact(PairedCounts(1, b, n - b, 1)) == float(p)
 
 
+def test_mcnemar_against_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(4)
+    for b, c in rng.integers(0, 400, size=(50, 2)).tolist():
+        expected = stats.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
+        assert mcnemar_exact(PairedCounts(7, b, c, 9)) == pytest.approx(expected, rel=1e-9)
+
+
 def test_mcnemar_of_many_videos_neither_overflows_nor_takes_long() -> None:
     assert mcnemar_exact(PairedCounts(10**6, 20_000, 20_000, 0)) == 1.0
     p = mcnemar_exact(PairedCounts(0, 20_000, 20_400, 0))
