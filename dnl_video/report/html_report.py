@@ -93,7 +93,7 @@ def _accuracy(report: dict[str, Any]) -> Html:
             "lrrrl",
             caption="Accuracy by level, with 95% intervals",
         ),
-        paragraph(_LEVELS, "note"),
+        paragraph(_LEVELS, "note") if report["protocol"]["num_clips"] is not None else Html(""),
         paragraph(
             "Brackets are 95% intervals for the choice of videos, not of training seeds: Wilson's; for mean class "
             f"accuracy and for clips Wilson's at the effective number of videos. {_TIES}{trivial}",
