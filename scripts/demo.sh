@@ -29,4 +29,4 @@ videos=("data/demo/val/moving left"/*.mp4)
 run predict "${videos[0]}" --checkpoint runs/demo/i3d_dnl --per-clip --num-clips 3
 
 say "5/5  done"
-echo "report: $(echo runs/demo/i3d_dnl/evaluation/*/report.md)"
+echo "report: $(echo runs/demo/i3d_dnl/evaluation/*/report.html)"

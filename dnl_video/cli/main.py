@@ -24,9 +24,11 @@ COMMANDS = {
     "train": "Train a network on Kinetics clips, from a recipe.",
     "evaluate": "Score every video of a labelled list with many views.",
     "predict": "Classify video files, folders or lists.",
+    "report": "Turn an evaluation into accuracy tables and figures.",
+    "compare": "Compare networks evaluated on the same videos.",
+    "show": "Show what a run, a model file or a predictions directory is.",
     "models": "List what networks cost: parameters and multiply-accumulates.",
     "bench": "Measure speed and memory of blocks and networks on this machine.",
-    "report": "Turn an evaluation into accuracy tables.",
 }
 USAGE_ERROR = 2
 INTERRUPTED = 130

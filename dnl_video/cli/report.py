@@ -1,21 +1,34 @@
-"""`dnl-video report`: the accuracy report of a predictions directory."""
+"""`dnl-video report`: the accuracy report of a predictions directory, or of another project's results."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-DESCRIPTION = """Turn an evaluation into accuracy tables.
+from dnl_video.cli.results import add_foreign_arguments, read_results, refuse_foreign_arguments
+
+if TYPE_CHECKING:
+    from dnl_video.results.predictions import Predictions
+
+DESCRIPTION = """Turn an evaluation into accuracy tables and figures.
 
 Compute top-1, top-5 and mean class accuracy with 95% intervals from what `dnl-video evaluate` wrote: of whole videos,
 of the centre clip and of single clips (three figures that papers all call top-1), by number of clips, by class, over
 the evaluated videos and over all listed ones; with confused classes, confident mistakes, calibration and failed videos.
+Written are report.json (for programs), report.md (for a paper or a model card) and report.html: one file with all
+figures and with frames of the most confident mistakes, which opens offline and prints.
 
 examples:
   dnl-video evaluate --checkpoint runs/slow_dnl --manifest val.csv --output predictions/slow_dnl
   dnl-video report predictions/slow_dnl
   dnl-video report predictions/slow_dnl --output reports/slow_dnl
+  dnl-video report predictions/slow_dnl --video-root /mnt/kinetics400/val   # the videos have moved
+  dnl-video report results.pkl --classes classes.txt --manifest test.csv    # PySlowFast's or mmaction2's results
+
+Results of other projects are read as well: a CSV (video_id,label,score_0,score_1,...), what PySlowFast writes for
+TEST.SAVE_RESULTS_PATH, and what mmaction2's tools/test.py writes for --dump. Nothing in a pickle is run.
 
 A report needs labels. An evaluation that is still running can be reported, and the report says that it is incomplete.
 """
@@ -23,8 +36,23 @@ A report needs labels. An evaluation that is still running can be reported, and 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("directory", metavar="DIR", help="predictions directory, as written by `dnl-video evaluate`")
-    parser.add_argument("--output", metavar="DIR", help="folder for report.json and report.md (default: the same DIR)")
+    parser.add_argument(
+        "directory",
+        metavar="DIR",
+        help="predictions directory, as written by `dnl-video evaluate`, or a file of another project's results",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="folder for the report (default: the same DIR; for a file NAME.pkl, NAME-report beside it)",
+    )
+    parser.add_argument(
+        "--video-root",
+        metavar="DIR",
+        help="where the videos are now: looked for below it by path and by name (default: where they were evaluated)",
+    )
+    parser.add_argument("--no-thumbnails", action="store_true", help="no frames of videos in report.html")
+    add_foreign_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,17 +61,35 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: There are no readable, labelled predictions, or the folder cannot be written.
     """
-    report_directory(args.directory, args.output)
+    refuse_foreign_arguments(args, [args.directory])
+    source = Path(args.directory)
+    beside = source.with_name(f"{source.stem}-report") if source.is_file() else source
+    without_paths = source.is_file() and args.manifest is None and args.video_root is None
+    thumbnails = not args.no_thumbnails and not without_paths
+    _report(read_results(source, args), args.output or beside, args.video_root, thumbnails)
     return 0
 
 
-def report_directory(directory: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> None:
+def report_directory(
+    directory: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    video_root: str | None = None,
+    thumbnails: bool = True,
+) -> None:
     """Write the report of a predictions directory, into it or into ``output``, and show its headline."""
-    from dnl_video.report import build_report, save_report
     from dnl_video.results.predictions import read_predictions
 
-    report = build_report(read_predictions(directory))
-    paths = save_report(report, output or directory)
+    _report(read_predictions(directory), output or directory, video_root, thumbnails)
+
+
+def _report(predictions: Predictions, output: str | os.PathLike[str], video_root: str | None, thumbnails: bool) -> None:
+    from dnl_video.cli.thumbnails import thumbnail_reader
+    from dnl_video.report import build_report, save_report
+
+    read_frames = thumbnail_reader(video_root) if thumbnails else None
+    report = build_report(predictions)
+    paths = save_report(report, output, read_frames)
     print_report(report)
     print(*(f"wrote {path}" for path in paths), sep="\n")
 
@@ -72,8 +118,8 @@ def print_report(report: dict[str, Any]) -> None:
         table.add_row(Text(name), *(figure_text(figures.get(k)) for k in ("top1", "top5", "mean_class_accuracy")))
     console.print(table)
     console.print(
-        f"{coverage['listed']} videos listed, {coverage['evaluated']} evaluated, {coverage['failed']} failed; "
-        "brackets are 95% intervals"
+        ("" if coverage["listed"] is None else f"{coverage['listed']} videos listed, ")
+        + f"{coverage['evaluated']} evaluated, {coverage['failed']} failed; brackets are 95% intervals"
     )
     for failure in coverage["failures"][:5]:
         console.print(Text(f"  {failure['videos']} failed: {failure['reason']} (such as {failure['example']})"))

@@ -1,4 +1,7 @@
-"""Accuracy reports of a predictions directory: report.json for machines, report.md for a paper or a model card."""
+"""Accuracy reports of a predictions directory.
+
+report.json for programs, report.md for a paper or a model card, report.html for people.
+"""
 
 from dnl_video.report.build import build_report
 from dnl_video.report.markdown import headline, render_markdown

@@ -1,15 +1,28 @@
 """From predictions to the report's numbers: one dictionary of plain JSON types, which every output shows.
 
-Layout, version 1 (a figure that cannot be had is null, and `notes` says why)::
+report.json is this dictionary. `schema` is "dnl-video-report/1"; the number rises when a field is renamed, removed or
+changes its meaning, not when one is added. A figure that cannot be had is null, and `notes` says why::
 
-    schema_version, complete, notes
-    model, weights, preprocessing, protocol, manifest, versions, run     what was evaluated, and how
-    coverage        listed, finished, evaluated, failed, nan_scores, failures by reason, failed_videos
-    accuracy        evaluated.{video, centre_clip, clip} and listed.video, each {top1, top5, mean_class_accuracy}
-    by_num_clips    top1 with k of the J clips
-    per_class, confused_pairs, confusion, calibration, confident_mistakes
+    schema          "dnl-video-report/1"
+    complete        whether every listed video is finished
+    notes           sentences on what is missing or wrong
+    model           the ModelSpec; preprocessing: frames, stride, size, mean, ...
+    weights         {name, sha256};   manifest {source, sha256}: the list of videos
+    protocol        {num_clips, num_crops, num_views, frame_order, text}
+    versions        of packages;   run {command, device, precision, date, ...}
+    num_classes     K;   confidence_level of every interval
+    coverage        listed, finished, evaluated, failed, nan_scores: numbers of videos;
+                    failures [{reason, videos, example}], failed_videos [{video_id, path, label, error}]
+    accuracy        evaluated {video, centre_clip, clip}, listed {video}: each {top1, top5, mean_class_accuracy}
+    by_num_clips    [{num_clips, top1}]: the mean of k evenly spaced ones of J clips
+    per_class       [{index, name, videos, correct, failed, accuracy, low, high, most_taken_for {name, videos}}]
+    confused_pairs  [{label, label_index, predicted, predicted_index, videos, share_of_label}], at most 20
+    confusion       [[true class, predicted class, videos]]: the cells that are not 0
+    calibration     {ece, mean_confidence, videos, bins [{low, high, videos, confidence, accuracy}]}
+    confident_mistakes  [{video_id, path, label, predicted, confidence, label_score, label_place}], at most 20
 
-Every share has value, low, high (95 % interval), and of what: correct and total.
+A share is {value, low, high}, ends of its interval included, and of what: {correct, total}, or {num_classes} for mean
+class accuracy. Shares are in [0, 1]. Rules of ties and NaN: `results/metrics.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +48,7 @@ from dnl_video.results.metrics import (
 )
 from dnl_video.results.predictions import Predictions
 
-SCHEMA_VERSION = 1
+SCHEMA = "dnl-video-report/1"
 CONFIDENCE = 0.95
 _LONGEST = 20  # entries of confused pairs and of confident mistakes
 
@@ -54,12 +67,13 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
     """
     _require_labels(predictions)
     meta, done = predictions.meta, predictions.evaluated
-    num_classes, notes = len(meta.class_names), []
+    num_classes, notes = len(meta.class_names), list(predictions.notes)
     scores, labels = predictions.scores[done], predictions.label[done]
     ranks = np.full(len(done), num_classes, dtype=np.int64)  # a failed video is wrong at every k
     ranks[done] = rank_of_label(scores, labels)
     coverage = coverage_of(predictions)
-    complete = coverage["finished"] == coverage["listed"]
+    listed = coverage["listed"]
+    complete = listed is None or coverage["finished"] == listed
     if not complete:
         notes.append(
             f"Incomplete: {coverage['finished']} of {coverage['listed']} videos. "
@@ -72,13 +86,13 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
         )
     clips = _clip_accuracy(predictions, notes)
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema": SCHEMA,
         "complete": complete,
         "notes": notes,
         "model": meta.model,
         "weights": {"name": meta.weights, "sha256": meta.weights_sha256},
         "preprocessing": meta.preprocessing,
-        "protocol": _protocol(predictions),
+        "protocol": protocol_of(predictions),
         "manifest": {"source": meta.manifest, "sha256": meta.manifest_sha256},
         "versions": meta.versions,
         "run": meta.run,
@@ -87,11 +101,13 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
         "coverage": coverage,
         "accuracy": {
             "evaluated": {
-                "video": _figures(ranks[done], labels, num_classes),
-                "centre_clip": clips and _figures(clips.centre_rank, predictions.label[clips.video], num_classes),
+                "video": figures_of(ranks[done], labels, num_classes),
+                "centre_clip": clips and figures_of(clips.centre_rank, predictions.label[clips.video], num_classes),
                 "clip": clips and _clip_figures(clips, num_classes),
             },
-            "listed": {"video": _figures(ranks, predictions.label, num_classes) if complete else None},
+            "listed": {
+                "video": figures_of(ranks, predictions.label, num_classes) if complete and listed is not None else None
+            },
         },
         "by_num_clips": clips and _by_num_clips(clips),
         **_by_class(predictions, ranks),
@@ -110,8 +126,12 @@ def _require_labels(predictions: Predictions) -> None:
         )
 
 
-def _protocol(predictions: Predictions) -> dict[str, Any]:
+def protocol_of(predictions: Predictions) -> dict[str, Any]:
+    """Return what was averaged for a video's scores, in numbers and in words."""
     meta = predictions.meta
+    if meta.num_clips is None or meta.num_crops is None:
+        unknown = dict.fromkeys(("num_clips", "num_crops", "num_views", "frame_order"))
+        return {**unknown, "text": "protocol unknown"}
     size = meta.preprocessing.get("crop_size")
     text = f"{_count(meta.num_clips, 'clip')} x {_count(meta.num_crops, 'crop')}" + (f" at {size}" if size else "")
     frames, stride = meta.preprocessing.get("num_frames"), meta.preprocessing.get("frame_stride")
@@ -132,7 +152,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _figures(ranks: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> dict[str, Any] | None:
+def figures_of(ranks: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> dict[str, Any] | None:
     """Return top-1, top-5 and mean class accuracy of videos; None when there are none."""
     if not len(ranks):
         return None
@@ -153,7 +173,7 @@ def _share(interval: Interval, hits: NDArray[np.bool_]) -> dict[str, Any]:
 def _clip_accuracy(predictions: Predictions, notes: list[str]) -> ClipAccuracy | None:
     num_evaluated = int(np.count_nonzero(predictions.evaluated))
     if predictions.clip_scores is None or predictions.clip_video is None:
-        if num_evaluated:
+        if num_evaluated and predictions.meta.num_clips is not None:
             notes.append(
                 "No clip scores are stored (--no-clip-scores), so there are no clip-level and centre-clip figures."
             )
@@ -214,7 +234,9 @@ def _by_class(predictions: Predictions, ranks: NDArray[np.int64]) -> dict[str, A
     pairs = [
         {
             "label": names[t],
+            "label_index": int(t),
             "predicted": names[p],
+            "predicted_index": int(p),
             "videos": int(wrong[t, p]),
             "share_of_label": float(wrong[t, p] / table.num_videos[t]),
         }
@@ -249,7 +271,8 @@ def _calibration(scores: NDArray[np.float32], labels: NDArray[np.int64], notes: 
 def _confident_mistakes(predictions: Predictions, ranks: NDArray[np.int64]) -> list[dict[str, Any]]:
     names = predictions.meta.class_names
     predicted = np.full(len(ranks), -1, dtype=np.int64)
-    predicted[predictions.evaluated] = predicted_class(predictions.scores[predictions.evaluated])
+    done = predictions.evaluated
+    predicted[done] = predicted_class(predictions.scores[done], predictions.label[done])
     wrong = np.flatnonzero((predicted >= 0) & (predicted != predictions.label))
     confidence = predictions.scores[wrong, predicted[wrong]]
     return [
@@ -258,9 +281,14 @@ def _confident_mistakes(predictions: Predictions, ranks: NDArray[np.int64]) -> l
             "path": predictions.path[i],
             "label": names[predictions.label[i]],
             "predicted": names[predicted[i]],
-            "confidence": float(predictions.scores[i, predicted[i]]),
-            "label_score": float(predictions.scores[i, predictions.label[i]]),
+            "confidence": _finite(predictions.scores[i, predicted[i]]),
+            "label_score": _finite(predictions.scores[i, predictions.label[i]]),
             "label_place": int(ranks[i]) + 1,
         }
         for i in wrong[np.argsort(-confidence, kind="stable")[:_LONGEST]]
     ]
+
+
+def _finite(score: np.floating) -> float | None:
+    """JSON has no infinity."""
+    return float(score) if np.isfinite(score) else None

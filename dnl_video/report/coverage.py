@@ -34,7 +34,7 @@ def coverage_of(predictions: Predictions) -> dict[str, Any]:
     reasons = [failure_reason(video["error"], video["path"], video["video_id"]) for video in failed]
     first = {reason: video["video_id"] for reason, video in zip(reversed(reasons), reversed(failed), strict=True)}
     return {
-        "listed": predictions.meta.num_videos,
+        "listed": predictions.meta.num_videos,  # None: unknown
         "finished": len(done),
         "evaluated": int(np.count_nonzero(done)),
         "failed": len(failed),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 _MOST_FAILED = 50  # failed videos listed by name; report.json has all
@@ -19,14 +20,17 @@ def headline(report: dict[str, Any]) -> str:
         f"{name} {percent(figures[key]['value'])} ({interval(figures[key])})"
         for name, key in (("top-1", "top1"), ("top-5", "top5"), ("mean class accuracy", "mean_class_accuracy"))
     )
-    of_listed = f"{coverage['evaluated']} of {coverage['listed']} listed videos"
+    of_listed = "videos" if coverage["listed"] is None else f"of {coverage['listed']} listed videos"
+    of_listed = f"{coverage['evaluated']} {of_listed}"
     unfinished = "" if report["complete"] else f"Incomplete ({coverage['finished']} of {coverage['listed']} videos). "
     return f"{unfinished}{model_name(report)}: {shares} on {of_listed}; {report['protocol']['text']}."
 
 
 def model_name(report: dict[str, Any]) -> str:
-    """Return such as "slow_r50 + dnl"."""
+    """Return such as "slow_r50 + dnl"; of another project's results the file's name."""
     model = report["model"]
+    if not model and "results file" in report["run"]:
+        return PurePath(report["run"]["results file"]).name
     name, context = str(model.get("architecture", "model")), model.get("context", "none")
     return name if context == "none" else f"{name} + {context}"
 
@@ -48,9 +52,22 @@ def figure_text(figure: dict[str, Any] | None) -> str:
     return f"{percent(figure['value'])} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"
 
 
+def score_text(report: dict[str, Any], score: float | None) -> str:
+    """Return a class score such as "73.5%"; as a plain number where scores are no probabilities."""
+    if score is None:
+        return "-"
+    return f"{score:.3g}" if report["calibration"] is None else percent(score)
+
+
 def levels(report: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """Return the rows of the accuracy table: name, what exactly is scored, figures (empty when there are none)."""
     evaluated, coverage, protocol = report["accuracy"]["evaluated"], report["coverage"], report["protocol"]
+    if protocol["num_clips"] is None:
+        rows = [("video", f"as given, {coverage['evaluated']} evaluated videos", evaluated["video"])]
+        if coverage["listed"] is not None:
+            figures = report["accuracy"]["listed"]["video"]
+            rows.append(("video, failed = wrong", f"as given, {coverage['listed']} listed videos", figures))
+        return [(name, what, figures or {}) for name, what, figures in rows]
     last, crops = protocol["num_clips"] - 1, protocol["num_crops"]
     views = f"mean of all {protocol['num_views']} views"
     averaged = f", its {crops} crops averaged" if crops > 1 else ""
@@ -110,7 +127,7 @@ def _by_num_clips(report: dict[str, Any]) -> str:
 def _coverage(report: dict[str, Any]) -> str:
     coverage = report["coverage"]
     names = ("listed", "finished", "evaluated", "failed")
-    text = table(names, [[str(coverage[name]) for name in names]], "rrrr")
+    text = table(names, [["unknown" if coverage[name] is None else str(coverage[name]) for name in names]], "rrrr")
     if not coverage["failed"]:
         return text
     reasons = [[escape(f["reason"]), str(f["videos"]), code(f["example"])] for f in coverage["failures"]]
@@ -122,19 +139,26 @@ def _coverage(report: dict[str, Any]) -> str:
     return f"{text}\n\n{table(['why videos failed', 'videos', 'example'], reasons, 'lrl')}\n\n{listed}{more}"
 
 
-def _origin(report: dict[str, Any]) -> str:
-    facts = {
-        "model": escape(_settings(report["model"])),
-        "weights": code(report["weights"]["name"]),
-        "weights sha256": code(report["weights"]["sha256"]),
-        "protocol": escape(report["protocol"]["text"]),
-        "preprocessing": escape(_settings(report["preprocessing"])),
-        "videos": code(report["manifest"]["source"]),
-        "videos sha256": code(report["manifest"]["sha256"]),
-        "versions": escape(_settings(report["versions"])),
-        **{escape(key): escape(str(value)) for key, value in report["run"].items()},
+def origin(report: dict[str, Any]) -> dict[str, str]:
+    """Return what was evaluated and how: name to value, without what is unknown."""
+    found = {
+        "model": _settings(report["model"]),
+        "weights": report["weights"]["name"],
+        "weights sha256": report["weights"]["sha256"],
+        "protocol": report["protocol"]["text"],
+        "preprocessing": _settings(report["preprocessing"]),
+        "videos": report["manifest"]["source"],
+        "videos sha256": report["manifest"]["sha256"],
+        "versions": _settings(report["versions"]),
+        **{key: str(value) for key, value in report["run"].items()},
     }
-    return table(["", ""], [[key, value] for key, value in facts.items() if value], "ll")
+    return {key: value for key, value in found.items() if value}
+
+
+def _origin(report: dict[str, Any]) -> str:
+    as_code = ("weights", "weights sha256", "videos", "videos sha256")
+    rows = [[escape(k), code(v) if k in as_code else escape(v)] for k, v in origin(report).items()]
+    return table(["", ""], rows, "ll")
 
 
 def _settings(values: dict[str, Any]) -> str:
@@ -161,7 +185,7 @@ def _mistakes(report: dict[str, Any]) -> str:
             code(m["video_id"]),
             escape(m["label"]),
             escape(m["predicted"]),
-            percent(m["confidence"]),
+            score_text(report, m["confidence"]),
             str(m["label_place"]),
         ]
         for m in report["confident_mistakes"]

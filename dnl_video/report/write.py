@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dnl_video.errors import InputError
 from dnl_video.report.build import build_report
+from dnl_video.report.film_strips import FrameReader
+from dnl_video.report.html_report import render_html
 from dnl_video.report.markdown import render_markdown
 from dnl_video.results.predictions import read_predictions, write_atomically
 
 
 def write_report(directory: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Write report.json and report.md of a predictions directory.
+    """Write report.json, report.md and report.html of a predictions directory, without frames of videos.
 
     Args:
         directory: The predictions directory.
@@ -29,8 +32,35 @@ def write_report(directory: str | os.PathLike[str], output: str | os.PathLike[st
     return save_report(build_report(read_predictions(directory)), directory if output is None else output)
 
 
-def save_report(report: dict[str, Any], output: str | os.PathLike[str]) -> list[Path]:
-    """Write a built report as report.json and report.md into `output`; return the files written.
+def save_report(
+    report: dict[str, Any], output: str | os.PathLike[str], read_frames: FrameReader | None = None
+) -> list[Path]:
+    """Write a built report as report.json, report.md and report.html.
+
+    Args:
+        report: The dictionary of `build_report`.
+        output: Folder to write into, made when absent.
+        read_frames: Reads a few frames of a video, for the HTML; None shows none.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    return write_files(
+        output,
+        {
+            "report.json": text,
+            "report.md": render_markdown(report),
+            "report.html": render_html(report, read_frames),
+        },
+    )
+
+
+def write_files(output: str | os.PathLike[str], files: Mapping[str, str]) -> list[Path]:
+    """Write texts, by the names of their files, into a folder that is made when absent; return the files.
 
     Raises:
         InputError: The folder cannot be written.
@@ -42,8 +72,8 @@ def save_report(report: dict[str, Any], output: str | os.PathLike[str]) -> list[
         raise InputError(
             f"cannot make the report's folder {output}: {error.strerror}; choose another --output"
         ) from error
-    text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-    # Lone surrogates of undecodable file names become JSON escapes, and question marks in Markdown.
-    write_atomically(output / "report.json", text.encode("utf-8", "backslashreplace"))
-    write_atomically(output / "report.md", render_markdown(report).encode("utf-8", "replace"))
-    return [output / "report.json", output / "report.md"]
+    for name, text in files.items():
+        # Lone surrogates of undecodable file names become JSON escapes, and question marks elsewhere.
+        errors = "backslashreplace" if name.endswith(".json") else "replace"
+        write_atomically(output / name, text.encode("utf-8", errors))
+    return [output / name for name in files]

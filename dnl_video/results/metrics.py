@@ -6,8 +6,10 @@ indices in 0…K−1.
 Two rules hold for all functions:
 
 - **Ties count against the model.** A label's rank is the number of *other* classes that score at least as high, so a
-  network that gives every class the same score has top-1 accuracy 0, not 1/K by the luck of the order.
-- **NaN counts as wrong**, at every k: a row with any NaN has rank K.
+  network that gives every class the same score has top-1 accuracy 0, not what the order of the classes happens to
+  give. The predicted class of a tie is the first of the highest classes that is not the label. So the diagonal of the
+  confusion matrix holds just the top-1 hits, and every figure is the worst that any breaking of ties could give.
+- **NaN counts as wrong**, at every k: a row with any NaN has rank K and no predicted class.
 """
 
 from __future__ import annotations
@@ -67,10 +69,21 @@ def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int = 1) -> float:
     return float(np.mean(ranks < min(k, np.shape(scores)[1])))
 
 
-def predicted_class(scores: ArrayLike) -> NDArray[np.int64]:
-    """Return the class of the highest score, int [n]: of equal scores the first class, of rows with a NaN −1."""
-    scores = np.asarray(scores)
+def predicted_class(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
+    """Return the class of the highest score, int [n]; −1 for rows with a NaN.
+
+    Of equal highest scores it is the first that is not the label's: equal to the label exactly where `rank_of_label`
+    is 0.
+
+    Raises:
+        InputError: See `rank_of_label`.
+    """
+    scores, labels = _checked(scores, labels)
     best = np.argmax(scores, axis=1).astype(np.int64)
+    lucky = np.flatnonzero((best == labels) & (rank_of_label(scores, labels) > 0))
+    equals = scores[lucky] >= scores[lucky, labels[lucky]][:, None]
+    equals[np.arange(len(lucky)), labels[lucky]] = False
+    best[lucky] = np.argmax(equals, axis=1)
     best[np.isnan(scores).any(axis=1)] = -1
     return best
 
@@ -78,12 +91,12 @@ def predicted_class(scores: ArrayLike) -> NDArray[np.int64]:
 def confusion_matrix(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     """Return how often each true class (row) was predicted as each class (column), int [K, K].
 
-    Predictions are `predicted_class`: the first of equal scores, so a tie can stand on the diagonal that top-1 accuracy
-    counts as wrong. Rows with a NaN are left out.
+    Predictions are `predicted_class`, so the diagonal counts the top-1 hits of each class. Rows with a NaN are left
+    out.
     """
     scores, labels = _checked(scores, labels)
     num_classes = scores.shape[1]
-    predicted = predicted_class(scores)
+    predicted = predicted_class(scores, labels)
     valid = predicted >= 0
     cells = labels[valid] * num_classes + predicted[valid]
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64)

@@ -54,7 +54,7 @@ def read_predictions(
     kept = _resolve(shards)
     if not kept:
         raise InputError(f"{directory} holds no finished video yet; run `dnl-video evaluate` or `predict` again")
-    if len(kept) > meta.num_videos:
+    if meta.num_videos is not None and len(kept) > meta.num_videos:
         raise InputError(
             f"{directory} holds {len(kept)} videos, but its meta.json lists {meta.num_videos}; "
             "delete the directory and predict again"

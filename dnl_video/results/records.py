@@ -31,12 +31,12 @@ class PredictionsMeta:
         preprocessing: The Preprocessing as a dictionary.
         weights: Name of the weights, usually the path of their file.
         weights_sha256: SHA-256 of the weights.
-        num_clips: Clips per video.
+        num_clips: Clips per video; None where another project's results do not say (`foreign.py`), as in the next.
         num_crops: Crops per clip.
         class_names: The model's K class names, in the order of its outputs.
         manifest: Where the list of videos came from.
         manifest_sha256: SHA-256 of the list of videos.
-        num_videos: Videos in the list.
+        num_videos: Videos in the list; None where another project's results do not say.
         labelled: Whether every video of the list has a label.
         frame_order: Order of the frames within clips; anything but natural is a probe, not an evaluation.
         versions: Versions of the packages used. Not compared between runs.
@@ -48,12 +48,12 @@ class PredictionsMeta:
     preprocessing: dict[str, Any]
     weights: str
     weights_sha256: str
-    num_clips: int
-    num_crops: int
+    num_clips: int | None
+    num_crops: int | None
     class_names: list[str]
     manifest: str
     manifest_sha256: str
-    num_videos: int
+    num_videos: int | None
     labelled: bool
     frame_order: str = "natural"
     versions: dict[str, str] = field(default_factory=dict)
@@ -105,6 +105,7 @@ class Predictions:
         clip_start_s: Starts of the clips in seconds, float64 [m].
         clip_end_s: Ends of the clips in seconds, float64 [m].
         clip_scores: Clip scores, float32 [m, K].
+        notes: What a reader of figures should know about where they come from, in sentences.
     """
 
     meta: PredictionsMeta
@@ -118,6 +119,7 @@ class Predictions:
     clip_start_s: NDArray[np.float64] | None = None
     clip_end_s: NDArray[np.float64] | None = None
     clip_scores: NDArray[np.float32] | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def evaluated(self) -> NDArray[np.bool_]:

@@ -21,8 +21,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evalute"]) == 2
     assert capsys.readouterr().err == (
-        "dnl-video: error: no command 'evalute'; allowed: demo-data, train, evaluate, predict, models, bench, report; "
-        "did you mean 'evaluate'?\n"
+        f"dnl-video: error: no command 'evalute'; allowed: {', '.join(COMMANDS)}; did you mean 'evaluate'?
+"
     )
 
 
@@ -33,7 +33,7 @@ def test_every_command_explains_itself(name: str) -> None:
     assert text.count("dnl-video ") >= 2, "help shows no example"
 
 
-@pytest.mark.parametrize("name", ["evaluate", "predict", "report", "demo-data"])
+@pytest.mark.parametrize("name", ["evaluate", "predict", "report", "compare", "show", "demo-data"])
 def test_missing_arguments_are_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name]) == 2
     error = capsys.readouterr().err

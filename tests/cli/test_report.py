@@ -1,3 +1,5 @@
+import json
+import shutil
 import subprocess
 import sys
 
@@ -6,6 +8,8 @@ import pytest
 
 from dnl_video.cli import report as command
 from dnl_video.cli.main import make_parser
+from dnl_video.cli.thumbnails import thumbnail_reader
+from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
 from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction
 
@@ -46,21 +50,86 @@ def test_the_command_writes_and_shows_the_report(directory, capsys):
     assert "video 66.7% [20.8, 93.9] 100.0% [43.9, 100.0] 75.0% [" in "\n".join(lines)
     assert "4 videos listed, 3 evaluated, 1 failed; brackets are 95% intervals" in lines
     assert "1 failed: VIDEO: no [video] stream (such as v3)" in lines
-    assert lines[-2:] == [f"wrote {directory / 'report.json'}", f"wrote {directory / 'report.md'}"]
+    assert lines[-3:] == [f"wrote {directory / f'report.{kind}'}" for kind in ("json", "md", "html")]
     assert (directory / "report.md").read_text().startswith("# Accuracy of i3d_r50\n")
 
 
 def test_output_goes_elsewhere(directory, tmp_path, capsys):
     assert command.run(parse(directory, "--output", tmp_path / "out")) == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.json", "report.md"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.html", "report.json", "report.md"]
     assert not (directory / "report.json").exists()
-    assert capsys.readouterr().out.endswith(f"wrote {tmp_path / 'out' / 'report.md'}\n")
+    assert capsys.readouterr().out.endswith(f"wrote {tmp_path / 'out' / 'report.html'}\n")
 
 
 def test_an_unfinished_run_is_marked(directory, capsys):
     next(directory.glob("*.jsonl")).write_text('{"id":"a","path":"a","label":0,"num_views":0,"row":null,"error":"x"}\n')
     assert command.run(parse(directory)) == 0
     assert "Incomplete: 1 of 4 videos." in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- frames of videos
+
+
+@pytest.fixture
+def mistaken_video(directory, tmp_path):
+    """The video that the fixture's network gets wrong, v2, where it was evaluated: 24 frames that grow brighter."""
+    frames = np.repeat(10 * np.arange(24, dtype=np.uint8), 64 * 96 * 3).reshape(24, 64, 96, 3)
+    shard = next(directory.glob("*.jsonl"))
+    shard.write_text(shard.read_text().replace('"v2.mp4"', f'"{tmp_path}/val/run/v2.mp4"'))
+    path = tmp_path / "val" / "run" / "v2.mp4"
+    path.parent.mkdir(parents=True)
+    write_video(path, frames, fps=12)
+    return path
+
+
+def test_frames_are_spread_over_the_video_and_small(mistaken_video):
+    frames = thumbnail_reader()(str(mistaken_video))
+    assert (frames.shape, frames.dtype) == ((6, 96, 144, 3), np.uint8)
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [20, 60, 100, 140, 180, 220], atol=6)
+
+
+def test_the_page_shows_the_mistaken_video(directory, mistaken_video, capsys):
+    assert command.run(parse(directory)) == 0
+    page = (directory / "report.html").read_text()
+    assert page.count('<img src="data:image/jpeg') == 1
+    assert 'width="864" height="96"' in page
+
+
+def test_videos_that_moved_are_found_by_path_or_name(mistaken_video, tmp_path):
+    name = str(mistaken_video)
+    for place in ("new/val/run/v2.mp4", "flat/v2.mp4"):
+        moved = tmp_path / place
+        moved.parent.mkdir(parents=True)
+        shutil.copy(mistaken_video, moved)
+    mistaken_video.unlink()
+    assert thumbnail_reader()(name) == "file not found"
+    for root in ("new", "flat"):
+        assert thumbnail_reader(str(tmp_path / root))(name).shape == (6, 96, 144, 3)
+        assert thumbnail_reader(str(tmp_path / root))("val/run/v2.mp4").shape == (6, 96, 144, 3)
+    assert thumbnail_reader(str(tmp_path / "flat"))("other.mp4") == "file not found"
+
+
+def test_a_missing_and_a_broken_video_are_named_in_the_page(directory, mistaken_video, tmp_path, capsys):
+    for content, word in (("no video at all", "cannot be opened"), (None, "file not found")):
+        mistaken_video.unlink()
+        if content:
+            mistaken_video.write_text(content)
+        assert command.run(parse(directory)) == 0
+        assert f'<div class="no-frames">{word}</div>' in (directory / "report.html").read_text()
+        mistaken_video.touch()
+
+
+def test_no_thumbnails(directory, mistaken_video, capsys):
+    assert command.run(parse(directory, "--no-thumbnails")) == 0
+    page = (directory / "report.html").read_text()
+    assert "<img" not in page
+    assert "no-frames" not in page.partition("</style>")[2]
+
+
+def test_a_video_root_that_is_not_there(directory, tmp_path):
+    with pytest.raises(InputError) as info:
+        command.run(parse(directory, "--video-root", tmp_path / "gone"))
+    assert str(info.value) == f"--video-root {tmp_path}/gone is not a folder; give the one that holds the videos"
 
 
 @pytest.mark.parametrize(("exists", "message"), [(True, "has no meta.json"), (False, "does not exist")])
@@ -70,6 +139,39 @@ def test_a_wrong_directory_is_one_line(tmp_path, exists, message):
         directory.mkdir()
     with pytest.raises(InputError, match=message):
         command.run(parse(directory))
+
+
+def test_another_projects_results(tmp_path, capsys, monkeypatch):
+    """Ids, labels and names come from the list; the file has neither."""
+    (tmp_path / "out.json").write_text("[[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]]")
+    (tmp_path / "list.csv").write_text("path,label\na.mp4,run\nb.mp4,run\nc.mp4,jump\n")
+    (tmp_path / "classes.txt").write_text("run\njump\n")
+    monkeypatch.chdir(tmp_path)
+    assert command.run(parse("out.json", "--classes", "classes.txt", "--manifest", "list.csv")) == 0
+    shown = capsys.readouterr().out
+    assert "out.json, protocol unknown" in shown
+    assert "3 videos listed, 3 evaluated, 0 failed" in shown
+    report = json.loads((tmp_path / "out-report" / "report.json").read_text())
+    assert report["accuracy"]["evaluated"]["video"]["top1"]["correct"] == 1
+    assert [row["name"] for row in report["per_class"]] == ["run", "jump"]
+    assert report["manifest"]["source"] == "list.csv"
+    assert report["run"]["written by"] == "mmaction2 0.x (--out)"
+    assert "protocol unknown" in (tmp_path / "out-report" / "report.html").read_text()
+
+
+def test_another_projects_results_without_a_list(tmp_path, capsys):
+    (tmp_path / "r.csv").write_text("video_id,label,score_0,score_1\na,0,0.9,0.1\nb,0,0.2,0.8\n")
+    assert command.run(parse(tmp_path / "r.csv", "--output", tmp_path / "out")) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "2 evaluated, 0 failed; brackets are 95% intervals" in shown
+    assert "videos listed" not in shown.partition("evaluated")[0]
+    assert "The file does not say how many videos were listed or failed" in shown
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_options_for_files_need_a_file(directory):
+    with pytest.raises(InputError, match="--classes and --manifest are for results of other projects; a predictions"):
+        command.run(parse(directory, "--manifest", "list.csv"))
 
 
 def test_help_teaches(capsys):

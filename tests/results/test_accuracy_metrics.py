@@ -122,10 +122,61 @@ def recall_mean(labels, predicted):
     return sk.recall_score(labels, predicted, labels=present, average="macro", zero_division=0)
 
 
-def test_confusion_takes_the_first_of_equals_and_leaves_nan_out():
-    scores = [[0.4, 0.4, 0.2], [0.1, 0.45, 0.45], [np.nan, 0.5, 0.5]]
-    assert m.predicted_class(scores).tolist() == [0, 1, -1]
-    assert m.confusion_matrix(scores, [1, 2, 0]).tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
+def test_the_predicted_class_of_a_tie_is_never_the_label():
+    scores = [[0.4, 0.4, 0.2], [0.4, 0.4, 0.2], [0.1, 0.45, 0.45], [np.nan, 0.5, 0.5], [-np.inf] * 3]
+    assert m.predicted_class(scores, [0, 1, 0, 0, 0]).tolist() == [1, 0, 1, -1, 1]
+    assert m.confusion_matrix(scores, [0, 1, 0, 0, 0]).tolist() == [[0, 3, 0], [1, 0, 0], [0, 0, 0]]
+    assert m.predicted_class(np.zeros((0, 3)), []).tolist() == []
+    assert m.predicted_class([[0.5]], [0]).tolist() == [0]  # of one class there is no tie
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_every_figure_is_the_worst_that_a_breaking_of_ties_gives(data):
+    """Independent truth: scikit-learn and argmax on scores whose ties are broken at random, and against the label."""
+    num_classes, n = data.draw(st.integers(2, 5)), data.draw(st.integers(1, 12))
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    scores = rng.integers(3, size=(n, num_classes)) / 4
+    labels = rng.integers(num_classes, size=n)
+    worst = scores.copy()
+    worst[np.arange(n), labels] -= 0.1
+    np.testing.assert_array_equal(m.rank_of_label(scores, labels) == 0, worst.argmax(axis=1) == labels)
+    np.testing.assert_array_equal(
+        m.confusion_matrix(scores, labels), sk.confusion_matrix(labels, worst.argmax(axis=1), labels=range(num_classes))
+    )
+    np.testing.assert_array_equal(
+        np.diag(m.confusion_matrix(scores, labels)),
+        m.per_class(m.rank_of_label(scores, labels) == 0, labels, num_classes).correct,
+    )
+    for k in range(1, num_classes):
+        ours = m.top_k_accuracy(scores, labels, k)
+        broken = worst + rng.random(worst.shape) / 100
+        lucky = scores + rng.random(scores.shape) / 100
+        assert ours == pytest.approx(top_k_by_sorting(broken, labels, k))
+        assert ours <= top_k_by_sorting(lucky, labels, k)
+
+
+def top_k_by_sorting(scores, labels, k):
+    return np.mean([label in np.argsort(-row)[:k] for row, label in zip(scores, labels, strict=True)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_top1_and_mean_class_accuracy_agree_with_torchmetrics(seed):
+    torch = pytest.importorskip("torch")
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+
+    scores, labels = random_case(seed)
+    given = torch.from_numpy(scores), torch.from_numpy(labels)
+    for k in (1, 5):
+        expected = multiclass_accuracy(*given, num_classes=12, average="micro", top_k=k)
+        assert m.top_k_accuracy(scores, labels, k) == pytest.approx(float(expected), abs=1e-6)
+    expected = multiclass_accuracy(*given, num_classes=12, average="macro")
+    assert m.mean_class_accuracy(m.rank_of_label(scores, labels) == 0, labels).value == pytest.approx(
+        float(expected), abs=1e-6
+    )
+    np.testing.assert_array_equal(
+        m.confusion_matrix(scores, labels), multiclass_confusion_matrix(*given, num_classes=12).numpy()
+    )
 
 
 def test_mean_class_accuracy_of_one_class_has_wilsons_interval():

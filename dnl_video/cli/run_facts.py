@@ -1,0 +1,234 @@
+"""What `dnl-video show` says of a run folder, a checkpoint, an exported model or a predictions directory.
+
+Each function returns plain JSON types; what is not known is left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from dnl_video.errors import InputError
+
+if TYPE_CHECKING:
+    from dnl_video.models.checkpoint import Checkpoint
+
+Facts = dict[str, Any]
+# Written by the training run: best-epoch012-top1_0.8312.ckpt
+_BEST = re.compile(r"best-epoch(\d+)-top1_([\d.]+)\.ckpt")
+
+
+def facts_of(path: str, *, gmacs: bool = False) -> Facts:
+    """Return everything worth knowing, by what lies at the path.
+
+    Args:
+        path: A predictions directory, a run's folder, a checkpoint or an exported model.
+        gmacs: Also count multiply-accumulates, which runs the network once.
+
+    Raises:
+        InputError: There is nothing there that this package wrote.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise InputError(
+            f"{path} does not exist; give a run's folder, a checkpoint, an exported model or a predictions directory"
+        )
+    if (place / "meta.json").is_file():
+        return _predictions(place)
+    if place.is_dir() and (place / "config.yaml").is_file():
+        return _run(place, gmacs)
+    return _model_file(place, gmacs)
+
+
+def _predictions(folder: Path) -> Facts:
+    from dnl_video.report.build import build_report
+    from dnl_video.results.predictions import finished_ids, read_meta, read_predictions
+
+    meta = read_meta(folder)
+    finished = len(finished_ids(folder))
+    facts: Facts = {
+        "kind": "predictions directory",
+        "path": str(folder),
+        "model": _changed(meta.model),
+        "weights": {"file": meta.weights, "sha256": meta.weights_sha256},
+        "preprocessing": meta.preprocessing,
+        "protocol": {"num_clips": meta.num_clips, "num_crops": meta.num_crops, "frame_order": meta.frame_order},
+        "classes": _classes(meta.class_names),
+        "videos": {"list": meta.manifest, "listed": meta.num_videos, "done": finished, "labelled": meta.labelled},
+        "run": meta.run,
+        "versions": meta.versions,
+        "finished": finished == meta.num_videos,
+    }
+    todo = [] if facts["finished"] else [f"run the command that wrote {folder} again: it goes on where it stopped"]
+    if not finished:
+        return {**facts, "next": todo}
+    predictions = read_predictions(folder, clip_scores=False)
+    facts["videos"]["failed"] = int((~predictions.evaluated).sum())
+    if not meta.labelled:
+        return {**facts, "next": todo}
+    figures = build_report(predictions)["accuracy"]["evaluated"]["video"]
+    facts["accuracy"] = figures and {name: figure["value"] for name, figure in figures.items()}
+    has_report = (folder / "report.json").is_file()
+    todo.append(f"dnl-video report {folder}" + (" (there is one: report.md)" if has_report else ""))
+    return {**facts, "next": [*todo, f"dnl-video compare {folder} OTHER"]}
+
+
+def _run(folder: Path, gmacs: bool) -> Facts:
+    from dnl_video.models.checkpoint import find_checkpoint, read_raw
+
+    config = _read_config(folder / "config.yaml")
+    facts: Facts = {"kind": "training run", "path": str(folder)}
+    resume = f"dnl-video train --config {folder / 'config.yaml'} --resume"
+    if not any((folder / "checkpoints").glob("*.ckpt")):
+        facts |= {"training": _training(config), "finished": False}
+        return {**facts, "next": [f"dnl-video train --config {folder / 'config.yaml'} (no checkpoint was written yet)"]}
+    facts |= _network(find_checkpoint(folder), gmacs)
+    del facts["config"]
+    last = find_checkpoint(folder, last=True)
+    raw = read_raw(last)
+    done, epochs = _epochs_done(raw), config.get("trainer", {}).get("max_epochs")
+    facts["progress"] = {
+        "last checkpoint": str(last),
+        "epochs done": done,
+        "of epochs": epochs,
+        "steps": int(raw["global_step"]),
+        "written": _when(last),
+        **_last_metrics(folder),
+    }
+    facts["training"] = _training(config)
+    facts["finished"] = epochs is not None and done >= epochs
+    evaluations = sorted(str(meta.parent) for meta in folder.glob("**/meta.json"))
+    if evaluations:
+        facts["evaluations"] = evaluations
+    manifest = config.get("data", {}).get("val_manifest") or "LIST"
+    todo = [] if facts["finished"] else [resume]
+    todo += [f"dnl-video evaluate --checkpoint {folder} --manifest {manifest}"] if not evaluations else []
+    todo += [f"dnl-video show {path}" for path in evaluations[:3]]
+    return {**facts, "next": [*todo, f"dnl-video predict VIDEO --checkpoint {folder}"]}
+
+
+def _model_file(place: Path, gmacs: bool) -> Facts:
+    from dnl_video.models.checkpoint import find_checkpoint, read_raw
+
+    file = find_checkpoint(place)
+    exported = file.suffix == ".safetensors"
+    facts: Facts = {"kind": "exported model" if exported else "checkpoint", "path": str(file), **_network(file, gmacs)}
+    config = facts.pop("config")
+    if not exported:
+        raw = read_raw(file)
+        if "epoch" in raw:
+            facts["weights"] |= {"epochs done": _epochs_done(raw), "steps": int(raw["global_step"])}
+    if config:
+        facts["training"] = _training(config)
+    manifest = config.get("data", {}).get("val_manifest") or "LIST"
+    commands = [f"evaluate --checkpoint {file} --manifest {manifest}", f"predict VIDEO --checkpoint {file}"]
+    return {**facts, "next": [f"dnl-video {command}" for command in commands]}
+
+
+def _network(file: Path, gmacs: bool) -> Facts:
+    """Return what a checkpoint says of its network; `config` is the run's."""
+    from dnl_video.models.backbones import default_positions
+    from dnl_video.models.checkpoint import load_checkpoint
+    from dnl_video.spec import to_dict
+
+    loaded = load_checkpoint(file)
+    spec = loaded.spec
+    model = loaded.build()
+    named = [(name, parameter.numel()) for name, parameter in model.named_parameters()]
+    facts: Facts = {"model": _changed(to_dict(spec))}
+    if spec.context != "none":
+        chosen = spec.context_options.positions or default_positions(spec.architecture)
+        facts["model"]["positions"] = {stage: list(blocks) for stage, blocks in chosen.items()}
+    facts["model"]["parameters"] = sum(number for _, number in named)
+    facts["model"]["parameters of context blocks"] = sum(n for name, n in named if ".context_blocks." in name)
+    if gmacs:
+        facts["model"]["GMACs a view"] = _gmacs(loaded, model)
+    size = file.stat().st_size
+    facts["weights"] = {"file": str(file), "bytes": size, "sha256": loaded.sha256, "written": _when(file)}
+    if best := _BEST.match(file.name):
+        facts["weights"] |= {"best epoch (from 0)": int(best[1]), "validation top-1": float(best[2])}
+    return {
+        **facts,
+        "preprocessing": to_dict(loaded.preprocessing),
+        "classes": _classes(list(loaded.class_names)),
+        "config": loaded.config,
+    }
+
+
+def _gmacs(loaded: Checkpoint, model: Any) -> float:
+    from dnl_video.models.flops import count
+
+    size = loaded.preprocessing.crop_size
+    return count(model, 1, 3, loaded.preprocessing.num_frames, size, size).macs / 1e9
+
+
+def _changed(model: Facts) -> Facts:
+    """Return the architecture, without what it does not use and block options that are the default."""
+    from dnl_video.spec import ContextOptions, to_dict
+
+    default = to_dict(ContextOptions())
+    options = {k: v for k, v in (model.get("context_options") or {}).items() if v != default.get(k)}
+    unused = {"context_options"}
+    if not str(model.get("architecture")).startswith("slowfast"):
+        unused |= {"slow_alpha", "slow_frames", "fusion_kernel"}
+    rest = {k: v for k, v in model.items() if k not in unused and v is not None}
+    return {**rest, "context_options": options} if options else rest
+
+
+def _classes(names: list[str]) -> Facts:
+    return {"number": len(names), "names": names}
+
+
+def _training(config: Facts) -> Facts:
+    """Return what a person asks first about a run's settings."""
+    optim, trainer, data = (config.get(key) or {} for key in ("optim", "trainer", "data"))
+    asked = {
+        "train list": data.get("train_manifest"),
+        "validation list": data.get("val_manifest"),
+        "epochs": trainer.get("max_epochs"),
+        "clips a step and process": data.get("batch_size"),
+        "optimizer": optim.get("optimizer"),
+        "learning rate": optim.get("lr"),
+        "learning rate is for clips": optim.get("lr_batch"),
+        "schedule": optim.get("schedule"),
+        "milestones": optim.get("milestones") if optim.get("schedule") == "step" else None,
+        "warm-up epochs": optim.get("warmup_epochs"),
+        "weight decay": optim.get("weight_decay"),
+        "precision": trainer.get("precision"),
+        "seed": config.get("seed"),
+    }
+    return {key: value for key, value in asked.items() if value not in (None, "")}
+
+
+def _epochs_done(raw: Facts) -> int:
+    whole = raw.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {}).get("is_last_batch", True)
+    return int(raw["epoch"]) + bool(whole)
+
+
+def _last_metrics(folder: Path) -> Facts:
+    """Return the last value of each training and validation metric in the CSV logs."""
+    latest: Facts = {}
+    for file in sorted(folder.glob("logs/csv*/metrics.csv"), key=lambda path: path.stat().st_mtime):
+        with file.open(newline="", encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                latest |= {k: float(v) for k, v in row.items() if v and k and k.startswith(("train/", "val/"))}
+    return {"metrics": latest} if latest else {}
+
+
+def _read_config(path: Path) -> Facts:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); give a run's folder") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} holds no settings; give a run's folder")
+    return config
+
+
+def _when(file: Path) -> str:
+    return datetime.datetime.fromtimestamp(file.stat().st_mtime).astimezone().isoformat(" ", "seconds")

@@ -1,0 +1,101 @@
+"""`dnl-video show`: what a person wants to know about a run, a model file or a predictions directory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+DESCRIPTION = """Show what a run folder, a checkpoint, an exported model or a predictions directory is.
+
+Architecture and blocks, parameters, classes, preprocessing, the best epoch and its validation top-1, schedule, lists of
+videos, size and sha256, last metrics, whether it is finished, and the commands that come next.
+
+examples:
+  dnl-video show runs/slow_dnl
+  dnl-video show runs/slow_dnl/checkpoints/last.ckpt --gmacs
+  dnl-video show predictions/slow_dnl
+  dnl-video show runs/slow_dnl --json
+"""
+
+_MOST_NAMES = 8  # class names shown; --json has all
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    parser.add_argument("path", metavar="RUN", help="a run's folder, a model file or a predictions directory")
+    parser.add_argument("--gmacs", action="store_true", help="count multiply-accumulates too (runs the network once)")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the facts.
+
+    Raises:
+        InputError: There is nothing at the path that this package wrote.
+    """
+    from dnl_video.cli.run_facts import facts_of
+
+    facts = facts_of(args.path, gmacs=args.gmacs)
+    if args.json:
+        print(json.dumps(facts, ensure_ascii=False, indent=1))
+        return 0
+    _print(facts)
+    return 0
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    state = {True: ", finished", False: ", unfinished", None: ""}[facts.get("finished")]
+    console.print(Text(f"{facts['kind']} {facts['path']}{state}", style="bold"))
+    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for part in ("model", "weights", "progress", "accuracy", "videos", "protocol", "preprocessing", "classes"):
+        _add(table, part, facts.get(part))
+    for part in ("training", "run", "versions"):
+        _add(table, part, facts.get(part))
+    console.print(table)
+    for path in facts.get("evaluations", []):
+        console.print(Text(f"evaluated: {path}"))
+    for command in facts["next"]:
+        # One line each, to be copied.
+        console.print(Text(f"next: {command}"), soft_wrap=True)
+
+
+def _add(table: Any, part: str, values: dict[str, Any] | None) -> None:
+    from rich.text import Text
+
+    flat: dict[str, Any] = {}
+    for key, value in (values or {}).items():
+        flat |= value if key == "metrics" else {key: value}
+    for number, (key, value) in enumerate(flat.items()):
+        table.add_row(part if number == 0 else "", key, Text(_text(key, value)))
+    if flat:
+        table.add_section()
+
+
+def _text(key: str, value: Any) -> str:
+    """Return a value as a person reads it."""
+    if key == "bytes":
+        return f"{value:,} ({value / 1e6:.1f} MB)"
+    if key == "names":
+        more = f", and {len(value) - _MOST_NAMES} more" if len(value) > _MOST_NAMES else ""
+        return ", ".join(value[:_MOST_NAMES]) + more
+    if key in ("validation top-1", "top1", "top5", "mean_class_accuracy", "val/top1", "val/top5", "train/top1"):
+        return f"{100 * value:.2f}%"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_text(k, v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return "[" + ", ".join(_text("", v) for v in value) + "]"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,183 @@
+"""Differences of two networks' accuracies on the same videos. numpy only.
+
+Everywhere: `first` and `second` bool [n] say whether each network is right about each of n videos, by the rules of
+`metrics.py` (ties and NaN are wrong); `labels` int [n] are class indices. A difference is second minus first.
+
+Both networks see the same videos, so their hits go together, and the difference is known far better than two separate
+intervals suggest: those may overlap although the difference is certain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dnl_video.errors import InputError
+from dnl_video.results.metrics import Interval, mean_class_accuracy, wilson_interval
+
+
+@dataclass(frozen=True)
+class PairedCounts:
+    """How many videos both, one or neither of two networks got right."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+
+    @property
+    def total(self) -> int:
+        """All videos."""
+        return self.both + self.only_first + self.only_second + self.neither
+
+
+def count_pairs(first: ArrayLike, second: ArrayLike) -> PairedCounts:
+    """Count the videos by who is right.
+
+    Raises:
+        InputError: The two are not of one length.
+    """
+    first, second = _checked(first, second)
+    both, one, two = (int(np.count_nonzero(x)) for x in (first & second, first & ~second, second & ~first))
+    return PairedCounts(both, one, two, len(first) - both - one - two)
+
+
+def mcnemar_exact(counts: PairedCounts) -> float:
+    """Return the two-sided p value of McNemar's exact test that both networks are equally often right.
+
+    Of the videos that only one network gets right, each is a fair coin under the hypothesis: p = 2·P(X <= min(b, c))
+    with X binomial(b + c, ½), at most 1 (McNemar, Psychometrika 12:153, 1947; exact form as in Fagerland, Lydersen &
+    Laake, BMC Med Res Methodol 13:91, 2013). In integers, so that it is exact for any number of videos.
+    """
+    fewer, coins = min(counts.only_first, counts.only_second), counts.only_first + counts.only_second
+    term = total = 1  # C(coins, 0)
+    for k in range(1, fewer + 1):
+        term = term * (coins - k + 1) // k
+        total += term
+    return min(1.0, 2 * total / 2**coins)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for how many there are, in the same order (Holm, Scand J Stat 6:65, 1979)."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interval:
+    """Return the difference of two accuracies with Newcombe's square-and-add interval for paired proportions.
+
+    Method 10 of Newcombe, Stat Med 17:2635, 1998, one of those that Fagerland, Lydersen & Laake (Stat Med 33:2850,
+    2014) recommend: Wilson's intervals of both accuracies, joined with the correlation φ of the hits, which has a
+    continuity correction where it is positive.
+
+    Raises:
+        InputError: There are no videos.
+    """
+    n = counts.total
+    if not n:
+        raise InputError("a comparison needs at least one video, and there are none")
+    right_1, right_2 = counts.both + counts.only_first, counts.both + counts.only_second
+    excess = counts.both * counts.neither - counts.only_first * counts.only_second
+    scale = math.sqrt(right_1 * (n - right_1)) * math.sqrt(right_2 * (n - right_2))
+    phi = (max(excess - n / 2, 0.0) if excess > 0 else excess) / scale if scale else 0.0
+    first = Interval(right_1 / n, *wilson_interval(right_1, n, confidence))
+    second = Interval(right_2 / n, *wilson_interval(right_2, n, confidence))
+    return _square_and_add(first, second, phi)
+
+
+def paired_mean_class_difference(
+    first: ArrayLike, second: ArrayLike, labels: ArrayLike, confidence: float = 0.95
+) -> Interval:
+    """Return the difference of two mean class accuracies with its interval.
+
+    Newcombe's construction with the intervals of `mean_class_accuracy` in place of Wilson's, the general form of
+    which is MOVER (Donner & Zou, Stat Methods Med Res 21:347, 2012). φ = Σ_c cov_c/n_c / √(Σ_c v1_c/n_c · Σ_c v2_c/n_c)
+    over classes of n_c videos, with the same continuity correction; with one class it is `paired_difference`.
+
+    Raises:
+        InputError: There are no videos, or lengths differ.
+    """
+    first, second = _checked(first, second)
+    labels = np.asarray(labels, dtype=np.int64)
+    means = [mean_class_accuracy(hits, labels, confidence) for hits in (first, second)]
+    counts = np.bincount(labels)
+    seen = counts > 0
+    n = counts[seen]
+    p1, p2, p_both = (
+        np.bincount(labels, weights=hits, minlength=len(counts))[seen] / n for hits in (first, second, first & second)
+    )
+    covariance = float(np.sum((p_both - p1 * p2) / n))
+    if covariance > 0:
+        covariance = max(0.0, covariance - float(np.sum(1 / n)) / (2 * len(labels)))
+    scale = math.sqrt(float(np.sum(p1 * (1 - p1) / n))) * math.sqrt(float(np.sum(p2 * (1 - p2) / n)))
+    return _square_and_add(means[0], means[1], covariance / scale if scale else 0.0)
+
+
+@dataclass(frozen=True)
+class PairedPerClass:
+    """Who is right, by class.
+
+    Args:
+        num_videos: Videos of the class, int [K].
+        only_first: Videos that only the first network gets right, int [K].
+        only_second: Videos that only the second gets right, int [K].
+        first: The first network's accuracy, [K]; NaN for a class without videos, as in the next three.
+        second: The second network's, [K].
+        low: Lower end of the interval of second - first (`paired_difference`), [K].
+        high: Its upper end, [K].
+    """
+
+    num_videos: NDArray[np.int64]
+    only_first: NDArray[np.int64]
+    only_second: NDArray[np.int64]
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def paired_per_class(
+    first: ArrayLike, second: ArrayLike, labels: ArrayLike, num_classes: int, confidence: float = 0.95
+) -> PairedPerClass:
+    """Compare two networks class by class. The intervals are each for one class, not for the most changed of many."""
+    first, second = _checked(first, second)
+    labels = np.asarray(labels, dtype=np.int64)
+
+    def count(which: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.bincount(labels[which], minlength=num_classes).astype(np.int64)
+
+    both, one, two, neither = (count(x) for x in (first & second, first & ~second, second & ~first, ~(first | second)))
+    n = both + one + two + neither
+    ends = np.full((num_classes, 2), np.nan)
+    for c in np.flatnonzero(n):
+        cells = PairedCounts(int(both[c]), int(one[c]), int(two[c]), int(neither[c]))
+        ends[c] = paired_difference(cells, confidence)[1:]
+    with np.errstate(invalid="ignore"):
+        return PairedPerClass(n, one, two, (both + one) / n, (both + two) / n, ends[:, 0], ends[:, 1])
+
+
+def _square_and_add(first: Interval, second: Interval, phi: float) -> Interval:
+    """Return second − first: each end adds the two margins that point its way, less what the correlation takes."""
+
+    def half(margin_1: float, margin_2: float) -> float:
+        return math.sqrt(max(0.0, margin_1**2 - 2 * phi * margin_1 * margin_2 + margin_2**2))
+
+    difference = second.value - first.value
+    low = difference - half(first.high - first.value, second.value - second.low)
+    high = difference + half(first.value - first.low, second.high - second.value)
+    return Interval(difference, max(-1.0, low), min(1.0, high))
+
+
+def _checked(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if first.shape != second.shape or first.ndim != 1:
+        raise InputError(f"hits of shapes {first.shape} and {second.shape}; give the same videos for both, [n]")
+    return first, second

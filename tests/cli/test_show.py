@@ -1,0 +1,137 @@
+"""`dnl-video show`, on a run that the tests trained and on predictions made by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from dnl_video.cli.main import main
+from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction
+from tests.conftest import TinyRun
+
+
+def show(capsys: pytest.CaptureFixture[str], path: Path, *words: str) -> dict[str, Any]:
+    assert main(["show", str(path), "--json", *words]) == 0
+    facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return facts
+
+
+def test_a_run(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    facts = show(capsys, tiny.run, "--gmacs")
+    best = next((tiny.run / "checkpoints").glob("best-*.ckpt"))
+    assert facts["kind"] == "training run"
+    assert facts["finished"] is True
+    assert facts["model"]["architecture"] == "i3d_r50"
+    assert facts["model"]["positions"] == {"res3": [1, 3], "res4": [1, 3, 5]}
+    assert "slow_alpha" not in facts["model"]
+    assert facts["model"]["parameters"] == 555_376  # the README's 0.56M
+    assert 0 < facts["model"]["parameters of context blocks"] < facts["model"]["parameters"]
+    assert 0 < facts["model"]["GMACs a view"] < 1
+    assert facts["weights"]["sha256"] == hashlib.sha256(best.read_bytes()).hexdigest()
+    assert facts["weights"]["bytes"] == best.stat().st_size
+    assert facts["weights"]["best epoch (from 0)"] == 0
+    assert f"{facts['weights']['validation top-1']:.4f}" in best.name
+    assert facts["progress"]["epochs done"] == facts["progress"]["of epochs"] == 1
+    assert facts["progress"]["metrics"]["val/top1"] == pytest.approx(facts["weights"]["validation top-1"], abs=1e-4)
+    assert facts["preprocessing"]["num_frames"] == 4
+    assert facts["classes"]["number"] == len(facts["classes"]["names"]) == 8
+    assert facts["training"]["schedule"] == "cosine"
+    assert facts["training"]["validation list"] == str(tiny.val)
+    assert facts["next"] == [
+        f"dnl-video evaluate --checkpoint {tiny.run} --manifest {tiny.val}",
+        f"dnl-video predict VIDEO --checkpoint {tiny.run}",
+    ]
+    assert "config" not in facts
+
+
+def test_a_run_that_was_stopped(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(tiny.run, tmp_path / "run")
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
+    config["trainer"]["max_epochs"] = 5
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    capsys.readouterr()
+    facts = show(capsys, tmp_path / "run")
+    assert facts["finished"] is False
+    assert facts["next"][0] == f"dnl-video train --config {tmp_path / 'run' / 'config.yaml'} --resume"
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    facts = show(capsys, tmp_path / "run")
+    assert facts["finished"] is False
+    assert facts["next"][0].endswith("(no checkpoint was written yet)")
+    assert "model" not in facts
+
+
+def test_a_checkpoint_on_the_terminal(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    last = tiny.run / "checkpoints" / "last.ckpt"
+    assert main(["show", str(last)]) == 0
+    shown = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert lines[0] == f"checkpoint {last}"
+    assert "parameters 555,376" in lines
+    assert "epochs done 1" in lines
+    assert f"next: dnl-video predict VIDEO --checkpoint {last}" in lines
+
+
+def predictions(folder: Path, listed: int, labelled: bool) -> Path:
+    meta = PredictionsMeta(
+        model={"architecture": "slow_r50", "context": "gc", "context_options": {"gc_ratio": 0.0625, "bias": None}},
+        preprocessing={"num_frames": 8}, weights="w.ckpt", weights_sha256="f" * 64, num_clips=10, num_crops=3,
+        class_names=["a", "b"], manifest="val.csv", manifest_sha256="0", num_videos=listed, labelled=labelled,
+    )  # fmt: skip
+    with PredictionsWriter(folder, meta) as out:
+        label = 0 if labelled else None
+        out.add(VideoPrediction("v0", "v0", label, 30, np.array([0.9, 0.1])))
+        out.add(VideoPrediction("v1", "v1", label, 30, np.array([0.2, 0.8])))
+        out.add(VideoPrediction("v2", "v2", label, error="broken"))
+    return folder
+
+
+def test_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = predictions(tmp_path / "p", 3, True)
+    facts = show(capsys, folder)
+    assert facts["kind"] == "predictions directory"
+    assert facts["finished"] is True
+    assert facts["videos"] == {"list": "val.csv", "listed": 3, "done": 3, "labelled": True, "failed": 1}
+    assert facts["accuracy"]["top1"] == 0.5
+    assert facts["model"]["context_options"] == {"gc_ratio": 0.0625}
+    assert facts["next"] == [f"dnl-video report {folder}", f"dnl-video compare {folder} OTHER"]
+    assert main(["report", str(folder)]) == 0
+    capsys.readouterr()
+    assert show(capsys, folder)["next"][0] == f"dnl-video report {folder} (there is one: report.md)"
+
+
+def test_unfinished_and_unlabelled_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = show(capsys, predictions(tmp_path / "p", 5, False))
+    assert facts["finished"] is False
+    assert "accuracy" not in facts
+    assert facts["next"] == [f"run the command that wrote {tmp_path / 'p'} again: it goes on where it stopped"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nowhere", None, "nowhere does not exist; give a run's folder, a checkpoint, an exported model or a"),
+        ("run/config.yaml", "- 1", "config.yaml holds no settings; give a run's folder"),
+        ("run/config.yaml", "a: [", "config.yaml cannot be read"),
+        ("run/notes.txt", "x", "no best or last checkpoint in this folder; train first"),
+        ("run", "x", "run: not a readable checkpoint"),
+    ],
+)
+def test_nothing_to_show(
+    name: str, content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    assert main(["show", str(tmp_path / name.split("/")[0])]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

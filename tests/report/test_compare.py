@@ -1,0 +1,304 @@
+"""Comparisons of runs that were made by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dnl_video.cli.main import main
+from dnl_video.errors import InputError
+from dnl_video.report import build_report
+from dnl_video.report.compare import build_comparison
+from dnl_video.report.compare_html import render_compare_html
+from dnl_video.report.compare_markdown import p_value, points, render_compare_markdown
+from dnl_video.results.metrics import mean_class_accuracy
+from dnl_video.results.paired import PairedCounts, mcnemar_exact, paired_difference
+from dnl_video.results.predictions import (
+    Predictions,
+    PredictionsMeta,
+    PredictionsWriter,
+    VideoPrediction,
+    read_predictions,
+)
+from tests.browser import chromium
+
+NAMES = ["moving <left>", "moving | right", "growing"]
+# Video, label, what A says and what B says; None failed.
+VIDEOS = [
+    *((f"both{i}", i % 3, i % 3, i % 3) for i in range(6)),
+    *((f"won{i}", 0, 1, 0) for i in range(5)),
+    *((f"lost{i}", 1, 1, 2) for i in range(2)),
+    *((f"wrong{i}", 2, 0, 1) for i in range(3)),
+    ("onlyA", 0, 0, None),
+    ("onlyB", 1, None, 1),
+]
+
+
+def predictions(
+    folder: Path, which: int, videos: list[Any] = VIDEOS, names: list[str] = NAMES, **changes: Any
+) -> Predictions:
+    """Write and read what network `which`, 0 or 1, says of the videos."""
+    meta = PredictionsMeta(
+        model={"architecture": "slow_r50", "context": ["none", "dnl"][which]}, preprocessing={"crop_size": 224},
+        weights=f"w{which}.ckpt", weights_sha256=str(which), num_clips=2, num_crops=1, class_names=names,
+        manifest="val.csv", manifest_sha256="0", num_videos=len(videos), labelled=True,
+    )  # fmt: skip
+    with PredictionsWriter(folder, dataclasses.replace(meta, **changes)) as out:
+        # In another order each, which must not matter.
+        for name, label, *says in videos if which else reversed(videos):
+            if says[which] is None:
+                out.add(VideoPrediction(name, name, label, error="broken"))
+            else:
+                scores = np.full(len(names), 0.1, dtype=np.float32)
+                scores[says[which]] = 0.8
+                out.add(VideoPrediction(name, name, label, 2, scores))
+    return read_predictions(folder)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> list[tuple[str, Predictions]]:
+    return [("A", predictions(tmp_path / "A", 0)), ("B", predictions(tmp_path / "B", 1))]
+
+
+def test_the_numbers_by_hand(pair: list[tuple[str, Predictions]]) -> None:
+    result = build_comparison(pair)
+    one = result["comparisons"][0]
+    assert one["mcnemar"] == {
+        "both_right": 6, "only_reference_right": 2, "only_run_right": 5, "both_wrong": 3,
+        "p": 58 / 128, "p_holm": None,  # 2 · (1 + 7 + 21) / 2^7
+    }  # fmt: skip
+    expected = paired_difference(PairedCounts(6, 2, 5, 3))
+    assert one["differences"]["evaluated"]["top1"] == expected._asdict()
+    assert expected.value == pytest.approx(3 / 16)
+    assert one["differences"]["evaluated"]["top5"]["value"] == 0
+    # Classes 0: 2 of 7 against 7; 1: 4 of 4 against 2; 2: 2 of 5 twice.
+    assert one["differences"]["evaluated"]["mean_class_accuracy"]["value"] == pytest.approx((5 / 7 - 2 / 4 + 0) / 3)
+    table = {row["name"]: row for row in one["classes"]["table"]}
+    assert table["moving <left>"]["difference"] == pytest.approx(5 / 7)
+    assert (table["moving <left>"]["won"], table["moving <left>"]["lost"], table["moving <left>"]["videos"]) == (
+        5,
+        0,
+        7,
+    )
+    assert table["moving | right"]["difference"] == pytest.approx(-2 / 4)
+    assert (one["classes"]["better"], one["classes"]["worse"], one["classes"]["equal"]) == (1, 1, 1)
+    assert {video["video_id"] for video in one["won"]} == {f"won{i}" for i in range(5)}
+    assert {video["video_id"] for video in one["lost"]} == {"lost0", "lost1"}
+    assert one["won"][0]["reference"] == {"predicted": "moving | right", "score": pytest.approx(0.8)}
+    assert one["won"][0]["run"] == {"predicted": "moving <left>", "score": pytest.approx(0.8)}
+
+
+def test_failed_videos_are_left_out_or_wrong(pair: list[tuple[str, Predictions]]) -> None:
+    """As in a report: over evaluated videos, and over all listed ones where a failure is wrong."""
+    result = build_comparison(pair)
+    assert result["videos"]["compared"] == 16
+    assert result["videos"]["left_out_videos"] == [
+        {"video_id": "onlyA", "failed_in": ["B"]},
+        {"video_id": "onlyB", "failed_in": ["A"]},
+    ]
+    listed = result["comparisons"][0]["differences"]["listed"]["top1"]
+    assert listed == paired_difference(PairedCounts(6, 3, 6, 3))._asdict()
+    for run, (_, read) in zip(result["runs"], pair, strict=True):
+        assert run["accuracy"]["listed"] == build_report(read)["accuracy"]["listed"]["video"]
+        assert run["accuracy"]["evaluated"]["top1"]["total"] == 16
+    assert "2 of 18 videos have no scores in one run or more." in result["notes"][0]
+
+
+def test_without_failures_accuracies_are_the_reports(tmp_path: Path) -> None:
+    videos = [video for video in VIDEOS if None not in video]
+    runs = [(x, predictions(tmp_path / x, i, videos)) for i, x in enumerate("AB")]
+    result = build_comparison(runs)
+    for run, (_, read) in zip(result["runs"], runs, strict=True):
+        assert run["accuracy"]["evaluated"] == build_report(read)["accuracy"]["evaluated"]["video"]
+    differences = result["comparisons"][0]["differences"]
+    assert differences["evaluated"] == differences["listed"]
+    assert result["notes"] == []
+    labels = runs[0][1].label
+    means = [mean_class_accuracy(r.scores.argmax(axis=1) == r.label, r.label).value for _, r in runs]
+    assert differences["evaluated"]["mean_class_accuracy"]["value"] == pytest.approx(means[1] - means[0])
+    assert labels.tolist() == runs[1][1].label.tolist()
+
+
+def test_ties_and_nan_are_wrong(tmp_path: Path) -> None:
+    videos = [(f"v{i}", 0, 0, 0) for i in range(4)]
+    a, b = (predictions(tmp_path / x, i, videos) for i, x in enumerate("AB"))
+    b.scores[0] = 0.5  # all classes alike
+    b.scores[1] = np.nan
+    one = build_comparison([("A", a), ("B", b)])["comparisons"][0]
+    assert (one["mcnemar"]["both_right"], one["mcnemar"]["only_reference_right"]) == (2, 2)
+    said = {video["video_id"]: video["run"]["predicted"] for video in one["lost"]}
+    assert said == {"v0": "moving | right", "v1": None}
+    assert "not a number" in render_compare_markdown(build_comparison([("A", a), ("B", b)]))
+
+
+def test_several_runs_have_adjusted_p_values(pair: list[tuple[str, Predictions]], tmp_path: Path) -> None:
+    third = predictions(tmp_path / "C", 1, [(v, k, a, k) for v, k, a, _ in VIDEOS])
+    result = build_comparison([*pair, ("C", third)])
+    assert [run["letter"] for run in result["runs"]] == ["A", "B", "C"]
+    # One set of videos for all: those that every run has scores for.
+    assert result["videos"]["compared"] == 16
+    p = [one["mcnemar"]["p"] for one in result["comparisons"]]
+    assert p == [58 / 128, mcnemar_exact(PairedCounts(8, 0, 8, 0))]
+    assert [one["mcnemar"]["p_holm"] for one in result["comparisons"]] == [58 / 128, 2 * p[1]]
+    text = render_compare_markdown(result)
+    assert "the Holm-adjusted p allows for these 2 tests" in text
+    assert "| C, A | 8 | 8 | 0 | 0 | 0.0078 | 0.016 |" in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"videos": [*VIDEOS[1:], ("new", 0, 0, 0)]},
+            "A and B are of different videos: 1 ('both0') only in A, 1 ('new') only in B; evaluate both on one list",
+        ),
+        (
+            {"videos": VIDEOS[5:]},
+            "A and B are of different videos: 5 ('both0', 'both1', 'both2', ...) only in A, 0 only in B; evaluate",
+        ),
+        (
+            {"videos": VIDEOS[1:], "num_videos": 18},
+            "0 only in B; B is unfinished (17 of 18); evaluate both on one list",
+        ),
+        (
+            {"videos": [("both0", 2, 0, 0), *VIDEOS[1:]]},
+            "the labels of 1 of 18 videos differ: 'both0' is 'moving <left>' in A and 'growing' in B; evaluate both",
+        ),
+        ({"names": [*NAMES, "more"]}, "A has 3 classes, B has 4; compare networks with one class list"),
+        (
+            {"names": NAMES[::-1]},
+            "the classes of A and B differ (the same names in another order): class 0 is 'moving <left>' and 'growing'",
+        ),
+        (
+            {"names": ["x", *NAMES[1:]]},
+            "the classes of A and B differ (1 of 3 names differ): class 0 is 'moving <left>' and 'x'",
+        ),
+    ],
+)
+def test_what_differs_is_said(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    first, second = predictions(tmp_path / "A", 0), predictions(tmp_path / "B", 1, **changed)
+    with pytest.raises(InputError) as error:
+        build_comparison([("A", first), ("B", second)])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_to_compare(tmp_path: Path) -> None:
+    a = predictions(tmp_path / "A", 0, [("v", 0, 0, None)])
+    b = predictions(tmp_path / "B", 1, [("v", 0, 0, None)])
+    with pytest.raises(InputError, match="no video has scores in every run, so there is nothing to compare"):
+        build_comparison([("A", a), ("B", b)])
+    with pytest.raises(InputError, match="a comparison needs two or more runs, and there are 1"):
+        build_comparison([("A", a)])
+    a.label[:] = -1
+    with pytest.raises(InputError, match="1 of 1 videos of A have no label, and a comparison needs them"):
+        build_comparison([("A", a), ("B", b)])
+
+
+def test_other_protocols_are_said(pair: list[tuple[str, Predictions]]) -> None:
+    pair[1][1].meta = dataclasses.replace(pair[1][1].meta, num_clips=10)
+    notes = build_comparison(pair)["notes"]
+    assert (
+        "The protocols differ (10 clips x 1 crop at 224; 2 clips x 1 crop at 224), and the differences include that."
+        in notes
+    )
+
+
+def test_equally_unfinished_runs_have_no_figures_over_listed_videos(tmp_path: Path) -> None:
+    runs = [(x, predictions(tmp_path / x, i, num_videos=30)) for i, x in enumerate("AB")]
+    result = build_comparison(runs)
+    assert result["comparisons"][0]["differences"]["listed"] is None
+    assert "Incomplete: A is unfinished (18 of 30), so there are no figures over listed videos." in result["notes"]
+
+
+def test_numbers_as_text() -> None:
+    assert [points(x) for x in (0.0123, -0.004, 0.0, -0.0001)] == ["+1.2", "-0.4", "0.0", "0.0"]
+    assert [p_value(p) for p in (1.0, 0.0385742, 0.00012, 1e-9, 0.0)] == [
+        "1",
+        "0.039",
+        "0.00012",
+        "< 0.0001",
+        "< 0.0001",
+    ]
+
+
+def test_markdown_and_html_show_names_as_they_are(pair: list[tuple[str, Predictions]]) -> None:
+    result = build_comparison(pair)
+    text, page = render_compare_markdown(result), render_compare_html(result)
+    assert "B (slow\\_r50 + dnl) minus A" in text or "B (slow_r50 + dnl) minus A" in text
+    assert r"moving \<left>" in text
+    assert r"moving \| right" in text
+    assert "moving &lt;left&gt;" in page
+    assert "<left>" not in page
+
+
+def test_the_command(pair: list[tuple[str, Predictions]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(tmp_path / "A"), str(tmp_path / "B"), "--output", str(tmp_path / "out")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "B (slow_r50 + dnl) minus A (slow_r50): top-1 +18.8 points" in shown
+    assert shown.endswith(" ".join(f"wrote {tmp_path / 'out' / f'compare.{kind}'}" for kind in ("json", "md", "html")))
+    written = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
+    named = [(str(tmp_path / name), read) for name, read in pair]
+    assert written == json.loads(json.dumps(build_comparison(named)))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["A"], "one run (A) is no comparison; give two or more, the reference first"),
+        (["A", "./A"], "a run is given twice; give each once, the reference first"),
+        (["A", "B", "--classes", "c.txt"], "--classes and --manifest are for results of other projects"),
+        (["A", "nowhere"], "nowhere does not exist; give the directory"),
+    ],
+)
+def test_bad_commands(
+    words: list[str], message: str, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_another_projects_file_against_a_directory(
+    pair: list[tuple[str, Predictions]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A CSV of B's scores in place of B gives the same differences."""
+    read = pair[1][1]
+    rows = ["video_id,label,score_0,score_1,score_2"]
+    for video, label, scores, done in zip(read.video_id, read.label, read.scores, read.evaluated, strict=True):
+        if done:
+            rows.append(f"{video},{label},{','.join(str(x) for x in scores)}")
+    (tmp_path / "b.csv").write_text("\n".join(rows), encoding="utf-8")
+    # Names with commas and pipes would need quotes: class ids stand in the list.
+    (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(f"{v},{k}" for v, k, *_ in VIDEOS), encoding="utf-8")
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES), encoding="utf-8")
+    options = ["--classes", str(tmp_path / "classes.txt"), "--manifest", str(tmp_path / "list.csv")]
+    out = str(tmp_path / "out")
+    assert main(["compare", str(tmp_path / "A"), str(tmp_path / "b.csv"), *options, "--output", out]) == 0
+    capsys.readouterr()
+    written = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
+    expected = json.loads(json.dumps(build_comparison(pair)))
+    for key in ("differences", "mcnemar", "classes"):
+        assert written["comparisons"][0][key] == expected["comparisons"][0][key]
+    assert written["runs"][1]["model_name"] == "b.csv"
+
+
+def test_in_a_browser(pair: list[tuple[str, Predictions]], tmp_path: Path) -> None:
+    file = tmp_path / "compare.html"
+    file.write_text(render_compare_html(build_comparison(pair)), encoding="utf-8")
+    for width in (1200, 390):
+        with chromium() as page:
+            page.open(file, width)
+            assert page.problems == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate("document.querySelectorAll('figure svg').length") == 3
+            page.click("table.sortable thead th:nth-child(5) button")
+            shown = page.evaluate(
+                "[...document.querySelectorAll('table.sortable tbody tr')].map(r => r.cells[4].textContent)"
+            )
+            assert shown == ["+71.4", "0.0", "-50.0"]

@@ -1,0 +1,223 @@
+import json
+import re
+
+import numpy as np
+import pytest
+
+from dnl_video.report import build_report
+from dnl_video.report.film_strips import FilmStrips
+from dnl_video.report.html_report import render_html
+from dnl_video.results.predictions import VideoPrediction, read_predictions
+from tests.report.large import write_large
+from tests.report.pages import Outline
+from tests.report.test_build_report import NAMES, make_meta, make_videos, write
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("p")
+    return build_report(read_predictions(write(directory, make_videos(160, failed={7, 60, 113}), make_meta(160))))
+
+
+@pytest.fixture(scope="module")
+def outline(report):
+    return Outline(render_html(report))
+
+
+def percent(share):
+    return f"{100 * share:.1f}%"
+
+
+def test_the_page_holds_the_figures_of_the_report(report, outline):
+    figures = report["accuracy"]["evaluated"]
+    for key in ("top1", "top5", "mean_class_accuracy"):
+        assert percent(figures["video"][key]["value"]) in outline.text
+    levels = {row[0]: row[1:] for row in outline.tables["Accuracy by level, with 95% intervals"]}
+    for name, level in (("video", "video"), ("centre clip", "centre_clip"), ("single clips", "clip")):
+        top1 = figures[level]["top1"]
+        bounds = f"[{100 * top1['low']:.1f}, {100 * top1['high']:.1f}]"
+        assert levels[name][0] == f"{percent(top1['value'])} {bounds}"
+    clips = outline.tables["Top-1 by number of clips"][1:]
+    assert [row[0] for row in clips] == [str(k) for k in range(1, 11)]
+    assert clips[-1][1].startswith(percent(figures["video"]["top1"]["value"]))
+    coverage = {row[0]: row[1:3] for row in outline.tables["Videos, and top-1 over them"]}
+    assert coverage["evaluated"][0] == "157"
+    assert coverage["failed"][0] == "3"
+    assert coverage["listed"][1].startswith(percent(report["accuracy"]["listed"]["video"]["top1"]["value"]))
+    assert outline.tables["Why videos failed"][1] == ["VIDEO: cannot decode frame N", "3", "v00007"]
+    assert outline.tables["Failed videos"][1] == ["val/v00007.mp4", "cannot decode frame 7"]
+    classes = outline.tables["Press a heading to sort, again to turn the order"][1:]
+    assert [row[:3] for row in classes] == [
+        [c["name"], str(c["videos"]), percent(c["accuracy"])] for c in report["per_class"]
+    ]
+    assert percent(report["calibration"]["ece"]) in outline.text
+    for expected in ("a" * 64, "b" * 64, "runs/a/best.ckpt", "dnl_video 0.1.0", "10 clips x 3 crops at 256"):
+        assert expected in outline.text
+    assert "that is what benchmarks quote" in outline.text
+
+
+def test_figures_are_inline_and_described(outline):
+    """Accuracy by clips, classes, confusion, reliability."""
+    labels = [attributes["aria-label"] for tag, attributes in outline.attributes if tag == "svg"]
+    assert [label.split()[0] for label in labels] == ["Line:", "Bars:", "Confusion", "Reliability"]
+    assert all(attributes.get("role") == "img" for tag, attributes in outline.attributes if tag == "svg")
+    assert all(attributes.get("alt") for tag, attributes in outline.attributes if tag == "img")
+
+
+def test_the_confusion_figure_counts_the_videos_of_each_cell(report, outline):
+    counts = sorted(count for *_, count in report["confusion"])
+    svg = re.search(r'<svg[^>]*aria-label="Confusion.*?</svg>', render_html(report), re.DOTALL)[0]
+    shown = [int(text) for text in re.findall(r"<text[^>]*>(\d+)</text>", svg)]
+    assert sorted(shown) == counts
+
+
+def test_nothing_is_fetched_and_ids_are_unique(report):
+    text = render_html(report, lambda path: np.zeros((2, 8, 8, 3), dtype=np.uint8))
+    outline = Outline(text)
+    for name in ("src", "href", "xlink:href"):
+        assert all(re.match(r"data:|#", value) for value in outline.all("*", name))
+    assert re.findall(r"url\((?!#)", text) == []
+    assert "@import" not in text
+    ids = outline.all("*", "id")
+    assert len(ids) == len(set(ids))
+    used = re.findall(r'(?:xlink:href="|url\()#([^")]+)', text)
+    assert set(used) <= set(ids)
+
+
+def test_headings_tables_and_language_are_accessible(outline):
+    assert outline.all("html", "lang") == ["en"]
+    assert "width=device-width, initial-scale=1" in outline.all("meta", "content")
+    assert set(outline.all("th", "scope")) == {"col", "row"}
+    assert all(attributes.get("scope") for tag, attributes in outline.attributes if tag == "th")
+    tags = [tag for tag, _ in outline.attributes]
+    assert tags.count("h1") == 1
+    assert tags.count("caption") == tags.count("table")
+
+
+def test_the_same_report_gives_the_same_page(report):
+    assert render_html(report) == render_html(json.loads(json.dumps(report)))
+
+
+def test_names_are_escaped(tmp_path):
+    names = ["<script>alert(1)</script>", 'a"b', "$x$ & $y$", "日本", "l\nm", "&lt;", "x" * 300, "'"]
+    videos = list(make_videos(40, failed={3}))
+    for video in videos:
+        video.video_id += '<img src="x">'
+    videos[3].error = "</table><script>"
+    report = build_report(read_predictions(write(tmp_path, videos, make_meta(40, names))))
+    outline = Outline(render_html(report, lambda path: "<b>gone</b>"))
+    assert [tag for tag, _ in outline.attributes].count("script") == 1
+    assert not [tag for tag, _ in outline.attributes if tag == "img"]
+    for name in names:
+        assert name in outline.text
+    assert "$x$ & $y$" in outline.text.replace(r"\$", "!")
+    assert "<b>gone</b>" in outline.text
+
+
+def test_many_classes_have_a_curve_both_ends_and_a_zoom(tmp_path):
+    report = build_report(read_predictions(write_large(tmp_path, 600, 60, num_clips=2)))
+    text = render_html(report)
+    outline = Outline(text)
+    labels = [attributes["aria-label"] for tag, attributes in outline.attributes if tag == "svg"]
+    assert [label.split()[0] for label in labels] == [
+        *("Line:", "Curve:", "Bars:", "Bars:"),
+        *("Confusion", "Confusion", "Reliability"),
+    ]
+    assert "top-1 of 20 classes" in labels[2]
+    whole, zoom = re.findall(r'<svg[^>]*aria-label="Confusion.*?</svg>', text, re.DOTALL)
+    assert "long" not in re.sub(r'aria-label="[^"]*"', "", whole)  # no 60 names
+    pair = report["confused_pairs"][0]
+    numbers = [int(text) for text in re.findall(r"<text[^>]*>(\d+)</text>", zoom)]
+    assert max(numbers) >= pair["videos"]
+    assert pair["label"][-3:] in zoom
+    assert len(outline.tables["Press a heading to sort, again to turn the order"]) == 61
+    assert len(text) < 1e6
+
+
+def test_a_middling_number_of_classes_has_names_and_no_numbers(tmp_path):
+    text = render_html(build_report(read_predictions(write_large(tmp_path, 90, 30, num_clips=1))))
+    chart = re.search(r'<svg[^>]*aria-label="Confusion.*?</svg>', text, re.DOTALL)[0]
+    assert chart.count("029</text>") == 2  # beside rows and below columns
+    assert not re.search(r"<text[^>]*>\d+</text>", chart)
+
+
+# ---------------------------------------------------------------- unusual runs
+
+
+def test_failures_only(tmp_path):
+    report = build_report(read_predictions(write(tmp_path, make_videos(3, failed={0, 1, 2}), make_meta(3))))
+    outline = Outline(render_html(report))
+    assert "no video could be evaluated, all 3 failed." in outline.text
+    assert not [tag for tag, _ in outline.attributes if tag == "svg"]
+
+
+def test_an_unfinished_run_warns_first(tmp_path):
+    text = render_html(build_report(read_predictions(write(tmp_path, make_videos(40), make_meta(100)))))
+    assert text.index("Incomplete: 40 of 100 videos.") < text.index('class="tiles"')
+    assert [row[2] for row in Outline(text).tables["Videos, and top-1 over them"] if row[0] == "listed"] == ["-"]
+
+
+@pytest.mark.parametrize("num_classes", [1, 2])
+def test_few_classes_and_one_clip(tmp_path, num_classes):
+    meta = make_meta(6, NAMES[:num_classes], num_clips=1, num_crops=1)
+    write(tmp_path, make_videos(6, num_classes, num_clips=1), meta)
+    text = render_html(build_report(read_predictions(tmp_path)))
+    assert f"With {num_classes} classes, top-5 is always right." in text
+    assert "Top-1 by number of clips" not in Outline(text).tables
+
+
+def test_without_clips_probabilities_and_some_classes(tmp_path):
+    videos = [VideoPrediction(f"v{i}", "p", i, 1, 0.5 + 2.5 * np.eye(8)[i % 2]) for i in range(3)]
+    write(tmp_path, videos, make_meta(3), clip_scores=False)
+    text = render_html(build_report(read_predictions(tmp_path)))
+    assert "No calibration: the highest scores span [3, 3]" in text
+    outline = Outline(text)
+    assert outline.tables["Press a heading to sort, again to turn the order"][8] == ["ccw", "0", "", "", "0", ""]
+    assert "left 3; label up 0.5, place 8" in " ".join(outline.text.split())
+
+
+# ---------------------------------------------------------------- frames
+
+
+def test_strips_show_frames_side_by_side(report):
+    asked = []
+
+    def read(path):
+        asked.append(path)
+        frames = np.zeros((6, 40, 50, 3), dtype=np.uint8)
+        frames[np.arange(6), :, :, 0] = 40 * np.arange(6)[:, None, None]
+        return frames
+
+    outline = Outline(render_html(report, read))
+    mistakes = report["confident_mistakes"]
+    assert asked == [m["path"] for m in mistakes]
+    images = [attributes for tag, attributes in outline.attributes if tag == "img"]
+    assert [image["alt"] for image in images] == [f"Frames of {m['video_id']}, label {m['label']}" for m in mistakes]
+    assert {(image["width"], image["height"]) for image in images} == {("300", "40")}
+    pixels = decode(images[0]["src"])
+    np.testing.assert_allclose(pixels[20, 25::50, 0], 40 * np.arange(6), atol=6)
+
+
+def decode(uri):
+    import base64
+    import io
+
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def test_a_video_without_frames_is_a_box_with_the_reason():
+    strip = FilmStrips(lambda path: f"{path} not found").strip("a<b", "alt")
+    assert strip == '<div class="no-frames">a&lt;b not found</div>'
+    assert FilmStrips(None).strip("a", "alt") == ""
+
+
+def test_strips_stay_small():
+    """Noise is what JPEG is worst at; frames come larger than agreed."""
+    rng = np.random.default_rng(0)
+    strips = FilmStrips(lambda path: rng.integers(256, size=(6, 720, 1280, 3), dtype=np.uint8))
+    parts = [strips.strip("p", "alt") for _ in range(20)]
+    assert "<img" in parts[0]
+    assert parts[-1] == '<div class="no-frames">left out, to keep this file small</div>'
+    assert sum(map(len, parts)) < 4e6

@@ -1,0 +1,134 @@
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from dnl_video.report import figures as f
+from dnl_video.report.html import Cell, Section, escape, page, table
+from dnl_video.report.page_style import STYLE
+from tests.report.pages import Outline
+
+
+def small_figure():
+    figure, axes = f.new_figure()
+    f.interval_bars(axes, ["a$b$c", "日本 & <x>"], [0.5, 0.9], [0.4, 0.8], [0.6, 1.0])
+    f.percent_axis(axes, "x")
+    return figure
+
+
+def test_an_svg_is_xml_that_takes_the_page_s_colours_and_prefixes_its_ids(recwarn):
+    svg = f.to_svg(small_figure(), "bars", 'two "bars" & more', min_width=300)
+    root = ElementTree.fromstring(svg)
+    assert root.get("aria-label") == 'two "bars" & more'
+    assert "min-width:min(300px,403px)" in root.get("style")
+    ids = [element.get("id") for element in root.iter() if element.get("id")]
+    assert ids
+    assert all(i.startswith("bars-") for i in ids)
+    assert "currentColor" in svg
+    assert "var(--grid, " in svg
+    assert f.INK not in svg
+    texts = ["".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"a$b$c", "日本 & <x>", "100%"} <= set(texts)
+    assert "<style" not in svg
+    assert "<metadata" not in svg
+    assert not recwarn.list  # glyphs that matplotlib's font lacks are the browser's business
+
+
+def test_bars_reach_as_far_as_their_values():
+    _, axes = f.new_figure()
+    f.interval_bars(axes, ["a", "b"], [0.5, 0.9], [0.4, 0.8], [0.6, 1.0])
+    assert [bar.get_width() for bar in axes.patches] == [0.5, 0.9]
+    segments = axes.containers[1].lines[2][0].get_segments()
+    np.testing.assert_allclose([s[:, 0] for s in segments], [[0.4, 0.6], [0.8, 1.0]])
+    assert axes.get_ylim() == (1.5, -0.5)  # the first on top
+
+
+def test_drawing_leaves_no_trace_in_matplotlib():
+    before = dict(mpl.rcParams)
+    f.to_svg(small_figure(), "a", "alt")
+    assert dict(mpl.rcParams) == before
+
+
+def test_drawing_loads_neither_pyplot_nor_torch():
+    code = (
+        "import sys; from dnl_video.report.figures import new_figure, to_svg; to_svg(new_figure()[0], 'a', 'b'); "
+        "assert not {'matplotlib.pyplot', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("uri", "exact"), [(f.png_data_uri, True), (f.jpeg_data_uri, False)])
+def test_pixels_come_back_from_data_uris(uri, exact):
+    import base64
+    import io
+
+    from PIL import Image
+
+    pixels = np.full((8, 16, 3), (200, 100, 50), dtype=np.uint8)
+    head, _, data = uri(pixels).partition(",")
+    assert head == f"data:image/{'png' if exact else 'jpeg'};base64"
+    back = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+    np.testing.assert_allclose(back, pixels, atol=0 if exact else 4)
+
+
+def test_labels_are_short_and_on_one_line():
+    assert f.plain("a  b\nc") == "a b c"
+    assert f.plain("costs $5") == r"costs \$5"
+    cut = f.plain("a" * 30 + "z" * 30)
+    assert (len(cut), cut[0], cut[-1]) == (28, "a", "z")
+    assert f.plain("x" * 28) == "x" * 28
+
+
+def test_a_table_escapes_and_names_its_rows():
+    markup = table(["<n>", "v"], [["<a>", Cell("1.0%", 0.01)], ["b", Cell()]], "lr", caption="<c>", sortable=True)
+    outline = Outline(markup)
+    assert outline.tables == {"<c>": [["<n>", "v"], ["<a>", "1.0%"], ["b", ""]]}
+    assert outline.all("*", "data-sort") == ["0.01"]
+    assert outline.all("th", "aria-sort") == ["none", "none"]
+    with pytest.raises(ValueError, match="zip"):
+        table(["a"], [["1", "2"]], "l", caption="c")
+
+
+def test_a_long_table_scrolls_in_a_box():
+    rows = [[str(i)] for i in range(41)]
+    assert 'class="scroll tall"' in table(["n"], rows, "r", caption="c")
+    assert 'class="scroll tall"' not in table(["n"], rows[1:], "r", caption="c")
+
+
+def test_a_page_links_its_sections():
+    outline = Outline(page("A & B", [Section("First part", escape("x")), Section("Second", escape("y"))]))
+    assert outline.all("a", "href") == ["#first-part", "#second"]
+    assert outline.all("h2", "id") == ["first-part", "second"]
+    assert "A & B" in outline.text
+
+
+def contrast(one, other):
+    """WCAG 2.2's contrast ratio of two colours such as "#1c1e21"."""
+
+    def luminance(color):
+        parts = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_can_be_read_on_light_and_on_dark_pages():
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): (#\w{6})", rule)) for rule in re.findall(r":root \{([^}]*)\}", STYLE)[:2]
+    )
+    for theme in (light, dark):
+        for text, ground in (
+            ("text", "page"),
+            ("soft", "page"),
+            ("soft", "band"),
+            ("link", "page"),
+            ("warn", "warn-band"),
+        ):
+            assert contrast(theme[text], theme[ground]) >= 4.5, (text, ground)
+        assert all(contrast(color, theme["page"]) >= 3 for color in f.COLORS)

@@ -1,0 +1,322 @@
+"""Results of other projects, written by the tests as those projects write them, give the numbers of our own files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dnl_video.errors import InputError
+from dnl_video.report import build_report, render_markdown
+from dnl_video.results.foreign import ListedVideo, as_probabilities, read_foreign
+from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction, read_predictions
+
+NUM_VIDEOS, NUM_CLASSES = 60, 7
+NAMES = [f"class {c}" for c in range(NUM_CLASSES)]
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(NUM_VIDEOS, NUM_CLASSES)).astype(np.float32)
+LABELS = RNG.integers(NUM_CLASSES, size=NUM_VIDEOS)
+LOGITS[np.arange(NUM_VIDEOS), LABELS] += 1.5
+SCORES = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+LIST = [ListedVideo(f"v{i:02d}", f"videos/v{i:02d}.mp4", int(k)) for i, k in enumerate(LABELS)]
+
+
+def pyslowfast(preds: Any = None, labels: Any = None) -> list[Any]:
+    """What test_net.py dumps with 10 x 3 views: sums of softmax, clones on the CPU."""
+    preds = torch.from_numpy(SCORES).mul(30) if preds is None else preds
+    return [preds.clone().detach(), torch.from_numpy(LABELS) if labels is None else labels]
+
+
+def mmaction(scores: np.ndarray = SCORES) -> list[dict[str, Any]]:
+    """What mmengine's DumpResults holds for mmaction2's recognisers: data samples as dictionaries."""
+    return [
+        {
+            "pred_score": torch.from_numpy(row.copy()),
+            "pred_label": torch.tensor([int(row.argmax())]),
+            "gt_label": torch.tensor([int(label)]),
+            "num_classes": NUM_CLASSES,
+            "img_shape": (256, 340),
+        }
+        for row, label in zip(scores, LABELS, strict=True)
+    ]
+
+
+def mmaction_rc() -> list[dict[str, Any]]:
+    """The same of 1.0's release candidates."""
+    return [
+        {"pred_scores": {"item": sample["pred_score"]}, "gt_labels": {"item": sample["gt_label"]}}
+        for sample in mmaction()
+    ]
+
+
+def csv_text(labels: list[Any], scores: np.ndarray = SCORES) -> bytes:
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["video_id", "label", *(f"score_{c}" for c in range(NUM_CLASSES))])
+    writer.writerows(
+        [video.video_id, label, *row.tolist()] for video, label, row in zip(LIST, labels, scores, strict=True)
+    )
+    return file.getvalue().encode()
+
+
+FORMATS = {
+    "pyslowfast": pickle.dumps(pyslowfast()),
+    "pyslowfast numpy": pickle.dumps([SCORES * 30, LABELS]),
+    "pyslowfast float64": pickle.dumps([torch.from_numpy(SCORES.astype(np.float64)) * 30, torch.from_numpy(LABELS)]),
+    "mmaction2 1.x": pickle.dumps(mmaction(), protocol=2),
+    "mmaction2 1.0rc": pickle.dumps(mmaction_rc(), protocol=2),
+    "mmaction2 logits": pickle.dumps(mmaction(LOGITS), protocol=2),
+    "mmaction2 0.x pkl": pickle.dumps(list(SCORES)),
+    "mmaction2 0.x json": json.dumps(SCORES.tolist()).encode(),
+    "csv": csv_text(LABELS.tolist()),
+    "csv with names": csv_text([NAMES[k] for k in LABELS]),
+    "csv with a byte order mark": b"\xef\xbb\xbf" + csv_text(LABELS.tolist()).replace(b"\r\n", b"\n"),
+    "csv of logits": csv_text(LABELS.tolist(), LOGITS),
+}
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The report of the same scores through our own writer."""
+    meta = PredictionsMeta(
+        model={"architecture": "slow_r50"}, preprocessing={}, weights="w", weights_sha256="0", num_clips=10,
+        num_crops=3, class_names=NAMES, manifest="m", manifest_sha256="0", num_videos=NUM_VIDEOS, labelled=True,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("ours")
+    with PredictionsWriter(folder, meta) as out:
+        for video, row in zip(LIST, SCORES, strict=True):
+            out.add(VideoPrediction(video.video_id, video.path, video.label, 30, row))
+    return build_report(read_predictions(folder))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_same_scores_same_report(name: str, ours: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "results"
+    file.write_bytes(FORMATS[name])
+    report = build_report(read_foreign(file, class_names=NAMES, videos=LIST))
+    for key in ("accuracy", "coverage", "per_class", "confused_pairs", "confusion"):
+        assert report[key] == ours[key]
+    assert report["calibration"]["ece"] == pytest.approx(ours["calibration"]["ece"], abs=1e-5)
+    assert [m["video_id"] for m in report["confident_mistakes"]] == [m["video_id"] for m in ours["confident_mistakes"]]
+    assert report["complete"]
+
+
+@pytest.mark.parametrize("name", ["pyslowfast", "mmaction2 1.x", "csv"])
+def test_what_the_file_does_not_say_is_unknown(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "results.pkl"
+    file.write_bytes(FORMATS[name])
+    report = build_report(read_foreign(file))
+    assert report["protocol"] == {
+        "num_clips": None, "num_crops": None, "num_views": None, "frame_order": None, "text": "protocol unknown",
+    }  # fmt: skip
+    assert report["coverage"]["listed"] is None
+    assert report["accuracy"]["listed"]["video"] is None
+    assert report["accuracy"]["evaluated"]["centre_clip"] is None
+    assert report["by_num_clips"] is None
+    assert report["model"] == report["preprocessing"] == report["versions"] == {}
+    assert (
+        "The file does not say how many videos were listed or failed: figures are over those it holds."
+        in report["notes"]
+    )
+    assert report["per_class"][0]["name"] == "0"
+    text = render_markdown(report)
+    assert "# Accuracy of results.pkl\n" in text
+    assert "| unknown | 60 | 60 | 0 |" in text
+    assert "on 60 videos; protocol unknown" in text
+    assert "failed = wrong" not in text
+    assert "of 0 to" not in text, "no clips are made up"
+
+
+def test_videos_a_csv_lacks_count_as_failed(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    file.write_bytes(b"\n".join(FORMATS["csv"].splitlines()[:-2]))
+    report = build_report(read_foreign(file, videos=LIST))
+    assert report["coverage"]["listed"] == 60
+    assert report["coverage"]["evaluated"] == 58
+    assert report["coverage"]["failures"][0]["reason"] == "not in the results file"
+    assert report["accuracy"]["listed"]["video"]["top1"]["total"] == 60
+
+
+def test_videos_pyslowfast_never_scored_count_as_failed(tmp_path: Path) -> None:
+    preds = torch.from_numpy(SCORES).mul(30)
+    preds[4] = 0
+    file = tmp_path / "results.pkl"
+    file.write_bytes(pickle.dumps(pyslowfast(preds)))
+    predictions = read_foreign(file, videos=LIST)
+    assert [video for video, error in zip(predictions.video_id, predictions.error, strict=True) if error] == ["v04"]
+    assert predictions.error[4] == "never scored: all scores are 0"
+    np.testing.assert_allclose(np.delete(predictions.scores, 4, 0), np.delete(SCORES, 4, 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected", "note"),
+    [
+        (SCORES, SCORES, None),
+        (SCORES.round(4), SCORES.round(4), None),
+        (SCORES * 30, SCORES, "Scores sum to 30: they were taken for sums of probabilities over views, and divided."),
+        (np.concatenate([SCORES[:9] * 29, SCORES[9:] * 30]), SCORES, "Scores sum to 29 to 30: they were"),
+        (LOGITS, SCORES, "Scores are no probabilities; they were taken for logits, and went through a softmax."),
+        (LOGITS + 1000, SCORES, "logits"),
+        (np.minimum(SCORES * 1.1, 1), SCORES, "Scores within [0, 1] do not sum to 1; they were divided by their sum"),
+    ],
+    ids=["probabilities", "rounded", "sums", "uneven sums", "logits", "positive logits", "not summing to 1"],
+)
+def test_scores_become_probabilities(scores: np.ndarray, expected: np.ndarray, note: str | None) -> None:
+    result, notes = as_probabilities(scores)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4)  # + 1000 costs digits
+    np.testing.assert_array_equal(result.argmax(axis=1), np.asarray(scores).argmax(axis=1))
+    assert len(notes) == (note is not None)
+    if note is not None:
+        assert note in notes[0]
+
+
+def test_nan_stays_nan() -> None:
+    scores = np.concatenate([SCORES * 30, np.full((1, NUM_CLASSES), np.nan)])
+    result, notes = as_probabilities(scores)
+    assert np.isnan(result[-1]).all()
+    np.testing.assert_allclose(result[:-1], SCORES, rtol=1e-5)
+    assert len(notes) == 1
+
+
+class Runs:
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> Any:
+        return self.call[0], self.call[1:]
+
+
+def forged_tensor(size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> bytes:
+    storage = torch.arange(6.0)._typed_storage()
+    return pickle.dumps([[Runs(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, {})]][0])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "its first line is ''; give video_id,label,score_0,score_1,..."),
+        (b"video_id,score_0\n", "its first line is 'video_id,score_0'; give video_id,label,score_0"),
+        (b"video_id,label,score_1,score_0\n", "its first line is"),
+        (b"video_id,label,score_0\n", "has no video; give one line a video below video_id,label"),
+        (b"video_id,label,score_0,score_1\na,0,1\n", "line 2: 3 values, but the first line names 4"),
+        (b"video_id,label,score_0\na,0,x\n", "line 2: a score is no number"),
+        (b"video_id,label,score_0\na,0,1\na,0,1\n", "line 3: video 'a' was already listed in line 2; list it once"),
+        (b"video_id,label,score_0\na,run,1\n", "line 2: label 'run' is no class index; name the classes with"),
+        (b"video_id,label,score_0\na,3,1\n", r"video 'a' has label 3, but there are scores of 1 classes \(0 to 0\)"),
+        (b"\xff\xfe\x00", "is no text and no pickle"),
+        (b"PK\x03\x04abc", "is a zip file, as torch.save and numpy.savez write; give a CSV"),
+        (b"{}", "holds no scores of a known layout; give a CSV"),
+        (b"[[1, 2", "is damaged JSON"),
+        (b"[[1, 2], [1]]", r"the scores of result 1 are of shape \(1,\); one score a class is needed"),
+        (b"[[1, 2], [1, 2]]", r"\(mmaction2 0.x \(--out\)\) has no labels; give the list that was tested with"),
+        (pickle.dumps([torch.ones(3, 2), torch.ones(3, 2)]), "multi-label results have no top-1"),
+        (pickle.dumps([torch.ones(3, 2), torch.ones(4).long()]), r"shape \(3, 2\) and labels of shape \(4,\)"),
+        (pickle.dumps([{"bboxes": 1}]), "result 0 has no pred_score; give what mmaction2's recognisers --dump"),
+        (pickle.dumps([{"pred_score": torch.ones(2)}]), "result 0 has not exactly one gt_label; top-1 needs one"),
+        (pickle.dumps([{"pred_score": torch.ones(2, 2), "gt_label": 1}]), r"of shape \(2, 2\).*average_clips='prob'"),
+        (pickle.dumps(pyslowfast())[:-40], "is a damaged pickle .*; write it again"),
+        (pickle.dumps(Runs(eval, "1")), "asks for builtins.eval, which plain results do not need; nothing of it"),
+        (pickle.dumps(Runs(torch.storage._load_from_bytes, pickle.dumps(Runs(eval, "1")))), "holds no scores"),
+        (forged_tensor((10**6, 10**9), (0, 0)), r"a tensor of shape \(1000000, 1000000000\) in 6 elements"),
+        (forged_tensor((2, 2), (3, 9)), r"a tensor of shape \(2, 2\) in 6 elements"),
+        (forged_tensor((2,), (1,), 5), r"a tensor of shape \(2,\) in 6 elements"),
+        (forged_tensor((2,), (-1,), 5), "a damaged tensor"),
+    ],
+)  # fmt: skip
+def test_bad_files(data: bytes, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "results"
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=message) as error:
+        read_foreign(file)
+    assert str(error.value).startswith(str(file))
+    assert "\n" not in str(error.value)
+
+
+def test_a_hidden_pickle_inside_a_storage_runs_nothing(tmp_path: Path) -> None:
+    """torch would unpickle a storage's bytes; ours reads them by the same list of names."""
+    mark = tmp_path / "ran"
+    inner = pickle.dumps(Runs(exec, f"open({str(mark)!r}, 'w')"))
+    tensor = Runs(
+        torch._utils._rebuild_tensor_v2, Runs(torch.storage._load_from_bytes, inner), 0, (2, 3), (3, 1), False, {}
+    )
+    file = tmp_path / "results.pkl"
+    file.write_bytes(pickle.dumps([tensor, torch.zeros(2).long()]))
+    with pytest.raises(InputError, match=r"asks for builtins.exec"):
+        read_foreign(file)
+    assert not mark.exists()
+
+
+def test_forged_storages(tmp_path: Path) -> None:
+    honest = pickle.dumps([torch.ones(2, 3), torch.zeros(2).long()], protocol=4)
+    file = tmp_path / "results.pkl"
+    rng = np.random.default_rng(1)
+    for place in rng.integers(2, len(honest), size=400):
+        changed = bytearray(honest)
+        changed[place] ^= 1 << rng.integers(8)
+        file.write_bytes(changed)
+        try:
+            read_foreign(file)
+        except InputError:
+            continue
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_every_kind_of_float(dtype: torch.dtype, tmp_path: Path) -> None:
+    scores = torch.from_numpy(SCORES).to(dtype)
+    file = tmp_path / "results.pkl"
+    # Transposed and cut: a view with an offset and strides of its own.
+    preds = torch.cat([scores, scores], dim=1).T.contiguous().T[:, NUM_CLASSES:]
+    file.write_bytes(pickle.dumps([preds, torch.from_numpy(LABELS).to(torch.int32)]))
+    np.testing.assert_array_equal(read_foreign(file).scores, scores.float().numpy())
+
+
+def test_tensors_are_read_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "results.pkl").write_bytes(FORMATS["mmaction2 1.x"])
+    code = (
+        "import sys; from dnl_video.results.foreign import read_foreign; read_foreign(sys.argv[1]); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "results.pkl")], check=True)
+
+
+def test_the_list_must_be_the_one_tested(tmp_path: Path) -> None:
+    file = tmp_path / "results.pkl"
+    file.write_bytes(FORMATS["pyslowfast"])
+    with pytest.raises(InputError, match="has 60 results, but the list has 59 videos; give the list tested"):
+        read_foreign(file, videos=LIST[:-1])
+    swapped = [LIST[0]._replace(label=(LIST[0].label + 1) % NUM_CLASSES), *LIST[1:]]
+    with pytest.raises(
+        InputError, match=r"video 'v00' has label \d, but the list says \d; the file belongs to another"
+    ):
+        read_foreign(file, videos=swapped)
+    with pytest.raises(InputError, match="has scores of 7 classes, but 2 class names were given"):
+        read_foreign(file, class_names=["a", "b"])
+    file.write_bytes(FORMATS["csv"])
+    renamed = [video._replace(video_id=f"w{i}") for i, video in enumerate(LIST)]
+    with pytest.raises(
+        InputError, match=r"60 of its videos are not in the list, such as 'v00' \(the list's ids look like 'w0'"
+    ):
+        read_foreign(file, videos=renamed)
+    file.write_bytes(csv_text(["class 6"] * NUM_VIDEOS))
+    with pytest.raises(InputError, match="label 'class 6' is not in the class list; did you mean 'class 5'"):
+        read_foreign(file, class_names=[*NAMES[:6], "other"])
+    with pytest.raises(InputError, match=r"nowhere cannot be read \(No such file or directory\); give a CSV"):
+        read_foreign(tmp_path / "nowhere")
+
+
+def test_labels_of_the_list_serve_where_the_file_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_bytes(FORMATS["mmaction2 0.x json"])
+    assert read_foreign(file, videos=LIST).label.tolist() == LABELS.tolist()
+    with pytest.raises(InputError, match="the list has no label for 'v00'; give a list with labels"):
+        read_foreign(file, videos=[video._replace(label=None) for video in LIST])
