@@ -132,7 +132,7 @@ def _matrix(
     figure, axes = new_figure(side, side * 0.93)
     # Colour over transparency: it reads on a light page and on a dark one. Of many classes the root lifts rare
     # confusions into sight.
-    shade = share if named else np.where(counts > 0, 0.15 + 0.85 * np.sqrt(share), 0)
+    shade = share if named else np.where(counts > 0, 0.35 + 0.65 * np.sqrt(share), 0)
     pixels = np.dstack([np.broadcast_to(_BLUE, (*share.shape, 3)), shade])
     axes.imshow(pixels, interpolation="nearest", aspect="equal")
     axes.spines[:].set_visible(True)
