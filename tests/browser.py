@@ -116,7 +116,14 @@ def chromium() -> Iterator[Browser]:
     ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for pair in (os.pipe(), os.pipe()) for end in _closing(pair)]
     read_commands, commands, answers, write_answers = ends
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = ("headless", "no-sandbox", "disable-gpu", "remote-debugging-pipe", f"user-data-dir={profile}")
+        options = (
+            "headless",
+            "no-sandbox",
+            "disable-gpu",
+            "disable-dev-shm-usage",
+            "remote-debugging-pipe",
+            f"user-data-dir={profile}",
+        )
         process = os.posix_spawn(
             program,
             [program, *(f"--{option}" for option in options)],
