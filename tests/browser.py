@@ -21,10 +21,10 @@ import pytest
 _SECONDS = 60  # what a busy machine may take to start or to answer
 
 
-class Page:
-    """One open page.
+class Browser:
+    """A browser with one page in front.
 
-    `problems` gathers console errors and warnings, exceptions, and requests for anything outside the file.
+    `problems` gathers that page's console errors and warnings, exceptions, and requests for anything outside the file.
     """
 
     def __init__(self, commands: int, answers: int) -> None:
@@ -34,7 +34,8 @@ class Page:
         self.problems: list[str] = []
 
     def open(self, path: Path, width: int, *, dark: bool = False, printed: bool = False) -> None:
-        """Load a file at a width in CSS pixels, as a phone does below 600."""
+        """Load a file in a new page at a width in CSS pixels, as a phone does below 600."""
+        self._session, self._events, self.problems = None, [], []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -106,7 +107,7 @@ class Page:
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Page]:
+def chromium() -> Iterator[Browser]:
     """Start Chromium without a window; skips the test where it is not installed."""
     program = shutil.which("chromium")
     if program is None:
@@ -115,7 +116,14 @@ def chromium() -> Iterator[Page]:
     ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for pair in (os.pipe(), os.pipe()) for end in _closing(pair)]
     read_commands, commands, answers, write_answers = ends
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = ("headless", "no-sandbox", "disable-gpu", "remote-debugging-pipe", f"user-data-dir={profile}")
+        options = (
+            "headless",
+            "no-sandbox",
+            "disable-gpu",
+            "disable-dev-shm-usage",
+            "remote-debugging-pipe",
+            f"user-data-dir={profile}",
+        )
         process = os.posix_spawn(
             program,
             [program, *(f"--{option}" for option in options)],
@@ -129,7 +137,7 @@ def chromium() -> Iterator[Page]:
         os.close(read_commands)
         os.close(write_answers)
         try:
-            yield Page(commands, answers)
+            yield Browser(commands, answers)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)

@@ -17,7 +17,8 @@ MOST_NUMBERS = 16  # classes whose confusion matrix has a number in each cell
 MOST_NAMES = 40  # classes whose names fit beside their confusion matrix
 _ENDS = 20  # best and worst classes shown of many
 _ZOOMED = 12  # classes of the part of a large confusion matrix that is shown large
-_BLUE = np.array([0x1F, 0x5F, 0xBF]) / 255
+_BLUE = np.array([0x1F, 0x5F, 0xBF]) / 255  # under numbers
+_BRIGHT = np.array([0x3D, 0x86, 0xE0]) / 255  # of single pixels, on light and on dark pages
 
 
 def accuracy_by_num_clips(report: dict[str, Any]) -> Html:
@@ -132,8 +133,8 @@ def _matrix(
     figure, axes = new_figure(side, side * 0.93)
     # Colour over transparency: it reads on a light page and on a dark one. Of many classes the root lifts rare
     # confusions into sight.
-    shade = share if named else np.where(counts > 0, 0.15 + 0.85 * np.sqrt(share), 0)
-    pixels = np.dstack([np.broadcast_to(_BLUE, (*share.shape, 3)), shade])
+    shade = share if named else np.where(counts > 0, 0.35 + 0.65 * np.sqrt(share), 0)
+    pixels = np.dstack([np.broadcast_to(_BLUE if named else _BRIGHT, (*share.shape, 3)), shade])
     axes.imshow(pixels, interpolation="nearest", aspect="equal")
     axes.spines[:].set_visible(True)
     axes.set_xlabel("predicted class")

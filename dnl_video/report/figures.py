@@ -88,9 +88,7 @@ def to_svg(figure: Figure, name: str, alt: str, *, min_width: int = 0) -> Html:
     svg = svg[svg.index("<svg") :].strip()
     # matplotlib's rule `*{stroke-linejoin: …}` would hold for the whole page.
     svg = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    for color, css in _CSS.items():
-        svg = svg.replace(color, css)
+    svg = re.sub(r"<[a-z][^>]*>", lambda tag: _restyled(tag[0], name), svg)
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     shape = f"width:{width}px;min-width:min({min_width}px,{width}px);stroke-linejoin:round"
     start = (
@@ -98,6 +96,14 @@ def to_svg(figure: Figure, name: str, alt: str, *, min_width: int = 0) -> Html:
         f'viewBox="{_viewbox(svg)}" width="{width}" height="{height}" style="{shape}" aria-label={quoteattr(alt)}>'
     )
     return Html(start + svg[svg.index(">") + 1 :])
+
+
+def _restyled(tag: str, name: str) -> str:
+    """Prefix a tag's ids and references, and give it the page's colours."""
+    tag = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", tag)
+    for color, css in _CSS.items():
+        tag = tag.replace(color, css)
+    return tag
 
 
 def _viewbox(svg: str) -> str:

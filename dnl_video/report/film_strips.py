@@ -44,4 +44,4 @@ class FilmStrips:
             pixels = np.ascontiguousarray(pixels[::step, ::step])
         uri = jpeg_data_uri(pixels)
         self._bytes_left -= len(uri)
-        return image(uri, alt, pixels.shape[1], pixels.shape[0])
+        return image(uri, alt, pixels.shape[1], pixels.shape[0], min_width=560)

@@ -167,9 +167,10 @@ def figure(content: Html, caption: str) -> Html:
     return Html(f'<figure><div class="scroll">{content}</div>\n<figcaption>{escape(caption)}</figcaption></figure>')
 
 
-def image(uri: str, alt: str, width: int, height: int) -> Html:
-    """Return an `<img>` of a data URI."""
-    return Html(f'<img src="{escape(uri)}" alt="{escape(alt)}" width="{width}" height="{height}">')
+def image(uri: str, alt: str, width: int, height: int, *, min_width: int = 0) -> Html:
+    """Return an `<img>` of a data URI; below `min_width` CSS pixels it scrolls instead of shrinking."""
+    shape = f' style="min-width:{min(min_width, width)}px"' if min_width else ""
+    return Html(f'<img src="{escape(uri)}" alt="{escape(alt)}" width="{width}" height="{height}"{shape}>')
 
 
 def side_by_side(parts: Iterable[Html]) -> Html:

@@ -48,7 +48,7 @@ figure img { display: block; max-width: 100%; height: auto; border-radius: .25re
 .no-frames { display: inline-block; background: var(--band); color: var(--soft); border: 1px dashed var(--grid);
   border-radius: .25rem; padding: 1.2rem 1.6rem; font-size: .88rem; }
 .mistake { margin: 1rem 0 1.4rem; break-inside: avoid; } .mistake p { margin: 0 0 .3rem; }
-.mistake figure { margin: 0; } .mistake img { min-width: 36rem; }
+.mistake figure { margin: 0; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .25rem 1rem; margin: .6rem 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .row figcaption { max-width: 27rem; }
@@ -62,7 +62,7 @@ details summary { cursor: pointer; color: var(--link); }
   thead { display: table-header-group; } .scroll { overflow: visible; } .tall { max-height: none; }
   table { font-size: 8.5pt; } th, td { padding: .15rem .35rem; } thead th { white-space: normal; }
   tbody th, td:last-child:not(.r) { min-width: 0; }
-  td, tbody th { overflow-wrap: anywhere; } figure svg, .mistake img { min-width: 0 !important; } }
+  td, tbody th { overflow-wrap: anywhere; } figure svg, figure img { min-width: 0 !important; } }
 """
 
 SCRIPT = """

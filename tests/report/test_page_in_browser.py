@@ -16,6 +16,12 @@ COLUMN = """(n => [...document.querySelector("table.sortable").tBodies[0].rows].
 
 
 @pytest.fixture(scope="module")
+def page():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """Reports of 8 and of 60 classes, as (report, file)."""
     few, many = tmp_path_factory.mktemp("few"), tmp_path_factory.mktemp("many")
@@ -31,66 +37,59 @@ def pages(tmp_path_factory):
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("which", [0, 1])
-def test_the_page_opens_without_problems_and_fits(pages, width, which):
-    with chromium() as page:
-        page.open(pages[which][1], width)
-        assert page.problems == []
-        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-        assert page.evaluate(OVERFLOWING) == []
-        sizes = page.evaluate(
-            "[...document.querySelectorAll('figure svg, figure img')].map(e => e.getBoundingClientRect())"
-            ".map(r => [r.width, r.height])"
-        )
-        assert len(sizes) == (4, 7)[which] + len(pages[which][0]["confident_mistakes"])
-        assert all(w > 200 and h > 60 for w, h in sizes)
-        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+def test_the_page_opens_without_problems_and_fits(page, pages, width, which):
+    page.open(pages[which][1], width)
+    assert page.problems == []
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert page.evaluate(OVERFLOWING) == []
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('figure svg, figure img')].map(e => e.getBoundingClientRect())"
+        ".map(r => [r.width, r.height])"
+    )
+    assert len(sizes) == (4, 7)[which] + len(pages[which][0]["confident_mistakes"])
+    assert all(w > 200 and h > 60 for w, h in sizes)
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
 
 
-def test_a_click_on_a_heading_sorts_and_another_turns_the_order(pages):
+def test_a_click_on_a_heading_sorts_and_another_turns_the_order(page, pages):
     report, file = pages[0]
     rows = report["per_class"]
-    with chromium() as page:
-        page.open(file, 390)
-        assert page.evaluate(COLUMN % 0) == [c["name"] for c in rows]
-        accuracy = [f"{100 * value:.1f}%" for value in sorted(c["accuracy"] for c in rows)]
-        page.click("table.sortable th:nth-child(3) button")
-        assert page.evaluate(COLUMN % 2) == accuracy[::-1]
-        assert page.evaluate("document.querySelector('th:nth-child(3)[aria-sort=descending]') !== null")
-        page.click("table.sortable th:nth-child(3) button")
-        assert page.evaluate(COLUMN % 2) == accuracy
-        page.click("table.sortable th:nth-child(1) button")
-        assert page.evaluate(COLUMN % 0) == sorted(c["name"] for c in rows)
-        assert (
-            page.evaluate("document.querySelectorAll('table.sortable:first-of-type [aria-sort=ascending]').length") == 1
-        )
-        assert page.problems == []
+    page.open(file, 390)
+    assert page.evaluate(COLUMN % 0) == [c["name"] for c in rows]
+    accuracy = [f"{100 * value:.1f}%" for value in sorted(c["accuracy"] for c in rows)]
+    page.click("table.sortable th:nth-child(3) button")
+    assert page.evaluate(COLUMN % 2) == accuracy[::-1]
+    assert page.evaluate("document.querySelector('th:nth-child(3)[aria-sort=descending]') !== null")
+    page.click("table.sortable th:nth-child(3) button")
+    assert page.evaluate(COLUMN % 2) == accuracy
+    page.click("table.sortable th:nth-child(1) button")
+    assert page.evaluate(COLUMN % 0) == sorted(c["name"] for c in rows)
+    assert page.evaluate("document.querySelectorAll('table.sortable:first-of-type [aria-sort=ascending]').length") == 1
+    assert page.problems == []
 
 
-def test_empty_cells_come_last_whatever_the_order(tmp_path):
+def test_empty_cells_come_last_whatever_the_order(page, tmp_path):
     write(tmp_path, list(make_videos(24))[:5], make_meta(5))  # three classes without videos
     report = build_report(read_predictions(tmp_path))
     file = save_report(report, tmp_path)[-1]
-    with chromium() as page:
-        page.open(file, 1280)
-        for _ in range(2):
-            page.click("table.sortable th:nth-child(3) button")
-            assert page.evaluate(COLUMN % 2)[5:] == ["", "", ""]
+    page.open(file, 1280)
+    for _ in range(2):
+        page.click("table.sortable th:nth-child(3) button")
+        assert page.evaluate(COLUMN % 2)[5:] == ["", "", ""]
 
 
-def test_dark_pages_have_light_text_and_figures_follow(pages):
-    with chromium() as page:
-        page.open(pages[0][1], 1280, dark=True)
-        ink, paper = (
-            page.evaluate(f"getComputedStyle({element}).{name}.match(/\\d+/g).map(Number)")
-            for element, name in (("document.querySelector('svg text')", "fill"), ("document.body", "backgroundColor"))
-        )
-        assert min(ink) > 200
-        assert max(paper) < 60
+def test_dark_pages_have_light_text_and_figures_follow(page, pages):
+    page.open(pages[0][1], 1280, dark=True)
+    ink, paper = (
+        page.evaluate(f"getComputedStyle({element}).{name}.match(/\\d+/g).map(Number)")
+        for element, name in (("document.querySelector('svg text')", "fill"), ("document.body", "backgroundColor"))
+    )
+    assert min(ink) > 200
+    assert max(paper) < 60
 
 
-def test_on_paper_long_tables_are_whole_and_fit(pages):
-    with chromium() as page:
-        page.open(pages[1][1], 720, printed=True)
-        assert page.evaluate("[...document.querySelectorAll('.tall')].every(e => e.clientHeight >= e.scrollHeight)")
-        assert page.evaluate("Math.max(...[...document.querySelectorAll('table')].map(t => t.offsetWidth)) <= 720")
-        assert page.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+def test_on_paper_long_tables_are_whole_and_fit(page, pages):
+    page.open(pages[1][1], 720, printed=True)
+    assert page.evaluate("[...document.querySelectorAll('.tall')].every(e => e.clientHeight >= e.scrollHeight)")
+    assert page.evaluate("Math.max(...[...document.querySelectorAll('table')].map(t => t.offsetWidth)) <= 720")
+    assert page.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"

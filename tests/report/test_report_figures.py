@@ -38,6 +38,14 @@ def test_an_svg_is_xml_that_takes_the_page_s_colours_and_prefixes_its_ids(recwar
     assert not recwarn.list  # glyphs that matplotlib's font lacks are the browser's business
 
 
+def test_labels_are_left_as_they_are():
+    names = ['the id="x"', "url(#a)", f.INK, "<g>", "--> --"]
+    figure, axes = f.new_figure()
+    f.interval_bars(axes, names, [0.5] * 5, [0.4] * 5, [0.6] * 5)
+    root = ElementTree.fromstring(f.to_svg(figure, "bars", "alt"))
+    assert set(names) <= {"".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")}
+
+
 def test_bars_reach_as_far_as_their_values():
     _, axes = f.new_figure()
     f.interval_bars(axes, ["a", "b"], [0.5, 0.9], [0.4, 0.8], [0.6, 1.0])
