@@ -24,6 +24,8 @@ COMMANDS = {
     "train": "Train a network on Kinetics clips, from a recipe.",
     "evaluate": "Score every video of a labelled list with many views.",
     "predict": "Classify video files, folders or lists.",
+    "visualize": "Draw what the attention blocks attend to in a clip.",
+    "features": "Store the backbone's pooled features of every clip.",
     "models": "List what networks cost: parameters and multiply-accumulates.",
     "report": "Turn an evaluation into accuracy tables.",
 }
