@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.manifest import read_videos
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
+from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.checkpoint import Checkpoint, load_checkpoint
+from dnl_video.models.features import pooled_features
 from dnl_video.spec import Preprocessing
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -45,6 +47,21 @@ class VideoScores:
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """Return the k most probable classes with their scores."""
         return [(self.class_names[i], float(self.scores[i])) for i in np.argsort(-self.scores, kind="stable")[:k]]
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """Pooled backbone features of one video.
+
+    Attributes:
+        features: Features of each clip, averaged over its crops, [J, C].
+        clip_start_s: Start of each clip in seconds, [J].
+        clip_end_s: End of each clip in seconds, [J].
+    """
+
+    features: NDArray[np.float32]
+    clip_start_s: NDArray[np.float64]
+    clip_end_s: NDArray[np.float64]
 
 
 class Predictor:
@@ -86,8 +103,20 @@ class Predictor:
             InputError: There is no such file, or it is a folder.
             VideoDecodeError: It cannot be decoded.
         """
+        return self.score(self._read(path, "predict"))
+
+    def features(self, path: str | Path) -> VideoFeatures:
+        """Return the pooled features of one video file (see `pooled_features`).
+
+        Raises:
+            InputError: There is no such file, or it is a folder.
+            VideoDecodeError: It cannot be decoded.
+        """
+        return self.embed(self._read(path, "features"))
+
+    def _read(self, path: str | Path, command: str) -> VideoViews:
         if Path(path).is_dir():
-            raise InputError(f"{path} is a folder; give one video file, or use `dnl-video predict` for many")
+            raise InputError(f"{path} is a folder; give one video file, or use `dnl-video {command}` for many")
         options = self.options
         dataset = ViewDataset(
             read_videos([str(path)]).records,
@@ -99,7 +128,7 @@ class Predictor:
         views = dataset[0]
         if views.views is None:
             raise VideoDecodeError(str(path), views.error or "no frames")
-        return self.score(views)
+        return views
 
     def score(self, views: VideoViews) -> VideoScores:
         """Score the decoded views of one video."""
@@ -108,9 +137,22 @@ class Predictor:
         clips = scores.reshape(len(views.clip_start_s), -1, scores.shape[1]).mean(axis=1)
         return VideoScores(scores.mean(axis=0), clips, views.clip_start_s, views.clip_end_s, self.class_names)
 
-    @torch.inference_mode()
+    def embed(self, views: VideoViews) -> VideoFeatures:
+        """Return the pooled features of the decoded views of one video."""
+        assert views.views is not None
+        network = self.network
+        if not isinstance(network, VideoClassifier):
+            raise ValueError(f"{type(network).__name__} has no known last features; give a network of create_model")
+        features = self._each_chunk(views.views, lambda clips: pooled_features(network, clips)).numpy()
+        clips = features.reshape(len(views.clip_start_s), -1, features.shape[1]).mean(axis=1)
+        return VideoFeatures(clips, views.clip_start_s, views.clip_end_s)
+
     def score_views(self, views: Tensor) -> Tensor:
         """Return softmax scores [V, K] of views uint8 [V, T, H, W, 3], a few views at a time on the device."""
+        return self._each_chunk(views, lambda clips: self.network(clips).float().softmax(dim=1))
+
+    @torch.inference_mode()
+    def _each_chunk(self, views: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         parts = []
         dtype = _AUTOCAST.get(self.options.precision)
         for chunk in views.split(self.options.views_per_forward):
@@ -118,8 +160,7 @@ class Predictor:
                 chunk.to(self.device), self.preprocessing.mean, self.preprocessing.std, self.preprocessing.channel_order
             )
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-                logits = self.network(clips)
-            parts.append(logits.float().softmax(dim=1).cpu())
+                parts.append(function(clips).cpu())
         return torch.cat(parts)
 
 
