@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import dnl_video
 from dnl_video.config import EvaluationConfig
+from dnl_video.data.dataset import VideoViews
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.errors import InputError
 from dnl_video.inference.predictor import Predictor
@@ -78,3 +79,12 @@ def test_a_broken_file_and_a_missing_one(tiny: TinyRun, tmp_path: Path) -> None:
         predictor.predict(tmp_path / "broken.mp4")
     with pytest.raises(InputError, match=r"nowhere\.mp4"):
         predictor.predict(tmp_path / "nowhere.mp4")
+
+
+def test_features_of_an_unknown_network() -> None:
+    predictor = Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu"))
+    views = VideoViews(0, torch.zeros(1, 4, 64, 64, 3, dtype=torch.uint8), np.zeros(1), np.ones(1), None)
+    with pytest.raises(ValueError, match="MeanColour has no known last features; give a network of create_model"):
+        predictor.embed(views)
+    with pytest.raises(InputError, match="is a folder; give one video file, or use `dnl-video features` for many"):
+        predictor.features(Path(__file__).parent)
