@@ -96,8 +96,7 @@ def _made(folder: Path) -> Path:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    figure.savefig(part, format="png")
-    part.replace(path)
+    from dnl_video.results.predictions import write_atomically
+
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))
     print(f"wrote {path}")

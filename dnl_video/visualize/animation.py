@@ -15,11 +15,14 @@ from PIL import Image
 
 from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
+from dnl_video.visualize.drawing import heading_height, letter, mark_query, new_figure, show, wrapped, write_heading
 from dnl_video.visualize.examine import Examination
 from dnl_video.visualize.panels import Row, coloured, stretched
-from dnl_video.visualize.sheets import letter, mark_query, new_figure, show
 
-_PANEL_IN, _GAP_IN, _LABEL_IN, _TOP_IN, _TITLE_IN, _FOOT_IN = 1.5, 0.08, 0.75, 0.62, 0.42, 0.32
+_PANEL_IN, _GAP_IN, _LABEL_IN, _TITLE_IN, _LEAST_WIDTH_IN = 1.5, 0.08, 0.75, 0.42, 5.0
+_LEGEND = (
+    "colours: attention \u00d7 M (1 = uniform) from 0, the grey frame, to the number above the panel, bright yellow"
+)
 _DOTS = 100
 _FORMATS = (".mp4", ".gif")
 
@@ -52,25 +55,26 @@ def write_animation(path: str | os.PathLike[str], frames: Sequence[NDArray[np.ui
 def animate(examination: Examination) -> Iterator[NDArray[np.uint8]]:
     """Render every frame of the clip that the attention sees: RGB, uint8 [H, W, 3], even sizes.
 
-    A line per block: the frame, then the block's maps. Each panel states the number of its brightest colour.
+    A line per block: the frame, then the block's maps. Each panel states its scale.
     """
     clip = examination.clip
     lines = [(name, examination.rows(name)) for name in examination.blocks]
     height, width = clip.frames.shape[1:3]
     tall = _PANEL_IN * height / width
     across = 1 + max(len(rows) for _, rows in lines)
-    size = (
-        _even(_LABEL_IN + across * (_PANEL_IN + _GAP_IN)),
-        _even(_TOP_IN + len(lines) * (tall + _TITLE_IN) + _FOOT_IN),
-    )
+    wide = _even(max(_LABEL_IN + across * (_PANEL_IN + _GAP_IN), _LEAST_WIDTH_IN))
+    captions = [(line, 9.0) for line in wrapped(examination.caption, wide, 9)]
+    captions += [(line, 8.0) for line in wrapped(_LEGEND, wide, 8)]
+    top = heading_height([*captions, ("", 9.0)])
+    size = (wide, _even(top + len(lines) * (tall + _TITLE_IN) + _GAP_IN))
     figure = new_figure(size)
     figure.set_dpi(_DOTS)
-    heading = figure.text(0.12 / size[0], 1 - 0.12 / size[1], "", va="top", fontsize=9)
-    foot = "attention \u00d7 M (1 = uniform), from 0 (the grey frame) to the maximum above each panel (yellow)"
-    figure.text(0.12 / size[0], 0.1 / size[1], foot, fontsize=7.5, color="#444444")
+    write_heading(figure, captions)
+    y = 1 - heading_height(captions) / size[1]
+    heading = figure.text(0.12 / size[0], y, "", va="top", fontsize=9, weight="bold")
     panels = []
     for line, (name, rows) in enumerate(lines):
-        bottom = size[1] - _TOP_IN - (line + 1) * (tall + _TITLE_IN) + 0.06
+        bottom = size[1] - top - (line + 1) * (tall + _TITLE_IN)
         middle = (bottom + tall / 2) / size[1]
         figure.text((_LABEL_IN - 0.1) / size[0], middle, name, ha="right", va="center", fontsize=9, weight="bold")
         for column, row in enumerate([None, *rows]):
@@ -94,7 +98,7 @@ def _rendered(
     shown = examination.networks[0][1].shown
     own = [min(shown, key=lambda f, q=query: abs(f - q.frame)) for query in queries]  # type: ignore[misc]
     for frame in shown:
-        heading.set_text(f"{examination.caption}\nframe {frame}, {clip.seconds[frame]:.2f} s")
+        heading.set_text(f"frame {frame}, {clip.seconds[frame]:.2f} s")
         marks = []
         for axes, image, row in panels:
             picture = clip.frames[frame]
@@ -114,4 +118,4 @@ def _title(row: Row | None) -> str:
     if row is None:
         return "frame"
     title = row.title if row.query is None else f"{row.title}, {letter(row.query)}"
-    return f"{title}\nmaximum {row.scale.high:.3g}"
+    return f"{title}\n0 to {row.scale.high:.3g}"

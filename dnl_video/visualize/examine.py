@@ -26,7 +26,7 @@ class Examination:
 
     Attributes:
         clip: The frames.
-        queries: The query points.
+        queries: The query points; none where no network has a map that depends on them.
         networks: What each network is called in pictures, and its maps.
     """
 
@@ -105,6 +105,13 @@ def examine(
     shown = pathway_frames(first.network, len(clip.frames))
     chosen = checked_queries(queries or default_queries(clip.frames, shown), len(clip.frames))
     found = [clip_maps(predictor, clip, chosen, blocks) for predictor in predictors]
+    if all(block.pairwise is None for maps in found for block in maps.blocks.values()):
+        if queries:
+            raise InputError(
+                f"a query was given, but maps of {' and '.join(maps.kind for maps in found)} are the same for every "
+                "query; leave it out"
+            )
+        chosen = []
     kinds = [maps.kind for maps in found]
     names = kinds if len(set(kinds)) == len(kinds) else [f"{kind} ({i})" for i, kind in enumerate(kinds, 1)]
     examination = Examination(clip, chosen, list(zip(names, found, strict=True)))

@@ -187,7 +187,8 @@ def _block_maps(
     height, width = size
     grid = (int(x.shape[2]), int(x.shape[3]), int(x.shape[4]))
     at = _axes(placed, grid, (1, 1, 1), shown)
-    flat = torch.tensor([_position(at, query.frame, *query.pixel(height, width)) for query in queries])
+    places = [_position(at, query.frame, *query.pixel(height, width)) for query in queries]
+    flat = torch.tensor(places, dtype=torch.int64)
     pool = block.pool if isinstance(block, AttentionBlock) and block.pool is not None else (1, 1, 1)
     keys = _axes(placed, grid, pool, shown)
     found = block.attention_maps(x, flat)

@@ -18,6 +18,7 @@ Image = NDArray[np.uint8]
 _DARKEST, _BRIGHTEST = 0.12, 0.65
 # Share of the colour in a panel, at the scale's end; the frame shows through.
 _MAP_SHARE, _LOGIT_SHARE = 0.9, 0.75
+_LEAST_HIGH = 2.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def logit_rows(block: BlockMaps, queries: Sequence[Query]) -> list[Row]:
     assert block.pairwise is not None
     # One scale for both terms: their sizes are what the figure compares.
     limit = max(float(np.abs(logits.unary).max()), float(np.abs(logits.pairwise).max())) or 1.0
-    scale = Scale(-limit, limit, "RdBu_r", "logit (unary: less its mean)")
+    scale = Scale(-limit, limit, "RdBu_r", "logit\n(unary: less mean)")
     rows = [Row(f"unary logits\n{logits.unary_share:.0%} of variance", logits.unary, block.keys, scale, None)]
     for index in range(len(queries)):
         title = f"whitened pairwise logits\n{logits.pairwise_share:.0%} of variance"
@@ -89,11 +90,11 @@ def logit_rows(block: BlockMaps, queries: Sequence[Query]) -> list[Row]:
 
 
 def _attention_row(title: str, weights: Grid, keys: Axes, query: int | None) -> Row:
-    # Times M, so that 1 is uniform whatever the number of keys.
+    # Times M, so that 1 is uniform whatever the number of keys. The scale reaches twice that at least, or an even map
+    # would glow all over.
     relative = weights * weights.size
-    return Row(
-        title, relative, keys, Scale(0.0, float(relative.max()), "inferno", "attention \u00d7 M\n1 = uniform"), query
-    )
+    scale = Scale(0.0, max(float(relative.max()), _LEAST_HIGH), "inferno", "attention \u00d7 M\n1 = uniform")
+    return Row(title, relative, keys, scale, query)
 
 
 def stretched(row: Row, frame: int, height: int, width: int) -> NDArray[np.float64]:
@@ -141,6 +142,6 @@ def coloured(image: NDArray[np.float64], frame: Image, scale: Scale) -> Image:
     span = scale.high - scale.low
     position = np.where(there, (image - scale.low) / span if span > 0 else 0.0, 0.0)
     colour = matplotlib.colormaps[scale.colours](position)[..., :3]
-    share = _LOGIT_SHARE if scale.low < 0 else _MAP_SHARE * np.sqrt(position)
+    share = _LOGIT_SHARE if scale.low < 0 else _MAP_SHARE * position**0.75
     weight = (share * there)[..., None]
     return (255 * (grey * (1 - weight) + colour * weight)).round().astype(np.uint8)

@@ -21,8 +21,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evalute"]) == 2
     assert capsys.readouterr().err == (
-        "dnl-video: error: no command 'evalute'; allowed: demo-data, train, evaluate, predict, models, report; "
-        "did you mean 'evaluate'?\n"
+        f"dnl-video: error: no command 'evalute'; allowed: {', '.join(COMMANDS)}; did you mean 'evaluate'?\n"
     )
 
 

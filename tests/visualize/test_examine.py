@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,28 @@ def test_slowfast_shows_the_frames_of_its_slow_pathway(video: Path) -> None:
     assert titles == ["frame 0", "frame 5", "frame 10", "frame 15"]
 
 
+@pytest.mark.parametrize("context", ["unary", "snl", "gc"])
+def test_maps_without_queries_show_none(video: Path, context: Context) -> None:
+    found = examine([predictor(context=context)], video)
+    assert found.queries == []
+    assert len(found.rows("res3.1")) == 1
+    assert "query" not in written(found.sheet("res3.1"))
+    assert found.decompositions("res3.1") == []
+
+
+def test_every_text_lies_inside_the_picture(video: Path) -> None:
+    """Of a figure with one column as well, whose headings are wider than its panels."""
+    found = examine([predictor("slow_r50", num_frames=1), predictor("slow_r50", "nl", num_frames=1)], video)
+    for figure in (found.sheet("res3.1"), found.decompositions("res3.1")[0][1]):
+        figure.canvas.draw()
+        for text in figure.texts:
+            box = text.get_window_extent()
+            assert box.x0 >= 0
+            assert box.x1 <= figure.bbox.x1, text.get_text()
+        lines = [text.get_window_extent() for text in figure.texts if text.get_verticalalignment() == "top"]
+        assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(lines))
+
+
 def test_draw_attention(video: Path, tmp_path: Path) -> None:
     used = predictor()
     figure = dnl_video.draw_attention(used, video)
@@ -100,5 +123,9 @@ def test_messages(video: Path) -> None:
         examine([predictor(), predictor(context="none")], video)
     with pytest.raises(InputError, match="query frame 8 is outside the clip; its frames are 0 to 7"):
         dnl_video.draw_attention(predictor(), video, queries=[(8, 0.5, 0.5)])
+    with pytest.raises(
+        InputError, match="a query was given, but maps of GC are the same for every query; leave it out"
+    ):
+        dnl_video.draw_attention(predictor(context="gc"), video, queries=[(0, 0.5, 0.5)])
     with pytest.raises(InputError, match=r"no block 'res5\.0'"):
         dnl_video.draw_attention(predictor(), video, block="res5.0")

@@ -7,10 +7,11 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from dnl_video.visualize.drawing import QUERY_COLOURS, letter
 from dnl_video.visualize.maps import clip_maps
 from dnl_video.visualize.panels import attention_rows
 from dnl_video.visualize.queries import Query
-from dnl_video.visualize.sheets import QUERY_COLOURS, draw_sheet, letter
+from dnl_video.visualize.sheets import draw_sheet
 from tests.visualize.planted import dnl_block, planted_clip, redness_network
 
 HEIGHT, WIDTH = 72, 104
@@ -111,4 +112,4 @@ def test_long_clips_are_thinned_and_keep_the_queries() -> None:
     figure = sheet(num_frames=9, columns=3)
     titles = [axes.get_title().splitlines()[0] for axes in figure.axes if axes.get_title()]
     assert titles == ["frame 0", "frame 2", "frame 4", "frame 8"]
-    assert texts(figure)[2].endswith("; 4 of 9 time steps shown")
+    assert any(text.endswith("; 4 of 9 time steps shown") for text in texts(figure))
