@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 DESCRIPTION = """Draw what the attention blocks attend to in a clip of a video.
 
@@ -79,12 +82,23 @@ def run(arguments: argparse.Namespace) -> int:
             suffix = "" if len(paths) == 1 else "-" + name.replace(" ", "").replace("(", "").replace(")", "")
             _save(figure, output / f"{block}-decomposition{suffix}.png")
     endings = _ANIMATIONS[arguments.animation]
-    pictures = list(animate(examination)) if endings else []
+    pictures = _with_bar(animate(examination), len(examination.networks[0][1].shown)) if endings else []
     for ending in endings:
         path = output / f"attention{ending}"
         write_animation(path, pictures, arguments.fps)
         print(f"wrote {path}")
     return 0
+
+
+def _with_bar(frames: Iterator[NDArray[np.uint8]], total: int) -> list[NDArray[np.uint8]]:
+    import sys
+
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    quiet = not sys.stderr.isatty()
+    return list(track(frames, "animation", total, console=console, transient=True, disable=quiet))
 
 
 def _made(folder: Path) -> Path:

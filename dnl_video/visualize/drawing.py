@@ -68,8 +68,8 @@ def mark_query(
         query: Where it is.
         height: Pixels of the panel's image down.
         width: Pixels across.
-        own: This is the query's own frame: the mark is filled and the panel framed.
-        named: Write the query's letter beside.
+        own: This is the query's own frame, and the panel gets a border.
+        named: Fill the mark and write the query's letter beside; in a map it must not hide what it marks.
     """
     colour = QUERY_COLOURS[index % len(QUERY_COLOURS)]
     y, x = query.pixel(height, width)
@@ -78,10 +78,10 @@ def mark_query(
         [x],
         [y],
         "o",
-        markersize=7 if own else 6,
-        markerfacecolor=colour if own else "none",
+        markersize=8 if own else 6,
+        markerfacecolor=colour if named else "none",
         markeredgecolor=colour,
-        markeredgewidth=1.4,
+        markeredgewidth=1.8 if own else 1.4,
         path_effects=outline,
         clip_on=False,
         zorder=4,

@@ -58,7 +58,7 @@ def draw_sheet(
     layout = _Layout.of(len(steps), len(rows), height / width, title, note)
     figure = new_figure(layout.size)
     write_heading(figure, layout.heading)
-    foot = ["circles mark the query; at its own frame it is filled and the panel framed"] if queries else []
+    foot = ["circles mark the query; panels of its own frame have a border"] if queries else []
     if len(steps) < len(rows[0].keys.frames):
         foot.append(f"{len(steps)} of {len(rows[0].keys.frames)} time steps shown")
     figure.text(0.12 / layout.size[0], 0.1 / layout.size[1], "; ".join(foot), fontsize=8, color="#444444")
