@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def refuse_other_clips(first: Preprocessing, second: Preprocessing) -> None:
 def _indices(video: Video, preprocessing: Preprocessing, start_s: float | None) -> Indices:
     if start_s is None:
         return view_indices(video.num_frames, video.fps, preprocessing, 1)[0]
-    start = round(start_s * video.fps)
+    start = round(start_s * video.fps) if math.isfinite(start_s) else -1
     if not 0 <= start < video.num_frames:
         raise InputError(
             f"clip start {start_s:g} s lies outside {video.path}; give 0 to {(video.num_frames - 1) / video.fps:.2f} s"

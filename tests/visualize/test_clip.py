@@ -37,7 +37,7 @@ def test_the_middle_clip_and_a_chosen_one(video: Path) -> None:
 
 
 def test_messages(video: Path, tmp_path: Path) -> None:
-    for start in (-1, 3.0):
+    for start in (-1, 3.0, float("nan")):
         with pytest.raises(InputError, match=rf"clip start {start:g} s lies outside .*ramp\.mp4; give 0 to 2\.90 s"):
             read_clip(video, PREPROCESSING, start)
     with pytest.raises(InputError, match=r"nowhere\.mp4 does not exist; give one video file"):
