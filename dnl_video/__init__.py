@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dnl_video.models.build import create_model
     from dnl_video.models.checkpoint import load_checkpoint
     from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
+    from dnl_video.visualize.examine import draw_attention
 
 _HOMES = {
     "DisentangledNonLocalBlock3d": "dnl_video.models.blocks",
@@ -29,6 +30,7 @@ _HOMES = {
     "create_model": "dnl_video.models.build",
     "insert_context_blocks": "dnl_video.models.backbones",
     "decompose": "dnl_video.models.analysis",
+    "draw_attention": "dnl_video.visualize.examine",
     "load_checkpoint": "dnl_video.models.checkpoint",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "VideoScores",
     "create_model",
     "decompose",
+    "draw_attention",
     "insert_context_blocks",
     "load_checkpoint",
 ]

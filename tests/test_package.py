@@ -15,7 +15,7 @@ PACKAGE = Path(dnl_video.__file__).parent
 
 # Room -> rooms it may import. A room is a folder or file directly under the package.
 ALLOWED = {
-    "__init__": {"errors", "inference", "models"},
+    "__init__": {"errors", "inference", "models", "visualize"},
     "__main__": {"cli"},
     "errors": set(),
     "cores": set(),
@@ -30,6 +30,7 @@ ALLOWED = {
     "training": {"errors", "cores", "spec", "config", "models", "data", "results"},
     "inference": {"errors", "cores", "spec", "config", "models", "data", "results"},
     "bench": {"errors", "spec", "models"},
+    "visualize": {"errors", "spec", "models", "data", "inference"},
     "cli": {
         "bench",
         "errors",
@@ -42,6 +43,7 @@ ALLOWED = {
         "synthetic",
         "training",
         "inference",
+        "visualize",
     },
 }
 # Third-party border -> the files that may cross it.

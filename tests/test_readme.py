@@ -21,7 +21,8 @@ def test_the_first_command_stands_near_the_top() -> None:
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.splitlines()[0])
-def test_python_examples_run(block: str, tiny: TinyRun) -> None:
+def test_python_examples_run(block: str, tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     video = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
     block = re.sub(r'"runs/[^"]*"', repr(str(tiny.run)), block)
     block = re.sub(r'"data/[^"]*\.mp4"', repr(str(video)), block)

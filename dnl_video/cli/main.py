@@ -24,6 +24,8 @@ COMMANDS = {
     "train": "Train a network on Kinetics clips, from a recipe.",
     "evaluate": "Score every video of a labelled list with many views.",
     "predict": "Classify video files, folders or lists.",
+    "visualize": "Draw what the attention blocks attend to in a clip.",
+    "features": "Store the backbone's pooled features of every clip.",
     "report": "Turn an evaluation into accuracy tables and figures.",
     "compare": "Compare networks evaluated on the same videos.",
     "show": "Show what a run, a model file or a predictions directory is.",

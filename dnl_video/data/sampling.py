@@ -100,6 +100,26 @@ def view_indices(n: int, fps: float, preprocessing: Preprocessing, num_clips: in
     return np.stack([_clip(start, n, fps, preprocessing) for start in starts])
 
 
+def clip_from(start: int, n: int, fps: float, preprocessing: Preprocessing) -> Indices:
+    """Return the frames of the clip that starts at a given frame.
+
+    Args:
+        start: First frame, in [0, n).
+        n: Frames of the file.
+        fps: Frame rate of the file.
+        preprocessing: Length, stride and rule.
+
+    Returns:
+        Frame indices, int64 [T], all in [0, n).
+
+    Raises:
+        ValueError: The start lies outside, or the rule needs a frame rate and it is not a number above 0.
+    """
+    if not 0 <= start < n:
+        raise ValueError(f"start is {start}; give a frame in [0, {n})")
+    return _clip(start, n, fps, preprocessing)
+
+
 def reorder_frames(indices: Indices, order: FrameOrder, rng: np.random.Generator) -> Indices:
     """Change the order of frames within each clip, to see what a network knows of motion.
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnl_video.data.sampling import clip_span, reorder_frames, train_indices, view_indices
+from dnl_video.data.sampling import clip_from, clip_span, reorder_frames, train_indices, view_indices
 from dnl_video.spec import Preprocessing
 
 
@@ -187,3 +187,17 @@ def test_frame_orders():
     shuffled = reorder_frames(clips, "shuffled", rng)
     np.testing.assert_array_equal(np.sort(shuffled, axis=1), clips)
     assert not np.array_equal(shuffled, clips)
+
+
+def test_a_clip_from_a_given_frame() -> None:
+    exact = Preprocessing(num_frames=4, frame_stride=3)
+    assert clip_from(2, 14, 30, exact).tolist() == [2, 5, 8, 11]
+    assert clip_from(10, 14, 30, exact).tolist() == [10, 13, 13, 13]
+    looped = Preprocessing(num_frames=4, frame_stride=3, past_end="loop")
+    assert clip_from(10, 14, 30, looped).tolist() == [10, 13, 2, 5]
+    # PySlowFast's span is T x stride: linspace(2, 13, 4) truncated.
+    other = Preprocessing(num_frames=4, frame_stride=3, sampling="pyslowfast")
+    assert clip_from(2, 100, 30, other).tolist() == [2, 5, 9, 13]
+    for start in (-1, 14):
+        with pytest.raises(ValueError, match=rf"start is {start}; give a frame in \[0, 14\)"):
+            clip_from(start, 14, 30, exact)

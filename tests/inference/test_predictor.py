@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import dnl_video
 from dnl_video.config import EvaluationConfig
+from dnl_video.data.dataset import VideoViews
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.errors import InputError
 from dnl_video.inference import device
@@ -88,9 +89,10 @@ def test_a_cpu_scores_with_the_fast_copy_and_the_network_is_untouched(tiny: Tiny
     network = checkpoint.build()
     options = EvaluationConfig(num_clips=2, num_crops=3, device="cpu")
     fast = Predictor(network, checkpoint.preprocessing, checkpoint.class_names, options)
-    assert fast.network is not network
+    assert fast.network is network
+    assert fast.scorer is not network
     scores = fast.predict(video).scores
-    fast.network = network
+    fast.scorer = network
     np.testing.assert_allclose(scores, fast.predict(video).scores, atol=1e-5)
 
 
@@ -103,3 +105,12 @@ def test_emulated_half_precision_is_refused(precision: str, monkeypatch: pytest.
     Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu", precision=precision))
     monkeypatch.setattr(device, "cpu_flags", set)
     Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu", precision=precision))
+
+
+def test_features_of_an_unknown_network() -> None:
+    predictor = Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu"))
+    views = VideoViews(0, torch.zeros(1, 4, 64, 64, 3, dtype=torch.uint8), np.zeros(1), np.ones(1), None)
+    with pytest.raises(ValueError, match="MeanColour has no known last features; give a network of create_model"):
+        predictor.embed(views)
+    with pytest.raises(InputError, match="is a folder; give one video file, or use `dnl-video features` for many"):
+        predictor.features(Path(__file__).parent)

@@ -1,0 +1,86 @@
+"""`dnl-video features`: pooled backbone features of every clip."""
+
+from __future__ import annotations
+
+import argparse
+
+from dnl_video.cli.evaluate import VIDEOS_FAILED
+from dnl_video.config import EvaluationConfig
+
+DESCRIPTION = """Store the backbone's pooled features of every clip, one npz per video.
+
+  dnl-video features clip.mp4 --checkpoint runs/demo/i3d_dnl --output features/demo
+  dnl-video features videos/ more.txt --checkpoint runs/demo/i3d_dnl --output features/mine --num-clips 32
+  torchrun --nproc_per_node 8 -m dnl_video features ...        eight processes; each does its own part
+
+DIR/<video>.npz holds `features` [clips, channels], averaged over crops, with `clip_start_s`, `clip_end_s`, `video_id`
+and `path`. A feature is what the final projection sees, averaged over positions; SlowFast's two pathways follow one
+another. A list is a text file with a path a line. Videos that cannot be read are listed in DIR/failed-*.jsonl. A killed
+run goes on where it stopped: give the same command again."""
+
+_SHOWN_FAILURES = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    defaults = EvaluationConfig(num_clips=10, num_crops=1)
+    parser.add_argument("videos", nargs="+", metavar="VIDEO|DIR|LIST", help="The videos.")
+    parser.add_argument("--checkpoint", required=True, help="A checkpoint, or the folder of a training run (its best).")
+    parser.add_argument("--output", required=True, metavar="DIR", help="Folder for the files.")
+    parser.add_argument("--root", help="Folder that relative paths of lists are looked up in; default: the list's own.")
+    parser.add_argument("--num-clips", type=int, default=defaults.num_clips, help="Clips along time (%(default)s).")
+    parser.add_argument(
+        "--num-crops", type=int, default=defaults.num_crops, help="Crops per clip, 1 or 3 (%(default)s)."
+    )
+    parser.add_argument(
+        "--views-per-forward", type=int, default=defaults.views_per_forward, help="Views at once (%(default)s)."
+    )
+    parser.add_argument("--device", default=defaults.device, help="auto, cpu, cuda, cuda:N or mps (%(default)s).")
+    parser.add_argument(
+        "--precision",
+        default=defaults.precision,
+        choices=("32-true", "16-mixed", "bf16-mixed"),
+        help="Arithmetic of the network (%(default)s).",
+    )
+    parser.add_argument("--num-workers", type=int, help="Decoding processes; default: the cores, 8 at most.")
+    parser.add_argument("--retry-failed", action="store_true", help="Try again the videos that failed in a former run.")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the files and say how many; 3 when videos failed."""
+    from dnl_video.cli.progress import prediction_progress
+    from dnl_video.data.manifest import read_videos
+    from dnl_video.inference.features import run_features
+    from dnl_video.inference.runner import shard_from_environment
+    from dnl_video.models.checkpoint import load_checkpoint
+
+    manifest = read_videos(arguments.videos, root=arguments.root)
+    options = EvaluationConfig(
+        num_clips=arguments.num_clips,
+        num_crops=arguments.num_crops,
+        views_per_forward=arguments.views_per_forward,
+        device=arguments.device,
+        precision=arguments.precision,
+        num_workers=arguments.num_workers,
+    )
+    rank, world_size = shard_from_environment()
+    with prediction_progress("features", quiet=rank != 0) as progress:
+        files = run_features(
+            load_checkpoint(arguments.checkpoint),
+            manifest,
+            arguments.output,
+            options,
+            rank=rank,
+            world_size=world_size,
+            retry_failed=arguments.retry_failed,
+            progress=progress,
+        )
+    if files.missing:
+        print(f"process {rank} of {world_size} is done; others are still at work in {arguments.output}")
+        return 0
+    for video_id, reason in list(files.failed.items())[:_SHOWN_FAILURES]:
+        print(f"failed: {video_id}: {reason}")
+    if len(files.failed) > _SHOWN_FAILURES:
+        print(f"and {len(files.failed) - _SHOWN_FAILURES} more: see {arguments.output}/failed-*.jsonl")
+    print(f"features of {files.written} of {len(manifest.records)} videos: {arguments.output}")
+    return VIDEOS_FAILED if files.failed else 0

@@ -1,0 +1,1 @@
+"""Pictures of what context blocks attend to."""

@@ -1,0 +1,154 @@
+"""From a video and one or two networks to figures: what the command and `dnl_video.draw_attention` share."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from dnl_video.errors import InputError
+from dnl_video.inference.predictor import Predictor
+from dnl_video.models.backbones import VideoClassifier
+from dnl_video.models.geometry import pathway_frames
+from dnl_video.visualize.clip import Clip, read_clip, refuse_other_clips
+from dnl_video.visualize.maps import ClipMaps, clip_maps, drawable_blocks
+from dnl_video.visualize.panels import Row, attention_rows, logit_rows
+from dnl_video.visualize.queries import Query, checked_queries, default_queries
+from dnl_video.visualize.sheets import draw_sheet
+
+
+@dataclass(frozen=True)
+class Examination:
+    """One clip seen by one network, or by two.
+
+    Attributes:
+        clip: The frames.
+        queries: The query points; none where no network has a map that depends on them.
+        networks: What each network is called in pictures, and its maps.
+    """
+
+    clip: Clip
+    queries: list[Query]
+    networks: list[tuple[str, ClipMaps]]
+
+    @property
+    def blocks(self) -> list[str]:
+        """Blocks that all networks have, in order."""
+        first, *others = (maps.blocks for _, maps in self.networks)
+        return [name for name in first if all(name in other for other in others)]
+
+    def rows(self, block: str) -> list[Row]:
+        """Return the maps of a block."""
+        return attention_rows([(name, maps.blocks[block]) for name, maps in self.networks], self.queries)
+
+    def sheet(self, block: str) -> Figure:
+        """Draw a block's maps over the frames."""
+        names = [name for name, _ in self.networks]
+        title = f"{block}: what {' and '.join(names)} attend{'s' if len(names) == 1 else ''} to"
+        grids = {maps.blocks[block].keys.shape: name for name, maps in self.networks}
+        keys = [f"M = {math.prod(g)} keys (T \u00d7 H \u00d7 W = {g[0]} \u00d7 {g[1]} \u00d7 {g[2]})" for g in grids]
+        if len(grids) > 1:
+            keys = [f"{text} in {name}" for text, name in zip(keys, grids.values(), strict=True)]
+        return self._draw(self.rows(block), title, ", ".join(keys))
+
+    def decompositions(self, block: str) -> list[tuple[str, Figure]]:
+        """Draw the paper's decomposition for each non-local network: its name, and the figure."""
+        figures = []
+        for name, maps in self.networks:
+            found = maps.blocks[block]
+            if found.logits is not None:
+                title = f"{block} of {name}: the coupled logits split into a unary and a whitened pairwise term"
+                figures.append(
+                    (name, self._draw(logit_rows(found, self.queries), title, "shares are over all queries"))
+                )
+        return figures
+
+    @property
+    def caption(self) -> str:
+        """The clip, and what each network takes it for."""
+        said = "; ".join(f"{name} says {maps.prediction[0]} ({maps.prediction[1]:.0%})" for name, maps in self.networks)
+        return f"{self.clip.name}, {self.clip.seconds.min():.2f} to {self.clip.end_s:.2f} s; {said}"
+
+    def _draw(self, rows: Sequence[Row], title: str, note: str) -> Figure:
+        return draw_sheet(self.clip, rows, self.queries, title=title, note=f"{self.caption}; {note}")
+
+
+def examine(
+    predictors: Sequence[Predictor],
+    video: str | os.PathLike[str],
+    queries: Sequence[Query] = (),
+    *,
+    start_s: float | None = None,
+    blocks: Sequence[str] | None = None,
+) -> Examination:
+    """Run one or two networks on a clip of a video and collect their attention maps.
+
+    Args:
+        predictors: The networks.
+        video: The video file.
+        queries: Places whose pairwise maps to draw; none: the strongest motion and the centre.
+        start_s: Second at which the clip starts; None as `read_clip` chooses.
+        blocks: Names of blocks to look at; None for all.
+
+    Raises:
+        InputError: Something cannot be drawn; the message says what.
+    """
+    first = predictors[0]
+    for predictor in predictors:
+        drawable_blocks(predictor)
+        refuse_other_clips(first.preprocessing, predictor.preprocessing)
+    clip = read_clip(video, first.preprocessing, start_s)
+    assert isinstance(first.network, VideoClassifier)
+    shown = pathway_frames(first.network, len(clip.frames))
+    chosen = checked_queries(queries or default_queries(clip.frames, shown), len(clip.frames))
+    found = [clip_maps(predictor, clip, chosen, blocks) for predictor in predictors]
+    if all(block.pairwise is None for maps in found for block in maps.blocks.values()):
+        if queries:
+            raise InputError(
+                f"a query was given, but maps of {' and '.join(maps.kind for maps in found)} are the same for every "
+                "query; leave it out"
+            )
+        chosen = []
+    kinds = [maps.kind for maps in found]
+    names = kinds if len(set(kinds)) == len(kinds) else [f"{kind} ({i})" for i, kind in enumerate(kinds, 1)]
+    examination = Examination(clip, chosen, list(zip(names, found, strict=True)))
+    if not examination.blocks:
+        places = " and ".join(", ".join(maps.blocks) for maps in found)
+        raise InputError(f"the two networks have no block at the same place ({places}); compare networks that do")
+    return examination
+
+
+def draw_attention(
+    predictor: Predictor,
+    video: str | os.PathLike[str],
+    *,
+    compare_to: Predictor | None = None,
+    queries: Sequence[tuple[int, float, float]] = (),
+    block: str | None = None,
+    clip_start_s: float | None = None,
+) -> Figure:
+    """Draw what a network's context block attends to in a clip, frames across, maps down.
+
+    Args:
+        predictor: The network.
+        video: The video file.
+        compare_to: Another network whose maps to draw beside.
+        queries: Places (t, x, y) whose pairwise maps to draw: the clip's frame, and x and y from 0 (left, top) to 1;
+            none: the strongest motion and the centre.
+        block: Such as ``res3.1``: behind which residual block; None is the network's last.
+        clip_start_s: Second at which the clip starts; None is the middle of the video (under `stride`).
+
+    Returns:
+        A matplotlib figure; ``savefig`` writes it.
+
+    Raises:
+        InputError: Something cannot be drawn; the message says what.
+    """
+    predictors = [predictor] if compare_to is None else [predictor, compare_to]
+    points = [Query(*point) for point in queries]
+    blocks = None if block is None else [block]
+    examination = examine(predictors, video, points, start_s=clip_start_s, blocks=blocks)
+    return examination.sheet(examination.blocks[-1])
