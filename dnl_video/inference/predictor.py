@@ -69,8 +69,8 @@ class Predictor:
     """A network ready to score videos.
 
     Args:
-        network: Clips [B, 3, T, H, W] to logits [B, K]. In float32 on a CPU a folded copy, ``scorer``, gives the scores:
-            the same within rounding, in about half the time.
+        network: Clips [B, 3, T, H, W] to logits [B, K]. In float32 on a CPU a folded copy of it, ``scorer``, gives the
+            scores: the same within rounding, in about half the time.
         preprocessing: How frames become clips.
         class_names: Names of the outputs.
         options: Views, device, precision.

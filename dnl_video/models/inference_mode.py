@@ -66,6 +66,8 @@ class FoldedConv3d(nn.Module):
         layout = torch.channels_last_3d if self.kind == "both" else torch.channels_last
         self.register_buffer("weight", weight.contiguous(memory_format=layout))
         self.register_buffer("bias", bias)
+        # oneDNN's ReLU turns NaN into 0: a broken network would look sound.
+        self._sound = bool(weight.isfinite().all()) and bool(bias.isfinite().all())
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
@@ -110,7 +112,7 @@ class FoldedConv3d(nn.Module):
         return other.add_(self._plain(x)).relu_()
 
     def _fused(self, x: Tensor) -> bool:
-        return onednn.fits(x) and not onednn.wants_gradient(x)
+        return self._sound and onednn.fits(x) and not onednn.wants_gradient(x)
 
     def _plain(self, x: Tensor) -> Tensor:
         if self.kind == "both":

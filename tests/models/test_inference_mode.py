@@ -79,3 +79,12 @@ def test_unknown_parts_are_kept() -> None:
     net = create_csn(model_depth=50, model_num_class=5, stem_dim_out=8, dropout_rate=0.0, head_pool=None)
     model = perturb_backbone(net, x).eval()
     check(model, tuple(x.shape))
+
+
+def test_a_broken_network_stays_broken() -> None:
+    x = torch.randn(1, 3, 4, 32, 32)
+    model = perturbed("slow_r50", "none", x)
+    name = next(k for k in model.state_dict() if k.endswith("branch2.norm_a.bias"))
+    model.load_state_dict({name: torch.full_like(model.state_dict()[name], float("nan"))}, strict=False)
+    with torch.inference_mode():
+        assert optimize_for_inference(model)(x).isnan().all()
