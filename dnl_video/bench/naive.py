@@ -12,7 +12,6 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from dnl_video.models.backbones import ContextStage
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 
 
@@ -66,15 +65,6 @@ class NaiveBlock3d(nn.Module):
             y = y + torch.matmul(self.unary(sources).flatten(2).softmax(dim=-1), value)
         y = y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
         return x + self.norm(self.out(y))
-
-
-def with_naive_blocks(network: nn.Module) -> nn.Module:
-    """Replace a network's context blocks by their literal form, in place, and return it."""
-    for stage in network.modules():
-        if isinstance(stage, ContextStage):
-            for name, block in stage.context_blocks.items():
-                stage.context_blocks[name] = NaiveBlock3d(block)  # type: ignore[arg-type]
-    return network
 
 
 def _convolution(linear: nn.Linear) -> nn.Conv3d:

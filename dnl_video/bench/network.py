@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from dnl_video.bench.block import Precision
-from dnl_video.bench.naive import with_naive_blocks
+from dnl_video.bench.naive import NaiveBlock3d
+from dnl_video.models.backbones import ContextStage
 from dnl_video.models.build import create_model
 from dnl_video.models.inference_mode import optimize_for_inference
 from dnl_video.spec import Architecture, Context, ContextOptions
@@ -89,3 +90,12 @@ class NetworkCase:
 
     def _autocast(self, clip: torch.Tensor) -> torch.autocast:
         return torch.autocast(clip.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def with_naive_blocks(network: nn.Module) -> nn.Module:
+    """Replace a network's context blocks by their literal form, in place, and return it."""
+    for stage in network.modules():
+        if isinstance(stage, ContextStage):
+            for name, block in stage.context_blocks.items():
+                stage.context_blocks[name] = NaiveBlock3d(block)  # type: ignore[arg-type]
+    return network

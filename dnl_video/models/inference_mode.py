@@ -22,13 +22,16 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     """Return a copy of a network that computes the same logits faster on a CPU, for inference only.
 
     The copy is in evaluation mode, has no gradients and other state-dict keys; parts that it does not know (any module
-    that is no stem, bottleneck block, fusion or context block of ours) are kept as they are.
+    that is no stem, bottleneck block, fusion or context block of ours) are kept as they are. So is a network whose
+    weights are not all finite.
 
     Args:
         model: A network of `create_model`, or any other module; it is not changed.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False)
-    return _converted(network)
+    # oneDNN's ReLU turns NaN into 0: a broken network would look sound.
+    finite = all(tensor.isfinite().all() for tensor in network.state_dict().values())
+    return _converted(network) if finite else network
 
 
 class FoldedConv3d(nn.Module):
@@ -66,8 +69,6 @@ class FoldedConv3d(nn.Module):
         layout = torch.channels_last_3d if self.kind == "both" else torch.channels_last
         self.register_buffer("weight", weight.contiguous(memory_format=layout))
         self.register_buffer("bias", bias)
-        # oneDNN's ReLU turns NaN into 0: a broken network would look sound.
-        self._sound = bool(weight.isfinite().all()) and bool(bias.isfinite().all())
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
@@ -112,7 +113,7 @@ class FoldedConv3d(nn.Module):
         return other.add_(self._plain(x)).relu_()
 
     def _fused(self, x: Tensor) -> bool:
-        return self._sound and onednn.fits(x) and not onednn.wants_gradient(x)
+        return onednn.fits(x) and not onednn.wants_gradient(x)
 
     def _plain(self, x: Tensor) -> Tensor:
         if self.kind == "both":
