@@ -66,8 +66,10 @@ def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Returns:
         [B, N, E].
     """
-    # Dividing first keeps k^T v, a sum over thousands of positions, inside the range of half precision.
-    return query @ ((key / key.shape[1]).transpose(1, 2) @ value)
+    # Dividing first keeps k^T v, a sum over thousands of positions, inside the range of half precision; half of the
+    # factor on either side, since small keys over all of M would leave float16's range at its lower end.
+    half = key.shape[1] ** -0.5
+    return query @ ((key * half).transpose(1, 2) @ (value * half))
 
 
 def concatenation_attention(query_logits: Tensor, key_logits: Tensor, value: Tensor) -> Tensor:

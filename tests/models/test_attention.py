@@ -187,3 +187,11 @@ def test_the_recorder_sees_the_map():
     with Recorder() as recorder:
         attention.pairwise_map(query, key, scale=SCALE)
     assert max(recorder.largest.values()) >= 600 * 500
+
+
+def test_dot_product_of_small_tokens_stays_in_float16_range():
+    q, k, v = (torch.randn(1, 4096, 8, dtype=torch.float64) * 0.01 for _ in range(3))
+    half = attention.dot_product_attention(q.half() * 100, k.half(), v.half())
+    exact = attention.dot_product_attention(q * 100, k, v)
+    # Rounding of tokens of half precision; dividing the keys by M would lose a quarter to underflow.
+    assert (half.double() - exact).norm() < 0.03 * exact.norm()
