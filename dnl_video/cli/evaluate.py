@@ -10,7 +10,7 @@ from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
-    from dnl_video.models.checkpoint import Checkpoint
+    from dnl_video.models.weights.checkpoint import Checkpoint
 
 DESCRIPTION = """Score every video of a labelled list with many views.
 
@@ -131,7 +131,7 @@ def evaluate(
     from dnl_video.cli.progress import prediction_progress
     from dnl_video.data.manifest import read_manifest
     from dnl_video.inference.runner import run_predictions
-    from dnl_video.models.checkpoint import load_checkpoint
+    from dnl_video.models.weights.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
     names = loaded.class_names

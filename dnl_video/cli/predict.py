@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.cli.progress import prediction_progress
     from dnl_video.data.manifest import read_videos
     from dnl_video.inference.runner import run_predictions, shard_from_environment
-    from dnl_video.models.checkpoint import load_checkpoint
+    from dnl_video.models.weights.checkpoint import load_checkpoint
     from dnl_video.results.predictions import read_predictions
 
     if arguments.top < 1:

@@ -18,7 +18,7 @@ from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.manifest import read_videos
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
-from dnl_video.models.checkpoint import Checkpoint, load_checkpoint
+from dnl_video.models.weights.checkpoint import Checkpoint, load_checkpoint
 from dnl_video.spec import Preprocessing
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     from pytorchvideo.models.stem import ResNetBasicStem as ResNetBasicStem
 
 from dnl_video.errors import InputError, nearest
-from dnl_video.spec import Architecture, Head, SlowFrames
+from dnl_video.spec import Architecture, Head, ModelSpec, SlowFrames
 
 # After which residual blocks non-local blocks sit: video-nonlocal-net's five (every second block of res3 and res4).
 _POSITIONS_R50 = {"res3": (1, 3), "res4": (1, 3, 5)}
@@ -66,6 +66,9 @@ class VideoClassifier(nn.Module):
         slow_frames: Which frames the slow pathway sees (see `ModelSpec`).
         min_frames: Fewest frames the network can take.
 
+    Attributes:
+        spec: What it was built from; None where nothing of ours built it.
+
     Shape:
         [B, 3, T, H, W] -> logits [B, K].
     """
@@ -83,6 +86,7 @@ class VideoClassifier(nn.Module):
         self.slow_alpha = slow_alpha
         self.slow_frames = slow_frames
         self.min_frames = min_frames
+        self.spec: ModelSpec | None = None
 
     def forward(self, clip: Tensor) -> Tensor:
         """Return logits [B, K] of clips [B, 3, T, H, W].

@@ -28,6 +28,7 @@ def create_model(
     slow_frames: SlowFrames = "linspace",
     fusion_kernel: int | None = None,
     context_options: ContextOptions | None = None,
+    pretrained: str | None = None,
 ) -> VideoClassifier:
     """Build a video classifier: clips [B, 3, T, H, W] -> logits [B, num_classes].
 
@@ -43,11 +44,12 @@ def create_model(
         slow_frames: Frames that SlowFast's slow pathway sees: linspace or strided (see `ModelSpec`).
         fusion_kernel: Frames that SlowFast's lateral convolutions span; None is the hub's number.
         context_options: Options of the inserted blocks.
+        pretrained: Weights to start from: a published name such as ``kinetics400``, or a file (see `load_weights`).
 
     Raises:
         InputError: A value is not allowed; the message says what is.
     """
-    return build_model(
+    model = build_model(
         ModelSpec(
             architecture=architecture,
             context=context,
@@ -62,6 +64,12 @@ def create_model(
             context_options=context_options or ContextOptions(),
         )
     )
+    if pretrained is not None:
+        # Here, because reading our own files builds networks.
+        from dnl_video.models.weights.load import load_weights
+
+        load_weights(model, pretrained)
+    return model
 
 
 def build_model(spec: ModelSpec) -> VideoClassifier:
@@ -83,6 +91,7 @@ def build_model(spec: ModelSpec) -> VideoClassifier:
         if not any(positions.values()):
             raise InputError("context_options.positions is empty; name residual blocks, or set context to none")
         insert_context_blocks(model, block_factory(spec.context, spec.context_options), positions)
+    model.spec = spec
     return model
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dnl_video.cli.main import main
-from dnl_video.models.checkpoint import find_checkpoint
+from dnl_video.models.weights.checkpoint import find_checkpoint
 from dnl_video.results.predictions import read_predictions
 from tests.conftest import TinyRun
 

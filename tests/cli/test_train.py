@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from dnl_video.cli.main import main
-from dnl_video.models.checkpoint import find_checkpoint, load_checkpoint
+from dnl_video.models.weights.checkpoint import find_checkpoint, load_checkpoint
 from tests.conftest import TinyRun
 
 
