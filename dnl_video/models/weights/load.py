@@ -9,10 +9,9 @@ from pathlib import Path
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d
-from dnl_video.models.weights.checkpoint import find_checkpoint
 from dnl_video.models.weights.load_report import LoadReport
 from dnl_video.models.weights.matching import Match, finite, match
-from dnl_video.models.weights.origins import read_source
+from dnl_video.models.weights.origins import find_source, read_source
 from dnl_video.models.weights.reading import file_sha256
 from dnl_video.models.weights.source import SourceWeights
 from dnl_video.spec import ModelSpec
@@ -50,26 +49,15 @@ def load_weights(
     sha256: str | None = None
     if not isinstance(source, SourceWeights):
         name = str(source)
-        file = _file(name, model.spec)
-        source, sha256 = read_source(file, model.spec.architecture if model.spec else None), file_sha256(file)
+        architecture = model.spec.architecture if model.spec else None
+        file = find_source(name, architecture)
+        source, sha256 = read_source(file, architecture), file_sha256(file)
     called = name or f"the weights of {source.origin}"
     matched = match(model, source, allow_missing=allow_missing, drop_blocks=drop_blocks, name=called)
     if (damaged := finite(matched.filled)) is not None:
         raise InputError(f"{called}: {source.source_names.get(damaged, damaged)} has NaN or infinite values")
     model.load_state_dict(matched.filled, strict=False)
     return _report(model, source, matched, name, sha256)
-
-
-def _file(source: str, spec: ModelSpec | None) -> Path:
-    if Path(source).exists():
-        return find_checkpoint(source)
-    if Path(source).suffix or len(Path(source).parts) != 1:
-        raise InputError(f"{source}: no such file of weights")
-    if spec is None:
-        raise InputError(f"{source}: published weights need a network of create_model")
-    from dnl_video.models.weights.pretrained import pretrained_file
-
-    return pretrained_file(source, spec.architecture)
 
 
 def _report(

@@ -19,6 +19,23 @@ _ORIGINS: tuple[ModuleType, ...] = ()
 OWN = "dnl_video"
 
 
+def find_source(source: str, architecture: Architecture | None = None) -> Path:
+    """Return the file that a path, a run's folder or a published name stands for; the last is downloaded once.
+
+    Raises:
+        InputError: There is none.
+    """
+    if Path(source).exists():
+        return find_checkpoint(source)
+    if Path(source).suffix or len(Path(source).parts) != 1:
+        raise InputError(f"{source}: no such file of weights")
+    if architecture is None:
+        raise InputError(f"{source}: no such file; a published name needs to know the architecture")
+    from dnl_video.models.weights.pretrained import pretrained_file
+
+    return pretrained_file(source, architecture)
+
+
 def read_source(path: str | Path, architecture: Architecture | None = None) -> SourceWeights:
     """Read weights of any origin under our names, without ever executing code from the file.
 
