@@ -24,6 +24,8 @@ COMMANDS = {
     "train": "Train a network on Kinetics clips, from a recipe.",
     "evaluate": "Score every video of a labelled list with many views.",
     "predict": "Classify video files, folders or lists.",
+    "export": "Write a trained network as one file that needs nothing else.",
+    "convert": "Turn weights of other projects into such a file.",
     "models": "List what networks cost: parameters and multiply-accumulates.",
     "report": "Turn an evaluation into accuracy tables.",
 }

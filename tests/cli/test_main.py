@@ -21,7 +21,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evalute"]) == 2
     assert capsys.readouterr().err == (
-        "dnl-video: error: no command 'evalute'; allowed: demo-data, train, evaluate, predict, models, report; "
+        "dnl-video: error: no command 'evalute'; allowed: demo-data, train, evaluate, predict, export, convert, "
+        "models, report; "
         "did you mean 'evaluate'?\n"
     )
 
@@ -33,7 +34,7 @@ def test_every_command_explains_itself(name: str) -> None:
     assert text.count("dnl-video ") >= 2, "help shows no example"
 
 
-@pytest.mark.parametrize("name", ["evaluate", "predict", "report", "demo-data"])
+@pytest.mark.parametrize("name", ["evaluate", "predict", "report", "demo-data", "export", "convert"])
 def test_missing_arguments_are_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name]) == 2
     error = capsys.readouterr().err

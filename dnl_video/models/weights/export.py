@@ -31,10 +31,7 @@ def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") 
     Raises:
         InputError: ``out`` is neither, or cannot be written.
     """
-    out = Path(out)
-    folder = out.is_dir() or not out.suffix
-    if not folder and out.suffix != ".safetensors":
-        raise InputError(f"{out}: give a name that ends in .safetensors, or a folder")
+    folder, out = check_out(out), Path(out)
     if out.is_file() and Path(checkpoint.path).exists() and out.samefile(checkpoint.path):
         raise InputError(f"{out}: is the checkpoint itself; give another name")
     file, card = (out / EXPORTED_NAME, out / "README.md") if folder else (out, out.with_suffix(".md"))
@@ -52,6 +49,20 @@ def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") 
         written.append(_write_text(out / "config.json", json.dumps(described, indent=2, ensure_ascii=False) + "\n"))
     written.append(_write_text(card, model_card(checkpoint, file.name, stored["provenance"], results)))
     return written
+
+
+def check_out(out: str | Path) -> bool:
+    """Tell whether ``out`` stands for a folder, before the work.
+
+    Raises:
+        InputError: It is neither a folder's name nor a ``.safetensors`` file's.
+    """
+    out = Path(out)
+    if out.is_dir() or not out.suffix:
+        return True
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out}: give a name that ends in .safetensors, or a folder")
+    return False
 
 
 def versions() -> dict[str, str]:

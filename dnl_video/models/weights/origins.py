@@ -9,13 +9,14 @@ from types import ModuleType
 from torch import Tensor
 
 from dnl_video.errors import InputError
+from dnl_video.models.weights import caffe2, pyslowfast
 from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, is_checkpoint, read_checkpoint
 from dnl_video.models.weights.reading import read_tensors
 from dnl_video.models.weights.source import SourceWeights
 from dnl_video.spec import Architecture, to_dict
 
 # Each has `matches(shapes)` and `convert(tensors, architecture=...)`; at most one matches.
-_ORIGINS: tuple[ModuleType, ...] = ()
+_ORIGINS: tuple[ModuleType, ...] = (pyslowfast, caffe2)
 OWN = "dnl_video"
 
 
