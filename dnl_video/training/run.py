@@ -168,7 +168,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
 def _prepare(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]:
     datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
     names = _class_names(config, datamodule)
-    needed = min_frames(config.model.architecture)
+    needed = min_frames(config.model.architecture, config.model.stem_strides)
     if config.preprocessing.num_frames < needed:
         raise InputError(
             f"preprocessing.num_frames is {config.preprocessing.num_frames}; {config.model.architecture} takes "

@@ -95,7 +95,7 @@ def _differences(model: VideoClassifier, there: ModelSpec | None) -> list[str]:
     if here is None or there is None:
         return []
     names = ["head"]
-    names += ["slow_alpha", "slow_frames"] if here.architecture.startswith("slowfast") else []
+    names += ["slow_alpha", "slow_frames"] if here.architecture.startswith("slowfast") else ["stem_strides"]
     pairs = [(name, getattr(there, name), getattr(here, name)) for name in names]
     if here.context == there.context != "none":
         skipped = ("positions", "zero_init", "checkpoint")

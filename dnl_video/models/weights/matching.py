@@ -13,6 +13,7 @@ from torch import Tensor
 from dnl_video.errors import InputError, nearest
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
+from dnl_video.models.weights.imagenet import inflate
 from dnl_video.models.weights.source import SourceWeights
 
 _BLOCK = re.compile(r"^(.*context_blocks\.\d+)\.(.+)$")
@@ -207,14 +208,6 @@ def _fitted(result: Match, key: str, value: Tensor, here: Tensor) -> Tensor | No
         result.reshaped[key] = change
         return value.reshape(here.shape)
     return None
-
-
-def inflate(kernel: Tensor, frames: int) -> Tensor:
-    """Repeat a 2-D kernel [O, I, H, W] over time and divide it: on a still clip [O, I, T, H, W] answers the same.
-
-    Source: Carreira and Zisserman, CVPR 2017 (I3D), section 2.4.
-    """
-    return (kernel.float() / frames).to(kernel.dtype).unsqueeze(2).repeat(1, 1, frames, 1, 1)
 
 
 def _allowed(target: Mapping[str, Tensor], names: Sequence[str]) -> set[str]:

@@ -9,14 +9,15 @@ from types import ModuleType
 from torch import Tensor
 
 from dnl_video.errors import InputError
-from dnl_video.models.weights import caffe2, pyslowfast
+from dnl_video.models.weights import caffe2, imagenet, mmaction, pyslowfast, pytorchvideo_hub
 from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, is_checkpoint, read_checkpoint
+from dnl_video.models.weights.pretrained import pretrained_file
 from dnl_video.models.weights.reading import read_tensors
 from dnl_video.models.weights.source import SourceWeights
 from dnl_video.spec import Architecture, to_dict
 
 # Each has `matches(shapes)` and `convert(tensors, architecture=...)`; at most one matches.
-_ORIGINS: tuple[ModuleType, ...] = (pyslowfast, caffe2)
+_ORIGINS: tuple[ModuleType, ...] = (pytorchvideo_hub, pyslowfast, caffe2, mmaction, imagenet)
 OWN = "dnl_video"
 
 
@@ -32,8 +33,6 @@ def find_source(source: str, architecture: Architecture | None = None) -> Path:
         raise InputError(f"{source}: no such file of weights")
     if architecture is None:
         raise InputError(f"{source}: no such file; a published name needs to know the architecture")
-    from dnl_video.models.weights.pretrained import pretrained_file
-
     return pretrained_file(source, architecture)
 
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dnl_video.errors import InputError
+from dnl_video.models.weights.caffe2 import read_caffe2
 
 Kind = Literal["torch", "safetensors", "pickle"]
 
@@ -55,7 +56,7 @@ def read_tensors(path: str | Path) -> TensorFile:
         tensors, metadata = read_safetensors(path)
         return TensorFile(path, kind, _without_prefixes(tensors), metadata)
     if kind == "pickle":
-        return TensorFile(path, kind, _read_pickle(path))
+        return TensorFile(path, kind, read_caffe2(path))
     content = load_torch(path)
     extra = {k: v for k, v in content.items() if k not in _WRAPPERS} if isinstance(content, Mapping) else {}
     tensors = _tensors_in(content)
@@ -129,12 +130,6 @@ def file_sha256(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    from dnl_video.models.weights.caffe2 import read_caffe2
-
-    return read_caffe2(path)
 
 
 def _tensors_in(content: Any) -> dict[str, Tensor]:
