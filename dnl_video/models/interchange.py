@@ -117,7 +117,8 @@ def _written(path: Path, write: Callable[[Path], object], check: Callable[[Path]
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return difference
 
 

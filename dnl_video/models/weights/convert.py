@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dnl_video.errors import InputError, nearest
 from dnl_video.models.build import build_model
-from dnl_video.models.weights.checkpoint import Checkpoint
+from dnl_video.models.weights.checkpoint import Checkpoint, read_checkpoint
 from dnl_video.models.weights.load import load_weights
 from dnl_video.models.weights.load_report import LoadReport
-from dnl_video.models.weights.origins import find_source, read_source
+from dnl_video.models.weights.origins import OWN, find_source, read_source
 from dnl_video.models.weights.reading import file_sha256
 from dnl_video.models.weights.source import SourceWeights, block_prefixes
 from dnl_video.spec import Architecture, ModelSpec, Preprocessing, from_dict, to_dict
@@ -46,17 +46,22 @@ def convert_weights(
     model = build_model(spec)
     report = load_weights(model, weights)
     backbone_only = any(name.startswith(f"blocks.{len(model.blocks) - 1}.proj.") for name in report.new)
-    found = {"origin": weights.origin, "source": Path(source).name, "sha256": file_sha256(file)}
+    digest = file_sha256(file)
+    report = dataclasses.replace(report, source=str(source), sha256=digest)
+    own = read_checkpoint(file) if weights.origin == OWN else None
+    converted = {
+        key: value for key, value in report.provenance().items() if key in ("origin", "source", "sha256", "notes")
+    }
     return (
         Checkpoint(
-            path=source,
-            sha256=found["sha256"],
+            path=str(file),
+            sha256=digest,
             spec=spec,
             preprocessing=preprocessing,
             class_names=() if backbone_only else _class_names(weights, spec, class_names),
-            config={},
+            config={} if own is None else own.config,
             state_dict={k: v for k, v in model.state_dict().items() if k not in report.new},
-            provenance={"converted_from": {**found, "notes": list(report.notes)}},
+            provenance={"converted_from": converted} if own is None else own.provenance,
             backbone_only=backbone_only,
         ),
         report,

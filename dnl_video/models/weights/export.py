@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import uuid
@@ -74,7 +75,7 @@ def versions() -> dict[str, str]:
 def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return where the weights come from; what an exported or converted file knows already is kept."""
     known = dict(checkpoint.provenance)
-    if Path(checkpoint.path).exists() and file_kind(Path(checkpoint.path)) == "torch":
+    if checkpoint.config and file_kind(Path(checkpoint.path)) == "torch":
         known |= {"checkpoint": Path(checkpoint.path).name, "checkpoint_sha256": checkpoint.sha256}
     if checkpoint.config:
         known["run"] = Path(str(checkpoint.config.get("output_dir", ""))).name
@@ -89,5 +90,6 @@ def _write_text(path: Path, text: str) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return path

@@ -6,6 +6,7 @@ class names, configuration and provenance, and a sha256 over all of that and the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import uuid
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dnl_video.errors import InputError
@@ -42,12 +43,14 @@ def write_exported(path: str | Path, stored: Mapping[str, Any], tensors: Mapping
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # "format" is what other readers of safetensors files look for.
-        save_file(plain, temporary, metadata={"format": "pt", FORMAT_KEY: json.dumps(described)})
+        # `save_file` would make it readable for its owner only.
+        temporary.write_bytes(save(plain, metadata={"format": "pt", FORMAT_KEY: json.dumps(described)}))
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return path
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def model_card(checkpoint: Checkpoint, file: str, provenance: Mapping[str, Any],
         "Use": _use(file, checkpoint.backbone_only),
         "Training and provenance": _training(checkpoint, provenance),
         "Accuracy": results or "No report of this model's accuracy came with its export.",
-        "Classes": "\n".join(f"{i}. {_escape(name)}" for i, name in enumerate(checkpoint.class_names)) or "None.",
+        "Classes": _classes(checkpoint.class_names),
         "License": "State here the licence of these weights, and of the videos they were trained on.",
     }
     return "\n\n".join([f"# {title}", *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
@@ -68,7 +68,7 @@ def _input(checkpoint: Checkpoint) -> str:
     p = checkpoint.preprocessing
     rate = f" of {p.target_fps:g} frames per second" if p.target_fps else ""
     return (
-        f"Clips of {p.num_frames} frames, every {p.frame_stride}th frame{rate} (`sampling: {p.sampling}`), short side "
+        f"Clips of {p.num_frames} frames at stride {p.frame_stride}{rate} (`sampling: {p.sampling}`), short side "
         f"{p.short_side} pixels, crops of {p.crop_size}; {p.channel_order.upper()} in [0, 1], minus mean "
         f"{list(p.mean)}, divided by {list(p.std)}."
     )
@@ -93,7 +93,7 @@ def _training(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> str:
         lines += [
             f"- run: {_escape(provenance.get('run', ''))}",
             f"- training videos: {_escape(manifest)}",
-            f"- epochs: {trainer.get('max_epochs')}",
+            f"- epochs of the run: {trainer.get('max_epochs')}",
         ]
     started = provenance.get("started_from")
     if isinstance(started, Mapping):
@@ -107,6 +107,12 @@ def _training(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> str:
         lines.append(f"- checkpoint: {_escape(provenance['checkpoint'])}, sha256 `{provenance['checkpoint_sha256']}`")
     made = ", ".join(f"{k} {v}" for k, v in provenance.get("exported_with", {}).items())
     return "\n".join([*lines, f"- exported with: {made}"])
+
+
+def _classes(names: Sequence[str]) -> str:
+    if list(names) == [str(i) for i in range(len(names))]:
+        return f"{len(names)}, without names." if names else "None."
+    return "\n".join(f"{i}. {_escape(name)}" for i, name in enumerate(names))
 
 
 def _source_line(source: Mapping[str, Any]) -> str:

@@ -69,7 +69,10 @@ def convert_tensors(
             f"{name}: {len(tensors)} tensors of an unknown layout, such as {next(iter(tensors), 'none')}; "
             f"known: {known}"
         )
-    return found[0].convert(tensors, architecture=architecture)
+    try:
+        return found[0].convert(tensors, architecture=architecture)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def _own(file: Path) -> SourceWeights:

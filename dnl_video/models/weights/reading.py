@@ -83,8 +83,7 @@ def file_kind(path: Path) -> Kind:
         return "torch"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < max(size, 1 << 20):
         return "safetensors"
-    # Pickle protocol 2 and above; protocol 0 as Python 2 wrote it.
-    if start[:1] == b"\x80" or start.startswith((b"(dp", b"(d.", b"}q")):
+    if start[:1] == b"\x80":  # pickle protocol 2 and above
         return "pickle"
     raise InputError(
         f"{path}: not a file of weights (it starts with {start[:8]!r}); give a torch, safetensors or caffe2 file"
