@@ -32,9 +32,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "slowfast_r50": f"{_KINETICS}/SLOWFAST_8x8_R50.pyth",
         "slowfast_r101": f"{_KINETICS}/SLOWFAST_8x8_R101.pyth",
     },
-    "imagenet": {
-        f"{family}_{depth}": url for family in ("slow", "c2d", "i3d") for depth, url in sorted(_IMAGENET.items())
-    },
+    "imagenet": {f"{family}_{depth}": url for family in ("slow", "c2d", "i3d") for depth, url in _IMAGENET.items()},
 }
 # torch.hub's convention: the file's sha256 begins with what follows the last hyphen. pytorchvideo publishes none.
 _HASH = re.compile(r"-([0-9a-f]{8,})\.\w+$")
