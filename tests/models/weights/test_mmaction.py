@@ -12,7 +12,7 @@ from torch import Tensor
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
 from dnl_video.models.weights import imagenet, mmaction, pytorchvideo_hub
-from dnl_video.spec import ContextOptions, ModelSpec
+from dnl_video.spec import ContextOptions, ModelSpec, Preprocessing
 
 from ..helpers import relative_error
 from .foreign import check_bijection, loaded
@@ -248,7 +248,9 @@ def test_slowonly() -> None:
     source = check(sd, clip, slowonly_forward(sd, clip))
     assert source.origin == "mmaction2"
     assert source.spec == ModelSpec("slow_r50", "none", 5, "global", 8)
-    assert source.notes == ()
+    assert source.notes == (
+        "num_frames and frame_stride are not in the file: mmaction2's SlowOnly configs are 8x8 and 4x16",
+    )
     assert source.left == {}
 
 
@@ -268,7 +270,7 @@ def test_i3d_takes_every_fourth_frame_behind_its_stem() -> None:
     assert source.spec == ModelSpec("i3d_r50", "none", 5, "global", 8, stem_strides=(2, 2))
     assert source.notes == (
         "frame strides 2 of the stem and of its pooling are those of mmaction2's I3D 32x2; its `heavy` config has "
-        "stem_strides [1, 1]",
+        "stem_strides [1, 1] and clips of 8x8",
     )
 
 
@@ -391,6 +393,14 @@ def test_preprocessing_is_imagenets_in_rgb() -> None:
     assert mean == pytest.approx([123.675, 116.28, 103.53])
     assert std == pytest.approx([58.395, 57.12, 57.375])
     assert (preprocessing["channel_order"], preprocessing["sampling"]) == ("rgb", "stride")
+    assert Preprocessing(**preprocessing).past_end == "loop"
+
+
+def test_clips_are_given_where_all_configs_agree() -> None:
+    assert "num_frames" not in mmaction.convert(single(SLOW_ONLY, 1)).preprocessing
+    for sd in (single(I3D, 5), slowfast()):
+        preprocessing = Preprocessing(**mmaction.convert(sd).preprocessing)
+        assert (preprocessing.num_frames, preprocessing.frame_stride) == (32, 2)
 
 
 def test_another_head_is_left() -> None:
@@ -399,7 +409,7 @@ def test_another_head_is_left() -> None:
     del sd["cls_head.fc_cls.bias"]
     source = mmaction.convert(sd)
     assert source.left == {"cls_head.new_fc.weight": "not part of the network"}
-    assert source.notes == ("the file has no classifier `cls_head.fc_cls`",)
+    assert source.notes[1:] == ("the file has no classifier `cls_head.fc_cls`",)
 
 
 def test_only_its_own_layout_matches() -> None:
@@ -439,8 +449,7 @@ def changed(sd, name: str, *shape: int):
         ),
         (
             lambda: single(((0,) * 3, (0,) * 4, (0,) * 6, (0,) * 3), 1),
-            "mmaction2: a single pathway with the temporal kernels of c2d; only plain Slow, C2D, I3D and SlowFast R50 "
-            "and R101 can be loaded",
+            "mmaction2: one pathway with the temporal kernels of c2d; only SlowOnly, I3D and SlowFast can be loaded",
         ),
         (
             lambda: single(SLOW_ONLY, 3),

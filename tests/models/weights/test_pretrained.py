@@ -65,6 +65,18 @@ def test_a_file_put_there_by_hand_is_taken(cache: Path) -> None:
     assert pretrained_file("kinetics400", "i3d_r50").read_bytes() == b"by hand"
 
 
+def test_a_damaged_file_in_the_cache_is_refused(cache: Path) -> None:
+    file = cache / "resnet50-11ad3fa6.pth"
+    cache.mkdir(parents=True)
+    file.write_bytes(CONTENT)
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    with pytest.raises(InputError) as error:
+        pretrained_file("imagenet", "slow_r50")
+    assert str(error.value) == (
+        f"{file}: sha256 is {digest[:8]}..., published 11ad3fa6; delete it to download it again"
+    )
+
+
 def test_a_missing_file_is_one_line_with_the_way_out(origin: Path, cache: Path) -> None:
     origin.unlink()
     with pytest.raises(InputError) as error:
@@ -84,7 +96,8 @@ def test_a_wrong_checksum_keeps_nothing(origin: Path, cache: Path, monkeypatch: 
         file.write_bytes(CONTENT)
         monkeypatch.setitem(SOURCES["imagenet"], "slow_r50", file.as_uri())
         if good:
-            assert pretrained_file("imagenet", "slow_r50").read_bytes() == CONTENT
+            for _ in range(2):  # downloaded, then found
+                assert pretrained_file("imagenet", "slow_r50").read_bytes() == CONTENT
         else:
             with pytest.raises(InputError, match=r'download failed \(invalid hash value \(expected "0123abcd"'):
                 pretrained_file("imagenet", "slow_r50")
