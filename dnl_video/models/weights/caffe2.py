@@ -275,7 +275,7 @@ def _global(name: str) -> _Name:
 
 def _expect(value: Any, kind: type[Any]) -> Any:
     if not isinstance(value, kind):
-        raise _Refused(f"a {type(value).__name__.strip('_')} stands where a {kind.__name__.strip('_')} belongs")
+        raise _Refused(f"it has {type(value).__name__.strip('_')} where {kind.__name__.strip('_')} belongs")
     return value
 
 

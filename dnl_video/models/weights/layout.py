@@ -95,7 +95,7 @@ def assemble(
             padded += 1
         target = f"{block_prefixes(found, place.pathway)[place.part]}.{place.tail}"
         state[target], source_names[target] = tensor, name
-    spec, notes = (None, []) if image else _spec(found, shapes)
+    spec, notes = (None, []) if image else _spec(origin, found, shapes)
     if padded:
         notes.append(f"{padded} temporal kernels were padded with zeros to those of {found}; outputs stay the same")
     norm: dict[str, Any] = _IMAGE_NORM if image else _VIDEO_NORM | {"sampling": "pyslowfast"}
@@ -207,15 +207,17 @@ def _block(place: Place) -> str:
     return rest.partition(".")[0] if kind == "res_blocks" else ""
 
 
-def _spec(architecture: Architecture, shapes: Mapping[Place, tuple[int, ...]]) -> tuple[ModelSpec, list[str]]:
+def _spec(
+    origin: str, architecture: Architecture, shapes: Mapping[Place, tuple[int, ...]]
+) -> tuple[ModelSpec, list[str]]:
     family, _, depth = architecture.partition("_r")
     stem = shapes[Place("stem", 0, "conv.weight")][0]
     notes: list[str] = []
     fields: dict[str, Any] = {"context": "none"}
     if family == "slowfast":
-        kernel = _fusion_kernel(shapes)
+        kernel = _fusion_kernel(origin, shapes)
         alpha = _ALPHA.get((kernel, int(depth)), 4)
-        fields = {"slow_alpha": alpha, "fusion_kernel": kernel}
+        fields |= {"slow_alpha": alpha, "fusion_kernel": kernel}
         notes.append(
             f"the file's tensors do not tell slow_alpha; {alpha} is what PySlowFast's configurations have for R{depth} "
             f"with a fusion kernel of {kernel}"
@@ -248,12 +250,12 @@ def _spec(architecture: Architecture, shapes: Mapping[Place, tuple[int, ...]]) -
     return spec, notes
 
 
-def _fusion_kernel(shapes: Mapping[Place, tuple[int, ...]]) -> int:
+def _fusion_kernel(origin: str, shapes: Mapping[Place, tuple[int, ...]]) -> int:
     slow, fast = (shapes[Place("stem", p, "conv.weight")][0] for p in (0, 1))
     fused = shapes.get(Place("fuse1", 0, "conv_fast_to_slow.weight"), (0, 0, 0))
     if slow != 8 * fast or fused[0] != 2 * fast:
         raise InputError(
-            f"SlowFast weights have {slow} slow, {fast} fast and {fused[0]} fused channels behind the stem; networks "
+            f"{origin} weights have {slow} slow, {fast} fast and {fused[0]} fused channels behind the stem; networks "
             "here have BETA_INV 8 and FUSION_CONV_CHANNEL_RATIO 2"
         )
     return fused[2]

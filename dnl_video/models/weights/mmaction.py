@@ -27,6 +27,9 @@ _ORIGIN = "mmaction2"
 _SLOW, _FAST = "backbone.slow_path.", "backbone.fast_path."
 # out_of_bound_opt of SampleFrames is "loop" throughout the configs.
 _PREPROCESSING = {"mean": MEAN, "std": STD, "channel_order": "rgb", "sampling": "stride", "past_end": "loop"}
+# Of I3D (but for `heavy`) and SlowFast, 4x16 and 8x8 alike; SlowOnly has two.
+_CLIP_32X2 = {"num_frames": 32, "frame_stride": 2}
+_KNOWN = "only SlowOnly, I3D and SlowFast can be loaded"
 _FOREIGN = {"roi_head.": "a detector", "neck.": "a network with a neck"}
 
 _BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(conv[123]|downsample)\.(conv|bn)\.(\w+)")
@@ -109,7 +112,7 @@ def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None 
         source_names=names,
         left=left,
         spec=spec,
-        preprocessing=_PREPROCESSING,
+        preprocessing=_PREPROCESSING | ({} if spec.architecture.startswith("slow_") else _CLIP_32X2),
         notes=tuple(notes),
     )
 
@@ -128,16 +131,15 @@ def _spec(shapes: Mapping[str, tuple[int, ...]], paths: tuple[str, ...]) -> tupl
             )
         fields, note = _slowfast_fields(shapes)
         notes.append(note)
-        family_name = "slowfast"
-    elif family not in ("slow", "i3d"):
-        raise InputError(f"{_ORIGIN}: a single pathway with the temporal kernels of {family}; {LOADABLE}")
+    elif family == "slow":
+        notes.append("num_frames and frame_stride are not in the file: mmaction2's SlowOnly configs are 8x8 and 4x16")
+    elif family != "i3d":
+        raise InputError(f"{_ORIGIN}: one pathway with the temporal kernels of {family}; {_KNOWN}")
     else:
-        family_name = family
-    if family == "i3d":
         fields["stem_strides"] = (2, 2)
         notes.append(
             "frame strides 2 of the stem and of its pooling are those of mmaction2's I3D 32x2; its `heavy` config has "
-            "stem_strides [1, 1]"
+            "stem_strides [1, 1] and clips of 8x8"
         )
     options, said = _context_options(shapes, paths[0], use_scale=family != "i3d")
     classifier = shapes.get("cls_head.fc_cls.weight")
@@ -145,7 +147,7 @@ def _spec(shapes: Mapping[str, tuple[int, ...]], paths: tuple[str, ...]) -> tupl
         notes.append("the file has no classifier `cls_head.fc_cls`")
     else:
         fields["num_classes"] = classifier[0]
-    architecture: Any = f"{family_name}_r{depth}"
+    architecture: Any = f"{'slowfast' if len(paths) == 2 else family}_r{depth}"
     spec = ModelSpec(
         architecture=architecture,
         context="none" if options is None else "nl",
@@ -162,7 +164,7 @@ def _pathway(shapes: Mapping[str, tuple[int, ...]], path: str) -> tuple[Family, 
     stem = shapes.get(f"{path}conv1.conv.weight", ())
     if len(stem) != 5:
         what = "2-D kernels, as in TSN, TSM and C2D" if len(stem) == 4 else f"no {path}conv1.conv.weight"
-        raise InputError(f"{_ORIGIN}: {what}; only SlowOnly, I3D and SlowFast can be loaded")
+        raise InputError(f"{_ORIGIN}: {what}; {_KNOWN}")
     stages = bottlenecks(shapes, [f"{path}layer{i}." for i in range(1, 5)], ".conv1.conv.weight", ".conv2.conv.weight")
     depth = depth_of(_ORIGIN, stem[0], stages)
     return family_of(_ORIGIN, stem, stages), depth, stem[0]

@@ -7,6 +7,7 @@ Addresses: pytorchvideo 0.1.5, models/hub/resnet.py and models/hub/slowfast.py; 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import tempfile
 from collections.abc import Iterator
@@ -32,9 +33,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "slowfast_r50": f"{_KINETICS}/SLOWFAST_8x8_R50.pyth",
         "slowfast_r101": f"{_KINETICS}/SLOWFAST_8x8_R101.pyth",
     },
-    "imagenet": {
-        f"{family}_{depth}": url for family in ("slow", "c2d", "i3d") for depth, url in sorted(_IMAGENET.items())
-    },
+    "imagenet": {f"{family}_{depth}": url for family in ("slow", "c2d", "i3d") for depth, url in _IMAGENET.items()},
 }
 # torch.hub's convention: the file's sha256 begins with what follows the last hyphen. pytorchvideo publishes none.
 _HASH = re.compile(r"-([0-9a-f]{8,})\.\w+$")
@@ -50,12 +49,13 @@ def pretrained_file(name: str, architecture: Architecture) -> Path:
         architecture: The network.
 
     Raises:
-        InputError: There are no such weights, or they cannot be downloaded.
+        InputError: There are no such weights, they cannot be downloaded, or the cached file has another checksum.
     """
     url = _address(name, architecture)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = folder / url.rpartition("/")[2]
     if file.is_file():
+        _check_cached(file)
         return file
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,6 +76,20 @@ def _address(name: str, architecture: str) -> str:
         known = "; ".join(f"{source} for {', '.join(urls)}" for source, urls in SOURCES.items())
         raise InputError(f"no {name} weights of {architecture} are published; there are {known}")
     return SOURCES[name][architecture]
+
+
+def _check_cached(file: Path) -> None:
+    found = _HASH.search(file.name)
+    if found is None:
+        return
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    if not digest.hexdigest().startswith(found[1]):
+        raise InputError(
+            f"{file}: sha256 is {digest.hexdigest()[:8]}..., published {found[1]}; delete it to download it again"
+        )
 
 
 def _download(url: str, file: Path) -> None:

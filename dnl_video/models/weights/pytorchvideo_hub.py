@@ -1,7 +1,8 @@
 """pytorchvideo's hub files, whose names are ours, with or without context blocks beside them.
 
 Source: pytorchvideo 0.1.5, models/hub/resnet.py and models/hub/slowfast.py; clip settings from the 8x8 recipes that its
-model zoo names (docs/source/model_zoo.md) and its hub tutorials: short side and crop 256.
+model zoo names (docs/source/model_zoo.md) and its hub tutorials: short side and crop 256, frames by a truncated
+linspace over T·stride/30 seconds, which is PySlowFast's rule.
 """
 
 from __future__ import annotations
