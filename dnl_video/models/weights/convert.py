@@ -45,7 +45,7 @@ def convert_weights(
     preprocessing = _preprocessing(weights, source, preprocessing_settings)
     model = build_model(spec)
     report = load_weights(model, weights)
-    backbone_only = any(name.startswith(f"blocks.{len(model.blocks) - 1}.proj.") for name in report.new)
+    backbone_only = _lacks_classifier(report, weights, source)
     digest = file_sha256(file)
     report = dataclasses.replace(report, source=str(source), sha256=digest)
     own = read_checkpoint(file) if weights.origin == OWN else None
@@ -66,6 +66,17 @@ def convert_weights(
         ),
         report,
     )
+
+
+def _lacks_classifier(report: LoadReport, weights: SourceWeights, source: str) -> bool:
+    """Tell whether the source has no classifier; that apart, nothing in a converted file may be untrained."""
+    untrained = [name for name in report.new if ".proj." not in name or name in weights.state_dict]
+    if untrained:
+        raise InputError(
+            f"{source}: has no weights for {untrained[0]} ({report.new[untrained[0]]}); convert it as it is, and train "
+            "the other network from it"
+        )
+    return bool(report.new)
 
 
 def _split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
