@@ -14,7 +14,7 @@ from dnl_video.models.weights.matching import Match, finite, match
 from dnl_video.models.weights.origins import find_source, read_source
 from dnl_video.models.weights.reading import file_sha256
 from dnl_video.models.weights.source import SourceWeights
-from dnl_video.spec import ModelSpec
+from dnl_video.spec import ContextOptions, ModelSpec
 
 
 def load_weights(
@@ -110,10 +110,20 @@ def _differences(model: VideoClassifier, there: ModelSpec | None) -> list[str]:
         for m in model.modules()
         if isinstance(m, DisentangledNonLocalBlock3d) and m.query is not None
     }
-    source_temperature = there.context_options.temperature or 1.0
-    if there.context == "nl" and temperatures and temperatures != {source_temperature}:
-        notes.append(
-            f"queries and keys come from non-local blocks of temperature {source_temperature:g}, the softmax here has "
-            f"{min(temperatures):g}; context_options.temperature: {source_temperature:g} keeps their sharpness"
-        )
+    if there.context == "nl" and temperatures:
+        notes += _sharpness(there.context_options, min(temperatures))
     return notes
+
+
+def _sharpness(there: ContextOptions, here: float) -> list[str]:
+    """Say how much sharper a whitened softmax is than what queries and keys of non-local blocks were trained with."""
+    if there.attention != "embedded_gaussian" or not there.scaled:
+        what = there.attention + (", not scaled" if there.attention == "embedded_gaussian" else ", without a softmax")
+        return [f"queries and keys come from non-local blocks ({what}); their products are sharper or flatter here"]
+    before = there.temperature or 1.0
+    if before == here:
+        return []
+    return [
+        f"queries and keys come from non-local blocks of temperature {before:g}, the softmax here has {here:g}; "
+        f"context_options.temperature: {before:g} keeps their sharpness"
+    ]

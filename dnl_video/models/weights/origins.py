@@ -12,6 +12,7 @@ from dnl_video.errors import InputError
 from dnl_video.models.weights import caffe2, imagenet, mmaction, pyslowfast, pytorchvideo_hub
 from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, is_checkpoint, read_checkpoint
 from dnl_video.models.weights.pretrained import pretrained_file
+from dnl_video.models.weights.pyslowfast_config import refine
 from dnl_video.models.weights.reading import read_tensors
 from dnl_video.models.weights.source import SourceWeights
 from dnl_video.spec import Architecture, to_dict
@@ -50,7 +51,11 @@ def read_source(path: str | Path, architecture: Architecture | None = None) -> S
     content = read_tensors(file)
     if is_checkpoint(content.extra) or FORMAT_KEY in content.extra:
         return _own(file)
-    return convert_tensors(content.tensors, architecture, str(file))
+    weights = convert_tensors(content.tensors, architecture, str(file))
+    config = content.extra.get("cfg")
+    if isinstance(config, str) and weights.origin.startswith(pyslowfast.ORIGIN):
+        return refine(weights, config, str(file))
+    return weights
 
 
 def convert_tensors(
