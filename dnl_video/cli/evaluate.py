@@ -25,7 +25,11 @@ VIDEOS_FAILED = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--checkpoint", required=True, help="A checkpoint, or the folder of a training run (its best).")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="A checkpoint, an exported model, or the folder of a training run (its best).",
+    )
     parser.add_argument("--manifest", required=True, help="Kinetics CSV, `path label` list or class folder.")
     parser.add_argument(
         "--root", help="Folder that the list's paths and ids are looked up in; default: the list's own."

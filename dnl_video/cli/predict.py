@@ -26,7 +26,11 @@ stopped."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("videos", nargs="+", metavar="VIDEO|DIR|LIST", help="What to classify.")
-    parser.add_argument("--checkpoint", required=True, help="A checkpoint, or the folder of a training run (its best).")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="A checkpoint, an exported model, or the folder of a training run (its best).",
+    )
     parser.add_argument("--root", help="Folder that relative paths of lists are looked up in; default: the list's own.")
     parser.add_argument("--per-clip", action="store_true", help="Also show the best class of every clip along time.")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="Classes to show per video (%(default)s).")

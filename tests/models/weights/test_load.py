@@ -106,6 +106,20 @@ def test_a_warm_start_says_that_the_softmax_is_sharper() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"attention": "dot_product"}, "dot_product, without a softmax"),
+        ({"scaled": False}, "embedded_gaussian, not scaled"),
+    ],
+)
+def test_a_warm_start_from_other_similarities_says_so(options: dict[str, Any], what: str) -> None:
+    report = load_weights(net("dnl"), given(net("nl", context_options=ContextOptions(**options))))
+    assert report.notes == (
+        f"queries and keys come from non-local blocks ({what}); their products are sharper or flatter here",
+    )
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("context", "reason"),
