@@ -105,7 +105,7 @@ def load_torch(path: Path) -> Any:
                 f"{path}: not a readable checkpoint: it holds {found[1]} beside tensors, and code from files is never "
                 "run; save its state dict alone"
             ) from error
-        reason = text.splitlines()[0][:120].rstrip(". ") if text else type(error).__name__
+        reason = text.splitlines()[0].split(". ")[0][:120].rstrip(".") if text else type(error).__name__
         raise InputError(f"{path}: not a readable checkpoint ({reason}); is it complete?") from error
 
 
