@@ -103,13 +103,15 @@ def assemble(
     if padded:
         notes.append(f"{padded} temporal kernels were padded with zeros to those of {found}; outputs stay the same")
     prepared: dict[str, Any] = _IMAGE_NORM if image else _VIDEO_NORM | {"sampling": "pyslowfast"}
+    # Images have no frames, and their crops say nothing of a video's.
+    stated = {k: v for k, v in settings.preprocessing.items() if not image or k in ("mean", "std", "channel_order")}
     return SourceWeights(
         origin=origin,
         state_dict=state,
         source_names=source_names,
         left=left,
         spec=spec,
-        preprocessing=prepared | {"channel_order": "rgb"} | dict(settings.preprocessing),
+        preprocessing=prepared | {"channel_order": "rgb"} | stated,
         notes=tuple(notes),
     )
 

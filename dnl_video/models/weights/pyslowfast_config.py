@@ -78,7 +78,7 @@ def _settings(config: Mapping[str, Any]) -> Settings:
         )
     alpha, dropout = config.get("SLOWFAST", {}).get("ALPHA"), model.get("DROPOUT_RATE")
     return Settings(
-        pools={"c2d": True, "c2d_nopool": False}.get(architecture),
+        pools={"c2d": True, "c2d_nopool": False, "2d": False}.get(architecture),
         alpha=None if alpha is None else int(alpha),
         attention=_SIMILARITY.get(nonlocal_.get("INSTANTIATION", "")),
         nonlocal_pool=next(iter(pools), None),

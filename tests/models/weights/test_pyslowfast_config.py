@@ -82,6 +82,13 @@ def test_preprocessing_is_the_files():
     )
 
 
+def test_images_state_no_frames():
+    tensors = {n: t[:, :, 0] if t.dim() == 5 else t for n, t in draw(shapes("c2d")).items()}
+    text = config(MODEL={"ARCH": "2d"}, DATA={"NUM_FRAMES": 1, "MEAN": [0.1, 0.2, 0.3]})
+    weights = pyslowfast.convert(tensors, architecture="i3d_r50", config=text)
+    assert weights.preprocessing == {"mean": (0.1, 0.2, 0.3), "std": (0.229, 0.224, 0.225), "channel_order": "rgb"}
+
+
 def test_pool_of_non_local_blocks_is_the_files():
     tensors = draw(shapes("slowfast", nonlocal_blocks=NONLOCAL))
     weights = pyslowfast.convert(tensors, config=config(NONLOCAL={"POOL": [[[1, 1, 1], [1, 1, 1]]] * 4}))
