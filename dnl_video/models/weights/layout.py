@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dnl_video.errors import InputError
-from dnl_video.models.weights.pyslowfast_config import Settings
+from dnl_video.models.weights.pyslowfast_settings import Settings
 from dnl_video.models.weights.source import SourceWeights, block_prefixes
 from dnl_video.spec import Architecture, ContextOptions, ModelSpec, Similarity
 

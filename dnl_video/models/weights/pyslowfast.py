@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.weights.layout import Place, assemble
-from dnl_video.models.weights.pyslowfast_config import Settings, read_settings
+from dnl_video.models.weights.pyslowfast_settings import Settings, read_settings
 from dnl_video.models.weights.source import SourceWeights
 from dnl_video.spec import Architecture
 
