@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dnl_video.errors import InputError
+from dnl_video.models.weights.pyslowfast_settings import Settings
 from dnl_video.models.weights.source import SourceWeights, block_prefixes
 from dnl_video.spec import Architecture, ContextOptions, ModelSpec, Similarity
 
@@ -55,6 +56,7 @@ def assemble(
     *,
     architecture: Architecture | None,
     flat_family: str,
+    settings: Settings | None = None,
 ) -> SourceWeights:
     """Put tensors under the names of the network that their shapes tell.
 
@@ -67,17 +69,19 @@ def assemble(
         places: For each of its names that has one, the place.
         left: The other names, with the reason.
         architecture: The network they are for; None takes the one the shapes tell.
-        flat_family: What a network without any temporal kernel is: ``c2d``, which pools over time behind res2, or
-            ``slow``, which does not.
+        flat_family: What a network without any temporal kernel is, unless ``settings`` tell: ``c2d``, which pools over
+            time behind res2, or ``slow``, which does not.
+        settings: What else is known of the network; None takes what PySlowFast's configurations have.
 
     Raises:
         InputError: The layout is not that of a network this package builds, or not of ``architecture``.
     """
+    settings = settings or Settings()
     named = _unique(origin, places)
     shapes = {place: tuple(tensors[name].shape) for place, name in named.items()}
     _check_blocks(origin, shapes)
     image = len(shapes[Place("stem", 0, "conv.weight")]) == 4
-    found = _architecture(origin, shapes, architecture, flat_family, image)
+    found = _architecture(origin, shapes, architecture, flat_family, image, settings.pools)
     family = found.partition("_r")[0]
     left = dict(left)
     state: dict[str, Tensor] = {}
@@ -95,17 +99,19 @@ def assemble(
             padded += 1
         target = f"{block_prefixes(found, place.pathway)[place.part]}.{place.tail}"
         state[target], source_names[target] = tensor, name
-    spec, notes = (None, []) if image else _spec(origin, found, shapes)
+    spec, notes = (None, []) if image else _spec(origin, found, shapes, settings)
     if padded:
         notes.append(f"{padded} temporal kernels were padded with zeros to those of {found}; outputs stay the same")
-    norm: dict[str, Any] = _IMAGE_NORM if image else _VIDEO_NORM | {"sampling": "pyslowfast"}
+    prepared: dict[str, Any] = _IMAGE_NORM if image else _VIDEO_NORM | {"sampling": "pyslowfast"}
+    # Images have no frames, and their crops say nothing of a video's.
+    stated = {k: v for k, v in settings.preprocessing.items() if not image or k in ("mean", "std", "channel_order")}
     return SourceWeights(
         origin=origin,
         state_dict=state,
         source_names=source_names,
         left=left,
         spec=spec,
-        preprocessing=norm | {"channel_order": "rgb"},
+        preprocessing=prepared | {"channel_order": "rgb"} | stated,
         notes=tuple(notes),
     )
 
@@ -145,6 +151,7 @@ def _architecture(
     asked: Architecture | None,
     flat_family: str,
     image: bool,
+    pools: bool | None,
 ) -> Architecture:
     counts = tuple(len({_block(p) for p in shapes if p.part == s and _block(p) and not p.pathway}) for s in _STAGES)
     depth = _DEPTHS.get(counts)
@@ -157,7 +164,9 @@ def _architecture(
     if not fitting:
         raise InputError(f"{origin} weights have temporal kernels of no network here; allowed: {', '.join(_KERNELS)}")
     if best == "c2d":
-        best = flat_family
+        best = flat_family if pools is None else "c2d" if pools else "slow"
+        if pools is not None and not image:
+            fitting = [family for family in fitting if (family != "slow") == pools]
     if asked is None:
         if image:
             raise InputError(f"{origin} weights are an image network's (2-D kernels); name the network they are for")
@@ -208,7 +217,7 @@ def _block(place: Place) -> str:
 
 
 def _spec(
-    origin: str, architecture: Architecture, shapes: Mapping[Place, tuple[int, ...]]
+    origin: str, architecture: Architecture, shapes: Mapping[Place, tuple[int, ...]], settings: Settings
 ) -> tuple[ModelSpec, list[str]]:
     family, _, depth = architecture.partition("_r")
     stem = shapes[Place("stem", 0, "conv.weight")][0]
@@ -216,30 +225,35 @@ def _spec(
     fields: dict[str, Any] = {"context": "none"}
     if family == "slowfast":
         kernel = _fusion_kernel(origin, shapes)
-        alpha = _ALPHA.get((kernel, int(depth)), 4)
+        alpha = settings.alpha or _ALPHA.get((kernel, int(depth)), 4)
         fields |= {"slow_alpha": alpha, "fusion_kernel": kernel}
-        notes.append(
-            f"the file's tensors do not tell slow_alpha; {alpha} is what PySlowFast's configurations have for R{depth} "
-            f"with a fusion kernel of {kernel}"
-        )
+        if settings.alpha is None:
+            notes.append(
+                f"the file's tensors do not tell slow_alpha; {alpha} is what PySlowFast's configurations have for "
+                f"R{depth} with a fusion kernel of {kernel}"
+            )
     flat = set(_temporal(shapes).values()) == {1}
     if flat and family == "slow":
         notes.append("no kernel spans frames: taken as PySlowFast's C2D without pooling over time (c2d_nopool)")
     positions = _positions(shapes)
     if positions:
         kind = "c2d" if flat else family
-        attention = _ATTENTION[kind]
+        attention = settings.attention or _ATTENTION[kind]
         query = next(shape for place, shape in shapes.items() if place.tail.endswith("query.weight"))
         fields["context"] = "nl"
         fields["context_options"] = ContextOptions(
             positions={stage: list(blocks) for stage, blocks in positions.items()},
             attention=attention,
             inner_ratio=query[0] / query[1],
+            pool=settings.nonlocal_pool or (1, 2, 2),
         )
-        notes.append(
-            f"the file's tensors do not tell the similarity; {attention} is what PySlowFast's {kind} configurations "
-            "with non-local blocks have"
-        )
+        if settings.attention is None:
+            notes.append(
+                f"the file's tensors do not tell the similarity; {attention} is what PySlowFast's {kind} "
+                "configurations with non-local blocks have"
+            )
+    if settings.dropout is not None:
+        fields["dropout"] = settings.dropout
     spec = ModelSpec(
         architecture=architecture,
         num_classes=shapes[Place("head", 0, "proj.weight")][0],

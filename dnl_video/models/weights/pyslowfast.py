@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.weights.layout import Place, assemble
+from dnl_video.models.weights.pyslowfast_settings import Settings, read_settings
 from dnl_video.models.weights.source import SourceWeights
 from dnl_video.spec import Architecture
 
@@ -54,13 +56,18 @@ def matches(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return known or _other_network(shapes) is not None
 
 
-def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None = None) -> SourceWeights:
+def convert(
+    tensors: Mapping[str, Tensor], *, architecture: Architecture | None = None, config: str | None = None
+) -> SourceWeights:
     """Translate a PySlowFast state dict.
 
     Args:
         tensors: The checkpoint's ``model_state``.
         architecture: The network it is for; None takes the one that names and shapes tell. Image networks (R50_IN1K)
             need it.
+        config: The checkpoint's ``cfg``, which tells what tensors do not: SlowFast's alpha, the similarity of
+            non-local blocks, whether C2D pools over time, how clips are prepared. None takes what PySlowFast's
+            configurations have, and says so in the notes.
 
     Raises:
         InputError: The network is not built here (X3D, MViT, ResNeXt, ...) or is not ``architecture``.
@@ -83,13 +90,17 @@ def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None 
             left[name] = _NO_PLACE
         else:
             places[name] = place
+    settings = read_settings(config) if config else Settings()
+    if built_by_pytorchvideo:
+        settings = replace(settings, pools=pools)
     return assemble(
         f"{ORIGIN} (pytorchvideo-built)" if built_by_pytorchvideo else ORIGIN,
         tensors,
         places,
         left,
         architecture=architecture,
-        flat_family="slow" if built_by_pytorchvideo and not pools else "c2d",
+        flat_family="c2d",
+        settings=settings,
     )
 
 
