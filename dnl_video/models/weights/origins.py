@@ -12,7 +12,6 @@ from dnl_video.errors import InputError
 from dnl_video.models.weights import caffe2, imagenet, mmaction, pyslowfast, pytorchvideo_hub
 from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, is_checkpoint, read_checkpoint
 from dnl_video.models.weights.pretrained import pretrained_file
-from dnl_video.models.weights.pyslowfast_config import refine
 from dnl_video.models.weights.reading import read_tensors
 from dnl_video.models.weights.source import SourceWeights
 from dnl_video.spec import Architecture, to_dict
@@ -51,17 +50,24 @@ def read_source(path: str | Path, architecture: Architecture | None = None) -> S
     content = read_tensors(file)
     if is_checkpoint(content.extra) or FORMAT_KEY in content.extra:
         return _own(file)
-    weights = convert_tensors(content.tensors, architecture, str(file))
     config = content.extra.get("cfg")
-    if isinstance(config, str) and weights.origin.startswith(pyslowfast.ORIGIN):
-        return refine(weights, config, str(file))
-    return weights
+    return convert_tensors(content.tensors, architecture, str(file), config=config if isinstance(config, str) else None)
 
 
 def convert_tensors(
-    tensors: Mapping[str, Tensor], architecture: Architecture | None = None, name: str = "the state dict"
+    tensors: Mapping[str, Tensor],
+    architecture: Architecture | None = None,
+    name: str = "the state dict",
+    *,
+    config: str | None = None,
 ) -> SourceWeights:
     """Bring tensors of any foreign origin under our names.
+
+    Args:
+        tensors: The tensors by their origin's names.
+        architecture: The network they are for; image networks need to know.
+        name: What to call them in messages.
+        config: The configuration that lies beside them in PySlowFast's files.
 
     Raises:
         InputError: Their names are of no known layout.
@@ -75,6 +81,8 @@ def convert_tensors(
             f"known: {known}"
         )
     try:
+        if found[0] is pyslowfast:
+            return pyslowfast.convert(tensors, architecture=architecture, config=config)
         return found[0].convert(tensors, architecture=architecture)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error

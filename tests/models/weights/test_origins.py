@@ -119,6 +119,18 @@ def test_converted_is_loaded(origin: str, files: dict[str, Path]) -> None:
     assert checkpoint.provenance["converted_from"]["origin"] == origin
 
 
+def test_a_configuration_beside_the_tensors_is_read(tmp_path: Path) -> None:
+    config = "DATA: {NUM_FRAMES: 16, SAMPLING_RATE: 4}\nNONLOCAL: {INSTANTIATION: softmax}\n"
+    torch.save({"model_state": draw(shapes("slow", nonlocal_blocks=NONLOCAL)), "cfg": config}, tmp_path / "a")
+    source = read_source(tmp_path / "a")
+    assert (source.preprocessing["num_frames"], source.preprocessing["frame_stride"]) == (16, 4)
+    assert source.spec is not None
+    assert source.spec.context_options.attention == "embedded_gaussian"
+    torch.save({"model_state": draw(shapes("slow")), "cfg": "DATA: ["}, tmp_path / "a")
+    with pytest.raises(InputError, match=f"^{tmp_path / 'a'}: PySlowFast weights have a 'cfg' that is not"):
+        read_source(tmp_path / "a")
+
+
 @torch.no_grad()
 def test_a_published_name_is_a_file_in_torch_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
