@@ -144,6 +144,17 @@ def test_what_it_refuses(words: list[str], message: str, tmp_path: Path, capsys:
     assert not out.exists()
 
 
+def test_a_partial_file_is_refused_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = hub_file(tmp_path / "whole").state_dict()
+    del state["blocks.4.res_blocks.2.branch2.norm_c.running_mean"]
+    torch.save({"model_state": state}, tmp_path / "a.pyth")
+    assert refused(capsys, str(tmp_path / "a.pyth"), str(tmp_path / "m.safetensors")) == (
+        f"{tmp_path / 'a.pyth'}: 1 of 320 tensors of slow_r50 with context none, stem_channels 8 are not in it, first "
+        "blocks.4.res_blocks.2.branch2.norm_c.running_mean (it is slow_r50 with context none, pytorchvideo hub); build "
+        "the network that it belongs to, or name them in allow_missing"
+    )
+
+
 def test_places_and_sources_it_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "a.pyth", "m.pth") == "m.pth: give a name that ends in .safetensors, or a folder"
     assert refused(capsys, "a.pyth", "m.safetensors") == "a.pyth: no such file of weights"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dnl_video.errors import InputError, nearest
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.checkpoint import Checkpoint, read_checkpoint
-from dnl_video.models.weights.load import load_weights
+from dnl_video.models.weights.load import fill
 from dnl_video.models.weights.load_report import LoadReport
 from dnl_video.models.weights.origins import OWN, find_source, read_source
 from dnl_video.models.weights.reading import file_sha256
@@ -44,10 +43,9 @@ def convert_weights(
     spec = _spec(weights, source, architecture, model_settings)
     preprocessing = _preprocessing(weights, source, preprocessing_settings)
     model = build_model(spec)
-    report = load_weights(model, weights)
-    backbone_only = _lacks_classifier(report, weights, source)
     digest = file_sha256(file)
-    report = dataclasses.replace(report, source=str(source), sha256=digest)
+    report = fill(model, weights, name=source, sha256=digest)
+    backbone_only = _lacks_classifier(report, weights, source)
     own = read_checkpoint(file) if weights.origin == OWN else None
     converted = {
         key: value for key, value in report.provenance().items() if key in ("origin", "source", "sha256", "notes")

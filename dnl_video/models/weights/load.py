@@ -45,13 +45,30 @@ def load_weights(
     Raises:
         InputError: There is no such file or name, it is damaged or unknown, or it does not fit.
     """
-    name: str | None = None
-    sha256: str | None = None
-    if not isinstance(source, SourceWeights):
-        name = str(source)
-        architecture = model.spec.architecture if model.spec else None
-        file = find_source(name, architecture)
-        source, sha256 = read_source(file, architecture), file_sha256(file)
+    if isinstance(source, SourceWeights):
+        return fill(model, source, allow_missing=allow_missing, drop_blocks=drop_blocks)
+    architecture = model.spec.architecture if model.spec else None
+    file = find_source(str(source), architecture)
+    return fill(
+        model,
+        read_source(file, architecture),
+        name=str(source),
+        sha256=file_sha256(file),
+        allow_missing=allow_missing,
+        drop_blocks=drop_blocks,
+    )
+
+
+def fill(
+    model: VideoClassifier,
+    source: SourceWeights,
+    *,
+    name: str | None = None,
+    sha256: str | None = None,
+    allow_missing: Sequence[str] = (),
+    drop_blocks: bool = False,
+) -> LoadReport:
+    """Do `load_weights` with weights that are read already, of the file called ``name``."""
     called = name or f"the weights of {source.origin}"
     matched = match(model, source, allow_missing=allow_missing, drop_blocks=drop_blocks, name=called)
     if (damaged := finite(matched.filled)) is not None:
