@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from dnl_video.models.backbones import insert_context_blocks
     from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
     from dnl_video.models.build import create_model
-    from dnl_video.models.checkpoint import load_checkpoint
     from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
+    from dnl_video.models.weights.checkpoint import load_checkpoint
+    from dnl_video.models.weights.load import load_weights
     from dnl_video.visualize.examine import draw_attention
 
 _HOMES = {
@@ -31,7 +32,8 @@ _HOMES = {
     "insert_context_blocks": "dnl_video.models.backbones",
     "decompose": "dnl_video.models.analysis",
     "draw_attention": "dnl_video.visualize.examine",
-    "load_checkpoint": "dnl_video.models.checkpoint",
+    "load_checkpoint": "dnl_video.models.weights.checkpoint",
+    "load_weights": "dnl_video.models.weights.load",
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "draw_attention",
     "insert_context_blocks",
     "load_checkpoint",
+    "load_weights",
 ]
 
 

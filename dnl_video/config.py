@@ -228,6 +228,23 @@ class EvaluationConfig(ViewsConfig):
 
 
 @dataclass
+class WeightsConfig:
+    """What training starts from.
+
+    Args:
+        source: Weights to start from: a file of any known origin, the folder of a run, or a published name such as
+            kinetics400; null starts from random ones. A resumed run does not load them again.
+        allow_missing: Tensors or modules of the network (or patterns with *) that may stay as they are where the source
+            lacks them; the classifier and new context blocks always may.
+        drop_blocks: Leave context blocks of the source for which the network has no place.
+    """
+
+    source: str | None = None
+    allow_missing: tuple[str, ...] = ()
+    drop_blocks: bool = False
+
+
+@dataclass
 class TrainConfig:
     """A whole training run.
 
@@ -235,6 +252,7 @@ class TrainConfig:
         output_dir: Folder of the run: checkpoints, logs, resolved config, reports.
         seed: Seed of initial weights, order, sampling and augmentation.
         model: The network.
+        weights: What training starts from.
         preprocessing: How frames become clips.
         data: Which videos.
         augment: Random views of training clips.
@@ -247,6 +265,7 @@ class TrainConfig:
     output_dir: str = "runs/train"
     seed: int = 0
     model: ModelSpec = field(default_factory=ModelSpec)
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -19,6 +19,7 @@ Head = Literal["dense_logits", "dense_probabilities", "global"]
 Sampling = Literal["stride", "pyslowfast"]
 PastEnd = Literal["repeat_last", "loop"]
 SlowFrames = Literal["linspace", "strided"]
+Fusion = Literal["conv_bn_relu", "conv"]
 ChannelOrder = Literal["rgb", "bgr"]
 
 
@@ -100,10 +101,13 @@ class ModelSpec:
         dropout: Dropout rate before the classifier.
         zero_init_residual: Start the last batch norm of every residual block at zero (from-scratch recipes).
         slow_alpha: SlowFast's ratio of frame rates (published 4 for 8x8, 8 for 4x16). Other networks leave this and
-            the next two.
+            the next three.
         slow_frames: Frames that SlowFast's slow pathway sees: linspace (0 to T - 1 evenly, truncated: PySlowFast,
             pytorchvideo) or strided (every slow_alpha-th from the first: mmaction2).
         fusion_kernel: Frames that SlowFast's lateral convolutions span; null is pytorchvideo's 7 for R50, 5 for R101.
+        fusion: What a lateral connection is: conv_bn_relu (PySlowFast, pytorchvideo) or conv, linear (mmaction2).
+        stem_strides: Frame strides of the stem's convolution and of its max-pooling; mmaction2's I3D 32x2 has (2, 2).
+            SlowFast has none.
         context_options: Options of the inserted blocks.
     """
 
@@ -117,6 +121,8 @@ class ModelSpec:
     slow_alpha: int = 4
     slow_frames: SlowFrames = "linspace"
     fusion_kernel: int | None = None
+    fusion: Fusion = "conv_bn_relu"
+    stem_strides: tuple[int, int] = (1, 1)
     context_options: ContextOptions = field(default_factory=ContextOptions)
 
     def __post_init__(self) -> None:
@@ -131,6 +137,10 @@ class ModelSpec:
             raise InputError(f"slow_alpha is {self.slow_alpha}; give at least 1 (published networks: 4 or 8)")
         if self.fusion_kernel is not None and (self.fusion_kernel < 1 or self.fusion_kernel % 2 == 0):
             raise InputError(f"fusion_kernel is {self.fusion_kernel}; give an odd number of frames, or null")
+        if len(self.stem_strides) != 2 or min(self.stem_strides) < 1:
+            raise InputError(f"stem_strides is {list(self.stem_strides)}; give two numbers of at least 1, as [1, 1]")
+        if self.architecture.startswith("slowfast") and max(self.stem_strides) > 1:
+            raise InputError(f"stem_strides is {list(self.stem_strides)}; {self.architecture} needs [1, 1]")
         options = self.context_options
         if (
             self.context == "nl"
@@ -200,6 +210,7 @@ _LITERALS: dict[str, Any] = {
     "sampling": Sampling,
     "past_end": PastEnd,
     "slow_frames": SlowFrames,
+    "fusion": Fusion,
     "channel_order": ChannelOrder,
     "attention": Similarity,
     "output": Output,

@@ -53,6 +53,8 @@ ONLY_IMPORTERS = {
     "av": {"data/decoding.py", "data/encoding.py"},
     "fvcore": {"training/callbacks.py", "models/flops.py"},
     "jsonargparse": {"cli/train.py"},
+    "safetensors": {"models/weights/reading.py", "models/weights/exported.py"},
+    "onnxruntime": {"models/interchange.py"},
 }
 
 

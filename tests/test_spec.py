@@ -31,7 +31,8 @@ OPTIONS = ContextOptions(
 SPECS = [
     ModelSpec(),
     ModelSpec("slowfast_r101", "pairwise", 12, "global", 16, 0.0, False, context_options=OPTIONS),
-    ModelSpec(context_options=ContextOptions(pool=None, whiten_over="frame")),
+    ModelSpec("i3d_r50", stem_strides=(2, 2), context_options=ContextOptions(pool=None, whiten_over="frame")),
+    ModelSpec("slowfast_r50", slow_alpha=8, slow_frames="strided", fusion_kernel=5, fusion="conv"),
     Preprocessing(),
     Preprocessing(32, 2, 29.97, "pyslowfast", "loop", 256, 224, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)),
     ContextOptions(),
@@ -50,7 +51,7 @@ def test_round_trip_through_json(spec):
 
 def test_a_changed_value_survives_the_round_trip_field_by_field():
     # One field at a time, or equal defaults could hide a field that is dropped.
-    for changed in (SPECS[1], SPECS[4], OPTIONS):
+    for changed in (SPECS[1], SPECS[2], SPECS[3], SPECS[5], OPTIONS):
         for f in dataclasses.fields(changed):
             spec = dataclasses.replace(type(changed)(), **{f.name: getattr(changed, f.name)})
             if f.name == "crop_size":
@@ -80,8 +81,8 @@ def test_specs_are_frozen_and_to_dict_shares_nothing():
             ModelSpec,
             {"architectur": "slow_r50"},
             "unknown key 'architectur' in ModelSpec; allowed: architecture, context, num_classes, head, stem_channels, "
-            "dropout, zero_init_residual, slow_alpha, slow_frames, fusion_kernel, context_options; did you "
-            "mean 'architecture'?",
+            "dropout, zero_init_residual, slow_alpha, slow_frames, fusion_kernel, fusion, stem_strides, "
+            "context_options; did you mean 'architecture'?",
         ),
         (
             ModelSpec,
@@ -134,6 +135,21 @@ def test_from_dict_refuses_and_names_the_nearest(kind, values, message):
         ),
         (ModelSpec, {"stem_channels": 0}, "stem_channels is 0; give a multiple of 8 (published networks: 64)"),
         (ModelSpec, {"dropout": 1.0}, "dropout is 1.0; give a rate in [0, 1)"),
+        (
+            ModelSpec,
+            {"architecture": "i3d_r50", "stem_strides": (2, 0)},
+            "stem_strides is [2, 0]; give two numbers of at least 1, as [1, 1]",
+        ),
+        (
+            ModelSpec,
+            {"architecture": "slowfast_r50", "stem_strides": (2, 2)},
+            "stem_strides is [2, 2]; slowfast_r50 needs [1, 1]",
+        ),
+        (
+            ModelSpec,
+            {"fusion": "conv_bn"},
+            "fusion is 'conv_bn'; allowed: conv_bn_relu, conv; did you mean 'conv_bn_relu'?",
+        ),
         (ModelSpec, {"dropout": -0.1}, "dropout is -0.1; give a rate in [0, 1)"),
         (ContextOptions, {"inner_ratio": 0}, "inner_ratio is 0; give a share of the channels in (0, 1]"),
         (ContextOptions, {"inner_ratio": 1.5}, "inner_ratio is 1.5; give a share of the channels in (0, 1]"),

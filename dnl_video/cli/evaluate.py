@@ -10,7 +10,7 @@ from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
-    from dnl_video.models.checkpoint import Checkpoint
+    from dnl_video.models.weights.checkpoint import Checkpoint
 
 DESCRIPTION = """Score every video of a labelled list with many views.
 
@@ -25,7 +25,11 @@ VIDEOS_FAILED = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--checkpoint", required=True, help="A checkpoint, or the folder of a training run (its best).")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="A checkpoint, an exported model, or the folder of a training run (its best).",
+    )
     parser.add_argument("--manifest", required=True, help="Kinetics CSV, `path label` list or class folder.")
     parser.add_argument(
         "--root", help="Folder that the list's paths and ids are looked up in; default: the list's own."
@@ -131,7 +135,7 @@ def evaluate(
     from dnl_video.cli.progress import prediction_progress
     from dnl_video.data.manifest import read_manifest
     from dnl_video.inference.runner import run_predictions
-    from dnl_video.models.checkpoint import load_checkpoint
+    from dnl_video.models.weights.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
     names = loaded.class_names

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.data.manifest import read_videos
     from dnl_video.inference.features import run_features
     from dnl_video.inference.runner import shard_from_environment
-    from dnl_video.models.checkpoint import load_checkpoint
+    from dnl_video.models.weights.checkpoint import load_checkpoint
 
     manifest = read_videos(arguments.videos, root=arguments.root)
     options = EvaluationConfig(

@@ -29,6 +29,8 @@ COMMANDS = {
     "report": "Turn an evaluation into accuracy tables and figures.",
     "compare": "Compare networks evaluated on the same videos.",
     "show": "Show what a run, a model file or a predictions directory is.",
+    "export": "Write a trained network as one file that needs nothing else.",
+    "convert": "Turn weights of other projects into such a file.",
     "models": "List what networks cost: parameters and multiply-accumulates.",
     "bench": "Measure speed and memory of blocks and networks on this machine.",
 }

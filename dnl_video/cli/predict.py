@@ -26,7 +26,11 @@ stopped."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("videos", nargs="+", metavar="VIDEO|DIR|LIST", help="What to classify.")
-    parser.add_argument("--checkpoint", required=True, help="A checkpoint, or the folder of a training run (its best).")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="A checkpoint, an exported model, or the folder of a training run (its best).",
+    )
     parser.add_argument("--root", help="Folder that relative paths of lists are looked up in; default: the list's own.")
     parser.add_argument("--per-clip", action="store_true", help="Also show the best class of every clip along time.")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="Classes to show per video (%(default)s).")
@@ -41,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.cli.progress import prediction_progress
     from dnl_video.data.manifest import read_videos
     from dnl_video.inference.runner import run_predictions, shard_from_environment
-    from dnl_video.models.checkpoint import load_checkpoint
+    from dnl_video.models.weights.checkpoint import load_checkpoint
     from dnl_video.results.predictions import read_predictions
 
     if arguments.top < 1:

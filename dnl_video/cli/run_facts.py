@@ -16,7 +16,7 @@ import yaml
 from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
-    from dnl_video.models.checkpoint import Checkpoint
+    from dnl_video.models.weights.checkpoint import Checkpoint
 
 Facts = dict[str, Any]
 # Written by the training run: best-epoch012-top1_0.8312.ckpt
@@ -79,7 +79,7 @@ def _predictions(folder: Path) -> Facts:
 
 
 def _run(folder: Path, gmacs: bool) -> Facts:
-    from dnl_video.models.checkpoint import find_checkpoint, read_raw
+    from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
 
     config = _read_config(folder / "config.yaml")
     facts: Facts = {"kind": "training run", "path": str(folder)}
@@ -113,7 +113,7 @@ def _run(folder: Path, gmacs: bool) -> Facts:
 
 
 def _model_file(place: Path, gmacs: bool) -> Facts:
-    from dnl_video.models.checkpoint import find_checkpoint, read_raw
+    from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
 
     file = find_checkpoint(place)
     exported = file.suffix == ".safetensors"
@@ -133,7 +133,7 @@ def _model_file(place: Path, gmacs: bool) -> Facts:
 def _network(file: Path, gmacs: bool) -> Facts:
     """Return what a checkpoint says of its network; `config` is the run's."""
     from dnl_video.models.backbones import default_positions
-    from dnl_video.models.checkpoint import load_checkpoint
+    from dnl_video.models.weights.checkpoint import load_checkpoint
     from dnl_video.spec import to_dict
 
     loaded = load_checkpoint(file)

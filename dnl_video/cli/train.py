@@ -21,6 +21,7 @@ A recipe is one complete YAML file; any of its values can be given on the comman
   dnl-video train --config configs/demo/i3d_dnl.yaml --final-test
   dnl-video train --config configs/kinetics400/slow_r50_8x8_dnl.yaml --data.train_root /data/k400/train
   dnl-video train --config RECIPE --model.context nl --output_dir runs/nl    non-local blocks instead
+  dnl-video train --config RECIPE --weights.source kinetics400               start from published weights, or a file
   dnl-video train --config RECIPE --dry-run                                  check everything in a minute
   dnl-video train --config RECIPE --resume                                   go on where the run stopped
   torchrun --nproc_per_node 8 -m dnl_video train --config RECIPE             eight GPUs

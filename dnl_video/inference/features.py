@@ -28,7 +28,7 @@ from dnl_video.data.loaders import ShardSampler, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
 from dnl_video.errors import InputError
 from dnl_video.inference.predictor import Predictor
-from dnl_video.models.checkpoint import Checkpoint
+from dnl_video.models.weights.checkpoint import Checkpoint
 from dnl_video.results.predictions import VideoPrediction, write_atomically
 from dnl_video.results.shards import lock_rank
 from dnl_video.spec import to_dict

@@ -19,9 +19,9 @@ from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
 from dnl_video.inference.device import check_cpu_precision, resolve_device
 from dnl_video.models.backbones import VideoClassifier
-from dnl_video.models.checkpoint import Checkpoint, load_checkpoint
 from dnl_video.models.features import pooled_features
 from dnl_video.models.inference_mode import optimize_for_inference
+from dnl_video.models.weights.checkpoint import Checkpoint, load_checkpoint
 from dnl_video.spec import Preprocessing
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

@@ -23,7 +23,7 @@ from dnl_video.data.dataset import VideoViews, ViewDataset
 from dnl_video.data.loaders import ShardSampler, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
 from dnl_video.inference.predictor import Predictor
-from dnl_video.models.checkpoint import Checkpoint
+from dnl_video.models.weights.checkpoint import Checkpoint
 from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction, finished_ids
 from dnl_video.spec import to_dict
 

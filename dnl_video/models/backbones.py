@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     from pytorchvideo.models.stem import ResNetBasicStem as ResNetBasicStem
 
 from dnl_video.errors import InputError, nearest
-from dnl_video.spec import Architecture, Head, SlowFrames
+from dnl_video.spec import Architecture, Fusion, Head, ModelSpec, SlowFrames
 
 # After which residual blocks non-local blocks sit: video-nonlocal-net's five (every second block of res3 and res4).
 _POSITIONS_R50 = {"res3": (1, 3), "res4": (1, 3, 5)}
@@ -66,6 +66,9 @@ class VideoClassifier(nn.Module):
         slow_frames: Which frames the slow pathway sees (see `ModelSpec`).
         min_frames: Fewest frames the network can take.
 
+    Attributes:
+        spec: What it was built from; None where nothing of ours built it.
+
     Shape:
         [B, 3, T, H, W] -> logits [B, K].
     """
@@ -83,6 +86,7 @@ class VideoClassifier(nn.Module):
         self.slow_alpha = slow_alpha
         self.slow_frames = slow_frames
         self.min_frames = min_frames
+        self.spec: ModelSpec | None = None
 
     def forward(self, clip: Tensor) -> Tensor:
         """Return logits [B, K] of clips [B, 3, T, H, W].
@@ -175,6 +179,8 @@ def create_backbone(
     slow_alpha: int = 4,
     slow_frames: SlowFrames = "linspace",
     fusion_kernel: int | None = None,
+    fusion: Fusion = "conv_bn_relu",
+    stem_strides: tuple[int, int] = (1, 1),
 ) -> VideoClassifier:
     """Build a bare pytorchvideo network with the hub's settings for that name.
 
@@ -188,6 +194,8 @@ def create_backbone(
         slow_alpha: SlowFast's ratio of frame rates.
         slow_frames: Frames that SlowFast's slow pathway sees.
         fusion_kernel: Frames that SlowFast's lateral convolutions span; None is the hub's number.
+        fusion: What a lateral connection of SlowFast is: conv_bn_relu, or conv alone.
+        stem_strides: Frame strides of the stem's convolution and max-pooling, in the other networks.
     """
     family, _, depth_name = architecture.partition("_r")
     depth = int(depth_name)
@@ -201,10 +209,20 @@ def create_backbone(
         )
         model = VideoClassifier(net.blocks, slow_alpha=slow_alpha, slow_frames=slow_frames)
     else:
-        net = create_resnet(stem_dim_out=stem_channels, **_FAMILIES[family], **common)
-        model = VideoClassifier(net.blocks, min_frames=min_frames(architecture))
+        net = create_resnet(
+            stem_dim_out=stem_channels,
+            stem_conv_stride=(stem_strides[0], 2, 2),
+            stem_pool_stride=(stem_strides[1], 2, 2),
+            **_FAMILIES[family],
+            **common,
+        )
+        model = VideoClassifier(net.blocks, min_frames=min_frames(architecture, stem_strides))
     _make_exportable(model)
     _set_head(model, head)
+    if fusion == "conv":
+        for module in model.modules():
+            if isinstance(module, FuseFastToSlow):
+                module.norm = module.activation = None
     if not zero_init_residual:
         for module in model.modules():
             if getattr(module, "block_final_bn", False):
@@ -212,9 +230,9 @@ def create_backbone(
     return model
 
 
-def min_frames(architecture: Architecture) -> int:
-    """Return the fewest frames a network can take: I3D and C2D pool pairs of frames."""
-    return 2 if architecture.startswith(("i3d", "c2d")) else 1
+def min_frames(architecture: Architecture, stem_strides: tuple[int, int] = (1, 1)) -> int:
+    """Return the fewest frames a network can take: I3D and C2D pool pairs of what the stem's strides leave."""
+    return 1 + stem_strides[0] * stem_strides[1] if architecture.startswith(("i3d", "c2d")) else 1
 
 
 def find_stages(model: nn.Module) -> dict[str, tuple[nn.Module, str, ResStage]]:

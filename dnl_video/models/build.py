@@ -12,7 +12,7 @@ from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier, create_backbone, default_positions, insert_context_blocks
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
-from dnl_video.spec import Architecture, Context, ContextOptions, Head, ModelSpec, SlowFrames
+from dnl_video.spec import Architecture, Context, ContextOptions, Fusion, Head, ModelSpec, SlowFrames
 
 
 def create_model(
@@ -27,7 +27,10 @@ def create_model(
     slow_alpha: int = 4,
     slow_frames: SlowFrames = "linspace",
     fusion_kernel: int | None = None,
+    fusion: Fusion = "conv_bn_relu",
+    stem_strides: tuple[int, int] = (1, 1),
     context_options: ContextOptions | None = None,
+    pretrained: str | None = None,
 ) -> VideoClassifier:
     """Build a video classifier: clips [B, 3, T, H, W] -> logits [B, num_classes].
 
@@ -42,12 +45,15 @@ def create_model(
         slow_alpha: SlowFast's ratio of frame rates.
         slow_frames: Frames that SlowFast's slow pathway sees: linspace or strided (see `ModelSpec`).
         fusion_kernel: Frames that SlowFast's lateral convolutions span; None is the hub's number.
+        fusion: SlowFast's lateral connections: conv_bn_relu or conv (see `ModelSpec`).
+        stem_strides: Frame strides of the stem's convolution and max-pooling (see `ModelSpec`).
         context_options: Options of the inserted blocks.
+        pretrained: Weights to start from: a published name such as ``kinetics400``, or a file (see `load_weights`).
 
     Raises:
         InputError: A value is not allowed; the message says what is.
     """
-    return build_model(
+    model = build_model(
         ModelSpec(
             architecture=architecture,
             context=context,
@@ -59,9 +65,17 @@ def create_model(
             slow_alpha=slow_alpha,
             slow_frames=slow_frames,
             fusion_kernel=fusion_kernel,
+            fusion=fusion,
+            stem_strides=stem_strides,
             context_options=context_options or ContextOptions(),
         )
     )
+    if pretrained is not None:
+        # Here, because reading our own files builds networks.
+        from dnl_video.models.weights.load import load_weights
+
+        load_weights(model, pretrained)
+    return model
 
 
 def build_model(spec: ModelSpec) -> VideoClassifier:
@@ -76,6 +90,8 @@ def build_model(spec: ModelSpec) -> VideoClassifier:
         slow_alpha=spec.slow_alpha,
         slow_frames=spec.slow_frames,
         fusion_kernel=spec.fusion_kernel,
+        fusion=spec.fusion,
+        stem_strides=spec.stem_strides,
     )
     if spec.context != "none":
         chosen = spec.context_options.positions
@@ -83,6 +99,7 @@ def build_model(spec: ModelSpec) -> VideoClassifier:
         if not any(positions.values()):
             raise InputError("context_options.positions is empty; name residual blocks, or set context to none")
         insert_context_blocks(model, block_factory(spec.context, spec.context_options), positions)
+    model.spec = spec
     return model
 
 

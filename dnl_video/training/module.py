@@ -8,15 +8,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from dnl_video.config import TrainConfig
 from dnl_video.data.dataset import VideoViews
 from dnl_video.data.transforms import normalize
+from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
-from dnl_video.models.checkpoint import FORMAT_KEY, payload
+from dnl_video.models.weights.checkpoint import FORMAT_KEY, payload
 from dnl_video.training.optim import lr_factor, make_optimizer, scaled_lr
 
 
@@ -34,7 +35,9 @@ class VideoTrainingModule(LightningModule):
         self.config = config
         self.class_names = tuple(class_names)
         self.resolved = resolved
-        self.network: nn.Module = build_model(config.model)
+        self.network: VideoClassifier = build_model(config.model)
+        # What the weights come from, as plain JSON types; stored in every checkpoint.
+        self.provenance: dict[str, Any] = {}
         classes = config.model.num_classes
         self.train_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_top1 = MulticlassAccuracy(classes, average="micro")
@@ -112,4 +115,6 @@ class VideoTrainingModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what travels with the weights."""
         config = self.config
-        checkpoint[FORMAT_KEY] = payload(config.model, config.preprocessing, self.class_names, self.resolved)
+        checkpoint[FORMAT_KEY] = payload(
+            config.model, config.preprocessing, self.class_names, self.resolved, self.provenance
+        )

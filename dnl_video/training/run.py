@@ -24,10 +24,11 @@ from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import min_frames
-from dnl_video.models.checkpoint import FORMAT_KEY, LAST_NAME, find_checkpoint, read_raw
+from dnl_video.models.weights.checkpoint import FORMAT_KEY, LAST_NAME, find_checkpoint, read_raw
 from dnl_video.training.callbacks import ClipProgress, FailureMonitor, PreciseBatchNorm
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
+from dnl_video.training.start import start_from_weights
 
 _DRY_RUN_BATCHES = 2
 # What may not change between the parts of one run. Longer runs, other devices, workers and logs may.
@@ -38,6 +39,7 @@ _FIXED_BY_A_RUN = (
     "optim.",
     "seed",
     "data.batch_size",
+    "weights.source",
     "trainer.accumulate_grad_batches",
 )
 
@@ -79,6 +81,11 @@ def train(config: TrainConfig, *, resume: str | None = None) -> TrainResult:
     datamodule, module = _prepare(config)
     if start_from is not None:
         _refuse_another_run(start_from, module)
+        # The checkpoint's weights follow; what they grew from stays known.
+        module.provenance = read_raw(start_from)[FORMAT_KEY].get("provenance", {})
+        report = None
+    else:
+        report = start_from_weights(config, module)
     best = ModelCheckpoint(
         dirpath=output / "checkpoints",
         monitor="val/top1",
@@ -107,6 +114,8 @@ def train(config: TrainConfig, *, resume: str | None = None) -> TrainResult:
     loggers = _loggers(config, output)
     trainer = _trainer(config, [*callbacks, *_own_callbacks(config)], loggers, output)
     _announce(config, datamodule, module, trainer)
+    if report is not None and trainer.is_global_zero:
+        print(report.text(), flush=True)
     _fit(trainer, module, datamodule, str(start_from) if start_from else None)
     top1 = float(best.best_model_score) if best.best_model_score is not None else float("nan")
     return TrainResult(find_checkpoint(best.best_model_path or output), top1, trainer.global_rank, trainer.world_size)
@@ -126,6 +135,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         ),
     )
     datamodule, module = _prepare(config)
+    report = start_from_weights(config, module)
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(
             config,
@@ -141,6 +151,8 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         trainer.save_checkpoint(Path(folder) / "check.ckpt")
         # Each process has a folder of its own, and the first one writes.
         if trainer.is_global_zero:
+            if report is not None:
+                print(report.text())
             read_raw(Path(folder) / "check.ckpt")
     return {
         "processes": trainer.world_size,
@@ -156,7 +168,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
 def _prepare(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]:
     datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
     names = _class_names(config, datamodule)
-    needed = min_frames(config.model.architecture)
+    needed = min_frames(config.model.architecture, config.model.stem_strides)
     if config.preprocessing.num_frames < needed:
         raise InputError(
             f"preprocessing.num_frames is {config.preprocessing.num_frames}; {config.model.architecture} takes "

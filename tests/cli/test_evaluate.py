@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dnl_video.cli.main import main
-from dnl_video.models.checkpoint import find_checkpoint
+from dnl_video.models.weights.checkpoint import find_checkpoint
 from dnl_video.results.predictions import read_predictions
 from tests.conftest import TinyRun
 
@@ -212,11 +212,14 @@ def test_not_a_checkpoint(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureF
     video = str(next((tiny.folder / "videos" / "val").rglob("*.mp4")))
     (tmp_path / "text.ckpt").write_text("hello", encoding="utf-8")
     (tmp_path / "truncated.ckpt").write_bytes(real.read_bytes()[:-2000])
-    for name in ("text.ckpt", "truncated.ckpt"):
+    told = {
+        "text.ckpt": "not a file of weights (it starts with b'hello'); give a torch, safetensors or caffe2 file",
+        "truncated.ckpt": "not a readable checkpoint (PytorchStreamReader failed reading zip archive: failed finding "
+        "central directory); is it complete?",
+    }
+    for name, message in told.items():
         assert main(["predict", video, "--checkpoint", str(tmp_path / name)]) == 2
-        line = error_line(capsys)
-        assert f"{tmp_path / name}: not a readable checkpoint (" in line
-        assert line.endswith("give a .ckpt that `dnl-video train` wrote")
+        assert error_line(capsys).endswith(f"{tmp_path / name}: {message}")
 
 
 def test_real_kinetics_videos_through_the_command_line(tiny: TinyRun, tmp_path: Path, shared_clips: Path) -> None:

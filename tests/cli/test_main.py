@@ -32,7 +32,7 @@ def test_every_command_explains_itself(name: str) -> None:
     assert text.count("dnl-video ") >= 2, "help shows no example"
 
 
-@pytest.mark.parametrize("name", ["evaluate", "predict", "report", "compare", "show", "demo-data"])
+@pytest.mark.parametrize("name", ["evaluate", "predict", "report", "compare", "show", "demo-data", "export", "convert"])
 def test_missing_arguments_are_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name]) == 2
     error = capsys.readouterr().err

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from dnl_video.cli.main import main
-from dnl_video.models.checkpoint import find_checkpoint, load_checkpoint
+from dnl_video.models.weights.checkpoint import find_checkpoint, load_checkpoint
 from tests.conftest import TinyRun
 
 
@@ -258,3 +258,58 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tiny: TinyRun, tmp_path: Path) -> None
     assert errors.splitlines()[-1] == "dnl-video: interrupted; what was finished is kept"
     words = ["--config", str(tmp_path / "run" / "config.yaml"), "--trainer.max_epochs", "4", "--resume"]
     assert main(["train", *words]) == 0
+
+
+def test_training_starts_from_weights_and_remembers_them(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = tmp_path / "start.ckpt"
+    shutil.copy(find_checkpoint(tiny.run), start)
+    output, words = tmp_path / "run", ["--weights.source", str(start), "--model.context", "pairwise"]
+    # A rate of almost nothing keeps the weights where they started.
+    assert main(train_words(tiny, output, *words, "--optim.lr", "1e-12", "--optim.warmup_start_lr", "0")) == 0
+    printed = capsys.readouterr().out
+    assert f"weights: {start} (dnl_video)" in printed
+    assert "5 tensors left: unary term, which is not of this block" in printed
+    trained, source = load_checkpoint(find_checkpoint(output, last=True)), load_checkpoint(start)
+    for key, value in trained.state_dict.items():
+        if key.endswith("weight"):
+            torch.testing.assert_close(value, source.state_dict[key], rtol=1e-4, atol=1e-6)
+    started = trained.provenance["started_from"]
+    assert (started["source"], started["sha256"], started["origin"]) == (str(start), source.sha256, "dnl_video")
+    # Going on loads the checkpoint alone: what the run started from may be gone, and stays known.
+    start.unlink()
+    words += ["--optim.lr", "1e-12", "--optim.warmup_start_lr", "0", "--trainer.max_epochs", "2", "--resume"]
+    assert main(train_words(tiny, output, *words)) == 0
+    assert "weights: " not in capsys.readouterr().out
+    assert load_checkpoint(find_checkpoint(output, last=True)).provenance["started_from"] == started
+
+
+def test_weights_that_do_not_fit_stop_before_training(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = train_words(tiny, tmp_path / "run", "--weights.source", str(tiny.run))
+    message = refused(capsys, *words, "--preprocessing.channel_order", "bgr")
+    assert message == (
+        f"{tiny.run}: its first convolution takes rgb, preprocessing.channel_order is bgr; set "
+        "preprocessing.channel_order=rgb"
+    )
+    message = refused(capsys, *words, "--model.context", "none")
+    assert "do not fit i3d_r50 with context none, stem_channels 8" in message
+    assert message.endswith("or say drop_blocks")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_loads_the_weights(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--weights.source", str(tiny.run), "--model.context", "none", "--weights.drop_blocks", "true"]
+    words += ["--preprocessing.mean", "[0.5, 0.5, 0.5]", "--dry-run"]
+    assert main(train_words(tiny, tmp_path / "run", *words)) == 0
+    printed = capsys.readouterr().out
+    assert "60 tensors left: context blocks without a place here (drop_blocks)" in printed
+    assert "note: preprocessing.mean is [0.5, 0.5, 0.5] here and [0.45, 0.45, 0.45] in the source" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_a_run_cannot_change_later(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, *train_words(tiny, tiny.run, "--resume", "--weights.source", "other.pth"))
+    assert "its weights.source is None, the configuration's is other.pth; resume with the run's own" in message

@@ -10,7 +10,7 @@ from PIL import Image
 from dnl_video.cli.main import main
 from dnl_video.data.decoding import open_video
 from dnl_video.models.build import build_model
-from dnl_video.models.checkpoint import NETWORK_PREFIX, load_checkpoint, payload
+from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, load_checkpoint, payload
 from dnl_video.spec import ModelSpec, to_dict
 from tests.conftest import TinyRun
 

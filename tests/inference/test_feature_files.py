@@ -14,7 +14,7 @@ from dnl_video.data.manifest import Manifest, VideoRecord, read_videos
 from dnl_video.errors import InputError
 from dnl_video.inference.features import file_names, run_features
 from dnl_video.inference.predictor import Predictor
-from dnl_video.models.checkpoint import load_checkpoint
+from dnl_video.models.weights.checkpoint import load_checkpoint
 from dnl_video.results.predictions import VideoPrediction
 from tests.conftest import TinyRun
 

@@ -14,7 +14,7 @@ from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.errors import InputError
 from dnl_video.inference import device
 from dnl_video.inference.predictor import Predictor
-from dnl_video.models.checkpoint import load_checkpoint
+from dnl_video.models.weights.checkpoint import load_checkpoint
 from dnl_video.spec import Preprocessing
 from tests.conftest import TinyRun
 

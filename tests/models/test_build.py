@@ -313,3 +313,28 @@ def test_slowfast_of_other_origins_differs_in_rate_frames_and_fusion() -> None:
     clip = torch.arange(32.0).reshape(1, 1, 32, 1, 1).expand(1, 3, 32, 32, 32)
     assert model.eval()(clip).shape == (1, 3)
     assert seen[0][0, 0, :, 0, 0].tolist() == [0, 8, 16, 24]
+
+
+def test_linear_lateral_connections_pass_negative_numbers() -> None:
+    model = create_model("slowfast_r50", stem_channels=8, num_classes=3, fusion="conv")
+    assert not [name for name in model.state_dict() if "multipathway_fusion.norm" in name]
+    fusion = model.blocks[0].multipathway_fusion
+    slow, fast = torch.randn(1, 8, 8, 4, 4), torch.randn(1, 1, 32, 4, 4)
+    fused, passed = fusion([slow, fast])
+    weight = fusion.conv_fast_to_slow.weight
+    expected = torch.nn.functional.conv3d(fast, weight, stride=(4, 1, 1), padding=(3, 0, 0))
+    torch.testing.assert_close(fused, torch.cat([slow, expected], 1))
+    assert passed is fast
+    assert (expected < 0).any()
+
+
+def test_strides_of_the_stem_thin_the_frames_out() -> None:
+    model = create_model("i3d_r50", stem_channels=8, num_classes=3, stem_strides=(2, 2)).eval()
+    seen: list[torch.Size] = []
+    model.blocks[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    assert model(torch.rand(1, 3, 32, 32, 32)).shape == (1, 3)
+    assert seen[0][2] == 8
+    # Five frames are the fewest: the stem leaves two of them, which the pool behind res2 makes one.
+    assert model(torch.rand(1, 3, 5, 32, 32)).shape == (1, 3)
+    with pytest.raises(ValueError, match="T >= 5"):
+        model(torch.rand(1, 3, 4, 32, 32))

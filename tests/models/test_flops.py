@@ -7,7 +7,7 @@ import pytest
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.build import create_model
 from dnl_video.models.flops import count
-from dnl_video.spec import ContextOptions
+from dnl_video.spec import Context, ContextOptions
 
 
 def test_a_block_by_hand() -> None:
@@ -45,3 +45,13 @@ def test_mmaction2_slowonly_with_five_blocks() -> None:
     )
     assert round(cost.params / 1e6, 2) == 39.81
     assert cost.macs / 1e9 == pytest.approx(96.66, abs=0.01)
+
+
+@pytest.mark.parametrize(("context", "params", "gmacs"), [("none", 28.0, 43.5), ("nl", 35.4, 59.3)])
+def test_mmaction2_i3d_of_32_frames(context: Context, params: float, gmacs: float) -> None:
+    # The stem and its pooling each take every second frame.
+    options = ContextOptions(pool_order="after")
+    model = create_model("i3d_r50", context=context, stem_strides=(2, 2), context_options=options)
+    cost = count(model, 1, 3, 32, 256, 256)
+    assert round(cost.params / 1e6, 1) == params
+    assert round(cost.macs / 1e9, 1) == gmacs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,8 @@ FAMILIES = ("slow_r50", "i3d_r50", "c2d_r50", "slowfast_r50")
 CONTEXTS = ("none", "nl", "dnl", "pairwise", "unary")
 
 
-def perturbed(architecture: str, context: str, clip: torch.Tensor) -> torch.nn.Module:
-    model = create_model(architecture, context=context, num_classes=7, stem_channels=8, dropout=0.0)
+def perturbed(architecture: str, context: str, clip: torch.Tensor, **options: Any) -> torch.nn.Module:
+    model = create_model(architecture, context=context, num_classes=7, stem_channels=8, dropout=0.0, **options)
     return perturb_backbone(model, clip).eval()
 
 
@@ -52,6 +53,15 @@ def test_equals_eager(architecture: str, context: str) -> None:
 def test_equals_eager_for_the_others(architecture: str, context: str) -> None:
     size = (1, 3, 8, 51, 67)
     check(perturbed(architecture, context, torch.randn(size)), size)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [("i3d_r50", {"stem_strides": (2, 2)}), ("slowfast_r50", {"fusion": "conv", "slow_frames": "strided"})],
+)
+def test_equals_eager_for_networks_of_other_origins(architecture: str, options: dict[str, Any]) -> None:
+    size = (1, 3, 9, 51, 67)
+    check(perturbed(architecture, "nl", torch.randn(size), **options), size)
 
 
 @pytest.mark.parametrize("architecture", ["i3d_r50", "slowfast_r50"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dnl_video.errors import InputError
-from dnl_video.models.checkpoint import find_checkpoint
+from dnl_video.models.weights.checkpoint import find_checkpoint
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.run import train, validation_interval
 from tests.conftest import TinyRun

@@ -1,27 +1,26 @@
-"""Reading this package's checkpoints: weights together with what is needed to use them."""
+"""Our own trained networks: training checkpoints and exported models, read by one function."""
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
+from dnl_video.models.weights.exported import FORMAT_KEY, read_exported
+from dnl_video.models.weights.reading import file_kind, file_sha256, load_torch
 from dnl_video.spec import ModelSpec, Preprocessing, from_dict, to_dict
 
-FORMAT_KEY = "dnl_video"
 FORMAT_VERSION = 1
 NETWORK_PREFIX = "network."
 LAST_NAME = "last"
+EXPORTED_NAME = "model.safetensors"
 # Written by the training run: best-epoch012-top1_0.8312.ckpt
 _BEST = re.compile(r"^best-.*top1_([\d.]+)\.ckpt$")
 
@@ -38,6 +37,8 @@ class Checkpoint:
         class_names: Names of the outputs, in order.
         config: The resolved configuration of the run that made it.
         state_dict: Weights by the network's own names.
+        provenance: Where the weights come from: what training started from, what an exported file was made of.
+        backbone_only: There is no trained classifier (inflated image networks): to train from, not to predict with.
     """
 
     path: str
@@ -47,6 +48,8 @@ class Checkpoint:
     class_names: tuple[str, ...]
     config: dict[str, Any]
     state_dict: dict[str, Tensor]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    backbone_only: bool = False
 
     def build(self) -> VideoClassifier:
         """Build the network with these weights, in evaluation mode.
@@ -73,7 +76,13 @@ class Checkpoint:
 
 
 def payload(
-    spec: ModelSpec, preprocessing: Preprocessing, class_names: Sequence[str], config: Mapping[str, Any]
+    spec: ModelSpec,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str],
+    config: Mapping[str, Any],
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    backbone_only: bool = False,
 ) -> dict[str, Any]:
     """Return what a checkpoint stores beside the weights, as plain JSON types (safe loading takes no others)."""
     return {
@@ -82,52 +91,81 @@ def payload(
         "preprocessing": to_dict(preprocessing),
         "class_names": list(class_names),
         "config": dict(config),
+        "provenance": dict(provenance or {}),
+        "backbone_only": backbone_only,
     }
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint, without ever executing code from it.
+    """Read a trained network, without ever executing code from its file.
 
     Args:
-        path: A checkpoint, or the folder of a training run, which stands for its best checkpoint.
+        path: A training checkpoint, an exported model, or a folder: of a training run, which stands for its best
+            checkpoint, or with a ``model.safetensors``.
 
     Raises:
-        InputError: There is no such file, or it is no checkpoint of this package.
+        InputError: There is no such file, it is damaged, no checkpoint of this package, or has no classifier.
     """
-    file = find_checkpoint(path)
-    raw = read_raw(file)
-    stored = raw[FORMAT_KEY]
-    state = {k[len(NETWORK_PREFIX) :]: v for k, v in raw["state_dict"].items() if k.startswith(NETWORK_PREFIX)}
+    loaded = read_checkpoint(find_checkpoint(path))
+    if loaded.backbone_only:
+        raise InputError(
+            f"{loaded.path}: a backbone without a classifier, to train from: dnl-video train --weights.source "
+            f"{loaded.path}"
+        )
+    return loaded
+
+
+def read_checkpoint(file: Path) -> Checkpoint:
+    """Read a training checkpoint or an exported model, with or without a classifier.
+
+    Raises:
+        InputError: It is damaged, or neither.
+    """
+    if file_kind(file) == "safetensors":
+        stored, state = read_exported(file)
+        _check_version(file, stored)
+    else:
+        raw = read_raw(file)
+        stored = raw[FORMAT_KEY]
+        state = {k[len(NETWORK_PREFIX) :]: v for k, v in raw["state_dict"].items() if k.startswith(NETWORK_PREFIX)}
     return Checkpoint(
         path=str(file),
-        sha256=_sha256(file),
+        sha256=file_sha256(file),
         spec=from_dict(ModelSpec, stored["model"]),
         preprocessing=from_dict(Preprocessing, stored["preprocessing"]),
         class_names=tuple(stored["class_names"]),
         config=stored["config"],
         state_dict=state,
+        provenance=stored.get("provenance", {}),
+        backbone_only=stored.get("backbone_only", False),
     )
 
 
 def read_raw(file: Path) -> dict[str, Any]:
-    """Read a checkpoint file's dictionary and check that this package wrote it."""
-    try:
-        raw = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+    """Read a training checkpoint's dictionary and check that this package wrote it."""
+    raw = load_torch(file) if file_kind(file) == "torch" else None
+    if raw is None or not is_checkpoint(raw) or "state_dict" not in raw:
         raise InputError(
-            f"{file}: not a readable checkpoint ({reason}); give a .ckpt that `dnl-video train` wrote"
-        ) from error
-    if not isinstance(raw, dict) or FORMAT_KEY not in raw or "state_dict" not in raw:
-        raise InputError(f"{file}: not a checkpoint of this package; give a .ckpt that `dnl-video train` wrote")
-    version = raw[FORMAT_KEY].get("version")
-    if version != FORMAT_VERSION:
-        raise InputError(f"{file}: checkpoint format {version}, this version reads {FORMAT_VERSION}; update dnl-video")
+            f"{file}: not a checkpoint of this package; give a .ckpt that `dnl-video train` wrote, or make other "
+            "projects' weights one with `dnl-video convert`"
+        )
+    _check_version(file, raw[FORMAT_KEY])
     return raw
 
 
+def is_checkpoint(content: Any) -> bool:
+    """Tell whether a torch file's content, or what lies beside its tensors, is of our training."""
+    return isinstance(content, Mapping) and isinstance(content.get(FORMAT_KEY), Mapping)
+
+
+def _check_version(file: Path, stored: Mapping[str, Any]) -> None:
+    version = stored.get("version")
+    if version != FORMAT_VERSION:
+        raise InputError(f"{file}: checkpoint format {version}, this version reads {FORMAT_VERSION}; update dnl-video")
+
+
 def find_checkpoint(path: str | Path, *, last: bool = False) -> Path:
-    """Return the checkpoint that a path stands for: itself, or a run folder's best (or last) one.
+    """Return the file that a path stands for: itself, a run folder's best (or last) checkpoint, a model.safetensors.
 
     Raises:
         InputError: There is none.
@@ -141,14 +179,8 @@ def find_checkpoint(path: str | Path, *, last: bool = False) -> Path:
     scored = [(float(found[1]), p) for p in folder.iterdir() if (found := _BEST.match(p.name))]
     wanted = [] if last else [p for _, p in sorted(scored)]
     wanted = wanted or sorted(folder.glob(f"{LAST_NAME}*.ckpt"), key=lambda p: p.stat().st_mtime)
+    if not wanted and (path / EXPORTED_NAME).is_file() and not last:
+        return path / EXPORTED_NAME
     if not wanted:
         raise InputError(f"{path}: no {'last' if last else 'best or last'} checkpoint in this folder; train first")
     return wanted[-1]
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,0 +1,111 @@
+"""`dnl-video convert`: weights of other projects become one file of this package."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, get_args
+
+from dnl_video.errors import InputError
+from dnl_video.spec import Architecture
+
+DESCRIPTION = """Turn weights of other projects into a file that `predict`, `evaluate` and `train` take as it is.
+
+What SOURCE is, its content tells, not its name: pytorchvideo's hub, PySlowFast (.pyth and caffe2 .pkl), mmaction2,
+ImageNet ResNets (torchvision, timm), or this package's own.
+
+examples:
+  dnl-video convert SLOWONLY_8x8_R50.pkl slow.safetensors --num-frames 8 --frame-stride 8 --classes k400.txt
+  dnl-video convert kinetics400 slowfast.safetensors --architecture slowfast_r50 --num-frames 32 --frame-stride 2
+  dnl-video convert resnet50.pth i3d.safetensors --architecture i3d_r50       a backbone to train from
+  dnl-video convert i3d_nl.pth i3d.safetensors --num-frames 32 --frame-stride 2 \\
+      --set model.context_options.attention=dot_product
+
+A file does not tell everything, clips least of all. What its project does by default is assumed and shown; --set
+changes any of it by the names of a recipe."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("source", metavar="SOURCE", help="A file of weights, or a published name such as kinetics400.")
+    parser.add_argument("out", metavar="OUT", help="A .safetensors file (its card: .md beside it), or a folder.")
+    parser.add_argument(
+        "--architecture", choices=get_args(Architecture), help="The network, where the file does not tell."
+    )
+    parser.add_argument("--num-frames", type=int, metavar="T", help="Frames of a clip.")
+    parser.add_argument("--frame-stride", type=int, metavar="N", help="Distance of neighbouring frames.")
+    parser.add_argument("--classes", metavar="FILE", help="Class names, one a line, in the order of the outputs.")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="Any setting of model or preprocessing, for example model.head=global; may be given again.",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert, and show what was read and assumed."""
+    from dnl_video.models.weights.convert import convert_weights
+    from dnl_video.models.weights.export import check_out, export_model
+
+    check_out(arguments.out)
+    settings = _settings(arguments.set)
+    for name in ("num_frames", "frame_stride"):
+        if getattr(arguments, name) is not None:
+            settings[f"preprocessing.{name}"] = getattr(arguments, name)
+    names = None if arguments.classes is None else read_classes(Path(arguments.classes))
+    checkpoint, report = convert_weights(
+        arguments.source, architecture=arguments.architecture, class_names=names, settings=settings
+    )
+    written = export_model(checkpoint, arguments.out)
+    print(report.text())
+    spec, clips = checkpoint.spec, checkpoint.preprocessing
+    print(
+        f"{spec.architecture} with context {spec.context}, "
+        + ("no classifier" if checkpoint.backbone_only else f"{spec.num_classes} classes, head {spec.head}")
+        + f"\nclips: {clips.num_frames} frames, stride {clips.frame_stride}, sampling {clips.sampling}, "
+        f"{clips.channel_order}, mean {_numbers(clips.mean)}, std {_numbers(clips.std)}, crop {clips.crop_size}"
+    )
+    if names is None and checkpoint.class_names[:2] == ("0", "1"):
+        print("the file names no classes; they are numbers until --classes names them")
+    print(*(f"wrote {path}" for path in written), sep="\n")
+    if checkpoint.backbone_only:
+        print(f"next: dnl-video train --config RECIPE --weights.source {arguments.out}")
+    else:
+        print(f"next: dnl-video predict VIDEO --checkpoint {arguments.out}")
+    return 0
+
+
+def read_classes(path: Path) -> list[str]:
+    """Return the names in a file, one a line.
+
+    Raises:
+        InputError: It cannot be read, or names a class twice.
+    """
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--classes {path}: cannot be read; give a text file with one class name a line") from error
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"--classes {path}: names {twice!r} twice")
+    return names
+
+
+def _settings(words: list[str]) -> dict[str, Any]:
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise InputError(f"--set {word}: give NAME=VALUE, for example model.head=global")
+        try:
+            settings[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {word}: the value is not valid YAML") from error
+    return settings
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "[" + ", ".join(f"{v:.4g}" for v in values) + "]"

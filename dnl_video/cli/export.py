@@ -1,0 +1,89 @@
+"""`dnl-video export`: a trained network as one file that needs nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dnl_video.models.weights.checkpoint import Checkpoint
+
+DESCRIPTION = """Write a trained network as one file: weights, architecture, class names, clips and normalisation.
+
+`predict`, `evaluate` and `train --weights.source` take the file as it is. A checksum inside guards it, and a model card
+(Markdown) lies beside it.
+
+examples:
+  dnl-video export runs/demo/i3d_dnl model.safetensors          and model.md
+  dnl-video export runs/demo/i3d_dnl hub/i3d_dnl                a folder as the Hugging Face hub has them
+  dnl-video export runs/demo/i3d_dnl model.safetensors --onnx   and model.onnx, checked with onnxruntime"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "checkpoint", metavar="CKPT", help="A checkpoint, a run's folder (its best), or an exported file."
+    )
+    parser.add_argument("out", metavar="OUT", help="A .safetensors file (its card: .md beside it), or a folder.")
+    parser.add_argument(
+        "--onnx", action="store_true", help="Also write OUT.onnx, any batch size, and compare it with the network."
+    )
+    parser.add_argument(
+        "--torch-export", action="store_true", help="Also write OUT.pt2, a program for torch.export.load."
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export and name the files."""
+    from dnl_video.models.weights.checkpoint import EXPORTED_NAME, load_checkpoint
+    from dnl_video.models.weights.export import check_out, export_model
+
+    folder = check_out(arguments.out)
+    if arguments.onnx:
+        from dnl_video.models.interchange import require_onnx
+
+        require_onnx()
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    written = export_model(checkpoint, arguments.out, results=_results(checkpoint))
+    print(*(f"wrote {path}" for path in written), sep="\n")
+    file = Path(arguments.out, EXPORTED_NAME) if folder else Path(arguments.out)
+    if arguments.onnx or arguments.torch_export:
+        _write_programs(checkpoint, file, onnx=arguments.onnx, program=arguments.torch_export)
+    print(f"next: dnl-video predict VIDEO --checkpoint {arguments.out}")
+    return 0
+
+
+def _write_programs(checkpoint: Checkpoint, file: Path, *, onnx: bool, program: bool) -> None:
+    from dnl_video.models.interchange import export_onnx, export_program
+
+    if program:
+        difference = export_program(checkpoint, file.with_suffix(".pt2"))
+        print(f"wrote {file.with_suffix('.pt2')} (largest difference of logits {difference:.1e} of the largest)")
+    if onnx:
+        difference = export_onnx(checkpoint, file.with_suffix(".onnx"))
+        print(f"wrote {file.with_suffix('.onnx')} (largest difference of logits {difference:.1e} of the largest)")
+
+
+def _results(checkpoint: Checkpoint) -> str:
+    """Return the accuracy that reports in the run's folder give for exactly these weights, in Markdown."""
+    from dnl_video.report.markdown import headline
+
+    folder = Path(checkpoint.path).resolve().parent
+    run = folder.parent if folder.name == "checkpoints" else folder
+    lines = []
+    for file in sorted(run.rglob("report.json")):
+        report = _read_report(file)
+        if report["weights"]["sha256"] == checkpoint.sha256 and report["protocol"]["frame_order"] == "natural":
+            lines.append(f"- {headline(report)} Videos: {Path(report['manifest']['source']).name}.")
+    return "\n".join(lines)
+
+
+def _read_report(file: Path) -> dict[str, Any]:
+    nothing = {"weights": {"sha256": None}}
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return nothing
+    return report if isinstance(report, dict) and "weights" in report else nothing

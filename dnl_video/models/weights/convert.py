@@ -1,0 +1,128 @@
+"""`convert_weights`: a file of any origin becomes an exported model of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dnl_video.errors import InputError, nearest
+from dnl_video.models.build import build_model
+from dnl_video.models.weights.checkpoint import Checkpoint, read_checkpoint
+from dnl_video.models.weights.load import fill
+from dnl_video.models.weights.load_report import LoadReport
+from dnl_video.models.weights.origins import OWN, find_source, read_source
+from dnl_video.models.weights.reading import file_sha256
+from dnl_video.models.weights.source import SourceWeights, block_prefixes
+from dnl_video.spec import Architecture, ModelSpec, Preprocessing, from_dict, to_dict
+
+
+def convert_weights(
+    source: str,
+    *,
+    architecture: Architecture | None = None,
+    class_names: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[Checkpoint, LoadReport]:
+    """Read weights of any origin as a whole network of ours.
+
+    What the file and its origin's conventions tell is taken from them; the rest is said by the caller.
+
+    Args:
+        source: A file of weights, or a published name.
+        architecture: The network; image networks, and published names, need it.
+        class_names: Names of the outputs; None takes the file's, or numbers.
+        settings: Fields of the model and the preprocessing by dotted name, such as ``preprocessing.num_frames`` or
+            ``model.context_options.attention``; they have the last word.
+
+    Raises:
+        InputError: The file is damaged or unknown, does not fit what was said, or something is left unsaid.
+    """
+    file = find_source(source, architecture)
+    weights = read_source(file, architecture)
+    model_settings, preprocessing_settings = _split(settings or {})
+    spec = _spec(weights, source, architecture, model_settings)
+    preprocessing = _preprocessing(weights, source, preprocessing_settings)
+    model = build_model(spec)
+    digest = file_sha256(file)
+    report = fill(model, weights, name=source, sha256=digest)
+    backbone_only = _lacks_classifier(report, weights, source)
+    own = read_checkpoint(file) if weights.origin == OWN else None
+    converted = {
+        key: value for key, value in report.provenance().items() if key in ("origin", "source", "sha256", "notes")
+    }
+    return (
+        Checkpoint(
+            path=str(file),
+            sha256=digest,
+            spec=spec,
+            preprocessing=preprocessing,
+            class_names=() if backbone_only else _class_names(weights, spec, class_names),
+            config={} if own is None else own.config,
+            state_dict={k: v for k, v in model.state_dict().items() if k not in report.new},
+            provenance={"converted_from": converted} if own is None else own.provenance,
+            backbone_only=backbone_only,
+        ),
+        report,
+    )
+
+
+def _lacks_classifier(report: LoadReport, weights: SourceWeights, source: str) -> bool:
+    """Tell whether the source has no classifier; that apart, nothing in a converted file may be untrained."""
+    untrained = [name for name in report.new if ".proj." not in name or name in weights.state_dict]
+    if untrained:
+        raise InputError(
+            f"{source}: has no weights for {untrained[0]} ({report.new[untrained[0]]}); convert it as it is, and train "
+            "the other network from it"
+        )
+    return bool(report.new)
+
+
+def _split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    rooms: dict[str, dict[str, Any]] = {"model": {}, "preprocessing": {}}
+    known = [f"model.{k}" for k in to_dict(ModelSpec())] + [f"preprocessing.{k}" for k in to_dict(Preprocessing())]
+    known += [f"model.context_options.{k}" for k in to_dict(ModelSpec())["context_options"]]
+    for name, value in settings.items():
+        if name not in known or name == "model.context_options":
+            raise InputError(f"no setting {name!r}{nearest(name, known)}; settings are named as in a recipe")
+        room, _, field = name.partition(".")
+        rooms[room][field] = value
+    return rooms["model"], rooms["preprocessing"]
+
+
+def _spec(
+    weights: SourceWeights, source: str, architecture: Architecture | None, settings: Mapping[str, Any]
+) -> ModelSpec:
+    if weights.spec is not None:
+        if architecture is not None and architecture != weights.spec.architecture:
+            raise InputError(f"{source}: is {weights.spec.architecture}, not {architecture}; leave --architecture out")
+        values = to_dict(weights.spec)
+    elif architecture is None:
+        raise InputError(
+            f"{source}: an image network ({weights.origin}) fits several; say which with --architecture, for example "
+            "i3d_r50"
+        )
+    else:
+        stem = weights.state_dict[block_prefixes(architecture)["stem"] + ".conv.weight"]
+        values = to_dict(ModelSpec(architecture=architecture, context="none", stem_channels=len(stem)))
+    for name, value in settings.items():
+        owner, _, option = name.rpartition(".")
+        (values[owner] if owner else values)[option] = value
+    return from_dict(ModelSpec, values)
+
+
+def _preprocessing(weights: SourceWeights, source: str, settings: Mapping[str, Any]) -> Preprocessing:
+    values = {**weights.preprocessing, **settings}
+    missing = [name for name in ("num_frames", "frame_stride") if name not in values]
+    if missing and weights.spec is not None:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise InputError(f"{source}: does not say what clips it takes; give {flags} (8 and 8 for an 8x8 network)")
+    return from_dict(Preprocessing, {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
+
+
+def _class_names(weights: SourceWeights, spec: ModelSpec, given: Sequence[str] | None) -> tuple[str, ...]:
+    names = tuple(given) if given is not None else weights.class_names
+    if names is None:
+        return tuple(str(i) for i in range(spec.num_classes))
+    if len(names) != spec.num_classes:
+        raise InputError(f"{len(names)} class names for {spec.num_classes} outputs; give one a line, in their order")
+    return names

@@ -1,0 +1,293 @@
+"""From tensors whose place in a video ResNet is known to this package's names: family, depth, blocks, kernels.
+
+PySlowFast's three layouts (its own builder, its pytorchvideo builder, caffe2) differ in names only; what follows from
+places and shapes is here. Temporal kernels by family: slowfast/models/video_model_builder.py, `_TEMPORAL_KERNEL_BASIS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dnl_video.errors import InputError
+from dnl_video.models.weights.pyslowfast_settings import Settings
+from dnl_video.models.weights.source import SourceWeights, block_prefixes
+from dnl_video.spec import Architecture, ContextOptions, ModelSpec, Similarity
+
+_DEPTHS: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101}
+_STAGES = ("res2", "res3", "res4", "res5")
+# Frames that kernels span in the stem and in a stage's blocks, taken in turn.
+_KERNELS: dict[str, dict[str, tuple[int, ...]]] = {
+    "c2d": {"stem": (1,), "res2": (1,), "res3": (1,), "res4": (1,), "res5": (1,)},
+    "slow": {"stem": (1,), "res2": (1,), "res3": (1,), "res4": (3,), "res5": (3,)},
+    "i3d": {"stem": (5,), "res2": (3,), "res3": (3, 1), "res4": (3, 1), "res5": (1, 3)},
+}
+_KERNELS["slowfast"] = _KERNELS["slow"]
+_FAST_KERNELS: dict[str, tuple[int, ...]] = {"stem": (5,), "res2": (3,), "res3": (3,), "res4": (3,), "res5": (3,)}
+# configs/Kinetics/**: NONLOCAL.INSTANTIATION, and SLOWFAST.ALPHA by FUSION_KERNEL_SZ and DEPTH (else 4).
+_ATTENTION: dict[str, Similarity] = {
+    "c2d": "embedded_gaussian",
+    "i3d": "embedded_gaussian",
+    "slow": "dot_product",
+    "slowfast": "dot_product",
+}
+_ALPHA = {(5, 50): 8}
+# configs/ImageNet/RES_R50.yaml; config/defaults.py.
+_IMAGE_NORM = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_VIDEO_NORM = {"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
+
+
+class Place(NamedTuple):
+    """Where in a network a tensor lies: ``stem``, ``res2`` ... ``head``, the pathway, and the name inside that part."""
+
+    part: str
+    pathway: int
+    tail: str
+
+
+def assemble(
+    origin: str,
+    tensors: Mapping[str, Tensor],
+    places: Mapping[str, Place],
+    left: Mapping[str, str],
+    *,
+    architecture: Architecture | None,
+    flat_family: str,
+    settings: Settings | None = None,
+) -> SourceWeights:
+    """Put tensors under the names of the network that their shapes tell.
+
+    Temporal kernels shorter than the network's (R101 "50_50", whose res4 has temporal kernels in its first six blocks
+    only; C2D without pooling, which is Slow with kernels of one frame) are padded with zeros, which changes no output.
+
+    Args:
+        origin: The project, for messages.
+        tensors: The file's tensors by its names.
+        places: For each of its names that has one, the place.
+        left: The other names, with the reason.
+        architecture: The network they are for; None takes the one the shapes tell.
+        flat_family: What a network without any temporal kernel is, unless ``settings`` tell: ``c2d``, which pools over
+            time behind res2, or ``slow``, which does not.
+        settings: What else is known of the network; None takes what PySlowFast's configurations have.
+
+    Raises:
+        InputError: The layout is not that of a network this package builds, or not of ``architecture``.
+    """
+    settings = settings or Settings()
+    named = _unique(origin, places)
+    shapes = {place: tuple(tensors[name].shape) for place, name in named.items()}
+    _check_blocks(origin, shapes)
+    image = len(shapes[Place("stem", 0, "conv.weight")]) == 4
+    found = _architecture(origin, shapes, architecture, flat_family, image, settings.pools)
+    family = found.partition("_r")[0]
+    left = dict(left)
+    state: dict[str, Tensor] = {}
+    source_names: dict[str, str] = {}
+    padded = 0
+    for place, name in named.items():
+        if image and place.part == "head":
+            left[name] = "classifier of images"
+            continue
+        tensor = _reshaped(tensors[name], place)
+        frames = None if image else _frames(family, place)
+        if frames is not None and tensor.shape[2] < frames:
+            side = (frames - tensor.shape[2]) // 2
+            tensor = F.pad(tensor, (0, 0, 0, 0, side, side))
+            padded += 1
+        target = f"{block_prefixes(found, place.pathway)[place.part]}.{place.tail}"
+        state[target], source_names[target] = tensor, name
+    spec, notes = (None, []) if image else _spec(origin, found, shapes, settings)
+    if padded:
+        notes.append(f"{padded} temporal kernels were padded with zeros to those of {found}; outputs stay the same")
+    prepared: dict[str, Any] = _IMAGE_NORM if image else _VIDEO_NORM | {"sampling": "pyslowfast"}
+    # Images have no frames, and their crops say nothing of a video's.
+    stated = {k: v for k, v in settings.preprocessing.items() if not image or k in ("mean", "std", "channel_order")}
+    return SourceWeights(
+        origin=origin,
+        state_dict=state,
+        source_names=source_names,
+        left=left,
+        spec=spec,
+        preprocessing=prepared | {"channel_order": "rgb"} | stated,
+        notes=tuple(notes),
+    )
+
+
+def _unique(origin: str, places: Mapping[str, Place]) -> dict[Place, str]:
+    named: dict[Place, str] = {}
+    for name, place in places.items():
+        if place in named:
+            raise InputError(f"{origin} weights name one tensor twice: {named[place]!r} and {name!r}; give one of them")
+        named[place] = name
+    return named
+
+
+def _check_blocks(origin: str, shapes: Mapping[Place, tuple[int, ...]]) -> None:
+    """Refuse what is not made of full bottlenecks on one or two pathways."""
+    if Place("stem", 0, "conv.weight") not in shapes or Place("head", 0, "proj.weight") not in shapes:
+        missing = "stem" if Place("stem", 0, "conv.weight") not in shapes else "classifier"
+        raise InputError(f"{origin} weights have no {missing}; give a file with a whole network")
+    for place, shape in shapes.items():
+        if place.tail.endswith("conv_a.weight") and place._replace(tail=place.tail.replace("_a.", "_c.")) not in shapes:
+            raise InputError(
+                f"{origin} weights have no bottlenecks (ResNet-18 or 34); networks here are ResNet-50 and 101"
+            )
+        if place.tail.endswith("conv_b.weight") and (shape[0] != shape[1] or shape[2:] not in ((1, 3, 3), (3, 3))):
+            raise InputError(
+                f"{origin} weights have convolutions {list(shape)} in {place.part} (ResNeXt, CSN, X3D or the like); "
+                "networks here have plain 1x3x3 ones"
+            )
+        if place.pathway > 1 or (place.pathway and "context_blocks" in place.tail):
+            what = "non-local blocks on the fast pathway" if "context_blocks" in place.tail else "a third pathway"
+            raise InputError(f"{origin} weights have {what}; networks here have none")
+
+
+def _architecture(
+    origin: str,
+    shapes: Mapping[Place, tuple[int, ...]],
+    asked: Architecture | None,
+    flat_family: str,
+    image: bool,
+    pools: bool | None,
+) -> Architecture:
+    counts = tuple(len({_block(p) for p in shapes if p.part == s and _block(p) and not p.pathway}) for s in _STAGES)
+    depth = _DEPTHS.get(counts)
+    if depth is None:
+        raise InputError(
+            f"{origin} weights have {' + '.join(map(str, counts))} residual blocks; networks here are "
+            "ResNet-50 (3 + 4 + 6 + 3) and ResNet-101 (3 + 4 + 23 + 3)"
+        )
+    fitting, best = _families(shapes, image)
+    if not fitting:
+        raise InputError(f"{origin} weights have temporal kernels of no network here; allowed: {', '.join(_KERNELS)}")
+    if best == "c2d":
+        best = flat_family if pools is None else "c2d" if pools else "slow"
+        if pools is not None and not image:
+            fitting = [family for family in fitting if (family != "slow") == pools]
+    if asked is None:
+        if image:
+            raise InputError(f"{origin} weights are an image network's (2-D kernels); name the network they are for")
+        return cast(Architecture, f"{best}_r{depth}")
+    if asked not in [f"{family}_r{depth}" for family in fitting]:
+        kind = "an image" if image else f"a {best}"
+        fit = ", ".join(f"{family}_r{depth}" for family in fitting)
+        raise InputError(f"{origin} weights are {kind} ResNet-{depth}'s and do not fit {asked}; they fit {fit}")
+    return asked
+
+
+def _families(shapes: Mapping[Place, tuple[int, ...]], image: bool) -> tuple[list[str], str]:
+    """Return the families whose kernels are nowhere shorter than these, and the one that fits best."""
+    if image:
+        return ["c2d", "slow", "i3d"], "c2d"
+    two = any(place.pathway for place in shapes)
+    kernels = _temporal(shapes)
+    fitting, exact = [], []
+    for family in ["slowfast"] if two else ["c2d", "slow", "i3d"]:
+        spare = [cast(int, _frames(family, place)) - k for place, k in kernels.items()]
+        if all(s >= 0 and s % 2 == 0 for s in spare):
+            fitting.append(family)
+            if not any(spare):
+                exact.append(family)
+    return fitting, (exact or fitting or [""])[0]
+
+
+def _temporal(shapes: Mapping[Place, tuple[int, ...]]) -> dict[Place, int]:
+    """Return the frames spanned by each kernel that may span more than one."""
+    return {place: shape[2] for place, shape in shapes.items() if _frames("slow", place) is not None}
+
+
+def _frames(family: str, place: Place) -> int | None:
+    """Return the frames that a family's kernel at that place spans; None for other tensors."""
+    kernels = _FAST_KERNELS if place.pathway else _KERNELS[family]
+    if place.part == "stem":
+        return kernels["stem"][0] if place.tail == "conv.weight" else None
+    if place.part not in _STAGES or not place.tail.endswith("conv_a.weight"):
+        return None
+    cycle = kernels[place.part]
+    return cycle[int(_block(place)) % len(cycle)]
+
+
+def _block(place: Place) -> str:
+    """Return the number of the residual block a tensor is in; empty for others."""
+    kind, _, rest = place.tail.partition(".")
+    return rest.partition(".")[0] if kind == "res_blocks" else ""
+
+
+def _spec(
+    origin: str, architecture: Architecture, shapes: Mapping[Place, tuple[int, ...]], settings: Settings
+) -> tuple[ModelSpec, list[str]]:
+    family, _, depth = architecture.partition("_r")
+    stem = shapes[Place("stem", 0, "conv.weight")][0]
+    notes: list[str] = []
+    fields: dict[str, Any] = {"context": "none"}
+    if family == "slowfast":
+        kernel = _fusion_kernel(origin, shapes)
+        alpha = settings.alpha or _ALPHA.get((kernel, int(depth)), 4)
+        fields |= {"slow_alpha": alpha, "fusion_kernel": kernel}
+        if settings.alpha is None:
+            notes.append(
+                f"the file's tensors do not tell slow_alpha; {alpha} is what PySlowFast's configurations have for "
+                f"R{depth} with a fusion kernel of {kernel}"
+            )
+    flat = set(_temporal(shapes).values()) == {1}
+    if flat and family == "slow":
+        notes.append("no kernel spans frames: taken as PySlowFast's C2D without pooling over time (c2d_nopool)")
+    positions = _positions(shapes)
+    if positions:
+        kind = "c2d" if flat else family
+        attention = settings.attention or _ATTENTION[kind]
+        query = next(shape for place, shape in shapes.items() if place.tail.endswith("query.weight"))
+        fields["context"] = "nl"
+        fields["context_options"] = ContextOptions(
+            positions={stage: list(blocks) for stage, blocks in positions.items()},
+            attention=attention,
+            inner_ratio=query[0] / query[1],
+            pool=settings.nonlocal_pool or (1, 2, 2),
+        )
+        if settings.attention is None:
+            notes.append(
+                f"the file's tensors do not tell the similarity; {attention} is what PySlowFast's {kind} "
+                "configurations with non-local blocks have"
+            )
+    if settings.dropout is not None:
+        fields["dropout"] = settings.dropout
+    spec = ModelSpec(
+        architecture=architecture,
+        num_classes=shapes[Place("head", 0, "proj.weight")][0],
+        head="dense_probabilities",
+        stem_channels=stem,
+        **fields,
+    )
+    return spec, notes
+
+
+def _fusion_kernel(origin: str, shapes: Mapping[Place, tuple[int, ...]]) -> int:
+    slow, fast = (shapes[Place("stem", p, "conv.weight")][0] for p in (0, 1))
+    fused = shapes.get(Place("fuse1", 0, "conv_fast_to_slow.weight"), (0, 0, 0))
+    if slow != 8 * fast or fused[0] != 2 * fast:
+        raise InputError(
+            f"{origin} weights have {slow} slow, {fast} fast and {fused[0]} fused channels behind the stem; networks "
+            "here have BETA_INV 8 and FUSION_CONV_CHANNEL_RATIO 2"
+        )
+    return fused[2]
+
+
+def _positions(shapes: Mapping[Place, tuple[int, ...]]) -> dict[str, Sequence[int]]:
+    found: dict[str, set[int]] = {}
+    for place in shapes:
+        kind, _, rest = place.tail.partition(".")
+        if kind == "context_blocks":
+            found.setdefault(place.part, set()).add(int(rest.partition(".")[0]))
+    return {stage: sorted(found[stage]) for stage in sorted(found)}
+
+
+def _reshaped(tensor: Tensor, place: Place) -> Tensor:
+    """Bring classifiers to [K, C], and norms' [C, 1, 1, 1] of PySlowFast's older files to [C]."""
+    if place.part == "head" and tensor.dim() > 2:
+        return tensor.flatten(1)
+    if "norm" in place.tail and tensor.dim() > 1:
+        return tensor.flatten()
+    return tensor

@@ -1,0 +1,100 @@
+"""Finding out whose layout a file of weights has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+from torch import Tensor
+
+from dnl_video.errors import InputError
+from dnl_video.models.weights import caffe2, imagenet, mmaction, pyslowfast, pytorchvideo_hub
+from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, is_checkpoint, read_checkpoint
+from dnl_video.models.weights.pretrained import pretrained_file
+from dnl_video.models.weights.reading import read_tensors
+from dnl_video.models.weights.source import SourceWeights
+from dnl_video.spec import Architecture, to_dict
+
+# Each has `matches(shapes)` and `convert(tensors, architecture=...)`; at most one matches.
+_ORIGINS: tuple[ModuleType, ...] = (pytorchvideo_hub, pyslowfast, caffe2, mmaction, imagenet)
+OWN = "dnl_video"
+
+
+def find_source(source: str, architecture: Architecture | None = None) -> Path:
+    """Return the file that a path, a run's folder or a published name stands for; the last is downloaded once.
+
+    Raises:
+        InputError: There is none.
+    """
+    if Path(source).exists():
+        return find_checkpoint(source)
+    if Path(source).suffix or len(Path(source).parts) != 1:
+        raise InputError(f"{source}: no such file of weights")
+    if architecture is None:
+        raise InputError(f"{source}: no such file; a published name needs to know the architecture")
+    return pretrained_file(source, architecture)
+
+
+def read_source(path: str | Path, architecture: Architecture | None = None) -> SourceWeights:
+    """Read weights of any origin under our names, without ever executing code from the file.
+
+    Args:
+        path: A file, or the folder of a training run.
+        architecture: The network they are for; image networks need to know.
+
+    Raises:
+        InputError: The file is damaged, or its layout is none of those known.
+    """
+    file = find_checkpoint(path)
+    content = read_tensors(file)
+    if is_checkpoint(content.extra) or FORMAT_KEY in content.extra:
+        return _own(file)
+    config = content.extra.get("cfg")
+    return convert_tensors(content.tensors, architecture, str(file), config=config if isinstance(config, str) else None)
+
+
+def convert_tensors(
+    tensors: Mapping[str, Tensor],
+    architecture: Architecture | None = None,
+    name: str = "the state dict",
+    *,
+    config: str | None = None,
+) -> SourceWeights:
+    """Bring tensors of any foreign origin under our names.
+
+    Args:
+        tensors: The tensors by their origin's names.
+        architecture: The network they are for; image networks need to know.
+        name: What to call them in messages.
+        config: The configuration that lies beside them in PySlowFast's files.
+
+    Raises:
+        InputError: Their names are of no known layout.
+    """
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    found = [origin for origin in _ORIGINS if origin.matches(shapes)]
+    if not found:
+        known = "pytorchvideo, PySlowFast, caffe2 (video-nonlocal-net), mmaction2, ImageNet ResNets, dnl_video"
+        raise InputError(
+            f"{name}: {len(tensors)} tensors of an unknown layout, such as {next(iter(tensors), 'none')}; "
+            f"known: {known}"
+        )
+    try:
+        if found[0] is pyslowfast:
+            return pyslowfast.convert(tensors, architecture=architecture, config=config)
+        return found[0].convert(tensors, architecture=architecture)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _own(file: Path) -> SourceWeights:
+    loaded = read_checkpoint(file)
+    return SourceWeights(
+        origin=OWN,
+        state_dict=loaded.state_dict,
+        source_names={name: name for name in loaded.state_dict},
+        spec=loaded.spec,
+        preprocessing=to_dict(loaded.preprocessing),
+        class_names=loaded.class_names or None,
+    )

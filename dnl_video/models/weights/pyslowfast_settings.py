@@ -1,0 +1,111 @@
+"""What the ``cfg`` of a PySlowFast checkpoint says beyond its tensors: rates, similarity, pooling, clips.
+
+Keys: facebookresearch/SlowFast, slowfast/config/defaults.py. ``cfg`` is the configuration as YAML text
+(utils/checkpoint.py, `save_checkpoint`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from dnl_video.errors import InputError
+from dnl_video.spec import Similarity
+
+_SIMILARITY: dict[str, Similarity] = {"softmax": "embedded_gaussian", "dot_product": "dot_product"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a PySlowFast run that its tensors do not tell; None where its configuration has none.
+
+    Attributes:
+        pools: Whether C2D pools over time behind res2.
+        alpha: SlowFast's ratio of frame rates.
+        attention: Similarity of non-local blocks.
+        nonlocal_pool: Max-pooling of their keys and values.
+        dropout: Dropout rate before the classifier.
+        preprocessing: Fields of `Preprocessing`.
+    """
+
+    pools: bool | None = None
+    alpha: int | None = None
+    attention: Similarity | None = None
+    nonlocal_pool: tuple[int, int, int] | None = None
+    dropout: float | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_settings(text: str) -> Settings:
+    """Read a checkpoint's ``cfg``.
+
+    Raises:
+        InputError: It is no configuration, or that of a network not built here.
+    """
+    try:
+        return _settings(yaml.safe_load(text))
+    except InputError:
+        raise
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+        raise InputError(
+            "PySlowFast weights have a 'cfg' that is not their configuration; save the state dict alone"
+        ) from error
+
+
+def _settings(config: Mapping[str, Any]) -> Settings:
+    model, resnet, nonlocal_ = (config.get(section, {}) for section in ("MODEL", "RESNET", "NONLOCAL"))
+    architecture = model.get("ARCH", "")
+    strides, dilations = resnet.get("SPATIAL_STRIDES", []), resnet.get("SPATIAL_DILATIONS", [])
+    groups = [g for group, where in _stages(nonlocal_, "GROUP") if where for g in group]
+    refused = [
+        ("MODEL.ARCH", architecture, architecture == "i3d_nopool"),
+        ("DETECTION.ENABLE", True, config.get("DETECTION", {}).get("ENABLE", False)),
+        ("RESNET.STRIDE_1X1", True, resnet.get("STRIDE_1X1", False)),
+        ("RESNET.SPATIAL_STRIDES", strides, [set(s) for s in strides] not in ([], [{1}, {2}, {2}, {2}])),
+        ("RESNET.SPATIAL_DILATIONS", dilations, any(set(d) != {1} for d in dilations)),
+        ("NONLOCAL.GROUP", groups, set(groups) - {1}),
+    ]
+    for key, value, given in refused:
+        if given:
+            raise InputError(f"PySlowFast weights were trained with {key} {value}; networks here have no such setting")
+    pools = {tuple(pool[0]) for pool, where in _stages(nonlocal_, "POOL") if where}
+    if len(pools) > 1:
+        raise InputError(
+            f"PySlowFast weights pool {sorted(pools)} in NONLOCAL.POOL; networks here pool alike in all stages"
+        )
+    alpha, dropout = config.get("SLOWFAST", {}).get("ALPHA"), model.get("DROPOUT_RATE")
+    return Settings(
+        pools={"c2d": True, "c2d_nopool": False, "2d": False}.get(architecture),
+        alpha=None if alpha is None else int(alpha),
+        attention=_SIMILARITY.get(nonlocal_.get("INSTANTIATION", "")),
+        nonlocal_pool=next(iter(pools), None),
+        dropout=None if dropout is None else float(dropout),
+        preprocessing=_preprocessing(config.get("DATA", {})),
+    )
+
+
+def _stages(nonlocal_: Mapping[str, Any], key: str) -> list[tuple[Any, bool]]:
+    """Return a setting of each stage, and whether the stage has non-local blocks."""
+    values, locations = nonlocal_.get(key, []), nonlocal_.get("LOCATION", [])
+    return [(value, any(paths)) for value, paths in zip(values, locations, strict=False)]
+
+
+def _preprocessing(data: Mapping[str, Any]) -> dict[str, Any]:
+    # Channels are reversed after normalisation (datasets/utils.py, `pack_pathway_output`).
+    step = -1 if data.get("REVERSE_INPUT_CHANNEL", False) else 1
+    found: dict[str, Any] = {"channel_order": "rgb" if step == 1 else "bgr"}
+    for ours, theirs in (("mean", "MEAN"), ("std", "STD")):
+        if theirs in data:
+            found[ours] = tuple(float(number) for number in data[theirs])[::step]
+    for ours, theirs in (("num_frames", "NUM_FRAMES"), ("frame_stride", "SAMPLING_RATE")):
+        if theirs in data:
+            found[ours] = int(data[theirs])
+    if "TEST_CROP_SIZE" in data:
+        # Evaluation resizes the short side to the crop's size (datasets/kinetics.py).
+        found |= {"short_side": int(data["TEST_CROP_SIZE"]), "crop_size": int(data["TEST_CROP_SIZE"])}
+    if "TARGET_FPS" in data:
+        found["target_fps"] = float(data["TARGET_FPS"])
+    return found

@@ -1,0 +1,164 @@
+"""`dnl-video convert`: foreign files, generated here, become files that every command takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dnl_video.cli.main import main
+from dnl_video.models.build import create_model
+from dnl_video.models.weights.checkpoint import load_checkpoint
+from dnl_video.models.weights.load import load_weights
+from dnl_video.spec import ContextOptions
+from tests.conftest import TinyRun
+from tests.models.helpers import perturb
+
+
+def hub_file(path: Path, **options: Any) -> Any:
+    """Write a small network as pytorchvideo's hub has them; return the network."""
+    model = perturb(create_model("slow_r50", stem_channels=8, num_classes=3, **options)).eval()
+    torch.save({"model_state": model.state_dict()}, path)
+    return model
+
+
+def image_file(path: Path) -> dict[str, Tensor]:
+    """Write a ResNet-50 an eighth as wide under torchvision's names."""
+    from torchvision.models.resnet import Bottleneck, ResNet
+
+    # Its constructor narrows the middle convolutions only, so every tensor is cut.
+    state = {}
+    for name, value in ResNet(Bottleneck, [3, 4, 6, 3]).state_dict().items():
+        cut = [slice(None) if n in (3, 1, 7) else slice(0, max(n // 8, 1)) for n in value.shape]
+        state[name] = value[tuple(cut)].clone()
+    torch.save(state, path)
+    return state
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    capsys.readouterr()
+    assert main(["convert", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error.removeprefix("dnl-video: error: ").rstrip("\n")
+
+
+@torch.no_grad()
+def test_a_hub_file_is_ready_to_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = hub_file(tmp_path / "no name")
+    (tmp_path / "names.txt").write_text("run\njump\nsit down\n", encoding="utf-8")
+    out = tmp_path / "slow.safetensors"
+    words = ["--classes", str(tmp_path / "names.txt"), "--frame-stride", "4", "--set", "preprocessing.crop_size=224"]
+    assert main(["convert", str(tmp_path / "no name"), str(out), *words]) == 0
+    printed = capsys.readouterr().out
+    assert f"weights: {tmp_path / 'no name'} (pytorchvideo hub)" in printed
+    assert "slow_r50 with context none, 3 classes, head dense_logits\n" in printed
+    assert "clips: 8 frames, stride 4, sampling pyslowfast, rgb, mean [0.45, 0.45, 0.45]" in printed
+    assert f"wrote {out}\nwrote {tmp_path / 'slow.md'}\nnext: dnl-video predict VIDEO --checkpoint {out}\n" in printed
+    loaded = load_checkpoint(out)
+    assert loaded.class_names == ("run", "jump", "sit down")
+    assert (loaded.preprocessing.frame_stride, loaded.preprocessing.crop_size) == (4, 224)
+    assert loaded.provenance["converted_from"]["origin"] == "pytorchvideo hub"
+    assert len(loaded.provenance["converted_from"]["sha256"]) == 64
+    clip = torch.rand(1, 3, 4, 32, 32)
+    assert torch.equal(loaded.build()(clip), model(clip))
+
+
+def test_predict_takes_it(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hub_file(tmp_path / "a.pyth")
+    words = ["--num-frames", "2", "--set", "preprocessing.short_side=64", "--set", "preprocessing.crop_size=64"]
+    assert main(["convert", str(tmp_path / "a.pyth"), str(tmp_path / "a"), *words]) == 0
+    assert "the file names no classes; they are numbers until --classes names them" in capsys.readouterr().out
+    video = str(next((tiny.folder / "videos" / "val").rglob("*.mp4")))
+    assert main(["predict", video, "--checkpoint", str(tmp_path / "a"), "--num-clips", "1", "--num-workers", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert any(f"│ {name} " in printed for name in "012")
+
+
+def test_image_weights_become_a_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = image_file(tmp_path / "resnet.pth")
+    out = tmp_path / "i3d.safetensors"
+    message = refused(capsys, str(tmp_path / "resnet.pth"), str(out))
+    assert message.startswith(f"{tmp_path / 'resnet.pth'}: ")
+    assert "architecture" in message
+    assert main(["convert", str(tmp_path / "resnet.pth"), str(out), "--architecture", "i3d_r50"]) == 0
+    printed = capsys.readouterr().out
+    assert "inflated over time" in printed
+    assert "i3d_r50 with context none, no classifier\n" in printed
+    assert printed.endswith(f"next: dnl-video train --config RECIPE --weights.source {out}\n")
+    model = create_model("i3d_r50", context="dnl", stem_channels=8, num_classes=7)
+    load_weights(model, out)
+    torch.testing.assert_close(model.blocks[0].conv.weight.sum(2), state["conv1.weight"])
+
+
+@torch.no_grad()
+def test_our_own_checkpoints_are_taken_too(tiny: TinyRun, tmp_path: Path) -> None:
+    assert main(["convert", str(tiny.run), str(tmp_path / "m.safetensors")]) == 0
+    here, there = load_checkpoint(tmp_path / "m.safetensors"), load_checkpoint(tiny.run)
+    assert (here.spec, here.preprocessing, here.class_names) == (there.spec, there.preprocessing, there.class_names)
+    assert here.config == there.config
+    clip = torch.rand(1, 3, 4, 64, 64)
+    assert torch.equal(here.build()(clip), there.build()(clip))
+
+
+def test_settings_have_the_last_word(tmp_path: Path) -> None:
+    hub_file(tmp_path / "a", context="nl", context_options=ContextOptions(positions={"res3": [1]}))
+    words = ["--set", "model.context_options.pool=[2, 2, 2]", "--set", "model.head=global"]
+    assert main(["convert", str(tmp_path / "a"), str(tmp_path / "m.safetensors"), *words]) == 0
+    spec = load_checkpoint(tmp_path / "m.safetensors").spec
+    assert (spec.context_options.pool, spec.head, spec.context) == ((2, 2, 2), "global", "nl")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--architecture", "i3d_r50"], "{source}: is slow_r50, not i3d_r50; leave --architecture out"),
+        (["--set", "model.had=global"], "no setting 'model.had'; did you mean 'model.head'?"),
+        (["--set", "model.context_options=3"], "no setting 'model.context_options'"),
+        (["--set", "model.head"], "--set model.head: give NAME=VALUE, for example model.head=global"),
+        (["--set", "model.head=["], "--set model.head=[: the value is not valid YAML"),
+        (["--set", "model.head=globl"], "head is 'globl'; allowed: dense_logits, dense_probabilities, global"),
+        (
+            ["--set", "model.context=nl"],
+            "{source}: has no weights for blocks.2.context_blocks.1.value.weight (context blocks); convert it as it is",
+        ),
+        (["--set", "model.num_classes=4"], "{source}: has no weights for blocks.5.proj.weight (classifier (3 classes"),
+        (["--num-frames", "0"], "num_frames is 0; give at least 1"),
+        (["--classes", "nowhere.txt"], "--classes nowhere.txt: cannot be read; give a text file with one class name"),
+        (["--classes", "{folder}/two.txt"], "2 class names for 3 outputs; give one a line, in their order"),
+        (["--classes", "{folder}/twice.txt"], "--classes {folder}/twice.txt: names 'run' twice"),
+    ],
+)
+def test_what_it_refuses(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "a.pyth"
+    hub_file(source)
+    (tmp_path / "two.txt").write_text("run\njump\n", encoding="utf-8")
+    (tmp_path / "twice.txt").write_text("run\njump\nrun\n", encoding="utf-8")
+    out = tmp_path / "m.safetensors"
+    words = [word.format(folder=tmp_path) for word in words]
+    told = refused(capsys, str(source), str(out), *words)
+    assert told.startswith(message.format(source=source, folder=tmp_path))
+    assert not out.exists()
+
+
+def test_a_partial_file_is_refused_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = hub_file(tmp_path / "whole").state_dict()
+    del state["blocks.4.res_blocks.2.branch2.norm_c.running_mean"]
+    torch.save({"model_state": state}, tmp_path / "a.pyth")
+    assert refused(capsys, str(tmp_path / "a.pyth"), str(tmp_path / "m.safetensors")) == (
+        f"{tmp_path / 'a.pyth'}: 1 of 320 tensors of slow_r50 with context none, stem_channels 8 are not in it, first "
+        "blocks.4.res_blocks.2.branch2.norm_c.running_mean (it is slow_r50 with context none, pytorchvideo hub); build "
+        "the network that it belongs to, or name them in allow_missing"
+    )
+
+
+def test_places_and_sources_it_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "a.pyth", "m.pth") == "m.pth: give a name that ends in .safetensors, or a folder"
+    assert refused(capsys, "a.pyth", "m.safetensors") == "a.pyth: no such file of weights"
+    assert refused(capsys, "kinetics400", "m.safetensors") == (
+        "kinetics400: no such file; a published name needs to know the architecture"
+    )
+    assert "kinetics40" in refused(capsys, "kinetics40", "m.safetensors", "--architecture", "slow_r50")

@@ -1,0 +1,140 @@
+"""`dnl-video export`, and every command that takes what it wrote."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dnl_video.cli.main import main
+from dnl_video.models import interchange
+from dnl_video.models.weights.checkpoint import load_checkpoint
+from dnl_video.results.predictions import read_predictions
+from tests.conftest import TinyRun
+
+
+@pytest.fixture(scope="module")
+def exported(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run's exported file, alone in a folder."""
+    folder = tmp_path_factory.mktemp("exported")
+    assert main(["export", str(tiny.run), str(folder / "first.safetensors")]) == 0
+    alone = tmp_path_factory.mktemp("alone") / "a model.bin"
+    shutil.copy(folder / "first.safetensors", alone)
+    return alone
+
+
+def test_it_names_what_it_wrote(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "model.safetensors"
+    assert main(["export", str(tiny.run), str(file)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"wrote {file}",
+        f"wrote {tmp_path / 'model.md'}",
+        f"next: dnl-video predict VIDEO --checkpoint {file}",
+    ]
+    assert {p.name for p in tmp_path.iterdir()} == {"model.safetensors", "model.md"}
+
+
+def test_predict_needs_nothing_else(tiny: TinyRun, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = str(next((tiny.folder / "videos" / "val").rglob("*.mp4")))
+    shown = []
+    for checkpoint in (str(exported), str(tiny.run)):
+        assert main(["predict", video, "--checkpoint", checkpoint, "--num-clips", "2", "--num-workers", "0"]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+
+
+def test_evaluate_gives_the_same_scores(tiny: TinyRun, exported: Path, tmp_path: Path) -> None:
+    scores = []
+    for name, checkpoint in (("a", str(exported)), ("b", str(tiny.run))):
+        words = ["--manifest", str(tiny.val), "--output", str(tmp_path / name), "--num-clips", "2", "--num-crops", "1"]
+        assert main(["evaluate", "--checkpoint", checkpoint, *words, "--num-workers", "0"]) == 0
+        scores.append(read_predictions(tmp_path / name))
+    assert np.array_equal(scores[0].scores, scores[1].scores)
+    assert scores[0].meta.class_names == scores[1].meta.class_names
+
+
+def test_the_card_has_the_numbers_of_exactly_these_weights(tiny: TinyRun, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny.run, run)
+    words = ["--manifest", str(tiny.val), "--num-clips", "1", "--num-crops", "1", "--num-workers", "0"]
+    for order in ("natural", "reversed"):
+        place = ["--output", str(run / order), "--frame-order", order]
+        assert main(["evaluate", "--checkpoint", str(run), *words, *place]) == 0
+        assert main(["report", str(run / order)]) == 0
+    other = json.loads((run / "natural" / "report.json").read_text(encoding="utf-8"))
+    other["weights"]["sha256"] = "another"
+    (run / "other").mkdir()
+    (run / "other" / "report.json").write_text(json.dumps(other), encoding="utf-8")
+    (run / "broken").mkdir()
+    (run / "broken" / "report.json").write_text("{", encoding="utf-8")
+    assert main(["export", str(run), str(tmp_path / "m.safetensors")]) == 0
+    card = (tmp_path / "m.md").read_text(encoding="utf-8")
+    lines = [line for line in card.splitlines() if "top-1" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("- i3d_r50 + dnl: top-1 ")
+    assert lines[0].endswith("1 clip x 1 crop at 64, clips of 4 frames with stride 2. Videos: val.csv.")
+
+
+def test_a_folder_for_the_hub(tiny: TinyRun, tmp_path: Path) -> None:
+    assert main(["export", str(tiny.run), str(tmp_path / "hub")]) == 0
+    assert {p.name for p in (tmp_path / "hub").iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    assert load_checkpoint(tmp_path / "hub").class_names == load_checkpoint(tiny.run).class_names
+
+
+@torch.no_grad()
+def test_onnx_computes_the_same_for_any_batch(tiny: TinyRun, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert main(["export", str(tiny.run), str(tmp_path / "m.safetensors"), "--onnx"]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    model = load_checkpoint(tiny.run).build()
+    for batch in (1, 4):
+        clip = torch.rand(batch, 3, 4, 64, 64)
+        logits = session.run(["logits"], {"clip": clip.numpy()})[0]
+        np.testing.assert_allclose(logits, model(clip).numpy(), rtol=1e-3, atol=1e-5)
+    stored = json.loads(session.get_modelmeta().custom_metadata_map["dnl_video"])
+    assert stored["class_names"] == list(load_checkpoint(tiny.run).class_names)
+    assert stored["preprocessing"]["num_frames"] == 4
+    assert {p.name for p in tmp_path.iterdir()} == {"m.safetensors", "m.md", "m.onnx"}
+
+
+@torch.no_grad()
+def test_a_torch_program_computes_the_same(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tiny.run), str(tmp_path / "m.safetensors"), "--torch-export"]) == 0
+    assert f"wrote {tmp_path / 'm.pt2'} (largest difference of logits " in capsys.readouterr().out
+    program, model = torch.export.load(tmp_path / "m.pt2").module(), load_checkpoint(tiny.run).build()
+    for batch in (1, 4):
+        clip = torch.rand(batch, 3, 4, 64, 64)
+        torch.testing.assert_close(program(clip), model(clip), rtol=1e-4, atol=1e-5)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    capsys.readouterr()
+    assert main(list(words)) == 2
+    return capsys.readouterr().err.removeprefix("dnl-video: error: ").rstrip("\n")
+
+
+def test_without_the_onnx_libraries(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(interchange, "find_spec", lambda name: None if name == "onnxscript" else object())
+    message = refused(capsys, "export", str(tiny.run), str(tmp_path / "m.safetensors"), "--onnx")
+    assert message == "--onnx needs onnxscript; pip install 'dnl-video[onnx]'"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_it_refuses(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "export", str(tiny.run), "m.onnx") == (
+        "m.onnx: give a name that ends in .safetensors, or a folder"
+    )
+    assert refused(capsys, "export", "nowhere", "m.safetensors").startswith("nowhere: no such checkpoint")
+    torch.save({"a": torch.rand(1)}, tmp_path / "a.pth")
+    assert refused(capsys, "export", str(tmp_path / "a.pth"), "m.safetensors") == (
+        f"{tmp_path / 'a.pth'}: not a checkpoint of this package; give a .ckpt that `dnl-video train` wrote, or make "
+        "other projects' weights one with `dnl-video convert`"
+    )

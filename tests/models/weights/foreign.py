@@ -1,0 +1,42 @@
+"""Loading converted weights in the tests: strictly, with the reshaping and inflation that loading does."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dnl_video.models.backbones import VideoClassifier
+from dnl_video.models.build import build_model
+from dnl_video.models.weights.imagenet import inflate
+from dnl_video.models.weights.source import SourceWeights
+from dnl_video.spec import ModelSpec
+
+
+def loaded(source: SourceWeights, spec: ModelSpec | None = None, dtype: torch.dtype = torch.float64) -> VideoClassifier:
+    """Build the network and fill it; nothing may stay unfilled but the classifier of image weights."""
+    spec = spec or source.spec
+    assert spec is not None
+    model = build_model(spec).to(dtype).eval()
+    expected = model.state_dict()
+    filled = {}
+    for name, tensor in source.state_dict.items():
+        shape = expected[name].shape
+        if tensor.dim() == 4 and len(shape) == 5:
+            tensor = inflate(tensor, shape[2])
+        filled[name] = tensor.reshape(shape)
+    missing, unexpected = model.load_state_dict(filled, strict=False)
+    assert not unexpected
+    assert all(name.rpartition(".")[2] == "num_batches_tracked" or ".proj." in name for name in missing)
+    if source.spec is not None:
+        assert not missing
+    return model
+
+
+def check_bijection(source: SourceWeights, names: set[str], model: nn.Module, *, classifier: bool = True) -> None:
+    """Every tensor of the file has one place or a reason, and every place of the network one tensor."""
+    expected = {n for n in model.state_dict() if classifier or ".proj." not in n}
+    assert set(source.state_dict) == set(source.source_names) == expected
+    taken = [n for n in source.source_names.values() if not n.startswith("(")]
+    assert len(taken) == len(set(taken))
+    assert not set(taken) & set(source.left)
+    assert set(taken) | set(source.left) == names

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from dnl_video.errors import InputError
+from dnl_video.models.build import build_model
+from dnl_video.models.weights.checkpoint import Checkpoint, load_checkpoint, payload
+from dnl_video.models.weights.export import export_model
+from dnl_video.models.weights.exported import read_exported, write_exported
+from dnl_video.models.weights.load import load_weights
+from dnl_video.models.weights.model_card import model_card
+from dnl_video.spec import ContextOptions, ModelSpec, Preprocessing, to_dict
+from tests.models.helpers import perturb
+
+SPEC = ModelSpec(
+    "slow_r50", "nl", 3, stem_channels=8, context_options=ContextOptions(positions={"res4": [1]}, pool=(1, 2, 2))
+)
+CLIPS = Preprocessing(num_frames=4, frame_stride=2, channel_order="bgr", mean=(0.1, 0.2, 0.3))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    model = perturb(build_model(SPEC))
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    file.parent.mkdir()
+    started = {"origin": "ImageNet ResNet", "source": "/home/me/resnet50.pth", "sha256": "abc"}
+    config = {"output_dir": "/home/me/runs/mine", "data": {"train_manifest": "/data/train.csv"}, "trainer": {}}
+    stored = payload(SPEC, CLIPS, ["a", "b", "c*"], config, {"started_from": started})
+    torch.save({"state_dict": {f"network.{k}": v for k, v in model.state_dict().items()}, "dnl_video": stored}, file)
+    return load_checkpoint(file)
+
+
+@torch.no_grad()
+def test_an_exported_file_is_the_whole_model(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    file, card = export_model(checkpoint, tmp_path / "out" / "m.safetensors")
+    assert (file, card) == (tmp_path / "out" / "m.safetensors", tmp_path / "out" / "m.md")
+    loaded = load_checkpoint(file)
+    assert (loaded.spec, loaded.preprocessing, loaded.class_names) == (SPEC, CLIPS, ("a", "b", "c*"))
+    assert loaded.config == checkpoint.config
+    clip = torch.rand(1, 3, 4, 32, 32)
+    assert torch.equal(loaded.build()(clip), checkpoint.build()(clip))
+    # Exported again, it is the same model.
+    again = load_checkpoint(export_model(loaded, tmp_path / "again.safetensors")[0])
+    assert again.provenance == loaded.provenance
+    assert torch.equal(again.build()(clip), checkpoint.build()(clip))
+
+
+def test_the_metadata_is_complete(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    file, _ = export_model(checkpoint, tmp_path / "m.safetensors")
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    assert metadata["format"] == "pt"
+    stored = json.loads(metadata["dnl_video"])
+    assert stored["version"] == 1
+    assert stored["model"] == to_dict(SPEC)
+    assert stored["preprocessing"] == to_dict(CLIPS)
+    assert stored["class_names"] == ["a", "b", "c*"]
+    provenance = stored["provenance"]
+    assert provenance["checkpoint"] == "last.ckpt"
+    assert provenance["checkpoint_sha256"] == checkpoint.sha256
+    assert provenance["run"] == "mine"
+    assert provenance["started_from"]["origin"] == "ImageNet ResNet"
+    assert {"dnl-video", "torch", "pytorchvideo", "python"} <= provenance["exported_with"].keys()
+    assert len(stored["sha256"]) == 64
+
+
+def test_no_flipped_byte_passes(tmp_path: Path) -> None:
+    stored = payload(SPEC, CLIPS, ["a", "b", "c"], {}, {"origin": "elsewhere"})
+    tensors = {"weight": torch.rand(5, 3), "half": torch.rand(4).half(), "brain": torch.rand(4).bfloat16()}
+    tensors["count"] = torch.tensor(7)
+    file = write_exported(tmp_path / "m.safetensors", stored, tensors)
+    whole = file.read_bytes()
+    assert read_exported(file)[0] == stored
+    draw, refused = random.Random(0), 0
+    for place in [*range(8, 40), *draw.sample(range(len(whole)), 300), len(whole) - 1]:
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << draw.randrange(8))]) + whole[place + 1 :])
+        try:
+            found, read = read_exported(file)
+        except InputError:
+            refused += 1
+            continue
+        # Only what carries nothing may change: spaces, and the name of the framework.
+        assert found == stored
+        assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+    assert refused > 300
+
+
+def test_a_flipped_byte_of_the_weights_is_one_clear_line(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    file, _ = export_model(checkpoint, tmp_path / "m.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    message = f"{file}: damaged: its content does not match its checksum; copy or export it again"
+    for read in (load_checkpoint, lambda path: load_weights(build_model(SPEC), path)):
+        with pytest.raises(InputError) as error:
+            read(file)
+        assert str(error.value) == message
+
+
+def test_another_safetensors_file_is_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.rand(2)}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="not an exported model of this package; `dnl-video convert` makes one"):
+        load_checkpoint(tmp_path / "a.safetensors")
+    save_file({"a": torch.rand(2)}, tmp_path / "a.safetensors", metadata={"dnl_video": "{"})
+    with pytest.raises(InputError, match="damaged: its metadata cannot be read"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_a_folder_in_the_hubs_form(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "mine"
+    names = {path.name for path in export_model(checkpoint, folder)}
+    assert names == {"model.safetensors", "config.json", "README.md"} == {path.name for path in folder.iterdir()}
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["model"] == to_dict(SPEC)
+    assert "config" not in config
+    assert load_checkpoint(folder).spec == SPEC
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("model.bin", "model.bin: give a name that ends in .safetensors, or a folder"),
+        ("taken/m.safetensors", "m.safetensors: cannot be written"),
+    ],
+)
+def test_places_it_cannot_go(checkpoint: Checkpoint, tmp_path: Path, out: str, message: str) -> None:
+    (tmp_path / "taken").write_text("a file", encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        export_model(checkpoint, tmp_path / out)
+    exported, _ = export_model(checkpoint, tmp_path / "m.safetensors")
+    with pytest.raises(InputError, match="is the checkpoint itself; give another name"):
+        export_model(load_checkpoint(exported), exported)
+
+
+def test_nothing_half_written_is_left(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as stream:
+            stream.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match="cannot be written \\(No space left on device\\); choose another place"):
+        export_model(checkpoint, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_backbone_without_classifier_is_for_training(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    kept = {k: v for k, v in checkpoint.state_dict.items() if ".proj." not in k}
+    bare = replace(checkpoint, state_dict=kept, class_names=(), backbone_only=True)
+    file, card = export_model(bare, tmp_path / "m.safetensors")
+    with pytest.raises(InputError) as error:
+        load_checkpoint(file)
+    assert str(error.value) == (
+        f"{file}: a backbone without a classifier, to train from: dnl-video train --weights.source {file}"
+    )
+    report = load_weights(build_model(SPEC), file)
+    assert set(report.new.values()) == {"classifier (the source has none)"}
+    assert "no classifier (a backbone to train from)" in card.read_text(encoding="utf-8")
+
+
+def test_the_card_says_what_is_known_and_no_more(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    text = export_model(checkpoint, tmp_path / "m.safetensors")[1].read_text(encoding="utf-8")
+    for line in (
+        "# slow_r50 + nl",
+        "- blocks after: res4 [1]",
+        "- stem_channels: 8 (published networks: 64)",
+        "- training videos: train.csv",
+        "- started from: resnet50.pth (ImageNet ResNet), sha256 `abc`",
+        "No report of this model's accuracy came with its export.",
+        "2. c\\*",
+        "State here the licence of these weights, and of the videos they were trained on.",
+        "dnl-video predict video.mp4 --checkpoint m.safetensors",
+    ):
+        assert f"\n{line}\n" in f"\n{text}"
+    assert "BGR in [0, 1], minus mean [0.1, 0.2, 0.3]" in text
+    parameters = sum(p.numel() for p in build_model(SPEC).parameters())
+    assert f"3 classes, {parameters / 1e6:.2f}M parameters." in text
+    assert "/home/me" not in text
+    assert "top-1 50%" in model_card(checkpoint, "m", {}, results="top-1 50%")
+
+
+@pytest.mark.parametrize("context", ["none", "dnl", "pairwise", "unary", "snl", "gc"])
+def test_every_context_has_a_card(context: Any, checkpoint: Checkpoint) -> None:
+    assert f"# slow_r50{'' if context == 'none' else ' + ' + context}\n" in model_card(
+        replace(checkpoint, spec=replace(SPEC, context=context)), "m", {}
+    )

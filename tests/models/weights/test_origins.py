@@ -1,0 +1,153 @@
+"""Every origin's files through the one door: told apart by content, loaded into the networks people train."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dnl_video.errors import InputError
+from dnl_video.models.build import build_model, create_model
+from dnl_video.models.weights.convert import convert_weights
+from dnl_video.models.weights.load import load_weights
+from dnl_video.models.weights.origins import _ORIGINS, read_source
+from tests.models.weights.pyslowfast_net import NONLOCAL, draw, shapes
+from tests.models.weights.test_caffe2 import blobs
+from tests.models.weights.test_imagenet import NarrowResNet
+from tests.models.weights.test_mmaction import FIVE, SLOW_ONLY, single
+from tests.models.weights.test_mmaction import slowfast as mmaction_slowfast
+
+
+def hub(path: Path) -> None:
+    model = create_model("slow_r50", stem_channels=8, num_classes=5)
+    torch.save({"model_state": model.state_dict()}, path)
+
+
+def pyslowfast(path: Path) -> None:
+    torch.save({"epoch": 3, "model_state": draw(shapes("slow", nonlocal_blocks=NONLOCAL))}, path)
+
+
+def pyslowfast_by_pytorchvideo(path: Path) -> None:
+    model = create_model("slow_r50", stem_channels=8, num_classes=5)
+    torch.save({"model_state": {f"model.{k}": v for k, v in model.state_dict().items()}}, path)
+
+
+def caffe2(path: Path) -> None:
+    found = blobs(draw(shapes("slow", nonlocal_blocks=NONLOCAL)))
+    path.write_bytes(pickle.dumps({"blobs": {k: np.asarray(v.float()) for k, v in found.items()}}, protocol=2))
+
+
+def mmaction(path: Path) -> None:
+    torch.save({"meta": {"epoch": 3}, "state_dict": dict(single(SLOW_ONLY, 1, nl=FIVE))}, path)
+
+
+def imagenet(path: Path) -> None:
+    torch.save(NarrowResNet().state_dict(), path)
+
+
+ORIGINS: dict[str, Callable[[Path], None]] = {
+    "pytorchvideo hub": hub,
+    "PySlowFast": pyslowfast,
+    "PySlowFast (pytorchvideo-built)": pyslowfast_by_pytorchvideo,
+    "PySlowFast (caffe2)": caffe2,
+    "mmaction2": mmaction,
+    "ImageNet ResNet": imagenet,
+}
+WITH_BLOCKS = ("PySlowFast", "PySlowFast (caffe2)", "mmaction2")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("origins")
+    found = {}
+    for number, (origin, write) in enumerate(ORIGINS.items()):
+        found[origin] = folder / f"{number}.weights"
+        write(found[origin])
+    return found
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_content_tells_the_origin(origin: str, files: dict[str, Path]) -> None:
+    assert read_source(files[origin], "slow_r50").origin == origin
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_no_layout_is_taken_for_another(origin: str, files: dict[str, Path]) -> None:
+    names = read_source(files[origin], "slow_r50")
+    shaped: dict[str, tuple[int, ...]] = {
+        theirs: tuple(names.state_dict[ours].shape) for ours, theirs in names.source_names.items()
+    }
+    assert sum(module.matches(shaped) for module in _ORIGINS) == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_every_origin_starts_a_disentangled_network(origin: str, files: dict[str, Path]) -> None:
+    model = create_model("slow_r50", context="dnl", stem_channels=8, num_classes=7)
+    report = load_weights(model, files[origin])
+    assert report.origin == origin
+    blocks = {name for name in report.new if "context_blocks" in name}
+    assert {name.rpartition(".")[2] for name in report.new if name not in blocks} == {"weight", "bias"}
+    if origin in WITH_BLOCKS:
+        assert all(name.endswith("unary.weight") for name in blocks)
+        assert len(blocks) == 5
+    else:
+        assert {report.new[name] for name in blocks} == {"context blocks"}
+    source = read_source(files[origin], "slow_r50")
+    for name in report.matched:
+        given: Tensor = source.state_dict[name].float()
+        if name in report.inflated:
+            given = given[:, :, None].expand_as(model.state_dict()[name]) / model.state_dict()[name].shape[2]
+        assert torch.equal(model.state_dict()[name], given.reshape(model.state_dict()[name].shape))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("origin", [name for name in ORIGINS if name != "ImageNet ResNet"])
+def test_converted_is_loaded(origin: str, files: dict[str, Path]) -> None:
+    settings = {"preprocessing.num_frames": 8, "preprocessing.frame_stride": 8}
+    checkpoint, report = convert_weights(str(files[origin]), settings=settings)
+    assert not report.new
+    model = build_model(checkpoint.spec).eval()
+    load_weights(model, files[origin])
+    clip = torch.rand(1, 3, 4, 32, 32)
+    assert torch.equal(checkpoint.build()(clip), model(clip))
+    assert checkpoint.provenance["converted_from"]["origin"] == origin
+
+
+def test_a_configuration_beside_the_tensors_is_read(tmp_path: Path) -> None:
+    config = "DATA: {NUM_FRAMES: 16, SAMPLING_RATE: 4}\nNONLOCAL: {INSTANTIATION: softmax}\n"
+    torch.save({"model_state": draw(shapes("slow", nonlocal_blocks=NONLOCAL)), "cfg": config}, tmp_path / "a")
+    source = read_source(tmp_path / "a")
+    assert (source.preprocessing["num_frames"], source.preprocessing["frame_stride"]) == (16, 4)
+    assert source.spec is not None
+    assert source.spec.context_options.attention == "embedded_gaussian"
+    torch.save({"model_state": draw(shapes("slow")), "cfg": "DATA: ["}, tmp_path / "a")
+    with pytest.raises(InputError, match=f"^{tmp_path / 'a'}: PySlowFast weights have a 'cfg' that is not"):
+        read_source(tmp_path / "a")
+
+
+@torch.no_grad()
+def test_a_published_name_is_a_file_in_torch_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    hub(tmp_path / "checkpoints" / "SLOW_8x8_R50.pyth")
+    model = create_model("slow_r50", context="dnl", stem_channels=8, num_classes=5, pretrained="kinetics400").eval()
+    given = torch.load(tmp_path / "checkpoints" / "SLOW_8x8_R50.pyth", weights_only=True)["model_state"]
+    bare = create_model("slow_r50", stem_channels=8, num_classes=5).eval()
+    bare.load_state_dict(given)
+    clip = torch.rand(1, 3, 4, 32, 32)
+    assert torch.equal(model(clip), bare(clip))
+    with pytest.raises(InputError, match="kinetics40"):
+        create_model("slow_r50", pretrained="kinetics40")
+
+
+def test_slowfast_of_mmaction_keeps_its_own_lateral_connections(tmp_path: Path) -> None:
+    torch.save({"state_dict": dict(mmaction_slowfast())}, tmp_path / "a")
+    settings = {"preprocessing.num_frames": 32, "preprocessing.frame_stride": 2}
+    checkpoint, _ = convert_weights(str(tmp_path / "a"), settings=settings)
+    assert (checkpoint.spec.architecture, checkpoint.spec.fusion) == ("slowfast_r50", "conv")
