@@ -71,10 +71,14 @@ def run(arguments: Any) -> int:
         config.data.limit_videos = options["limit_videos"]
         config.data.__post_init__()
 
-    from dnl_video.inference.device import resolve_device
+    from dnl_video.inference.device import check_cpu_precision, resolve_device
     from dnl_video.training.run import dry_run, train
 
-    resolve_device(config.evaluation.device)
+    if resolve_device(config.evaluation.device).type == "cpu":
+        check_cpu_precision(config.evaluation.precision, "--evaluation.precision")
+    accelerator = config.trainer.accelerator
+    if accelerator == "cpu" or (accelerator == "auto" and resolve_device("auto").type == "cpu"):
+        check_cpu_precision(config.trainer.precision, "--trainer.precision")
     if options["dry_run"]:
         for name, value in dry_run(config).items():
             print(f"{name:<24} {value:.3f}" if isinstance(value, float) else f"{name:<24} {value:,}")

@@ -41,8 +41,12 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def check_cpu_precision(precision: Precision) -> None:
+def check_cpu_precision(precision: Precision, option: str = "--precision") -> None:
     """Refuse a precision that this processor can only emulate.
+
+    Args:
+        precision: The precision.
+        option: What sets it, for the message.
 
     Raises:
         InputError: It would; processors that do not list their instructions are taken at their word.
@@ -51,7 +55,7 @@ def check_cpu_precision(precision: Precision) -> None:
     if wanted and there and not wanted & there:
         raise InputError(
             f"precision {precision!r} is emulated on this CPU (none of {', '.join(sorted(wanted))}), 30 to 100 times "
-            "slower than float32; use --precision 32-true, or a GPU"
+            f"slower than float32; use {option} 32-true, or a GPU"
         )
 
 

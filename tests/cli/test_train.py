@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from dnl_video.cli.main import main
+from dnl_video.inference import device
 from dnl_video.models.weights.checkpoint import find_checkpoint, load_checkpoint
 from tests.conftest import TinyRun
 
@@ -165,6 +166,19 @@ def test_bad_values_are_one_line(text: str, message: str, tmp_path: Path, capsys
 )
 def test_bad_options_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in refused(capsys, "train", *words)
+
+
+@pytest.mark.parametrize("option", ["--trainer.precision", "--evaluation.precision"])
+def test_emulated_half_precision_is_refused(
+    option: str, tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(device, "cpu_flags", lambda: {"avx2"})
+    error = refused(capsys, *train_words(tiny, tmp_path / "run", option, "bf16-mixed"))
+    assert error == (
+        "precision 'bf16-mixed' is emulated on this CPU (none of amx_bf16, avx512_bf16), 30 to 100 times slower than "
+        f"float32; use {option} 32-true, or a GPU"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_classes_must_match(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
