@@ -28,7 +28,11 @@ ALLOWED = {
     "synthetic": {"errors", "cores", "spec", "data"},
     "training": {"errors", "cores", "spec", "config", "models", "data", "results"},
     "inference": {"errors", "cores", "spec", "config", "models", "data", "results"},
-    "cli": {"errors", "spec", "config", "models", "data", "results", "report", "synthetic", "training", "inference"},
+    "visualize": {"errors", "spec", "config", "models", "data", "results", "inference"},
+    "cli": {
+        *("errors", "spec", "config", "models", "data", "results", "report", "synthetic", "training", "inference"),
+        "visualize",
+    },
 }
 # Third-party border -> the files that may cross it.
 ONLY_IMPORTERS = {

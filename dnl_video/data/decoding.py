@@ -101,28 +101,44 @@ class Video:
             VideoDecodeError: The frames cannot be decoded.
             ValueError: No index, one out of range, or the video is closed.
         """
-        if self._reader is None:
-            raise ValueError(f"{self.path} is closed; read inside the `with` block")
-        wanted = np.asarray(indices, dtype=np.int64)
-        if wanted.size == 0 or wanted.ndim != 1 or wanted.min() < 0 or wanted.max() >= self.num_frames:
-            raise ValueError(
-                f"indices {wanted.tolist()} of {self.path}; give a list of indices in [0, {self.num_frames})"
-            )
+        wanted = self._checked(indices)
         distinct, inverse = np.unique(wanted, return_inverse=True)
-        parts: list[Frames] = []
-        chunks = self._reader.chunks(distinct.tolist())
+        parts = list(self.stream(distinct, resize=resize))
+        frames = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return frames if np.array_equal(inverse, np.arange(len(distinct))) else frames[inverse]
+
+    def stream(
+        self, indices: Sequence[int] | npt.NDArray[Any], *, resize: Callable[[Frames], Frames] | None = None
+    ) -> Iterator[Frames]:
+        """Yield frames in rising order, at most 32 at a time: a video of any length in constant memory.
+
+        Args:
+            indices: Distinct frame indices in [0, num_frames), rising.
+            resize: Applied to each chunk, as in `read`.
+
+        Yields:
+            uint8 [n, H, W, 3], RGB; the chunks together hold one frame per index.
+
+        Raises:
+            VideoDecodeError: The frames cannot be decoded.
+            ValueError: No index, one out of range or order, or the video is closed.
+        """
+        wanted = self._checked(indices)
+        if (np.diff(wanted) <= 0).any():
+            raise ValueError(f"indices of {self.path} do not rise; give each frame once, in order")
+        assert self._reader is not None
+        chunks = self._reader.chunks(wanted.tolist())
+        count = 0
         while (chunk := self._guarded(lambda: next(chunks, None))) is not None:
             if chunk.ndim != 4 or chunk.shape[-1] != 3 or chunk.dtype != np.uint8:
                 raise VideoDecodeError(self.path, f"frames are {chunk.dtype} {list(chunk.shape)}, not uint8 RGB")
             self._size = self._size or (chunk.shape[1], chunk.shape[2])
             if self._size != chunk.shape[1:3]:
                 raise VideoDecodeError(self.path, f"the frame size changes from {self._size} to {chunk.shape[1:3]}")
-            parts.append(chunk if resize is None else resize(chunk))
-        count = sum(len(part) for part in parts)
-        if count != len(distinct):
-            raise VideoDecodeError(self.path, f"{count} of {len(distinct)} frames could be decoded")
-        frames = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return frames if np.array_equal(inverse, np.arange(len(distinct))) else frames[inverse]
+            count += len(chunk)
+            yield chunk if resize is None else resize(chunk)
+        if count != len(wanted):
+            raise VideoDecodeError(self.path, f"{count} of {len(wanted)} frames could be decoded")
 
     def close(self) -> None:
         """Free the file and the decoder; may be called twice."""
@@ -137,6 +153,16 @@ class Video:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _checked(self, indices: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        if self._reader is None:
+            raise ValueError(f"{self.path} is closed; read inside the `with` block")
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size == 0 or wanted.ndim != 1 or wanted.min() < 0 or wanted.max() >= self.num_frames:
+            raise ValueError(
+                f"indices {wanted.tolist()} of {self.path}; give a list of indices in [0, {self.num_frames})"
+            )
+        return wanted
 
     def _frame_size(self) -> tuple[int, int]:
         if self._size is None:
