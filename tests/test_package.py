@@ -28,7 +28,7 @@ ALLOWED = {
     "synthetic": {"errors", "cores", "spec", "data"},
     "training": {"errors", "cores", "spec", "config", "models", "data", "results"},
     "inference": {"errors", "cores", "spec", "config", "models", "data", "results"},
-    "visualize": {"errors", "spec", "config", "models", "data", "results", "inference"},
+    "visualize": {"errors", "cores", "spec", "config", "models", "data", "results", "inference"},
     "cli": {
         *("errors", "spec", "config", "models", "data", "results", "report", "synthetic", "training", "inference"),
         "visualize",

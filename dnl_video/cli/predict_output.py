@@ -88,12 +88,13 @@ def write_and_print_timelines(output: Path, records: Sequence[VideoRecord], plot
 
     names = read_meta(output).class_names
     plots = _plot_paths(output / "timelines", records[:most_plots], plot_format)
+    titles = {record.video_id: Path(record.path).name for record in records[:most_plots]}
     segments: dict[str, list[Segment]] = {}
     for video_id, timeline in read_timelines(output):
         segments[video_id] = find_segments(timeline)
         if video_id in plots:
             plots[video_id].parent.mkdir(exist_ok=True)
-            save_figure(draw_timeline(timeline, names, title=plots[video_id].stem), plots[video_id])
+            save_figure(draw_timeline(timeline, names, title=titles[video_id]), plots[video_id])
     table, document = write_segments(output, [(record.video_id, record.path) for record in records], segments)
     _print_segments([(record.path, segments.get(record.video_id, [])) for record in records[:most_plots]], names)
     print(f"segments: {table}, {document}")

@@ -14,14 +14,11 @@ from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
 from dnl_video.cores import default_workers
 from dnl_video.data.dataset import ClipDataset, ViewDataset, collate_clips
 from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_class_list, read_manifest
-from dnl_video.data.sliding import SlidingClips
 from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
 
 # Precise batch norm draws clips of its own, so that training clips do not depend on it.
 _PRECISE_BN_STREAM = 1
-# Below this many clips, another process costs more than it decodes.
-_CLIPS_WORTH_A_WORKER = 16
 
 
 class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -243,20 +240,6 @@ def view_loader(
         # Without a batch size the loader collates nothing, but would turn arrays into tensors.
         collate_fn=_unchanged,
         # All views of a video are large: few wait in shared memory.
-        **(_worker_options(workers, timeout_s, persistent=False) | {"prefetch_factor": 2 if workers else None}),
-    )
-
-
-def sliding_loader(clips: SlidingClips, num_workers: int | None, timeout_s: float = 3600.0) -> DataLoader:
-    """Load a long video's clips, an item a batch, in no particular order: each worker reads its own part of the video.
-
-    The timeout is long because a file that PyAV must read is decoded from its start by every worker.
-    """
-    workers = min(default_workers(num_workers), max(len(clips.indices) // _CLIPS_WORTH_A_WORKER, 1))
-    return DataLoader(
-        clips,
-        batch_size=None,
-        collate_fn=_unchanged,
         **(_worker_options(workers, timeout_s, persistent=False) | {"prefetch_factor": 2 if workers else None}),
     )
 

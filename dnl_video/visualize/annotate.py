@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from dnl_video.cores import default_workers
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
 from dnl_video.inference.timeline import Timeline
@@ -47,7 +48,7 @@ def annotate_video(
         InputError: The target cannot be written.
     """
     with open_video(source) as video:
-        chunks = video.stream(np.arange(video.num_frames))
+        chunks = video.stream(np.arange(video.num_frames), threads=default_workers(None))
         drawn = _drawn((frame for chunk in chunks for frame in chunk), video.fps, timeline, class_names, k)
         write_video(
             target,
