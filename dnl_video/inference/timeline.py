@@ -87,6 +87,17 @@ def find_segments(timeline: Timeline) -> list[Segment]:
     return segments
 
 
+def condense(timeline: Timeline, num_cells: int) -> Timeline:
+    """Return a coarser timeline: equal cells, each with the mean over its time; one with few cells is left as it is."""
+    if len(timeline.scores) <= num_cells:
+        return timeline
+    edges = np.linspace(timeline.edges[0], timeline.edges[-1], num_cells + 1)
+    areas = np.diff(timeline.edges)[:, None] * timeline.scores
+    running = np.concatenate([np.zeros((1, areas.shape[1])), np.cumsum(areas, axis=0)])
+    at_edges = np.stack([np.interp(edges, timeline.edges, column) for column in running.T], axis=1)
+    return Timeline(edges, np.diff(at_edges, axis=0) / np.diff(edges)[:, None])
+
+
 def leading_classes(timeline: Timeline, k: int) -> list[int]:
     """Return the k classes worth showing: those that are best for the longest time, then those with most score."""
     width = np.diff(timeline.edges)

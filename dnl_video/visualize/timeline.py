@@ -12,15 +12,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dnl_video.inference.timeline import Timeline, find_segments, leading_classes
+from dnl_video.inference.timeline import Timeline, condense, find_segments, leading_classes
 from dnl_video.results.predictions import write_atomically
 
 _OTHER = "#c7c7c7"
 _MINUTES_FROM_S = 120.0
+# More steps than this across the page hide each other.
+_MOST_CELLS = 150
 
 
 def draw_timeline(timeline: Timeline, class_names: Sequence[str], *, title: str = "", k: int = 5) -> Figure:
     """Draw the k leading classes (see `leading_classes`): their scores as steps over seconds, and who is best when.
+
+    A timeline of over 150 cells is drawn as 150 means, and the axis says so.
 
     Args:
         timeline: Scores along time.
@@ -32,10 +36,14 @@ def draw_timeline(timeline: Timeline, class_names: Sequence[str], *, title: str 
     colours = dict(zip(leaders, mpl.colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
     figure = Figure(figsize=(11, 4), layout="constrained")
     curves, strip = figure.subplots(2, 1, sharex=True, height_ratios=[6, 1])
+    label = "score"
+    if len(timeline.scores) > _MOST_CELLS:
+        timeline = condense(timeline, _MOST_CELLS)
+        label = f"score, mean of {timeline.edges[1] - timeline.edges[0]:.3g} s"
     edges = timeline.edges
     for index in leaders:
         curves.stairs(timeline.scores[:, index], edges, color=colours[index], linewidth=1.8, baseline=None)
-    curves.set(ylabel="score", ylim=(0, 1.02), xlim=(edges[0], edges[-1]))
+    curves.set(ylabel=label, ylim=(0, 1.02), xlim=(edges[0], edges[-1]))
     curves.grid(alpha=0.3)
     curves.set_title(title, loc="left", fontsize=10)
     _draw_strip(strip, timeline, colours)

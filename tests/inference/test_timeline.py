@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnl_video.inference.timeline import Segment, Timeline, find_segments, leading_classes, make_timeline
+from dnl_video.inference.timeline import (
+    Segment,
+    Timeline,
+    condense,
+    find_segments,
+    leading_classes,
+    make_timeline,
+)
 
 
 def one_hot(*classes: int, num_classes: int = 3) -> np.ndarray:
@@ -78,6 +85,17 @@ def test_leading_classes_rank_by_time_then_by_score() -> None:
     timeline = Timeline(np.array([0.0, 3.0, 8.0]), np.array([[0.9, 0.0, 0.0, 0.1], [0.2, 0.0, 0.6, 0.2]]))
     assert leading_classes(timeline, 4) == [2, 0, 3, 1]
     assert leading_classes(timeline, 1) == [2]
+
+
+def test_condensing_takes_means_over_time() -> None:
+    timeline = Timeline(np.array([0.0, 1.0, 2.0, 6.0]), np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]))
+    assert condense(timeline, 3) is timeline
+    coarse = condense(timeline, 2)
+    assert coarse.edges.tolist() == [0, 3, 6]
+    # 1 s of 1, 1 s of 0, 1 s of 0.5; then 0.5.
+    np.testing.assert_allclose(coarse.scores, [[0.5, 0.5], [0.5, 0.5]])
+    skewed = condense(Timeline(np.array([0.0, 3.0, 4.0, 8.0]), one_hot(0, 1, 2)), 2)
+    np.testing.assert_allclose(skewed.scores, [[0.75, 0.25, 0], [0, 0, 1]])
 
 
 @pytest.mark.parametrize(

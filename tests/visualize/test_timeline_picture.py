@@ -59,3 +59,13 @@ def test_files_are_whole_and_the_same_each_time(tmp_path: Path, suffix: str) -> 
         assert paths[0].read_bytes() == paths[1].read_bytes()
     else:
         assert "</svg>" in paths[0].read_text(encoding="utf-8")
+
+
+def test_a_very_long_video_is_drawn_as_means() -> None:
+    scores = np.tile([[1.0, 0.0], [0.0, 1.0]], (450, 1))
+    figure = draw_timeline(Timeline(np.arange(901.0), scores), NAMES[:2])
+    assert figure.axes[0].get_ylabel() == "score, mean of 6 s"
+    (first, second) = [patch.get_data().values for patch in figure.axes[0].patches]
+    assert len(first) == 150
+    np.testing.assert_allclose(first, 0.5)
+    np.testing.assert_allclose(second, 0.5)
