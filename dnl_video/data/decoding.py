@@ -1,7 +1,8 @@
 """Exact frames out of video files: (path, indices) -> uint8 frames.
 
 decord reads them (its `get_batch` seeks to the key frame before each index and decodes on from there). Files whose
-timestamps decord gets wrong are decoded from the start by PyAV instead: slower, and exact. Imports no torch.
+timestamps decord gets wrong are decoded from the start by PyAV instead: slower, and exact. PyAV also streams long
+videos: decord's decoder runs ahead of a slow reader without limit (5 GB for a minute of 1080p). Imports no torch.
 """
 
 from __future__ import annotations
@@ -101,28 +102,40 @@ class Video:
             VideoDecodeError: The frames cannot be decoded.
             ValueError: No index, one out of range, or the video is closed.
         """
-        if self._reader is None:
-            raise ValueError(f"{self.path} is closed; read inside the `with` block")
-        wanted = np.asarray(indices, dtype=np.int64)
-        if wanted.size == 0 or wanted.ndim != 1 or wanted.min() < 0 or wanted.max() >= self.num_frames:
-            raise ValueError(
-                f"indices {wanted.tolist()} of {self.path}; give a list of indices in [0, {self.num_frames})"
-            )
+        wanted = self._checked(indices)
         distinct, inverse = np.unique(wanted, return_inverse=True)
-        parts: list[Frames] = []
-        chunks = self._reader.chunks(distinct.tolist())
-        while (chunk := self._guarded(lambda: next(chunks, None))) is not None:
-            if chunk.ndim != 4 or chunk.shape[-1] != 3 or chunk.dtype != np.uint8:
-                raise VideoDecodeError(self.path, f"frames are {chunk.dtype} {list(chunk.shape)}, not uint8 RGB")
-            self._size = self._size or (chunk.shape[1], chunk.shape[2])
-            if self._size != chunk.shape[1:3]:
-                raise VideoDecodeError(self.path, f"the frame size changes from {self._size} to {chunk.shape[1:3]}")
-            parts.append(chunk if resize is None else resize(chunk))
-        count = sum(len(part) for part in parts)
-        if count != len(distinct):
-            raise VideoDecodeError(self.path, f"{count} of {len(distinct)} frames could be decoded")
+        assert self._reader is not None
+        parts = list(self._whole(self._reader.chunks(distinct.tolist()), len(distinct), resize))
         frames = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return frames if np.array_equal(inverse, np.arange(len(distinct))) else frames[inverse]
+
+    def stream(
+        self,
+        indices: Sequence[int] | npt.NDArray[Any],
+        *,
+        resize: Callable[[Frames], Frames] | None = None,
+        threads: int = 1,
+    ) -> Iterator[Frames]:
+        """Yield frames in rising order, at most 32 at a time: a video of any length in constant memory.
+
+        Decodes from the start of the file, whatever the first index.
+
+        Args:
+            indices: Distinct frame indices in [0, num_frames), rising.
+            resize: Applied to each chunk, as in `read`.
+            threads: Decoding threads.
+
+        Yields:
+            uint8 [n, H, W, 3], RGB; the chunks together hold one frame per index.
+
+        Raises:
+            VideoDecodeError: The frames cannot be decoded.
+            ValueError: No index, one out of range or order, or the video is closed.
+        """
+        wanted = self._checked(indices)
+        if (np.diff(wanted) <= 0).any():
+            raise ValueError(f"indices of {self.path} do not rise; give each frame once, in order")
+        yield from self._whole(_decode_in_order(self.path, wanted.tolist(), threads), len(wanted), resize)
 
     def close(self) -> None:
         """Free the file and the decoder; may be called twice."""
@@ -137,6 +150,32 @@ class Video:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _checked(self, indices: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        if self._reader is None:
+            raise ValueError(f"{self.path} is closed; read inside the `with` block")
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size == 0 or wanted.ndim != 1 or wanted.min() < 0 or wanted.max() >= self.num_frames:
+            raise ValueError(
+                f"indices {wanted.tolist()} of {self.path}; give a list of indices in [0, {self.num_frames})"
+            )
+        return wanted
+
+    def _whole(
+        self, chunks: Iterator[Frames], expected: int, resize: Callable[[Frames], Frames] | None
+    ) -> Iterator[Frames]:
+        """Yield the chunks, resized, after checking what the library gave."""
+        count = 0
+        while (chunk := self._guarded(lambda: next(chunks, None))) is not None:
+            if chunk.ndim != 4 or chunk.shape[-1] != 3 or chunk.dtype != np.uint8:
+                raise VideoDecodeError(self.path, f"frames are {chunk.dtype} {list(chunk.shape)}, not uint8 RGB")
+            self._size = self._size or (chunk.shape[1], chunk.shape[2])
+            if self._size != chunk.shape[1:3]:
+                raise VideoDecodeError(self.path, f"the frame size changes from {self._size} to {chunk.shape[1:3]}")
+            count += len(chunk)
+            yield chunk if resize is None else resize(chunk)
+        if count != expected:
+            raise VideoDecodeError(self.path, f"{count} of {expected} frames could be decoded")
 
     def _frame_size(self) -> tuple[int, int]:
         if self._size is None:
@@ -216,35 +255,47 @@ class _PyAVReader:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        with self._open() as container:
+        with _open_with_pyav(path) as container:
             stream = container.streams.video[0]
             self.fps = float(stream.average_rate or stream.guessed_rate or 0)
             # Containers' own counts are wrong in just these files, so count what comes out.
             self.num_frames = sum(1 for _ in container.decode(stream))
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
-        wanted = set(indices)
-        chunk: list[Frames] = []
-        with self._open() as container:
-            for index, frame in enumerate(container.decode(container.streams.video[0])):
-                if index not in wanted:
-                    continue
-                # Phones store portrait video as a turned landscape one; decord turns it, PyAV (from 13) says how far.
-                turns = round(getattr(frame, "rotation", 0) / 90)
-                chunk.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
-                if len(chunk) == CHUNK or index == indices[-1]:
-                    yield np.stack(chunk)
-                    chunk = []
-                if index == indices[-1]:
-                    return
+        return _decode_in_order(self._path, indices)
 
     def close(self) -> None:
         """Nothing stays open between reads."""
 
-    def _open(self) -> Any:
-        import av
 
-        return av.open(self._path)
+def _open_with_pyav(path: str) -> Any:
+    import av
+
+    return av.open(path)
+
+
+def _decode_in_order(path: str, indices: Sequence[int], threads: int = 1) -> Iterator[Frames]:
+    """Yield the frames at sorted, distinct indices, at most `CHUNK` at a time, with PyAV."""
+    chunk: list[Frames] = []
+    wanted = iter(indices)
+    following = next(wanted, None)
+    with _open_with_pyav(path) as container:
+        stream = container.streams.video[0]
+        if threads > 1:
+            stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = threads
+        for index, frame in enumerate(container.decode(stream)):
+            if index != following:
+                continue
+            following = next(wanted, None)
+            # Phones store portrait video as a turned landscape one; decord turns it, PyAV (from 13) says how far.
+            turns = round(getattr(frame, "rotation", 0) / 90)
+            chunk.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+            if len(chunk) == CHUNK or following is None:
+                yield np.stack(chunk)
+                chunk = []
+            if following is None:
+                return
 
 
 def _one_line(error: Exception) -> str:

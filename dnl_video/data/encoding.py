@@ -63,9 +63,7 @@ def write_video(
         OSError: The disk is full or the folder not writable.
     """
     path = Path(path)
-    container_format = _CONTAINERS.get(path.suffix.lower())
-    if container_format is None:
-        raise InputError(f"{path}: cannot write suffix {path.suffix!r}; allowed: {', '.join(_CONTAINERS)}")
+    container_format = container_of(path)
     if not fps > 0:
         raise InputError(f"fps is {fps}; give frames per second above 0")
     if gop < 1:
@@ -102,6 +100,18 @@ def write_video(
         with contextlib.suppress(OSError):
             part.unlink()
         raise
+
+
+def container_of(path: str | os.PathLike[str]) -> str:
+    """Return FFmpeg's name of the container that a file's suffix chooses.
+
+    Raises:
+        InputError: No video can be written with this suffix.
+    """
+    suffix = Path(path).suffix
+    if suffix.lower() not in _CONTAINERS:
+        raise InputError(f"{path}: cannot write suffix {suffix!r}; allowed: {', '.join(_CONTAINERS)}")
+    return _CONTAINERS[suffix.lower()]
 
 
 def _container_options(container_format: str) -> dict[str, str]:

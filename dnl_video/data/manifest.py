@@ -138,7 +138,7 @@ def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None =
         else:
             pairs = [(path.as_posix(), str(path))]
         for video_id, file in pairs:
-            found.setdefault(os.path.normpath(Path(file).absolute()), (video_id, file))
+            found.setdefault(os.path.abspath(file), (video_id, file))  # noqa: PTH100, pathlib is slow for millions
     if not found:
         raise InputError("no videos were given; give video files, folders or lists of paths")
     counts = Counter(video_id for video_id, _ in found.values())

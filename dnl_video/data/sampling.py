@@ -100,6 +100,33 @@ def view_indices(n: int, fps: float, preprocessing: Preprocessing, num_clips: in
     return np.stack([_clip(start, n, fps, preprocessing) for start in starts])
 
 
+def sliding_indices(n: int, fps: float, preprocessing: Preprocessing, hop_s: float) -> Indices:
+    """Return the frames of clips that slide over a whole video.
+
+    Clip j starts at frame r(j·hop_s·fps), r(x) = floor(x + ½), as long as that is before D; one more starts at D, so
+    that the last clip reaches the end. A video no longer than a clip gives one clip.
+
+    Args:
+        n: Frames of the file.
+        fps: Frame rate of the file.
+        preprocessing: Length, stride and rule.
+        hop_s: Seconds from the start of one clip to the next; less than a frame counts as a frame.
+
+    Returns:
+        Frame indices, int64 [J, T], all in [0, n).
+
+    Raises:
+        ValueError: The video has no frames, or `hop_s` or the frame rate is not a number above 0.
+    """
+    if not (math.isfinite(hop_s) and hop_s > 0 and math.isfinite(fps) and fps > 0):
+        raise ValueError(f"hop_s is {hop_s}, the frame rate {fps}; both must be above 0")
+    room = _room(n, fps, preprocessing)
+    hop = max(hop_s * fps, 1.0)
+    regular = [math.floor(j * hop + 0.5) for j in range(math.ceil(room / hop) + 1)]
+    starts = [*(start for start in regular if start < room), room]
+    return np.stack([_clip(start, n, fps, preprocessing) for start in starts])
+
+
 def clip_from(start: int, n: int, fps: float, preprocessing: Preprocessing) -> Indices:
     """Return the frames of the clip that starts at a given frame.
 

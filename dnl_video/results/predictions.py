@@ -12,7 +12,7 @@ rename). So a killed process loses at most the videos since its last flush, and 
 
 from __future__ import annotations
 
-from dnl_video.results.reader import finished_ids, read_predictions
+from dnl_video.results.reader import finished_ids, iter_predictions, read_predictions
 from dnl_video.results.records import SCHEMA_VERSION, Predictions, PredictionsMeta, VideoPrediction, read_meta
 from dnl_video.results.shards import write_atomically
 from dnl_video.results.writer import PredictionsWriter
@@ -24,6 +24,7 @@ __all__ = [
     "PredictionsWriter",
     "VideoPrediction",
     "finished_ids",
+    "iter_predictions",
     "read_meta",
     "read_predictions",
     "write_atomically",

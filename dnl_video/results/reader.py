@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
-from dnl_video.results.records import Predictions, read_meta
+from dnl_video.results.records import Predictions, VideoPrediction, read_meta
 from dnl_video.results.shards import damaged, list_shards, open_npz, read_rows
 
 
@@ -88,17 +88,58 @@ def read_predictions(
     )
 
 
-def _resolve(shards: list[tuple[Path, list[dict[str, Any]]]]) -> dict[str, tuple[int, int | None]]:
+def iter_predictions(directory: str | os.PathLike[str], *, clip_scores: bool = False) -> Iterator[VideoPrediction]:
+    """Yield the videos of a predictions directory shard by shard, whatever their number.
+
+    Memory holds one shard, and the names of all videos. The order is that of the shards; a failure that a later run
+    mended is left out.
+
+    Args:
+        directory: The predictions directory.
+        clip_scores: Also read the clips' times and scores, where they are stored.
+
+    Raises:
+        InputError: Damaged files, or one id with two results.
+    """
+    shards = [path for *_, path in list_shards(Path(directory))]
+    kept = _resolve((path, read_rows(path)) for path in shards)
+    for index, path in enumerate(shards):
+        rows = [row for row in read_rows(path) if kept[row["id"]] == (index, row["row"])]
+        failed = [row for row in rows if row["row"] is None]
+        for row in failed:
+            yield VideoPrediction(row["id"], row["path"], row["label"], row["num_views"], error=row.get("error"))
+        if len(failed) == len(rows):
+            continue
+        with open_npz(path) as npz:
+            columns = {name: npz[name] for name in npz.files if name == "scores" or clip_scores}
+            for row in rows:
+                if row["row"] is not None:
+                    yield _one_prediction(row, columns)
+
+
+def _one_prediction(row: dict[str, Any], columns: dict[str, NDArray[Any]]) -> VideoPrediction:
+    prediction = VideoPrediction(row["id"], row["path"], row["label"], row["num_views"])
+    prediction.scores = columns["scores"][row["row"]]
+    if "clip_video" in columns:
+        mine = columns["clip_video"] == row["row"]
+        prediction.clip_scores = columns["clip_scores"][mine]
+        prediction.clip_start_s, prediction.clip_end_s = columns["clip_start_s"][mine], columns["clip_end_s"][mine]
+    return prediction
+
+
+def _resolve(shards: Iterable[tuple[Path, list[dict[str, Any]]]]) -> dict[str, tuple[int, int | None]]:
     """Return the (shard, row) that stands for each id: its one success, else its last failure."""
     kept: dict[str, tuple[int, int | None]] = {}
+    paths: list[Path] = []
     for index, (path, rows) in enumerate(shards):
+        paths.append(path)
         for row in rows:
             before = kept.get(row["id"])
             if before is None or before[1] is None:
                 kept[row["id"]] = (index, row["row"])
             elif row["row"] is not None:
                 raise InputError(
-                    f"video {row['id']!r} has scores in both {shards[before[0]][0]} and {path.name}; "
+                    f"video {row['id']!r} has scores in both {paths[before[0]]} and {path.name}; "
                     "delete one of the two with its scores file and run the same command again"
                 )
     return kept

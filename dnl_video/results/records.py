@@ -31,7 +31,8 @@ class PredictionsMeta:
         preprocessing: The Preprocessing as a dictionary.
         weights: Name of the weights, usually the path of their file.
         weights_sha256: SHA-256 of the weights.
-        num_clips: Clips per video; None where another project's results do not say (`foreign.py`), as in the next.
+        num_clips: Clips per video; 0 where they slide, as many as the video has room for; None where another project's
+            results do not say (`foreign.py`), as in the next.
         num_crops: Crops per clip.
         class_names: The model's K class names, in the order of its outputs.
         manifest: Where the list of videos came from.
@@ -39,6 +40,7 @@ class PredictionsMeta:
         num_videos: Videos in the list; None where another project's results do not say.
         labelled: Whether every video of the list has a label.
         frame_order: Order of the frames within clips; anything but natural is a probe, not an evaluation.
+        hop_s: Seconds from one clip to the next where clips slide; None where num_clips are spread over the video.
         versions: Versions of the packages used. Not compared between runs.
         run: How it was run, such as the command, the device and the date. Not compared between runs.
         schema_version: Version of the layout of the directory.
@@ -56,6 +58,7 @@ class PredictionsMeta:
     num_videos: int | None
     labelled: bool
     frame_order: str = "natural"
+    hop_s: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
     run: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import uuid
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ except ImportError:  # Windows: two processes of one rank are not noticed there
     fcntl = None  # type: ignore[assignment]
 
 _SHARD = re.compile(r"videos-(\d+)-(\d+)\.jsonl")
+_locks: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
 
 
 def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], None], *, exclusive: bool = False) -> None:
@@ -159,7 +162,41 @@ def lock_rank(directory: Path, rank: int) -> IO[bytes] | None:
     except OSError:
         file.close()
         return None
+    _locks.add(file)
     return file
+
+
+def _drop_inherited_locks() -> None:
+    """Close a forked child's copies: loader workers outlive a killed process for seconds and would hold its lock."""
+    for file in _locks:
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_inherited_locks)
+
+
+@contextlib.contextmanager
+def merging(directory: Path, settings: str) -> Iterator[bool]:
+    """Let one process at a time merge, and tell it whether these shards were not merged with these settings before.
+
+    Of processes that finish together each finds the directory complete: the first to come here merges, the others see
+    that it is done.
+
+    Args:
+        directory: The predictions directory.
+        settings: What the merged files depend on besides the shards.
+    """
+    names = "\n".join([settings, *(path.name for *_, path in list_shards(directory))])
+    digest = hashlib.sha256(names.encode()).hexdigest()
+    stamp = directory / ".merged"
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            lock = stack.enter_context((directory / ".merge.lock").open("wb"))
+            with contextlib.suppress(OSError):  # a file system without locks: both merge, to the same files
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not (stamp.exists() and stamp.read_text(encoding="ascii") == digest)
+        write_atomically(stamp, digest.encode("ascii"))
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:

@@ -1,1 +1,1 @@
-"""Pictures of what context blocks attend to."""
+"""Pictures of what a network sees and says."""

@@ -71,6 +71,30 @@ def test_exactly_the_asked_frames(video, reader, asked, monkeypatch):
     assert paint(frames) == pytest.approx([7 * i % 256 for i in indices], abs=tolerance)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("asked", [slice(None), slice(5, None, 3), slice(40, 41), slice(-1, None)])
+def test_a_stream_gives_the_same_frames(video, asked, threads):
+    path, n, tolerance = video
+    indices = np.arange(n)[asked]
+    with open_video(path) as opened:
+        chunks = list(opened.stream(indices, threads=threads))
+    assert all(len(chunk) == decoding.CHUNK for chunk in chunks[:-1])
+    assert 0 < len(chunks[-1]) <= decoding.CHUNK
+    assert paint(np.concatenate(chunks)) == pytest.approx([7 * i % 256 for i in indices], abs=tolerance)
+
+
+def test_a_stream_is_resized_and_refuses_disorder(video):
+    path, n, _ = video
+    with open_video(path) as opened:
+        small = list(opened.stream([0, 1], resize=lambda frames: frames[:, ::2, ::2]))
+        assert small[0].shape == (2, 24, 32, 3)
+        for indices in ([3, 2], [2, 2]):
+            with pytest.raises(ValueError, match="do not rise; give each frame once, in order"):
+                next(opened.stream(indices))
+        with pytest.raises(ValueError, match=rf"give a list of indices in \[0, {n}\)"):
+            next(opened.stream([n]))
+
+
 def test_b_frames_are_really_there(tmp_path):
     options = {"threads": "1", "bf": "3", "b-adapt": "0", "sc_threshold": "0"}
     write_video(tmp_path / "b.mp4", painted(40), 30, crf=1, gop=250, options=options)

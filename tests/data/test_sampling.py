@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnl_video.data.sampling import clip_from, clip_span, reorder_frames, train_indices, view_indices
+from dnl_video.data.sampling import (
+    clip_from,
+    clip_span,
+    reorder_frames,
+    sliding_indices,
+    train_indices,
+    view_indices,
+)
 from dnl_video.spec import Preprocessing
 
 
@@ -201,3 +208,64 @@ def test_a_clip_from_a_given_frame() -> None:
     for start in (-1, 14):
         with pytest.raises(ValueError, match=rf"start is {start}; give a frame in \[0, 14\)"):
             clip_from(start, 14, 30, exact)
+
+
+# (frames, frames a second, hop in seconds, first frames of the clips); clips of 4 frames every 3, span 10.
+SLIDING_STARTS = [
+    # D = 20: every 10 frames, and the last regular clip is the one that reaches the end.
+    (30, 10.0, 1.0, [0, 10, 20]),
+    # D = 25: 0, 10, 20, and one more at 25.
+    (35, 10.0, 1.0, [0, 10, 20, 25]),
+    # 2.5 frames: 0, 2.5, 5, 7.5, 10 and halves round up.
+    (20, 10.0, 0.25, [0, 3, 5, 8, 10]),
+    # 12.5125 frames (29.97 a second): no drift, 12.51, 25.02, 37.54, 50.05.
+    (65, 29.97, 12.5125 / 29.97, [0, 13, 25, 38, 50, 55]),
+    # A hop longer than the video, and one longer than the clip: gaps between clips.
+    (20, 10.0, 60.0, [0, 10]),
+    (50, 10.0, 3.0, [0, 30, 40]),
+    # Less than a frame counts as a frame.
+    (13, 10.0, 0.001, [0, 1, 2, 3]),
+    # Exactly one clip, one frame short, one frame.
+    (10, 10.0, 1.0, [0]),
+    (9, 10.0, 1.0, [0]),
+    (1, 10.0, 1.0, [0]),
+]
+
+
+@pytest.mark.parametrize(("n", "fps", "hop_s", "starts"), SLIDING_STARTS)
+def test_sliding_starts(n, fps, hop_s, starts):
+    indices = sliding_indices(n, fps, stride(4, 3), hop_s)
+    assert indices.tolist() == [[min(start + step, n - 1) for step in (0, 3, 6, 9)] for start in starts]
+    assert indices.dtype == np.int64
+
+
+def test_sliding_pyslowfast_reaches_the_end():
+    # L = 64, D = 236; the hop is 30 frames, spacing 9.
+    indices = sliding_indices(300, 30.0, pyslowfast(8, 8), 1.0)
+    assert indices[:, 0].tolist() == [0, 30, 60, 90, 120, 150, 180, 210, 236]
+    assert indices[-1].tolist() == [236, 245, 254, 263, 272, 281, 290, 299]
+
+
+@given(
+    st.integers(1, 400),
+    st.floats(1.0, 120.0),
+    st.floats(0.01, 30.0),
+    st.sampled_from([stride(4, 3), stride(8, 2, target_fps=15.0), pyslowfast(8, 4)]),
+)
+@settings(deadline=None)
+def test_sliding_covers_the_video(n, fps, hop_s, preprocessing):
+    indices = sliding_indices(n, fps, preprocessing, hop_s)
+    starts = indices[:, 0]
+    assert starts[0] == 0
+    assert (np.diff(starts) >= 0).all()
+    assert (np.diff(starts) <= max(hop_s * fps, 1) + 1).all()
+    assert indices.min() >= 0
+    assert indices.max() <= n - 1
+    if preprocessing.sampling == "stride":
+        assert indices[-1, -1] == n - 1
+
+
+@pytest.mark.parametrize(("fps", "hop_s"), [(25.0, 0.0), (25.0, -1.0), (25.0, float("nan")), (0.0, 1.0)])
+def test_sliding_refuses(fps, hop_s):
+    with pytest.raises(ValueError, match=r"hop_s is .*; both must be above 0"):
+        sliding_indices(100, fps, stride(4, 3), hop_s)

@@ -223,7 +223,9 @@ directory, rank = sys.argv[1], int(sys.argv[2])
 
 def child(body, *args):
     code = _CHILD.format(here=str(Path(__file__).parent), body=textwrap.dedent(body))
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
@@ -286,6 +288,29 @@ def test_two_writers_of_one_rank_are_refused(tmp_path):
             pass
     with PredictionsWriter(tmp_path, make_meta()):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_children_of_a_killed_writer_do_not_hold_its_lock(tmp_path):
+    """Loader workers live on for seconds after their parent was killed; a restart must not wait for them."""
+    body = """
+        out = PredictionsWriter(directory, make_meta(), rank=rank)
+        worker = os.fork()
+        if worker == 0:
+            signal.pause()
+            os._exit(0)
+        print(worker, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    process = child(body, tmp_path, 0)
+    worker = int(process.stdout.readline())
+    process.wait()
+    try:
+        write(tmp_path, [make_video(0)])
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        process.stdout.close()
+        process.stderr.close()
 
 
 def test_a_file_system_without_locks_and_links_still_works(tmp_path, monkeypatch):

@@ -1,0 +1,125 @@
+"""Clips that slide over one long video, streamed: each frame is decoded once and kept only while a clip needs it.
+
+What is held is the frames of one clip's span, resized, and the clips about to be handed out. Decoding uses threads, no
+loader processes: decoders give the interpreter free, and a forked child must not inherit a half-used one of decord's.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dnl_video.data import transforms
+from dnl_video.data.decoding import open_video
+from dnl_video.data.sampling import sliding_indices
+from dnl_video.spec import Preprocessing
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Some clips of one video.
+
+    Args:
+        first: Number of the first clip; the others follow it.
+        views: uint8 [G * R, T, c, c, 3], clip by clip.
+    """
+
+    first: int
+    views: Tensor
+
+
+class SlidingClips:
+    """All clips of one video, every `hop_s` seconds, in order.
+
+    Args:
+        path: The video.
+        preprocessing: Length, stride, rule, short side and crop.
+        hop_s: Seconds from the start of one clip to the next.
+        num_crops: Crops R per clip, 1 or 3.
+        clips_at_once: Clips G of one batch; the last may have fewer.
+        threads: Decoding threads.
+
+    Attributes:
+        indices: Frames of the clips, int64 [J, T].
+        clip_start_s: Second at which each clip's first frame begins, [J].
+        clip_end_s: Second at which each clip's last frame ends, [J].
+
+    Raises:
+        VideoDecodeError: The file cannot be opened.
+        ValueError: `hop_s` is not above 0.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        preprocessing: Preprocessing,
+        *,
+        hop_s: float,
+        num_crops: int = 1,
+        clips_at_once: int = 1,
+        threads: int = 1,
+    ) -> None:
+        self.path = path
+        self.preprocessing = preprocessing
+        self.num_crops = num_crops
+        self.clips_at_once = clips_at_once
+        self.threads = threads
+        with open_video(path) as video:
+            self.indices = sliding_indices(video.num_frames, video.fps, preprocessing, hop_s)
+            self.clip_start_s: npt.NDArray[np.float64] = self.indices.min(axis=1) / video.fps
+            self.clip_end_s: npt.NDArray[np.float64] = (self.indices.max(axis=1) + 1) / video.fps
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        """Yield the clips.
+
+        Raises:
+            VideoDecodeError: The video breaks off.
+        """
+        first = 0
+        held: list[npt.NDArray[np.uint8]] = []
+        for clip in self._clips():
+            held.append(clip)
+            if len(held) == self.clips_at_once:
+                yield self._batch(first, held)
+                first, held = first + len(held), []
+        if held:
+            yield self._batch(first, held)
+
+    def _clips(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the resized frames [T, H, W, 3] of each clip."""
+        indices = self.indices
+        resize = functools.partial(transforms.resize_short_side, short_side=self.preprocessing.short_side)
+        wanted = np.unique(indices)
+        window: dict[int, npt.NDArray[np.uint8]] = {}
+        ready = count = 0
+        with open_video(self.path) as video:
+            for frames in video.stream(wanted, resize=resize, threads=self.threads):
+                arrived = wanted[count : count + len(frames)]
+                count += len(frames)
+                window.update(zip(arrived.tolist(), frames, strict=True))
+                while ready < len(indices) and indices[ready].max() <= arrived[-1]:
+                    yield np.stack([window[index] for index in indices[ready].tolist()])
+                    ready += 1
+                oldest = indices[ready].min() if ready < len(indices) else np.inf
+                window = {index: frame for index, frame in window.items() if index >= oldest}
+
+    def _batch(self, first: int, clips: list[npt.NDArray[np.uint8]]) -> ClipBatch:
+        views = transforms.crop_views(torch.from_numpy(np.stack(clips)), self.preprocessing.crop_size, self.num_crops)
+        return ClipBatch(first, views)
+
+
+def read_ahead(batches: Iterable[ClipBatch]) -> Iterator[ClipBatch]:
+    """Yield batches while a thread makes the next one."""
+    iterator = iter(batches)
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, iterator, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, iterator, None)
+            yield batch

@@ -1,0 +1,108 @@
+"""The best classes of every video as one table, in the order of the list, whatever the number of videos."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnl_video.errors import InputError
+from dnl_video.results.reader import iter_predictions
+from dnl_video.results.shards import write_atomically
+
+
+@dataclass(frozen=True)
+class TopClasses:
+    """The k best classes of n videos.
+
+    Attributes:
+        classes: Class indices, best first, int32 [n, k]; -1 where the video failed.
+        scores: Their scores, float32 [n, k]; NaN where the video failed.
+        errors: Why videos failed, by their place in the list.
+    """
+
+    classes: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    errors: dict[int, str]
+
+
+def read_top_classes(
+    directory: str | os.PathLike[str], video_ids: Sequence[str], num_classes: int, k: int
+) -> TopClasses:
+    """Read the best classes of a predictions directory, one shard at a time.
+
+    Args:
+        directory: The predictions directory; it must hold every listed video.
+        video_ids: The list.
+        num_classes: Classes K of the directory.
+        k: Classes to keep, K at most.
+
+    Raises:
+        InputError: Damaged files, a video that is not in the list, or a listed one that is missing.
+    """
+    place = {video_id: index for index, video_id in enumerate(video_ids)}
+    k = min(k, num_classes)
+    classes = np.full((len(place), k), -1, dtype=np.int32)
+    scores = np.full((len(place), k), np.nan, dtype=np.float32)
+    errors: dict[int, str] = {}
+    seen = 0
+    for prediction in iter_predictions(directory):
+        row = place.get(prediction.video_id)
+        if row is None:
+            raise InputError(
+                f"{directory} holds {prediction.video_id!r}, which is not in the list; give the list that was predicted"
+            )
+        seen += 1
+        if prediction.scores is None:
+            errors[row] = prediction.error or "unknown"
+            continue
+        # Stable, so that equal scores keep the order of the classes.
+        classes[row] = np.argsort(-prediction.scores, kind="stable")[:k]
+        scores[row] = prediction.scores[classes[row]]
+    if seen < len(place):
+        raise InputError(f"{directory} holds {seen} of {len(place)} listed videos; run the same command again")
+    return TopClasses(classes, scores, errors)
+
+
+def write_top_classes(path: Path, videos: Sequence[str], top: TopClasses, class_names: Sequence[str]) -> None:
+    """Write ``video,class_1,score_1,…,class_k,score_k,error``, a line a video.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    k = top.classes.shape[1]
+
+    def lines() -> Iterator[list[str]]:
+        yield ["video", *(name for i in range(1, k + 1) for name in (f"class_{i}", f"score_{i}")), "error"]
+        for row, video in enumerate(videos):
+            if row in top.errors:
+                yield [video, *[""] * (2 * k), top.errors[row]]
+                continue
+            pairs = zip(top.classes[row].tolist(), top.scores[row].tolist(), strict=True)
+            yield [video, *(text for index, score in pairs for text in (class_names[index], f"{score:.6f}")), ""]
+
+    write_csv(path, lines())
+
+
+def write_csv(path: Path, lines: Iterator[list[str]]) -> None:
+    """Write lines of fields as CSV, whole or not at all.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+
+    def write(file: IO[bytes]) -> None:
+        # File names that are no Unicode hold lone surrogates.
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        text.flush()
+        text.detach()
+
+    write_atomically(path, write)

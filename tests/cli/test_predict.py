@@ -1,0 +1,310 @@
+"""`dnl-video predict`: many videos, killed and restarted, and long ones."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnl_video.cli.main import main
+from dnl_video.cli.progress import PredictionProgress
+from dnl_video.data.decoding import open_video
+from dnl_video.data.encoding import write_video
+from dnl_video.results.predictions import read_predictions
+from tests.conftest import TinyRun
+
+QUICK = ["--device", "cpu", "--num-clips", "1"]
+SLIDING = ["--device", "cpu", "--num-workers", "0", "--sliding"]
+
+
+def write_noise(path: Path, seed: int, num_frames: int = 8) -> None:
+    frames = np.random.default_rng(seed).integers(0, 255, (num_frames, 32, 32, 3), dtype=np.uint8)
+    write_video(path, frames, 8, options={"preset": "ultrafast", "threads": "1"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hundred videos of a second, in two folders."""
+    folder = tmp_path_factory.mktemp("many")
+    for i in range(200):
+        write_noise(folder / f"part {i % 2}" / f"video {i:03d}.mp4", i)
+    return folder
+
+
+@pytest.fixture
+def few(folder: Path, tmp_path: Path) -> Path:
+    """A list of seven of them, not in the order of their names, and a missing one."""
+    files = sorted(folder.rglob("*.mp4"))[13:20]
+    names = [*map(str, files[::-1]), str(folder / "gone.mp4")]
+    (tmp_path / "few.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    return tmp_path / "few.txt"
+
+
+def predict(tiny: TinyRun, *words: str | Path, options: list[str] | None = None) -> int:
+    chosen = [*QUICK, "--num-workers", "0"] if options is None else options
+    return main(["predict", *map(str, words), "--checkpoint", str(tiny.run), *chosen])
+
+
+def rows_of(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def recorded(output: Path) -> dict[str, tuple[int, bytes]]:
+    """Return the change time and content of each shard's file."""
+    files = [*output.glob("videos-*.jsonl"), *output.glob("scores-*.npz")]
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def finished(output: Path) -> list[str]:
+    """Return the id of every finished video, once for every time it was recorded."""
+    lines = [line for path in output.glob("videos-*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line)["id"] for line in lines]
+
+
+def test_two_hundred_videos_killed_twice_redo_nothing(
+    tiny: TinyRun, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    words = ["predict", str(folder), "--checkpoint", str(tiny.run), "--output", str(output), *QUICK]
+    command = [sys.executable, "-m", "dnl_video", *words, "--num-workers", "1"]
+    rng = np.random.default_rng(7)
+    before: dict[str, tuple[int, bytes]] = {}
+    for _ in range(2):
+        # Kill it some videos after it has recorded some more; its loader worker is left an orphan, as by kill -9.
+        had = len(finished(output))
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while len(finished(output)) == had:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.1))
+        process.kill()
+        _, stderr = process.communicate()
+        assert (f"{had} of 200 videos are there already" in stderr) == (had > 0)
+        now = recorded(output)
+        assert now.items() >= before.items(), "a recorded video was touched"
+        assert had < len(finished(output)) < 200
+        before = now
+    had = len(finished(output))
+    capsys.readouterr()
+    assert main([*words, "--num-workers", "0"]) == 0
+    printed = capsys.readouterr()
+    assert f"{had} of 200 videos are there already" in printed.err
+    assert recorded(output).items() >= before.items()
+    assert sorted(finished(output)) == sorted(str(p.relative_to(folder)) for p in folder.rglob("*.mp4"))
+    assert [path.name for path in output.iterdir() if path.suffix == ".tmp"] == []
+    # The table is in the order of the folder and equals that of a run in one piece.
+    rows = rows_of(output / "predictions.csv")
+    assert [row[0] for row in rows[1:]] == sorted(map(str, folder.rglob("*.mp4")))
+    assert "200 videos, 0 failed" in printed.out
+    assert len(printed.out.splitlines()) < 40
+    table = read_predictions(output)
+    sample = sorted(folder.rglob("*.mp4"))[60:63]
+    assert predict(tiny, *sample, "--output", tmp_path / "whole") == 0
+    whole = read_predictions(tmp_path / "whole", order=[str(path) for path in sample])
+    np.testing.assert_allclose(whole.scores, table.scores[60:63], atol=1e-6)
+
+
+def test_two_processes_merge_to_the_table_of_one(
+    tiny: TinyRun, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert predict(tiny, few, "--output", one) == 3
+    capsys.readouterr()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, status in ((1, 0), (0, 3)):
+        monkeypatch.setenv("RANK", str(rank))
+        assert predict(tiny, few, "--output", two) == status
+        printed = capsys.readouterr().out
+        if rank == 1:
+            assert printed == f"process 1 of 2 is done; others are still at work in {two}\n"
+            assert not (two / "predictions.csv").exists()
+        else:
+            assert f"best classes: {two / 'predictions.csv'}" in printed
+    assert (two / "predictions.csv").read_bytes() == (one / "predictions.csv").read_bytes()
+    rows = rows_of(two / "predictions.csv")
+    assert [row[0] for row in rows[1:]] == few.read_text(encoding="utf-8").splitlines()
+    assert rows[-1][-1] == "file not found"
+    # Both start again and find everything done: nobody merges what is merged.
+    assert predict(tiny, few, "--output", two) == 0
+    assert capsys.readouterr().out == f"process 0 of 2 is done; another one merged {two}\n"
+
+
+def test_ctrl_c_keeps_what_was_finished(
+    tiny: TinyRun, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(self: PredictionProgress, done: int, total: int, prediction: object) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictionProgress, "__call__", interrupt)
+        assert predict(tiny, few, "--output", output) == 130
+        captured = capsys.readouterr()
+        assert captured.err == (
+            f"dnl-video: interrupted; what was finished is kept in {output}; the same command goes on there\n"
+        )
+        assert captured.out == ""
+        assert predict(tiny, few) == 130
+        assert capsys.readouterr().err == "dnl-video: interrupted; nothing was kept, for want of --output\n"
+    assert len(finished(output)) == 3
+    assert {path.suffix for path in output.iterdir()} == {".json", ".jsonl", ".npz"}
+    assert predict(tiny, few, "--output", output) == 3
+    assert "3 of 8 videos are there already" in capsys.readouterr().err
+    assert len(finished(output)) == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_real_ctrl_c(tiny: TinyRun, folder: Path, tmp_path: Path) -> None:
+    words = ["predict", str(folder), "--checkpoint", str(tiny.run), "--output", str(tmp_path / "out"), *QUICK]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dnl_video", *words, "--num-workers", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not finished(tmp_path / "out"):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the loader workers get it as well
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stderr.splitlines() == [
+        f"dnl-video: interrupted; what was finished is kept in {tmp_path / 'out'}; the same command goes on there"
+    ]
+    assert stdout == ""
+
+
+def test_many_videos_are_kept_and_summed_up(
+    tiny: TinyRun, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dnl_video.cli.predict.MANY_VIDEOS", 7)
+    monkeypatch.chdir(tmp_path)
+    assert predict(tiny, few, "--top", "2") == 3
+    printed = capsys.readouterr().out
+    assert "8 videos, 1 failed" in printed
+    assert "video 0" not in printed
+    assert "best classes: predictions/few/predictions.csv" in printed
+    rows = rows_of(tmp_path / "predictions" / "few" / "predictions.csv")
+    assert rows[0] == ["video", "class_1", "score_1", "class_2", "score_2", "error"]
+    best = {name: [row[1] for row in rows[1:]].count(name) for name in {row[1] for row in rows[1:-1]}}
+    for name, count in best.items():
+        assert any(name in line and str(count) in line for line in printed.splitlines())
+
+
+@pytest.fixture(scope="module")
+def long_video(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four demo videos after another: 8 s of 16 frames."""
+    path = tmp_path_factory.mktemp("long") / "movie.mp4"
+    files = sorted((tiny.folder / "videos" / "val").rglob("*.mp4"))[::2]
+
+    def frames():
+        for file in files:
+            with open_video(file) as video:
+                yield from video.read(range(video.num_frames))
+
+    write_video(path, frames(), 16, options={"preset": "ultrafast", "threads": "1"})
+    return path
+
+
+def test_sliding_writes_segments_a_timeline_and_a_copy(
+    tiny: TinyRun, long_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--hop-s", "0.5", "--annotate", "seen.mp4", "--top", "1"]
+    assert predict(tiny, long_video, *words, options=SLIDING) == 0
+    printed = capsys.readouterr().out
+    output = Path("predictions/movie")
+    assert "segments: predictions/movie/segments.csv, predictions/movie/segments.json" in printed
+    assert "timeline: predictions/movie/timelines/movie.png" in printed
+    assert "annotated: seen.mp4" in printed
+    assert (output / "timelines" / "movie.png").stat().st_size > 10_000
+    with open_video("seen.mp4") as video:
+        assert video.num_frames == 128
+    # Clips of 7 frames every 8 of 128; the last at frame 121.
+    table = read_predictions(output)
+    assert table.meta.hop_s == 0.5
+    assert table.clip_start_s is not None
+    assert table.clip_start_s.tolist() == [*np.arange(16) / 2, 121 / 16]
+    rows = rows_of(output / "segments.csv")
+    assert rows[0] == ["video", "start_s", "end_s", "class", "score"]
+    assert {row[0] for row in rows[1:]} == {str(long_video)}
+    assert (float(rows[1][1]), float(rows[-1][2])) == (0, 8)
+    assert [row[2] for row in rows[1:-1]] == [row[1] for row in rows[2:]]
+    document = json.loads((output / "segments.json").read_text(encoding="utf-8"))
+    assert (document["schema_version"], document["hop_s"]) == (1, 0.5)
+    (video_entry,) = document["videos"]
+    assert video_entry["path"] == str(long_video)
+    as_rows = [[f"{s['start_s']:.3f}", f"{s['end_s']:.3f}", s["class"]] for s in video_entry["segments"]]
+    assert as_rows == [row[1:4] for row in rows[1:]]
+    # Again with another hop: the folder holds another run.
+    assert predict(tiny, long_video, "--hop-s", "2", options=SLIDING) == 2
+    assert "hop_s (0.5 there, 2.0 now)" in capsys.readouterr().err
+
+
+def test_sliding_over_several_videos_in_order(
+    tiny: TinyRun, few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert predict(tiny, few, "--output", output, "--plot-format", "svg", "--per-clip", options=SLIDING) == 3
+    printed = capsys.readouterr().out
+    assert f"timelines: {output / 'timelines'}" in printed
+    names = few.read_text(encoding="utf-8").splitlines()
+    rows = rows_of(output / "segments.csv")
+    assert list(dict.fromkeys(row[0] for row in rows[1:])) == names[:-1]
+    assert len(list((output / "timelines").glob("video *.svg"))) == 7
+    document = json.loads((output / "segments.json").read_text(encoding="utf-8"))
+    assert [video["path"] for video in document["videos"]] == names
+    assert document["videos"][-1]["segments"] == []
+
+
+def test_pictures_of_videos_with_one_name_do_not_collide(tiny: TinyRun, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_noise(tmp_path / "in" / name / "x.mp4", 1)
+    assert predict(tiny, tmp_path / "in", "--output", tmp_path / "out", options=SLIDING) == 0
+    assert sorted(path.name for path in (tmp_path / "out" / "timelines").iterdir()) == ["x-2.png", "x.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--hop-s", "1"], "--hop-s is for sliding clips; add --sliding"),
+        (["--annotate", "a.mp4"], "--annotate is for sliding clips; add --sliding"),
+        (["--sliding", "--hop-s", "0"], "--hop-s is 0; give seconds above 0"),
+        (["--sliding", "--hop-s", "nan"], "--hop-s is nan; give seconds above 0"),
+        (
+            ["--sliding", "--num-clips", "3"],
+            "--num-clips spreads clips over a short video; with --sliding give --hop-s",
+        ),
+        (
+            ["--sliding", "--no-clip-scores"],
+            "--no-clip-scores leaves nothing to make segments of; drop it or --sliding",
+        ),
+        (["--sliding", "--annotate", "a.txt"], "a.txt: cannot write suffix '.txt'; allowed: .mp4"),
+        (["--top", "0"], "--top is 0; give at least 1"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    words: list[str], message: str, tiny: TinyRun, long_video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(tiny, long_video, *words, options=[]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_annotate_takes_one_video_and_does_not_overwrite_it(
+    tiny: TinyRun, few: Path, long_video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(tiny, few, "--annotate", "a.mp4", options=SLIDING) == 2
+    assert "--annotate writes one video, and 8 were given; give one" in capsys.readouterr().err
+    assert predict(tiny, long_video, "--annotate", long_video, options=SLIDING) == 2
+    assert f"--annotate {long_video} is the video itself; give another name" in capsys.readouterr().err

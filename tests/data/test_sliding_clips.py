@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dnl_video.data import decoding
+from dnl_video.data.decoding import VideoDecodeError, open_video
+from dnl_video.data.sliding import SlidingClips, read_ahead
+from dnl_video.spec import Preprocessing
+
+
+class Chunk(np.ndarray):
+    """An array of frames that can be counted while it lives."""
+
+    __hash__ = object.__hash__
+
+
+PREPROCESSING = Preprocessing(num_frames=4, frame_stride=3, short_side=32, crop_size=32)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory, write_coloured) -> Path:
+    """75 frames, 10 a second, 48 x 64, frame i in green 10 i mod 256."""
+    return write_coloured(tmp_path_factory.mktemp("sliding") / "long.mp4", 50, 75)
+
+
+@pytest.mark.parametrize("loader", [list, read_ahead])
+@pytest.mark.parametrize(("num_crops", "clips_at_once"), [(1, 1), (1, 4), (3, 2)])
+def test_clips_are_those_of_reading_each_alone(video, num_crops, clips_at_once, loader):
+    clips = SlidingClips(
+        str(video), PREPROCESSING, hop_s=0.8, num_crops=num_crops, clips_at_once=clips_at_once, threads=2
+    )
+    # D = 65, a clip every 8 frames.
+    starts = [0, 8, 16, 24, 32, 40, 48, 56, 64, 65]
+    assert clips.indices.tolist() == [[s, s + 3, s + 6, s + 9] for s in starts]
+    np.testing.assert_allclose(clips.clip_start_s, np.array(starts) / 10)
+    np.testing.assert_allclose(clips.clip_end_s, np.array(starts) / 10 + 1)
+    batches = list(loader(clips))
+    assert [batch.first for batch in batches] == list(range(0, 10, clips_at_once))
+    views = torch.cat([batch.views for batch in batches])
+    assert views.shape == (10 * num_crops, 4, 32, 32, 3)
+    # The paint is flat, so neither resizing nor cropping changes a colour; each crop of a clip has its colours.
+    with open_video(video) as opened:
+        frames = opened.read(clips.indices.ravel()).reshape(10, 4, 48, 64, 3)
+    expected = np.repeat(frames.mean(axis=(2, 3)), num_crops, axis=0)
+    np.testing.assert_allclose(views.double().mean(dim=(2, 3)).numpy(), expected, atol=1)
+
+
+def test_frames_are_kept_only_as_long_as_a_clip_needs_them(video, monkeypatch):
+    """Of 75 frames no more than a span (10) and a chunk (4) are alive at once."""
+    monkeypatch.setattr(decoding, "CHUNK", 4)
+    alive: weakref.WeakSet[Chunk] = weakref.WeakSet()
+    most = 0
+
+    def resize(frames, short_side):
+        chunk = frames.view(Chunk)
+        alive.add(chunk)
+        return chunk
+
+    monkeypatch.setattr("dnl_video.data.transforms.resize_short_side", resize)
+    for _ in SlidingClips(str(video), PREPROCESSING, hop_s=0.1):
+        most = max(most, 4 * len(alive))
+    assert 10 <= most <= 10 + 3 * 4  # a chunk may be held for one frame of it, at either end
+
+
+def test_a_short_video_gives_one_clip(tmp_path, write_coloured):
+    clips = SlidingClips(str(write_coloured(tmp_path / "short.mp4", 9, 5)), PREPROCESSING, hop_s=0.1)
+    (batch,) = list(clips)
+    assert clips.indices.tolist() == [[0, 3, 4, 4]]
+    assert batch.views.shape == (1, 4, 32, 32, 3)
+    assert clips.clip_end_s.tolist() == [0.5]
+
+
+@pytest.mark.parametrize("loader", [iter, read_ahead])
+def test_a_video_that_breaks_off(video, loader, monkeypatch):
+    def broken(*_):
+        yield np.zeros((32, 48, 64, 3), np.uint8)
+        raise OSError("bad packet")
+
+    monkeypatch.setattr("dnl_video.data.decoding._decode_in_order", broken)
+    clips = loader(SlidingClips(str(video), PREPROCESSING, hop_s=0.1, clips_at_once=2))
+    # The first 32 frames hold clips 0 … 22.
+    assert [next(clips).first for _ in range(11)] == list(range(0, 22, 2))
+    with pytest.raises(VideoDecodeError, match=r"long\.mp4: cannot be decoded \(bad packet\)"):
+        list(clips)
+
+
+def test_no_video(tmp_path):
+    (tmp_path / "no.mp4").write_bytes(b"nothing")
+    with pytest.raises(VideoDecodeError, match=r"no\.mp4: cannot be opened"):
+        SlidingClips(str(tmp_path / "no.mp4"), PREPROCESSING, hop_s=1.0)
