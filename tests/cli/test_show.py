@@ -122,7 +122,7 @@ def test_unfinished_and_unlabelled_predictions(tmp_path: Path, capsys: pytest.Ca
         ("run/config.yaml", "- 1", "config.yaml holds no settings; give a run's folder"),
         ("run/config.yaml", "a: [", "config.yaml cannot be read"),
         ("run/notes.txt", "x", "no best or last checkpoint in this folder; train first"),
-        ("run", "x", "run: not a readable checkpoint"),
+        ("run", "x", "run: not a file of weights (it starts with b'x')"),
     ],
 )
 def test_nothing_to_show(
