@@ -55,7 +55,10 @@ def fits(*tensors: Tensor) -> bool:
 
 
 def pays(multiplications: int) -> bool:
-    """Return whether a product is large enough to make up for the way to it."""
+    """Return whether a product is large enough to make up for the way to it.
+
+    Ask after `fits`: a comparison would hold a program of torch.export to batches on one side of it.
+    """
     return multiplications >= _WORTHWHILE
 
 
@@ -121,7 +124,7 @@ class Projection(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., D]."""
-        if pays(x.numel() * self.out_features) and fits(x, self.weight):
+        if fits(x, self.weight) and pays(x.numel() * self.out_features):
             return linear(x, self.weight, self.bias)
         return super().forward(x)
 
