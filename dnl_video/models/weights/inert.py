@@ -1,8 +1,8 @@
 """Objects beside the tensors of other projects' files, read as things that do nothing.
 
 Checkpoints of a training hold more than weights: mmengine's history of losses, numpy's numbers, a framework's or a
-user's configuration. `torch.load(weights_only=True)` refuses a file for any of them. Here such a name stands for a class
-of ours that ignores what it is given, so that the tensors can be read: nothing of the named code is imported or run.
+user's configuration. `torch.load(weights_only=True)` refuses a file for any of them. Here such a name stands for a
+class of ours that ignores what it is given, so that the tensors can be read: no named code is imported or run.
 
 Names that no record of a training needs (functions of the standard library) stay refused, because they tell an attack;
 so do torch's own, since a tensor of an unknown kind must not vanish.
@@ -30,13 +30,14 @@ class Inert:
     """An object, a function or a function's result: it takes anything and keeps nothing."""
 
     def __new__(cls, *_: Any) -> Inert:
+        """Make one, whatever is given."""
         return object.__new__(cls)
 
     def __init__(self, *_: Any) -> None:
-        pass
+        """Ignore them."""
 
     def __setstate__(self, state: Any) -> None:
-        pass
+        """Ignore it."""
 
 
 class _InertDict:
@@ -47,7 +48,7 @@ class _InertDict:
 
 
 class InertNames:
-    """The names that stand for inert objects, as `torch.serialization.safe_globals` takes them."""
+    """The names that stand for inert objects while a file is read."""
 
     def __init__(self) -> None:
         self._names = {*_COMMON, *(f"builtins.{name}" for name in _BUILTINS)}
@@ -61,8 +62,8 @@ class InertNames:
         self._names.add(name)
         return True
 
-    def safe_globals(self) -> list[Any]:
-        """Return pairs of stand-in and name."""
+    def as_safe_globals(self) -> list[Any]:
+        """Return pairs of stand-in and name for `torch.serialization.safe_globals`."""
         # Subclasses of dict are told by name: torch's reader fills no other class with items.
         return [
             (_InertDict if name.lower().endswith(("dict", "cfgnode")) else Inert, name) for name in sorted(self._names)

@@ -72,15 +72,20 @@ def convert_tensors(
     Raises:
         InputError: Their names are of no known layout.
     """
-    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    found = next((origin for origin in _ORIGINS if origin.matches(shapes)), None)
+    beside = beside or {}
+    first = next(iter(tensors), "none")
+    # A module of Lightning's around the network; PySlowFast's own files may begin with ``model.`` too.
+    inner = _without_first(tensors) if "pytorch-lightning_version" in beside else None
+    found = _origin(inner) if inner else None
+    if inner and found:
+        tensors = inner
+    else:
+        found = _origin(tensors)
+    while not found and (inner := _without_first(tensors)):
+        tensors, found = inner, _origin(inner)
     if found is None:
         known = "pytorchvideo, PySlowFast, caffe2 (video-nonlocal-net), mmaction2, ImageNet ResNets, dnl_video"
-        raise InputError(
-            f"{name}: {len(tensors)} tensors of an unknown layout, such as {next(iter(tensors), 'none')}; "
-            f"known: {known}"
-        )
-    beside = beside or {}
+        raise InputError(f"{name}: {len(tensors)} tensors of an unknown layout, such as {first}; known: {known}")
     told: dict[str, Any] = {}
     if found is pyslowfast and isinstance(beside.get("cfg"), str):
         told["config"] = beside["cfg"]
@@ -91,6 +96,19 @@ def convert_tensors(
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     return source
+
+
+def _origin(tensors: Mapping[str, Tensor]) -> ModuleType | None:
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    return next((origin for origin in _ORIGINS if origin.matches(shapes)), None)
+
+
+def _without_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Return the tensors without the module that all names begin with: what a wrapper called the network."""
+    shared = {name.partition(".")[0] for name in tensors}
+    if len(shared) != 1 or not all("." in name for name in tensors):
+        return None
+    return {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
 
 
 def _own(file: Path) -> SourceWeights:

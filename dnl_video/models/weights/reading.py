@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dnl_video.errors import InputError
-from dnl_video.models.weights.caffe2 import read_caffe2
+from dnl_video.models.weights.caffe2_pickle import read_caffe2
 from dnl_video.models.weights.inert import InertNames
 
 Kind = Literal["torch", "safetensors", "pickle"]
@@ -103,7 +103,7 @@ def load_torch(path: Path, inert: InertNames | None = None) -> Any:
         InputError: It is damaged or holds other objects.
     """
     try:
-        with torch.serialization.safe_globals(inert.safe_globals() if inert else []):
+        with torch.serialization.safe_globals(inert.as_safe_globals() if inert else []):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises whatever the reader stumbles over
         text = str(error).strip()
