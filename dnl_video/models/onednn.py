@@ -55,7 +55,10 @@ def fits(*tensors: Tensor) -> bool:
 
 
 def pays(multiplications: int) -> bool:
-    """Return whether a product is large enough to make up for the way to it; ask after `fits`, not of traced sizes."""
+    """Return whether a product is large enough to make up for the way to it.
+
+    Ask after `fits`: a comparison would hold a program of torch.export to batches on one side of it.
+    """
     return multiplications >= _WORTHWHILE
 
 

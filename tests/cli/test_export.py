@@ -128,6 +128,20 @@ def test_without_the_onnx_libraries(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_text_that_is_no_card_is_kept(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("# My project\n")
+    said = "is there already and is no model card, which would replace it; give another name"
+    assert refused(capsys, "export", str(tiny.run), ".") == f"README.md: {said}"
+    assert refused(capsys, "export", str(tiny.run), "README.safetensors") == f"README.md: {said}"
+    assert [p.name for p in tmp_path.iterdir()] == ["README.md"]
+    assert Path("README.md").read_text() == "# My project\n"
+    for _ in range(2):  # an earlier export is replaced
+        assert main(["export", str(tiny.run), "m.safetensors"]) == 0
+
+
 def test_what_it_refuses(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "export", str(tiny.run), "m.onnx") == (
         "m.onnx: give a name that ends in .safetensors, or a folder"

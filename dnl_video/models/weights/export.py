@@ -13,7 +13,7 @@ from typing import Any
 from dnl_video.errors import InputError
 from dnl_video.models.weights.checkpoint import EXPORTED_NAME, Checkpoint, payload
 from dnl_video.models.weights.exported import write_exported
-from dnl_video.models.weights.model_card import model_card
+from dnl_video.models.weights.model_card import is_model_card, model_card
 from dnl_video.models.weights.reading import file_kind
 
 
@@ -35,7 +35,7 @@ def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") 
     folder, out = check_out(out), Path(out)
     if out.is_file() and Path(checkpoint.path).exists() and out.samefile(checkpoint.path):
         raise InputError(f"{out}: is the checkpoint itself; give another name")
-    file, card = (out / EXPORTED_NAME, out / "README.md") if folder else (out, out.with_suffix(".md"))
+    file, card = out / EXPORTED_NAME if folder else out, _card(out)
     stored = payload(
         checkpoint.spec,
         checkpoint.preprocessing,
@@ -53,17 +53,26 @@ def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") 
 
 
 def check_out(out: str | Path) -> bool:
-    """Tell whether ``out`` stands for a folder, before the work.
+    """Tell whether ``out`` stands for a folder, before the work. An earlier export there will be replaced.
 
     Raises:
-        InputError: It is neither a folder's name nor a ``.safetensors`` file's.
+        InputError: It is neither a folder's name nor a ``.safetensors`` file's, or another text has the card's name.
     """
     out = Path(out)
-    if out.is_dir() or not out.suffix:
-        return True
-    if out.suffix != ".safetensors":
+    if not _is_folder(out) and out.suffix != ".safetensors":
         raise InputError(f"{out}: give a name that ends in .safetensors, or a folder")
-    return False
+    card = _card(out)
+    if card.is_file() and not is_model_card(card.read_text(encoding="utf-8", errors="replace")):
+        raise InputError(f"{card}: is there already and is no model card, which would replace it; give another name")
+    return _is_folder(out)
+
+
+def _is_folder(out: Path) -> bool:
+    return out.is_dir() or not out.suffix
+
+
+def _card(out: Path) -> Path:
+    return out / "README.md" if _is_folder(out) else out.with_suffix(".md")
 
 
 def versions() -> dict[str, str]:

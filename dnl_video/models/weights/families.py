@@ -16,7 +16,16 @@ Family = Literal["slow", "c2d", "i3d", "fast"]
 # Shapes of a bottleneck's first (1 x 1) and middle (3 x 3) convolution; None where the file has no such tensor.
 Bottleneck = tuple["Shape | None", "Shape | None"]
 
-DEPTHS: dict[int, tuple[int, ...]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+STAGES = ("res2", "res3", "res4", "res5")
+_DEPTHS: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101}
+# Frames that the stem's kernel spans, then those of a stage's first convolutions, taken in turn.
+_STEM: dict[Family, int] = {"slow": 1, "c2d": 1, "i3d": 5, "fast": 5}
+_FRAMES: dict[Family, tuple[tuple[int, ...], ...]] = {
+    "slow": ((1,), (1,), (3,), (3,)),
+    "c2d": ((1,), (1,), (1,), (1,)),
+    "i3d": ((3,), (3, 1), (3, 1), (1, 3)),
+    "fast": ((3,), (3,), (3,), (3,)),
+}
 LOADABLE = "only plain Slow, C2D, I3D and SlowFast R50 and R101 can be loaded"
 
 
@@ -54,7 +63,7 @@ def depth_of(origin: str, channels: int, stages: Sequence[Sequence[Bottleneck]])
             depthwise, basic blocks).
     """
     counts = tuple(len(stage) for stage in stages)
-    depth = {blocks: depth for depth, blocks in DEPTHS.items()}.get(counts)
+    depth = _DEPTHS.get(counts)
     if depth is None:
         raise InputError(f"{origin}: {list(counts)} residual blocks in res2 to res5; {LOADABLE}")
     for i, stage in enumerate(stages):
@@ -96,10 +105,11 @@ def family_of(origin: str, stem: Shape, stages: Sequence[Sequence[Bottleneck]]) 
     counts = [len(stage) for stage in stages]
     kernels = [[first[2] if first and len(first) == 5 else 1 for first, _ in stage] for stage in stages]
     frames = stem[2] if len(stem) == 5 else 1
-    families: tuple[Family, ...] = ("slow", "c2d", "i3d", "fast")
-    for family in families:
-        expected = [temporal_kernels(family, i, n) for i, n in enumerate(counts)]
-        if (frames, kernels) == (5 if family in ("i3d", "fast") else 1, expected):
+    for family in _STEM:
+        expected = [
+            [temporal_kernel(family, part, n) for n in range(count)] for part, count in zip(STAGES, counts, strict=True)
+        ]
+        if (frames, kernels) == (temporal_kernel(family, "stem"), expected):
             return family
     raise InputError(
         f"{origin}: temporal kernels {frames} (stem) and {', '.join(map(str, kernels))} are no known network's; "
@@ -107,11 +117,9 @@ def family_of(origin: str, stem: Shape, stages: Sequence[Sequence[Bottleneck]]) 
     )
 
 
-def temporal_kernels(family: Family, stage: int, blocks: int) -> list[int]:
-    """Return the temporal kernel sizes of a stage's first convolutions; ``stage`` 0 is res2."""
-    if family == "slow":
-        return [3 if stage >= 2 else 1] * blocks
-    if family == "i3d":
-        pattern = ([3], [3, 1], [3, 1], [1, 3])[stage]
-        return (pattern * blocks)[:blocks]
-    return [3 if family == "fast" else 1] * blocks
+def temporal_kernel(family: Family, part: str, block: int = 0) -> int:
+    """Return the frames that the stem's kernel spans, or that of a block's first convolution."""
+    if part == "stem":
+        return _STEM[family]
+    cycle = _FRAMES[family][STAGES.index(part)]
+    return cycle[block % len(cycle)]

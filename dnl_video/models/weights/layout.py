@@ -1,7 +1,8 @@
 """From tensors whose place in a video ResNet is known to this package's names: family, depth, blocks, kernels.
 
 PySlowFast's three layouts (its own builder, its pytorchvideo builder, caffe2) differ in names only; what follows from
-places and shapes is here. Temporal kernels by family: slowfast/models/video_model_builder.py, `_TEMPORAL_KERNEL_BASIS`.
+places and shapes is here. Its temporal kernels (slowfast/models/video_model_builder.py, `_TEMPORAL_KERNEL_BASIS`) may
+be shorter than a family's, which `families.family_of` refuses and this file fills up.
 """
 
 from __future__ import annotations
@@ -13,20 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dnl_video.errors import InputError
+from dnl_video.models.weights.families import STAGES, Family, bottlenecks, depth_of, temporal_kernel
 from dnl_video.models.weights.pyslowfast_settings import Settings
 from dnl_video.models.weights.source import SourceWeights, block_prefixes
 from dnl_video.spec import Architecture, ContextOptions, ModelSpec, Similarity
 
-_DEPTHS: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101}
-_STAGES = ("res2", "res3", "res4", "res5")
-# Frames that kernels span in the stem and in a stage's blocks, taken in turn.
-_KERNELS: dict[str, dict[str, tuple[int, ...]]] = {
-    "c2d": {"stem": (1,), "res2": (1,), "res3": (1,), "res4": (1,), "res5": (1,)},
-    "slow": {"stem": (1,), "res2": (1,), "res3": (1,), "res4": (3,), "res5": (3,)},
-    "i3d": {"stem": (5,), "res2": (3,), "res3": (3, 1), "res4": (3, 1), "res5": (1, 3)},
-}
-_KERNELS["slowfast"] = _KERNELS["slow"]
-_FAST_KERNELS: dict[str, tuple[int, ...]] = {"stem": (5,), "res2": (3,), "res3": (3,), "res4": (3,), "res5": (3,)}
+_FAMILIES = ("c2d", "slow", "i3d")
 # configs/Kinetics/**: NONLOCAL.INSTANTIATION, and SLOWFAST.ALPHA by FUSION_KERNEL_SZ and DEPTH (else 4).
 _ATTENTION: dict[str, Similarity] = {
     "c2d": "embedded_gaussian",
@@ -130,19 +123,23 @@ def _check_blocks(origin: str, shapes: Mapping[Place, tuple[int, ...]]) -> None:
     if Place("stem", 0, "conv.weight") not in shapes or Place("head", 0, "proj.weight") not in shapes:
         missing = "stem" if Place("stem", 0, "conv.weight") not in shapes else "classifier"
         raise InputError(f"{origin} weights have no {missing}; give a file with a whole network")
-    for place, shape in shapes.items():
-        if place.tail.endswith("conv_a.weight") and place._replace(tail=place.tail.replace("_a.", "_c.")) not in shapes:
-            raise InputError(
-                f"{origin} weights have no bottlenecks (ResNet-18 or 34); networks here are ResNet-50 and 101"
-            )
-        if place.tail.endswith("conv_b.weight") and (shape[0] != shape[1] or shape[2:] not in ((1, 3, 3), (3, 3))):
-            raise InputError(
-                f"{origin} weights have convolutions {list(shape)} in {place.part} (ResNeXt, CSN, X3D or the like); "
-                "networks here have plain 1x3x3 ones"
-            )
+    for place in shapes:
         if place.pathway > 1 or (place.pathway and "context_blocks" in place.tail):
             what = "non-local blocks on the fast pathway" if "context_blocks" in place.tail else "a third pathway"
             raise InputError(f"{origin} weights have {what}; networks here have none")
+
+
+def _depth(origin: str, shapes: Mapping[Place, tuple[int, ...]]) -> int:
+    named = {f"{place.pathway}.{place.part}.{place.tail}": shape for place, shape in shapes.items()}
+    depths = {}
+    for pathway in sorted({place.pathway for place in shapes}):
+        stages = [f"{pathway}.{stage}.res_blocks." for stage in STAGES]
+        blocks = bottlenecks(named, stages, ".branch2.conv_a.weight", ".branch2.conv_b.weight")
+        stem = named.get(f"{pathway}.stem.conv.weight", (0,))
+        depths[pathway] = depth_of(origin, stem[0], blocks)
+    if len(set(depths.values())) > 1:
+        raise InputError(f"{origin} weights have pathways of depths {list(depths.values())}; networks here have one")
+    return depths[0]
 
 
 def _architecture(
@@ -153,16 +150,12 @@ def _architecture(
     image: bool,
     pools: bool | None,
 ) -> Architecture:
-    counts = tuple(len({_block(p) for p in shapes if p.part == s and _block(p) and not p.pathway}) for s in _STAGES)
-    depth = _DEPTHS.get(counts)
-    if depth is None:
-        raise InputError(
-            f"{origin} weights have {' + '.join(map(str, counts))} residual blocks; networks here are "
-            "ResNet-50 (3 + 4 + 6 + 3) and ResNet-101 (3 + 4 + 23 + 3)"
-        )
+    depth = _depth(origin, shapes)
     fitting, best = _families(shapes, image)
     if not fitting:
-        raise InputError(f"{origin} weights have temporal kernels of no network here; allowed: {', '.join(_KERNELS)}")
+        raise InputError(
+            f"{origin} weights have temporal kernels of no network here; allowed: {', '.join(_FAMILIES)}, slowfast"
+        )
     if best == "c2d":
         best = flat_family if pools is None else "c2d" if pools else "slow"
         if pools is not None and not image:
@@ -181,11 +174,11 @@ def _architecture(
 def _families(shapes: Mapping[Place, tuple[int, ...]], image: bool) -> tuple[list[str], str]:
     """Return the families whose kernels are nowhere shorter than these, and the one that fits best."""
     if image:
-        return ["c2d", "slow", "i3d"], "c2d"
+        return list(_FAMILIES), "c2d"
     two = any(place.pathway for place in shapes)
     kernels = _temporal(shapes)
     fitting, exact = [], []
-    for family in ["slowfast"] if two else ["c2d", "slow", "i3d"]:
+    for family in ["slowfast"] if two else _FAMILIES:
         spare = [cast(int, _frames(family, place)) - k for place, k in kernels.items()]
         if all(s >= 0 and s % 2 == 0 for s in spare):
             fitting.append(family)
@@ -201,13 +194,12 @@ def _temporal(shapes: Mapping[Place, tuple[int, ...]]) -> dict[Place, int]:
 
 def _frames(family: str, place: Place) -> int | None:
     """Return the frames that a family's kernel at that place spans; None for other tensors."""
-    kernels = _FAST_KERNELS if place.pathway else _KERNELS[family]
+    kind = cast(Family, "fast" if place.pathway else "slow" if family == "slowfast" else family)
     if place.part == "stem":
-        return kernels["stem"][0] if place.tail == "conv.weight" else None
-    if place.part not in _STAGES or not place.tail.endswith("conv_a.weight"):
+        return temporal_kernel(kind, "stem") if place.tail == "conv.weight" else None
+    if place.part not in STAGES or not place.tail.endswith("conv_a.weight"):
         return None
-    cycle = kernels[place.part]
-    return cycle[int(_block(place)) % len(cycle)]
+    return temporal_kernel(kind, place.part, int(_block(place)))
 
 
 def _block(place: Place) -> str:

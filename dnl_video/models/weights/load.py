@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier
-from dnl_video.models.blocks import DisentangledNonLocalBlock3d
+from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.weights.load_report import LoadReport
 from dnl_video.models.weights.matching import Match, finite, match
-from dnl_video.models.weights.origins import find_source, read_source
-from dnl_video.models.weights.reading import file_sha256
+from dnl_video.models.weights.origins import convert_tensors, find_source, read_source
+from dnl_video.models.weights.reading import file_sha256, tensors_in
 from dnl_video.models.weights.source import SourceWeights
-from dnl_video.spec import ContextOptions, ModelSpec
+from dnl_video.spec import ModelSpec
 
 
 def load_weights(
     model: VideoClassifier,
-    source: str | Path | SourceWeights,
+    source: str | Path | Mapping[str, Tensor] | SourceWeights,
     *,
     allow_missing: Sequence[str] = (),
     drop_blocks: bool = False,
@@ -34,7 +36,7 @@ def load_weights(
     Args:
         model: A network of `create_model`.
         source: A file of weights or a run's folder (recognised by content), a published name such as
-            ``kinetics400``, or weights that are converted already.
+            ``kinetics400``, a state dict in memory (of any of these projects), or weights that are converted already.
         allow_missing: Names of tensors or modules of the network (or patterns with ``*``) that may keep their values.
         drop_blocks: Leave context blocks of the source for which the network has no place, such as those of a
             non-local network for one without.
@@ -45,9 +47,11 @@ def load_weights(
     Raises:
         InputError: There is no such file or name, it is damaged or unknown, or it does not fit.
     """
+    architecture = model.spec.architecture if model.spec else None
+    if isinstance(source, Mapping):
+        source = convert_tensors(tensors_in(source), architecture)
     if isinstance(source, SourceWeights):
         return fill(model, source, allow_missing=allow_missing, drop_blocks=drop_blocks)
-    architecture = model.spec.architecture if model.spec else None
     file = find_source(str(source), architecture)
     return fill(
         model,
@@ -122,25 +126,32 @@ def _differences(model: VideoClassifier, there: ModelSpec | None) -> list[str]:
             for name in options
         ]
     notes = [f"{name} is {b} here and {a} in the source" for name, a, b in pairs if a != b]
-    temperatures = {
-        m.temperature.initial
-        for m in model.modules()
-        if isinstance(m, DisentangledNonLocalBlock3d) and m.query is not None
-    }
-    if there.context == "nl" and temperatures:
-        notes += _sharpness(there.context_options, min(temperatures))
+    notes += _sharpness(model, there, here)
     return notes
 
 
-def _sharpness(there: ContextOptions, here: float) -> list[str]:
-    """Say how much sharper a whitened softmax is than what queries and keys of non-local blocks were trained with."""
-    if there.attention != "embedded_gaussian" or not there.scaled:
-        what = there.attention + (", not scaled" if there.attention == "embedded_gaussian" else ", without a softmax")
-        return [f"queries and keys come from non-local blocks ({what}); their products are sharper or flatter here"]
-    before = there.temperature or 1.0
-    if before == here:
+def _sharpness(model: VideoClassifier, there: ModelSpec, here: ModelSpec) -> list[str]:
+    """Say how much sharper or flatter a softmax is here than the one that queries and keys were trained with."""
+    blocks = [
+        m
+        for m in model.modules()
+        if isinstance(m, NonLocalBlock3d) or (isinstance(m, DisentangledNonLocalBlock3d) and m.query is not None)
+    ]
+    kinds = {"nl": "non-local", "dnl": "whitened", "pairwise": "whitened"}
+    kind = kinds.get(there.context)
+    if not blocks or kind is None or kind == kinds.get(here.context):
+        return []
+    origin, options = f"queries and keys come from {kind} blocks", there.context_options
+    for where, settings in (("there", options), ("here", here.context_options)):
+        if settings.attention != "embedded_gaussian" or not settings.scaled:
+            what = "not scaled" if settings.attention == "embedded_gaussian" else "without a softmax"
+            return [f"{origin}, and {settings.attention} {where} is {what}; their products are sharper or flatter here"]
+    # A block's own defaults: ContextOptions.temperature.
+    before = options.temperature or (1.0 if kind == "non-local" else 0.05)
+    now = blocks[0].temperature.initial
+    if before == now:
         return []
     return [
-        f"queries and keys come from non-local blocks of temperature {before:g}, the softmax here has {here:g}; "
-        f"context_options.temperature: {before:g} keeps their sharpness"
+        f"{origin} of temperature {before:g}, the softmax here has {now:g}; context_options.temperature: {before:g} "
+        "keeps their sharpness"
     ]

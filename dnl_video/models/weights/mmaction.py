@@ -62,12 +62,18 @@ def matches(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return any(f"{path}layer1.0.conv1.conv.weight" in shapes for path in ("backbone.", _SLOW))
 
 
-def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None = None) -> SourceWeights:
+def convert(
+    tensors: Mapping[str, Tensor],
+    *,
+    architecture: Architecture | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> SourceWeights:
     """Translate names, and the classifier's columns where SlowFast concatenates its pathways the other way round.
 
     Args:
         tensors: The file's tensors.
         architecture: Without effect: the tensors tell.
+        meta: The file's ``meta``, which may name the classes.
 
     Raises:
         InputError: It is another network of mmaction2.
@@ -113,8 +119,18 @@ def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None 
         left=left,
         spec=spec,
         preprocessing=_PREPROCESSING | ({} if spec.architecture.startswith("slow_") else _CLIP_32X2),
+        class_names=_class_names(meta or {}, spec.num_classes),
         notes=tuple(notes),
     )
+
+
+def _class_names(meta: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
+    """Return ``meta['dataset_meta']['classes']`` (mmengine) or ``meta['CLASSES']`` (mmcv) if they name the outputs."""
+    told = meta.get("dataset_meta")
+    names = told.get("classes") if isinstance(told, Mapping) else meta.get("CLASSES")
+    if not isinstance(names, (list, tuple)) or len(names) != count or not all(isinstance(n, str) for n in names):
+        return None
+    return tuple(names) if len(set(names)) == count else None
 
 
 def _spec(shapes: Mapping[str, tuple[int, ...]], paths: tuple[str, ...]) -> tuple[ModelSpec, list[str]]:

@@ -20,6 +20,8 @@ _CONTEXTS = {
     "gc": "global context blocks (Cao et al., 2019)",
 }
 
+_MADE = "- exported with: "
+
 
 def model_card(checkpoint: Checkpoint, file: str, provenance: Mapping[str, Any], results: str = "") -> str:
     """Return the card.
@@ -42,6 +44,11 @@ def model_card(checkpoint: Checkpoint, file: str, provenance: Mapping[str, Any],
         "License": "State here the licence of these weights, and of the videos they were trained on.",
     }
     return "\n\n".join([f"# {title}", *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
+
+
+def is_model_card(text: str) -> bool:
+    """Tell whether a text is a card that `model_card` wrote."""
+    return f"\n{_MADE}dnl-video " in text
 
 
 def _model(checkpoint: Checkpoint) -> str:
@@ -106,7 +113,7 @@ def _training(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> str:
     if "checkpoint" in provenance:
         lines.append(f"- checkpoint: {_escape(provenance['checkpoint'])}, sha256 `{provenance['checkpoint_sha256']}`")
     made = ", ".join(f"{k} {v}" for k, v in provenance.get("exported_with", {}).items())
-    return "\n".join([*lines, f"- exported with: {made}"])
+    return "\n".join([*lines, f"{_MADE}{made}"])
 
 
 def _classes(names: Sequence[str]) -> str:

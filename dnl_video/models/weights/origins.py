@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
@@ -50,8 +51,7 @@ def read_source(path: str | Path, architecture: Architecture | None = None) -> S
     content = read_tensors(file)
     if is_checkpoint(content.extra) or FORMAT_KEY in content.extra:
         return _own(file)
-    config = content.extra.get("cfg")
-    return convert_tensors(content.tensors, architecture, str(file), config=config if isinstance(config, str) else None)
+    return convert_tensors(content.tensors, architecture, str(file), beside=content.extra)
 
 
 def convert_tensors(
@@ -59,7 +59,7 @@ def convert_tensors(
     architecture: Architecture | None = None,
     name: str = "the state dict",
     *,
-    config: str | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> SourceWeights:
     """Bring tensors of any foreign origin under our names.
 
@@ -67,25 +67,48 @@ def convert_tensors(
         tensors: The tensors by their origin's names.
         architecture: The network they are for; image networks need to know.
         name: What to call them in messages.
-        config: The configuration that lies beside them in PySlowFast's files.
+        beside: What lies beside them in the file: PySlowFast's configuration, mmaction2's class names.
 
     Raises:
         InputError: Their names are of no known layout.
     """
-    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    found = [origin for origin in _ORIGINS if origin.matches(shapes)]
-    if not found:
+    beside = beside or {}
+    first = next(iter(tensors), "none")
+    # A module of Lightning's around the network; PySlowFast's own files may begin with ``model.`` too.
+    inner = _without_first(tensors) if "pytorch-lightning_version" in beside else None
+    found = _origin(inner) if inner else None
+    if inner and found:
+        tensors = inner
+    else:
+        found = _origin(tensors)
+    while not found and (inner := _without_first(tensors)):
+        tensors, found = inner, _origin(inner)
+    if found is None:
         known = "pytorchvideo, PySlowFast, caffe2 (video-nonlocal-net), mmaction2, ImageNet ResNets, dnl_video"
-        raise InputError(
-            f"{name}: {len(tensors)} tensors of an unknown layout, such as {next(iter(tensors), 'none')}; "
-            f"known: {known}"
-        )
+        raise InputError(f"{name}: {len(tensors)} tensors of an unknown layout, such as {first}; known: {known}")
+    told: dict[str, Any] = {}
+    if found is pyslowfast and isinstance(beside.get("cfg"), str):
+        told["config"] = beside["cfg"]
+    elif found is mmaction and isinstance(beside.get("meta"), Mapping):
+        told["meta"] = beside["meta"]
     try:
-        if found[0] is pyslowfast:
-            return pyslowfast.convert(tensors, architecture=architecture, config=config)
-        return found[0].convert(tensors, architecture=architecture)
+        source: SourceWeights = found.convert(tensors, architecture=architecture, **told)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
+    return source
+
+
+def _origin(tensors: Mapping[str, Tensor]) -> ModuleType | None:
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    return next((origin for origin in _ORIGINS if origin.matches(shapes)), None)
+
+
+def _without_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Return the tensors without the module that all names begin with: what a wrapper called the network."""
+    shared = {name.partition(".")[0] for name in tensors}
+    if len(shared) != 1 or not all("." in name for name in tensors):
+        return None
+    return {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
 
 
 def _own(file: Path) -> SourceWeights:

@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dnl_video.errors import InputError
-from dnl_video.models.weights.caffe2 import read_caffe2
+from dnl_video.models.weights.caffe2_pickle import read_caffe2
+from dnl_video.models.weights.inert import InertNames
 
 Kind = Literal["torch", "safetensors", "pickle"]
 
@@ -25,6 +26,7 @@ _PREFIXES = ("module.", "_orig_mod.")
 # The first object of torch's files before 1.6: its magic number, pickled.
 _LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _REFUSED = re.compile(r"(?:unsupported GLOBAL|Unsupported global: GLOBAL|Unsupported class) (\S+)")
+_SAFE_READER = re.compile(r"WeightsUnpickler error:\s*(.+)")
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,12 @@ def read_tensors(path: str | Path) -> TensorFile:
         return TensorFile(path, kind, _without_prefixes(tensors), metadata)
     if kind == "pickle":
         return TensorFile(path, kind, read_caffe2(path))
-    content = load_torch(path)
+    content = load_torch(path, InertNames())
     extra = {k: v for k, v in content.items() if k not in _WRAPPERS} if isinstance(content, Mapping) else {}
-    tensors = _tensors_in(content)
+    tensors = tensors_in(content)
     if not tensors:
         raise InputError(f"{path}: holds no weights; give a checkpoint with a state dict")
-    return TensorFile(path, kind, _without_prefixes(tensors), extra)
+    return TensorFile(path, kind, tensors, extra)
 
 
 def file_kind(path: Path) -> Kind:
@@ -90,23 +92,33 @@ def file_kind(path: Path) -> Kind:
     )
 
 
-def load_torch(path: Path) -> Any:
+def load_torch(path: Path, inert: InertNames | None = None) -> Any:
     """Read a torch file; only tensors and plain containers, nothing that runs.
+
+    Args:
+        path: The file.
+        inert: What other objects stand for; None refuses them.
 
     Raises:
         InputError: It is damaged or holds other objects.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(inert.as_safe_globals() if inert else []):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises whatever the reader stumbles over
         text = str(error).strip()
-        if found := _REFUSED.search(text):
+        found = _REFUSED.search(text)
+        if found is None:
+            told = _SAFE_READER.search(text)
+            reason = (told[1] if told else text or type(error).__name__).splitlines()[0].split(". ")[0][:120]
+            reason = reason.rstrip(".")
+            raise InputError(f"{path}: not a readable checkpoint ({reason}); is it complete?") from error
+        if inert is None or not inert.add(found[1]):
             raise InputError(
                 f"{path}: not a readable checkpoint: it holds {found[1]} beside tensors, and code from files is never "
                 "run; save its state dict alone"
             ) from error
-        reason = text.splitlines()[0].split(". ")[0][:120].rstrip(".") if text else type(error).__name__
-        raise InputError(f"{path}: not a readable checkpoint ({reason}); is it complete?") from error
+    return load_torch(path, inert)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -131,11 +143,12 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _tensors_in(content: Any) -> dict[str, Tensor]:
+def tensors_in(content: Any) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint's or a state dict's dictionary, out of its wrappers and prefixes."""
     while isinstance(content, Mapping):
         inner = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
         if inner is None:
-            return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+            return _without_prefixes({str(name): v for name, v in content.items() if isinstance(v, Tensor)})
         content = inner
     return {}
 

@@ -109,15 +109,45 @@ def test_a_warm_start_says_that_the_softmax_is_sharper() -> None:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"attention": "dot_product"}, "dot_product, without a softmax"),
-        ({"scaled": False}, "embedded_gaussian, not scaled"),
+        ({"attention": "dot_product"}, "dot_product there is without a softmax"),
+        ({"scaled": False}, "embedded_gaussian there is not scaled"),
     ],
 )
 def test_a_warm_start_from_other_similarities_says_so(options: dict[str, Any], what: str) -> None:
     report = load_weights(net("dnl"), given(net("nl", context_options=ContextOptions(**options))))
     assert report.notes == (
-        f"queries and keys come from non-local blocks ({what}); their products are sharper or flatter here",
+        f"queries and keys come from non-local blocks, and {what}; their products are sharper or flatter here",
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({}, "of temperature 0.05, the softmax here has 1; context_options.temperature: 0.05 keeps their sharpness"),
+        (
+            {"attention": "dot_product"},
+            "and dot_product here is without a softmax; their products are sharper or flatter here",
+        ),
+        ({"temperature": 0.05}, None),
+    ],
+)
+def test_whitened_queries_in_a_non_local_network_are_told(options: dict[str, Any], note: str | None) -> None:
+    for context in ("dnl", "pairwise"):
+        report = load_weights(net("nl", context_options=ContextOptions(**options)), given(net(context)))
+        found = [n.removeprefix("queries and keys come from whitened blocks").lstrip(", ") for n in report.notes]
+        assert found == ([note] if note else [])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_state_dict_in_memory(wrapped: bool) -> None:
+    source, target = net("dnl"), net("dnl")
+    state: dict[str, Any] = {f"module.{k}": v for k, v in source.state_dict().items()}
+    report = load_weights(target, {"model_state": state, "epoch": 3} if wrapped else state)
+    assert (report.source, report.origin) == (None, "pytorchvideo hub")
+    assert torch.equal(target(clip()), source(clip()))
+    with pytest.raises(InputError, match=r"^the state dict: 0 tensors of an unknown layout, such as none; known: "):
+        load_weights(target, {"epoch": 3})
 
 
 @torch.no_grad()

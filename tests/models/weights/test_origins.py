@@ -119,6 +119,31 @@ def test_converted_is_loaded(origin: str, files: dict[str, Path]) -> None:
     assert checkpoint.provenance["converted_from"]["origin"] == origin
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("prefix", "version"), [("model.", "2.4"), ("network.backbone.", "2.4"), ("net.", None)])
+def test_a_network_inside_another_module(prefix: str, version: str | None, tmp_path: Path) -> None:
+    """Other people's Lightning modules: pytorchvideo's network in them is no PySlowFast network."""
+    model = create_model("slow_r50", stem_channels=8, num_classes=5).eval()
+    content: dict[str, object] = {"state_dict": {f"{prefix}{k}": v for k, v in model.state_dict().items()}}
+    torch.save(content | ({"pytorch-lightning_version": version} if version else {}), tmp_path / "a")
+    source = read_source(tmp_path / "a")
+    assert source.origin == "pytorchvideo hub"
+    target = create_model("slow_r50", stem_channels=8, num_classes=5).eval()
+    load_weights(target, tmp_path / "a")
+    clip = torch.rand(1, 3, 4, 32, 32)
+    assert torch.equal(target(clip), model(clip))
+
+
+def test_half_precision_becomes_float32(tmp_path: Path) -> None:
+    model = create_model("slow_r50", stem_channels=8, num_classes=5)
+    torch.save({"model_state": model.half().state_dict()}, tmp_path / "a")
+    checkpoint, _ = convert_weights(str(tmp_path / "a"))
+    for name, given in model.state_dict().items():
+        found = checkpoint.state_dict[name]
+        assert found.dtype == (torch.float32 if given.is_floating_point() else given.dtype)
+        assert torch.equal(found, given.to(found.dtype))
+
+
 def test_a_configuration_beside_the_tensors_is_read(tmp_path: Path) -> None:
     config = "DATA: {NUM_FRAMES: 16, SAMPLING_RATE: 4}\nNONLOCAL: {INSTANTIATION: softmax}\n"
     torch.save({"model_state": draw(shapes("slow", nonlocal_blocks=NONLOCAL)), "cfg": config}, tmp_path / "a")

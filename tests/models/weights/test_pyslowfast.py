@@ -274,6 +274,11 @@ def grouped(tensors):
     return {n: t[:, :4] if n.endswith("branch2.b.weight") else t for n, t in tensors.items()}
 
 
+def basic(tensors):
+    """ResNet-34: blocks of two 3 x 3 convolutions."""
+    return {n: t.expand(-1, -1, -1, 3, 3) if "branch2.a.w" in n else t for n, t in without(tensors, "2.c").items()}
+
+
 def without(tensors, text):
     return {name: tensor for name, tensor in tensors.items() if text not in name}
 
@@ -289,10 +294,14 @@ REFUSED = [
     (lambda: {"model.patch_embed.patch_model.weight": torch.zeros(1)}, "weights of MViT"),
     (
         lambda: grouped(draw(shapes("slow"))),
-        r"convolutions \[8, 4, 1, 3, 3\] in res2 \(ResNeXt, CSN, X3D or the like\)",
+        "block 0 of res2 has kernels 8x8x1x1x1 and 8x4x1x3x3, which is no plain bottleneck of width 8; only plain Slow",
     ),
-    (lambda: without(draw(shapes("slow")), "branch2.c"), r"no bottlenecks \(ResNet-18 or 34\)"),
-    (lambda: without(draw(shapes("slow")), "s4.pathway0_res5"), r"have 3 \+ 4 \+ 5 \+ 3 residual blocks"),
+    (lambda: basic(draw(shapes("slow"))), "block 0 of res2 has kernels 8x8x1x3x3 and 8x8x1x3x3, which is no plain"),
+    (
+        lambda: without(draw(shapes("slow")), "s4.pathway0_res5"),
+        r"PySlowFast: \[3, 4, 5, 3\] residual blocks in res2 to res5; only plain Slow, C2D, I3D and SlowFast R50 and",
+    ),
+    (lambda: without(draw(shapes("slowfast")), "s4.pathway1_res5"), r"PySlowFast: \[3, 4, 5, 3\] residual blocks"),
     (lambda: without(draw(shapes("slow")), "head.projection"), "have no classifier; give a file with a whole network"),
     (lambda: without(draw(shapes("slow")), "stem.conv"), "have no stem"),
     (
