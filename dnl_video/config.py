@@ -93,6 +93,14 @@ class OptimConfig:
         momentum: Momentum of sgd.
         weight_decay: Weight decay.
         norm_weight_decay: Weight decay of normalisation layers.
+        bias_weight_decay: Weight decay of biases; null is weight_decay, as in PySlowFast.
+        query_key_weight_decay: Weight decay of the context blocks' queries and keys; null is weight_decay. The DNL
+            authors' segmentation recipe without scale takes 0.
+        context_lr_factor: Factor on the learning rate of the context blocks, for those that are new in a trained
+            network.
+        frozen_stages: Parts that keep their weights and statistics, from the input on: 1 the stem, 2 also res2, ... 5.
+        freeze_batch_norm: Batch norms of the backbone keep their statistics, scale and shift; those of the context
+            blocks learn.
         schedule: cosine (to 0) or step, updated every step.
         milestones: Epochs at which step multiplies the rate by gamma.
         gamma: Factor at a milestone.
@@ -108,6 +116,11 @@ class OptimConfig:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     norm_weight_decay: float = 0.0
+    bias_weight_decay: float | None = None
+    query_key_weight_decay: float | None = None
+    context_lr_factor: float = 1.0
+    frozen_stages: int = 0
+    freeze_batch_norm: bool = False
     schedule: Literal["cosine", "step"] = "cosine"
     milestones: tuple[float, ...] = ()
     gamma: float = 0.1
@@ -124,6 +137,10 @@ class OptimConfig:
             "momentum",
             "weight_decay",
             "norm_weight_decay",
+            "bias_weight_decay",
+            "query_key_weight_decay",
+            "context_lr_factor",
+            "frozen_stages",
             "warmup_epochs",
             "warmup_start_lr",
             "precise_bn_batches",
@@ -132,6 +149,8 @@ class OptimConfig:
         for name in ("momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"optim.{name} is {getattr(self, name)}; give a number in [0, 1)")
+        if self.frozen_stages > 5:
+            raise InputError(f"optim.frozen_stages is {self.frozen_stages}; give 0 to 5 (the stem, res2, ... res5)")
         if self.schedule == "step" and not self.milestones:
             raise InputError("optim.schedule is step without optim.milestones; give the epochs, for example [44, 88]")
 
@@ -149,6 +168,8 @@ class TrainerConfig:
         accumulate_grad_batches: Batches per optimiser step.
         gradient_clip_val: Largest gradient norm; null for no clipping.
         sync_batchnorm: Share batch-norm statistics between processes.
+        channels_last: Lay weights out as torch.channels_last_3d, which suits tensor cores.
+        compile: Run the network through torch.compile: slower to start, faster afterwards on a GPU.
         check_val_every_n_epoch: Epochs between validations.
         save_every_n_steps: Steps between saved last checkpoints; null saves at the end of each epoch only.
         log_every_n_steps: Steps between logged training values.
@@ -164,6 +185,8 @@ class TrainerConfig:
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = None
     sync_batchnorm: bool = False
+    channels_last: bool = False
+    compile: bool = False
     check_val_every_n_epoch: int = 1
     save_every_n_steps: int | None = None
     log_every_n_steps: int = 10

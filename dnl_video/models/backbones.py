@@ -255,6 +255,19 @@ def find_stages(model: nn.Module) -> dict[str, tuple[nn.Module, str, ResStage]]:
     return {f"res{i + 2}": stage for i, stage in enumerate(found)}
 
 
+def stages_from_input(model: VideoClassifier) -> list[list[nn.Module]]:
+    """Return a network's parts in order: stem, res2 ... res5, of all pathways, each with its lateral connection.
+
+    Context blocks are parts of their stage.
+    """
+    parts: list[list[nn.Module]] = []
+    for block in model.blocks:
+        inner = list(block.multipathway_blocks) if isinstance(block, MultiPathWayWithFuse) else [block]
+        if isinstance(inner[0], ResNetBasicStem | ResStage):
+            parts.append([block])
+    return parts
+
+
 def default_positions(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """Where context blocks sit unless told otherwise, as {stage: residual blocks they follow}."""
     return dict(_POSITIONS_R101 if architecture.endswith("r101") else _POSITIONS_R50)

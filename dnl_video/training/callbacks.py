@@ -1,4 +1,4 @@
-"""What Lightning lacks: precise batch norm (by fvcore), failed videos counted, a progress display in clips."""
+"""What Lightning lacks: precise batch norm (by fvcore), failed videos, NaN losses, progress in clips."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class PreciseBatchNorm(Callback):
         """Update statistics in place, leaving the random state and the training clips alone."""
         assert isinstance(pl_module, VideoTrainingModule)
         network = pl_module.network
-        layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        # Frozen ones keep their statistics.
+        layers = [m for m in norms if all(p.requires_grad for p in m.parameters())]
         if trainer.sanity_checking or trainer.state.fn != "fit" or not layers or not self.num_batches:
             return
         datamodule: VideoDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -105,6 +107,29 @@ class FailureMonitor(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the list."""
         self.failed = dict(state_dict["failed"])
+
+
+class FiniteLoss(Callback):
+    """Stop before the step when a loss is NaN or infinite, and say which videos made it."""
+
+    def __init__(self) -> None:
+        self._batch: Any = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Remember what the loss will be of."""
+        self._batch = batch
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
+        """Look at the loss."""
+        if bool(torch.isfinite(loss)):
+            return
+        records = trainer.datamodule.train.records  # type: ignore[attr-defined]
+        videos = ", ".join(records[i].video_id for i in self._batch["index"].tolist())
+        raise InputError(
+            f"the loss is {loss.item():g} in epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1}, of "
+            f"videos {videos}; lower optim.lr, clip gradients (trainer.gradient_clip_val) or take bf16-mixed, and go "
+            "on from the last checkpoint with --resume"
+        )
 
 
 class ClipProgress(TQDMProgressBar):

@@ -18,6 +18,7 @@ from dnl_video.data.transforms import normalize
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.checkpoint import FORMAT_KEY, payload
+from dnl_video.training.freezing import freeze, hold
 from dnl_video.training.optim import lr_factor, make_optimizer, scaled_lr
 
 
@@ -36,6 +37,12 @@ class VideoTrainingModule(LightningModule):
         self.class_names = tuple(class_names)
         self.resolved = resolved
         self.network: VideoClassifier = build_model(config.model)
+        freeze(self.network, config.optim)
+        if config.trainer.channels_last:
+            self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        if config.trainer.compile:
+            # In place, so that state-dict keys stay.
+            self.network.compile()
         # What the weights come from, as plain JSON types; stored in every checkpoint.
         self.provenance: dict[str, Any] = {}
         classes = config.model.num_classes
@@ -51,6 +58,13 @@ class VideoTrainingModule(LightningModule):
         """Return logits [B, K] of clips uint8 [B, T, H, W, 3]."""
         preprocessing = self.config.preprocessing
         return self.network(normalize(clips, preprocessing.mean, preprocessing.std, preprocessing.channel_order))
+
+    def train(self, mode: bool = True) -> VideoTrainingModule:
+        """Switch the mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        if mode:
+            hold(self.network, self.config.optim)
+        return self
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Cross entropy of a batch of clips."""

@@ -25,7 +25,7 @@ from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import min_frames
 from dnl_video.models.weights.checkpoint import FORMAT_KEY, LAST_NAME, find_checkpoint, read_raw
-from dnl_video.training.callbacks import ClipProgress, FailureMonitor, PreciseBatchNorm
+from dnl_video.training.callbacks import ClipProgress, FailureMonitor, FiniteLoss, PreciseBatchNorm
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
 from dnl_video.training.start import start_from_weights
@@ -251,6 +251,7 @@ def _own_callbacks(config: TrainConfig) -> list[Callback]:
     return [
         PreciseBatchNorm(config.optim.precise_bn_batches),
         FailureMonitor(config.data.max_failed_share),
+        FiniteLoss(),
         ClipProgress(config.trainer.progress_bar),
     ]
 
@@ -341,6 +342,8 @@ def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataMod
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*The number of training batches.*")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
+        # Frozen parts are meant to be.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         # A resumed run writes to the same folder.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         # Lightning's own use of torch.

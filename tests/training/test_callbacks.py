@@ -11,7 +11,8 @@ from torch import nn
 from dnl_video.config import TrainConfig
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.data.transforms import normalize
-from dnl_video.training.callbacks import PreciseBatchNorm
+from dnl_video.errors import InputError
+from dnl_video.training.callbacks import FiniteLoss, PreciseBatchNorm
 from dnl_video.training.module import VideoTrainingModule
 from tests.conftest import TinyRun
 from tests.test_recipes import load
@@ -99,3 +100,31 @@ def test_validation_counts_each_video_once_and_equals_the_final_evaluation(tiny:
     top1 = (predictions.scores.argmax(axis=1) == predictions.label).mean()
     name = next((tiny.run / "checkpoints").glob("best-*")).stem
     assert float(name.rpartition("_")[2]) == pytest.approx(top1, abs=1e-4)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_videos(tiny: TinyRun) -> None:
+    class Poison(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 1:
+                records = trainer.datamodule.train.records  # type: ignore[attr-defined]
+                self.videos = [records[i].video_id for i in batch["index"].tolist()]
+                torch.nn.init.constant_(pl_module.network.blocks[-1].proj.bias, float("nan"))
+                self.before = [p.clone() for p in pl_module.parameters()]
+                self.module = pl_module
+
+    poison = Poison()
+    with pytest.raises(InputError, match=r"the loss is nan in epoch 1, step 2, of videos .*; lower optim.lr") as error:
+        fit(load(tiny.config), poison, FiniteLoss())
+    assert all(video in str(error.value) for video in poison.videos)
+    after = poison.module.parameters()
+    assert all(torch.equal(a, b) or b.isnan().any() for a, b in zip(poison.before, after, strict=True))
+
+
+def test_precise_statistics_leave_frozen_ones_alone(tiny: TinyRun) -> None:
+    config = load(tiny.config)
+    config.optim.freeze_batch_norm = True
+    module = fit(config, PreciseBatchNorm(2))
+    stem = module.network.blocks[0].norm  # type: ignore[union-attr]
+    assert torch.equal(stem.running_mean, torch.zeros_like(stem.running_mean))
+    block = module.network.blocks[3].context_blocks["1"].norm  # type: ignore[union-attr, index]
+    assert not torch.equal(block.running_mean, torch.zeros_like(block.running_mean))

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from dnl_video.config import OptimConfig
+from dnl_video.errors import InputError
+from dnl_video.models.build import create_model
 from dnl_video.training.optim import lr_factor, make_optimizer, parameter_groups, scaled_lr
 
 
@@ -40,13 +42,47 @@ def test_steps() -> None:
     )
 
 
-def test_every_parameter_is_in_one_group_and_norms_decay_apart() -> None:
+def grouped(model: nn.Module, config: OptimConfig, lr: float = 0.1) -> dict[str, tuple[float, float]]:
+    """Weight decay and learning rate of every parameter by name; each is in one group."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {}
+    for group in parameter_groups(model, config, lr):
+        for parameter in group["params"]:
+            assert names[id(parameter)] not in found
+            found[names[id(parameter)]] = (group["weight_decay"], group["lr"])
+    return found
+
+
+def test_norms_decay_apart_and_biases_decay_unless_told() -> None:
     model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4), nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)))
-    other, norm = parameter_groups(model, OptimConfig(weight_decay=1e-4, norm_weight_decay=0.0))
     # Biases of convolutions and linears keep their decay, as in PySlowFast.
-    assert {id(p) for p in other["params"]} == {id(p) for m in (model[0], model[2][0]) for p in m.parameters()}
-    assert {id(p) for p in norm["params"]} == {id(p) for m in (model[1], model[2][1]) for p in m.parameters()}
-    assert (other["weight_decay"], norm["weight_decay"]) == (1e-4, 0.0)
+    others = dict.fromkeys(["0.weight", "0.bias", "2.0.weight", "2.0.bias"], (1e-4, 0.1))
+    norms = dict.fromkeys(["1.weight", "1.bias", "2.1.weight", "2.1.bias"], (0.0, 0.1))
+    assert grouped(model, OptimConfig(weight_decay=1e-4)) == others | norms
+    biases = dict.fromkeys(["0.bias", "2.0.bias"], (0.0, 0.1))
+    assert grouped(model, OptimConfig(weight_decay=1e-4, bias_weight_decay=0.0)) == others | norms | biases
+
+
+def test_queries_and_keys_decay_apart_and_context_blocks_learn_at_their_own_rate() -> None:
+    model = create_model("slow_r50", context="nl", stem_channels=8, num_classes=3)
+    model.blocks[0].requires_grad_(False)
+    config = OptimConfig(
+        weight_decay=1e-4, query_key_weight_decay=0.0, bias_weight_decay=1e-5, context_lr_factor=10.0, lr=0.1
+    )
+    found = grouped(model, config, 0.1)
+    block = "blocks.2.context_blocks.1."
+    assert found[block + "query.weight"] == found[block + "key.bias"] == (0.0, 1.0)
+    assert found[block + "value.weight"] == (1e-4, 1.0)
+    assert found[block + "value.bias"] == (1e-5, 1.0)
+    assert found[block + "norm.weight"] == (0.0, 1.0)
+    assert found["blocks.2.res_blocks.1.branch2.conv_a.weight"] == (1e-4, 0.1)
+    assert found["blocks.5.proj.bias"] == (1e-5, 0.1)
+    assert set(found) == {name for name, p in model.named_parameters() if not name.startswith("blocks.0.")}
+
+
+def test_something_must_learn() -> None:
+    with pytest.raises(InputError, match="leave no parameter to train; freeze less"):
+        make_optimizer(nn.Linear(2, 2).requires_grad_(False), OptimConfig(), 0.1)
 
 
 def test_optimizers() -> None:
