@@ -172,6 +172,8 @@ def test_a_real_ctrl_c(tiny: TinyRun, folder: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Background jobs of a shell start with the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not finished(tmp_path / "out"):
         assert process.poll() is None, process.communicate()
