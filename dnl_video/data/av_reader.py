@@ -57,8 +57,8 @@ class AVReader:
             return
         times = [frame.pts for frame in self._decode_all()]
         self.num_frames = len(times)
-        known = packets.has_distinct_times and None not in times and set(times) <= set(packets.pts.tolist())
-        rising = known and all(a < b for a, b in itertools.pairwise(times))
+        known = packets.stores_times and packets.has_distinct_times and None not in times
+        rising = known and set(times) <= set(packets.pts.tolist()) and all(a < b for a, b in itertools.pairwise(times))
         self._times = np.array(times, np.int64) if rising else None
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:

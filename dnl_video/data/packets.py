@@ -21,6 +21,8 @@ NO_TIME = np.iinfo(np.int64).min
 
 _KEY_FRAMES_ARE_RANDOM_ACCESS = {"vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "prores"}
 
+_CONTAINERS_WITH_TIMES = {"mov", "matroska", "flv", "mpegts"}
+
 
 @dataclass(frozen=True)
 class PacketTable:
@@ -51,6 +53,11 @@ class PacketTable:
     key: npt.NDArray[np.bool_]
     random_access: npt.NDArray[np.bool_]
     damaged: int
+
+    @property
+    def stores_times(self) -> bool:
+        """Whether the container stores when each picture is shown; of others (.avi, .wmv, .mpg) FFmpeg guesses."""
+        return bool(set(self.container.split(",")) & _CONTAINERS_WITH_TIMES)
 
     @property
     def has_distinct_times(self) -> bool:
