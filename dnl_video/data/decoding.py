@@ -1,8 +1,7 @@
 """Exact frames out of video files: (path, indices) -> uint8 frames.
 
-decord reads them (its `get_batch` seeks to the key frame before each index and decodes on from there). Files whose
-timestamps decord gets wrong are decoded from the start by PyAV instead: slower, and exact. PyAV also streams long
-videos: decord's decoder runs ahead of a slow reader without limit (5 GB for a minute of 1080p). Imports no torch.
+decord reads them (its `get_batch` seeks to the key frame before each index and decodes on from there) where it is
+exact; PyAV reads the others. The packets of the file settle that before decord sees it (probing.py). Imports no torch.
 """
 
 from __future__ import annotations
@@ -10,39 +9,20 @@ from __future__ import annotations
 import functools
 import math
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-Frames = npt.NDArray[np.uint8]
-CHUNK = 32
-"""Frames decoded at once: the whole union of a 1080p video's views would take 1.9 GB."""
+from dnl_video.config import Decoder
+from dnl_video.data.av_reader import CHUNK, AVReader, Frames, drops_exactly
+from dnl_video.data.decode_error import VideoDecodeError, one_line
+from dnl_video.data.journal import note_reading
+from dnl_video.data.probing import check_is_file, probe_with_packets
 
-
-class VideoDecodeError(Exception):
-    """A video that cannot be read.
-
-    Args:
-        path: The file.
-        reason: Why, in one line.
-    """
-
-    def __init__(self, path: str, reason: str = "") -> None:
-        # DataLoader rebuilds a worker's exception as `type(error)("Caught … Original Traceback …")`; the person wants
-        # the message, which is its last line.
-        if not reason and "\nOriginal Traceback" in path:
-            path = path.strip().splitlines()[-1].partition("VideoDecodeError: ")[2] or path
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}" if self.reason else self.path
+__all__ = ["CHUNK", "Frames", "Video", "VideoDecodeError", "open_video"]
 
 
 class _Reader(Protocol):
@@ -118,7 +98,8 @@ class Video:
     ) -> Iterator[Frames]:
         """Yield frames in rising order, at most 32 at a time: a video of any length in constant memory.
 
-        Decodes from the start of the file, whatever the first index.
+        PyAV reads whatever the decoder of `read` is: decord's runs ahead of a slow reader without limit, 5 GB for a
+        minute of 1080p.
 
         Args:
             indices: Distinct frame indices in [0, num_frames), rising.
@@ -135,13 +116,16 @@ class Video:
         wanted = self._checked(indices)
         if (np.diff(wanted) <= 0).any():
             raise ValueError(f"indices of {self.path} do not rise; give each frame once, in order")
-        yield from self._whole(_decode_in_order(self.path, wanted.tolist(), threads), len(wanted), resize)
+        probe, packets = probe_with_packets(self.path)
+        reader = AVReader(self.path, packets, probe.frames, threads=threads)
+        yield from self._whole(reader.chunks(wanted.tolist()), len(wanted), resize)
 
     def close(self) -> None:
         """Free the file and the decoder; may be called twice."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+            note_reading("")
 
     def __enter__(self) -> Video:
         return self
@@ -154,8 +138,9 @@ class Video:
     def _checked(self, indices: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         if self._reader is None:
             raise ValueError(f"{self.path} is closed; read inside the `with` block")
-        wanted = np.asarray(indices, dtype=np.int64)
-        if wanted.size == 0 or wanted.ndim != 1 or wanted.min() < 0 or wanted.max() >= self.num_frames:
+        wanted = np.asarray(indices)
+        whole = wanted.dtype.kind in "iu" and wanted.size > 0 and wanted.ndim == 1
+        if not whole or wanted.min() < 0 or wanted.max() >= self.num_frames:
             raise ValueError(
                 f"indices {wanted.tolist()} of {self.path}; give a list of indices in [0, {self.num_frames})"
             )
@@ -189,35 +174,49 @@ class Video:
         try:
             return step()
         except Exception as error:
-            raise VideoDecodeError(self.path, f"cannot be decoded ({_one_line(error)})") from None
+            raise VideoDecodeError(self.path, f"cannot be decoded ({one_line(error)})") from None
 
 
-def open_video(path: str | os.PathLike[str]) -> Video:
+def open_video(path: str | os.PathLike[str], *, decoder: Decoder = "decord", known: str | None = None) -> Video:
     """Open a video for exact reading.
+
+    Args:
+        path: The file.
+        decoder: What reads it. `decord`: decord where it is exact (see `probe_video`), else PyAV; `av`: PyAV;
+            `auto`: the faster of those that are exact.
+        known: `decord` or `av`, where an earlier probe of this file found that; saves looking again.
 
     Raises:
         VideoDecodeError: The file is missing, empty, no video, or has no frames.
     """
-    name = os.fspath(path)
-    file = Path(name)
-    if not file.exists():
-        raise VideoDecodeError(name, "file not found")
-    if file.is_dir():
-        raise VideoDecodeError(name, "is a folder, not a video")
-    if file.stat().st_size == 0:
-        raise VideoDecodeError(name, "file is empty")
+    name = check_is_file(path)
+    note_reading(name)
     try:
-        decord_reader = _DecordReader(name)
-        reader: _Reader = decord_reader
-        if not decord_reader.has_exact_timestamps():
-            decord_reader.close()
-            reader = _PyAVReader(name)
+        reader = _open_reader(name, decoder, known)
+    except VideoDecodeError:
+        raise
     except Exception as error:  # see Video._guarded
-        raise VideoDecodeError(name, f"cannot be opened ({_one_line(error)})") from None
+        raise VideoDecodeError(name, f"cannot be opened ({one_line(error)})") from None
     if reader.num_frames < 1 or not (math.isfinite(reader.fps) and reader.fps > 0):
         reader.close()
         raise VideoDecodeError(name, f"{reader.num_frames} frames at {reader.fps:g} frames a second")
     return Video(name, reader)
+
+
+def _open_reader(name: str, decoder: Decoder, known: str | None) -> _Reader:
+    if decoder == "decord" and known == "decord":
+        reader = _DecordReader(name)
+        if reader.has_exact_timestamps():
+            return reader
+        reader.close()
+    probe, packets = probe_with_packets(name)
+    by_decord = probe.exact and (decoder == "decord" or (decoder == "auto" and not drops_exactly(packets)))
+    if by_decord:
+        reader = _DecordReader(name)
+        if reader.num_frames == probe.frames and reader.has_exact_timestamps():
+            return reader
+        reader.close()
+    return AVReader(name, packets, probe.frames)
 
 
 @functools.cache
@@ -248,57 +247,3 @@ class _DecordReader:
 
     def close(self) -> None:
         self._reader = None  # the library frees the decoder with its last reference
-
-
-class _PyAVReader:
-    """Decodes from the start in presentation order, and keeps what is wanted."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        with _open_with_pyav(path) as container:
-            stream = container.streams.video[0]
-            self.fps = float(stream.average_rate or stream.guessed_rate or 0)
-            # Containers' own counts are wrong in just these files, so count what comes out.
-            self.num_frames = sum(1 for _ in container.decode(stream))
-
-    def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
-        return _decode_in_order(self._path, indices)
-
-    def close(self) -> None:
-        """Nothing stays open between reads."""
-
-
-def _open_with_pyav(path: str) -> Any:
-    import av
-
-    return av.open(path)
-
-
-def _decode_in_order(path: str, indices: Sequence[int], threads: int = 1) -> Iterator[Frames]:
-    """Yield the frames at sorted, distinct indices, at most `CHUNK` at a time, with PyAV."""
-    chunk: list[Frames] = []
-    wanted = iter(indices)
-    following = next(wanted, None)
-    with _open_with_pyav(path) as container:
-        stream = container.streams.video[0]
-        if threads > 1:
-            stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = threads
-        for index, frame in enumerate(container.decode(stream)):
-            if index != following:
-                continue
-            following = next(wanted, None)
-            # Phones store portrait video as a turned landscape one; decord turns it, PyAV (from 13) says how far.
-            turns = round(getattr(frame, "rotation", 0) / 90)
-            chunk.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
-            if len(chunk) == CHUNK or following is None:
-                yield np.stack(chunk)
-                chunk = []
-            if following is None:
-                return
-
-
-def _one_line(error: Exception) -> str:
-    """Return an error's text without decord's clock times and source lines, so that the same fault reads the same."""
-    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ", "", str(error)) or type(error).__name__
-    return " ".join(text.split())[:300]

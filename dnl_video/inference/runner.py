@@ -21,7 +21,8 @@ from dnl_video.config import EvaluationConfig
 from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.dataset import ViewDataset
 from dnl_video.data.decoding import VideoDecodeError
-from dnl_video.data.loaders import ShardSampler, view_loader
+from dnl_video.data.journal import STOPPED_REASON, LoaderStopped, loader_faults
+from dnl_video.data.loaders import VIEW_TIMEOUT_S, ShardSampler, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
 from dnl_video.inference.predictor import Predictor, VideoScores
 from dnl_video.inference.sliding import predict_sliding
@@ -82,12 +83,19 @@ def run_predictions(
             if hop_s is None
             else _slide(predictor, records, todo, hop_s, clip_progress)
         )
-        for index, result in results:
-            prediction = _record(records[index], result, options.num_crops)
-            writer.add(prediction)
-            count += 1
-            if progress is not None:
-                progress(count, len(mine), prediction)
+        try:
+            with loader_faults(VIEW_TIMEOUT_S):
+                for index, result in results:
+                    prediction = _record(records[index], result, options.num_crops)
+                    writer.add(prediction)
+                    count += 1
+                    if progress is not None:
+                        progress(count, len(mine), prediction)
+        except LoaderStopped as stopped:
+            for record in (records[index] for index in todo):
+                if record.path in stopped.videos:
+                    writer.add(VideoPrediction(record.video_id, record.path, record.label, error=STOPPED_REASON))
+            raise
     return len(finished_ids(output)) == len(manifest.records)
 
 
@@ -107,6 +115,7 @@ def _spread(
         num_clips=options.num_clips,
         num_crops=options.num_crops,
         frame_order=options.frame_order,
+        decoder=options.decoder,
     )
     for item in view_loader(dataset, todo, options.num_workers) if todo else ():
         yield item.index, item.error if item.error is not None else predictor.score(item)

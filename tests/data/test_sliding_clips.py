@@ -81,7 +81,7 @@ def test_a_video_that_breaks_off(video, loader, monkeypatch):
         yield np.zeros((32, 48, 64, 3), np.uint8)
         raise OSError("bad packet")
 
-    monkeypatch.setattr("dnl_video.data.decoding._decode_in_order", broken)
+    monkeypatch.setattr("dnl_video.data.decoding.AVReader.chunks", broken)
     clips = loader(SlidingClips(str(video), PREPROCESSING, hop_s=0.1, clips_at_once=2))
     # The first 32 frames hold clips 0 … 22.
     assert [next(clips).first for _ in range(11)] == list(range(0, 22, 2))
