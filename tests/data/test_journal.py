@@ -56,9 +56,9 @@ def paths(tmp_path_factory) -> list[Path]:
         ("SIGABRT", r"loader process \d+ was stopped by signal Aborted while it read \S+/2\.mp4; .*"),
         (
             "hang",
-            r"no video came out of the loader in 2 s; a loader process is stuck in \S+/2\.mp4; start again \(train with "
-            r"--resume\): what is done is kept. If the storage or the machine is that slow, raise data.timeout_s or "
-            r"lower num_workers",
+            r"no video came out of the loader in 2 s; a loader process is stuck in \S+/2\.mp4; start again "
+            r"\(train with --resume\): what is done is kept. If the storage or the "
+            r"machine is that slow, raise data.timeout_s or lower num_workers",
         ),
     ],
 )
