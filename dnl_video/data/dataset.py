@@ -7,7 +7,7 @@ Training replaces a video that cannot be read, and says so; evaluation never doe
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from dnl_video.config import AugmentConfig, FrameOrder
+from dnl_video.config import AugmentConfig, Decoder, FrameOrder
 from dnl_video.data import transforms
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.manifest import VideoRecord
@@ -37,6 +37,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         augment: Random views.
         seed: Seed of start, view and replacement, at least 0.
         max_attempts: Videos tried for one sample.
+        decoder: What reads the videos (see `open_video`).
         never_mirrored: Class ids that `augment.flip` leaves alone.
 
     Raises:
@@ -51,6 +52,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         *,
         seed: int,
         max_attempts: int = 10,
+        decoder: Decoder = "decord",
         never_mirrored: Iterable[int] = (),
     ) -> None:
         self.records = tuple(records)
@@ -65,10 +67,15 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.augment = augment
         self.seed = seed
         self.max_attempts = max_attempts
+        self.decoder = decoder
         self.never_mirrored = frozenset(never_mirrored)
         mean = preprocessing.mean if preprocessing.channel_order == "rgb" else preprocessing.mean[::-1]
         self._fill = tuple(round(255 * value) for value in mean)
         self._bad: dict[str, str] = {}
+
+    def refuse(self, videos: Mapping[str, str]) -> None:
+        """Count videos as unreadable without opening them: path to reason."""
+        self._bad.update(videos)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -115,7 +122,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def _read(self, record: VideoRecord, rngs: Sequence[np.random.Generator]) -> list[Tensor]:
         if record.path in self._bad:
             raise VideoDecodeError(record.path, self._bad[record.path])
-        with open_video(record.path) as video:
+        with open_video(record.path, decoder=self.decoder, known=record.decoder) as video:
             indices = [train_indices(video.num_frames, video.fps, self.preprocessing, rng) for rng in rngs]
             # Each frame that any clip needs is decoded once.
             frames = video.read(np.concatenate(indices))
@@ -173,6 +180,7 @@ class ViewDataset(Dataset[VideoViews]):
         num_clips: Clips J along time.
         num_crops: Crops R per clip, 1 or 3.
         frame_order: Order of the frames within a clip (see `reorder_frames`).
+        decoder: What reads the videos (see `open_video`).
     """
 
     def __init__(
@@ -183,12 +191,19 @@ class ViewDataset(Dataset[VideoViews]):
         num_clips: int,
         num_crops: int,
         frame_order: FrameOrder = "natural",
+        decoder: Decoder = "decord",
     ) -> None:
         self.records = tuple(records)
         self.preprocessing = preprocessing
         self.num_clips = num_clips
         self.num_crops = num_crops
         self.frame_order = frame_order
+        self.decoder = decoder
+        self._refused: dict[str, str] = {}
+
+    def refuse(self, videos: Mapping[str, str]) -> None:
+        """Count videos as unreadable without opening them: path to reason."""
+        self._refused.update(videos)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -196,6 +211,8 @@ class ViewDataset(Dataset[VideoViews]):
     def __getitem__(self, index: int) -> VideoViews:
         """Return the views of a video; one that cannot be read comes back as its error, never replaced."""
         try:
+            if self.records[index].path in self._refused:
+                raise VideoDecodeError(self.records[index].path, self._refused[self.records[index].path])
             return self._read(index)
         except VideoDecodeError as error:
             nowhere = np.full(self.num_clips, np.nan)
@@ -204,7 +221,8 @@ class ViewDataset(Dataset[VideoViews]):
     def _read(self, index: int) -> VideoViews:
         preprocessing = self.preprocessing
         resize = functools.partial(transforms.resize_short_side, short_side=preprocessing.short_side)
-        with open_video(self.records[index].path) as video:
+        record = self.records[index]
+        with open_video(record.path, decoder=self.decoder, known=record.decoder) as video:
             indices = view_indices(video.num_frames, video.fps, preprocessing, self.num_clips)
             indices = reorder_frames(indices, self.frame_order, np.random.default_rng(index))
             union, inverse = np.unique(indices, return_inverse=True)

@@ -47,6 +47,7 @@ class Row:
         video_id: Its name in predictions and reports.
         path: Where the file is, or should be.
         label: Text of the label; empty where there is none.
+        decoder: What the listing says reads the file exactly, decord or av; empty where it says nothing.
     """
 
     source: str
@@ -54,6 +55,7 @@ class Row:
     video_id: str
     path: str
     label: str
+    decoder: str = ""
 
     @property
     def where(self) -> str:
@@ -185,7 +187,11 @@ def _read_columns(path: Path, lines: list[str], first: int, delimiter: str, head
         if not fields["path"]:
             raise InputError(f"{path}, {place}: the path is empty; give the file of every video")
         video_id = fields.get("video_id") or fields["path"]
-        rows.append(Row(str(path), place, video_id, str(root / fields["path"]), fields.get("label", "")))
+        decoder = fields.get("decoder", "")
+        if decoder not in ("", "decord", "av"):
+            raise InputError(f"{path}, {place}: decoder is {decoder!r}; give decord, av, or leave it empty")
+        label = fields.get("label", "")
+        rows.append(Row(str(path), place, video_id, str(root / fields["path"]), label, decoder))
     return rows
 
 

@@ -40,12 +40,14 @@ class VideoRecord:
         path: Where the file is, or should be.
         label: Class id; None where the listing has none.
         class_name: Name of the class, spelled as in the class list; None where unknown.
+        decoder: `decord` or `av`: what reads the file exactly, where the listing says it (column `decoder`).
     """
 
     video_id: str
     path: str
     label: int | None
     class_name: str | None
+    decoder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ def _match_names(rows: list[Row], names: tuple[str, ...]) -> list[VideoRecord]:
         if label is None:
             hint = nearest(row.label, names) or "; check the class list"
             raise InputError(f"{row.where}: unknown label {row.label!r}, not one of the {len(names)} classes{hint}")
-        records.append(VideoRecord(row.video_id, row.path, label, names[label]))
+        records.append(VideoRecord(row.video_id, row.path, label, names[label], row.decoder or None))
     return records
 
 
@@ -265,7 +267,8 @@ def _with_id(row: Row, label: int, names: tuple[str, ...] | None) -> VideoRecord
     if label < 0 or (names is not None and label >= len(names)):
         allowed = "0 or more" if names is None else f"0 to {len(names) - 1} ({len(names)} classes)"
         raise InputError(f"{row.where}: label {label} is not allowed; give {allowed}")
-    return VideoRecord(row.video_id, row.path, label, None if names is None else names[label])
+    name = None if names is None else names[label]
+    return VideoRecord(row.video_id, row.path, label, name, row.decoder or None)
 
 
 def _refuse_two_spellings(rows: list[Row]) -> None:
