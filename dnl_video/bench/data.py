@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ import torch
 from dnl_video.bench.data_baselines import float_view, plain_read, separate_views
 from dnl_video.bench.timing import alternate
 from dnl_video.config import AugmentConfig, Decoder
-from dnl_video.data.dataset import ClipDataset, ViewDataset, collate_clips
+from dnl_video.data import probing
+from dnl_video.data.dataset import ClipDataset, VideoViews, ViewDataset, collate_clips
 from dnl_video.data.decoding import open_video
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.data.sampling import train_indices
@@ -43,14 +45,15 @@ class DataCase:
     files: tuple[str, ...]
     decoders: tuple[Decoder, ...] = ("decord", "auto")
     batch: int = 8
-    preprocessing: Preprocessing = Preprocessing()
-    augment: AugmentConfig = AugmentConfig()  # noqa: RUF009 - never changed
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     num_clips: int = 10
     num_crops: int = 3
 
-    def record(self, index: int, decoder: Decoder) -> VideoRecord:
+    def record(self, index: int) -> VideoRecord:
         """Return a record as a prepared manifest has it: what reads the file exactly is known."""
-        return VideoRecord(str(index), self.files[index % len(self.files)], 0, None, "decord")
+        path = self.files[index % len(self.files)]
+        return VideoRecord(str(index), path, 0, None, probing.probe_video(path).decoder)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def measure_data(
         budget_s=budget_s,
         advance=lambda name: advance(f"{case.name}: training clips, {name}"),
     )
-    stages = {}
+    stages: dict[str, dict[str, float]] = {}
     for decoder in case.decoders:
         advance(f"{case.name}: stages, {decoder}")
         rounds = [stage_seconds(case, decoder, epoch) for epoch in range(max(min(repeats, 5), 2))][1:]
@@ -103,14 +106,19 @@ def training_variants(case: DataCase) -> dict[str, Callable[[], object]]:
         "float": _each_epoch(lambda epoch: float_batch(case, epoch)),
     }
     for decoder in case.decoders:
-        records = [case.record(index, decoder) for index in range(case.batch)]
+        records = [case.record(index) for index in range(case.batch)]
         dataset = ClipDataset(records, case.preprocessing, case.augment, seed=0, decoder=decoder)
-        variants[decoder] = _each_epoch(
-            lambda epoch, dataset=dataset: collate_clips(  # type: ignore[misc]
-                [dataset[epoch, index] for index in range(case.batch)]
-            )
-        )
+        variants[decoder] = _each_epoch(lambda epoch, dataset=dataset: our_batch(dataset, epoch))  # type: ignore[misc]
     return variants
+
+
+def our_batch(dataset: ClipDataset, epoch: int) -> dict[str, Any]:
+    """Make a batch of all of a dataset's videos, as a loader's process does."""
+    samples = []
+    for index in range(len(dataset)):
+        _forget_files()
+        samples.append(dataset[epoch, index])
+    return collate_clips(samples)
 
 
 def float_batch(case: DataCase, epoch: int) -> torch.Tensor:
@@ -126,7 +134,8 @@ def stage_seconds(case: DataCase, decoder: Decoder, epoch: int) -> dict[str, flo
     samples = []
     for index in range(case.batch):
         rng = np.random.default_rng(clip_key(epoch, index))
-        record = case.record(index, decoder)
+        record = case.record(index)
+        _forget_files()
         clock.start()
         with open_video(record.path, decoder=decoder, known=record.decoder) as video:
             clock.stop("open")
@@ -156,14 +165,25 @@ def evaluation_variants(case: DataCase) -> dict[str, Callable[[], object]]:
     }
     for decoder in case.decoders:
         dataset = ViewDataset(
-            [case.record(index, decoder) for index in range(len(case.files))],
+            [case.record(index) for index in range(len(case.files))],
             case.preprocessing,
             num_clips=case.num_clips,
             num_crops=case.num_crops,
             decoder=decoder,
         )
-        variants[decoder] = _each_epoch(lambda epoch, dataset=dataset: dataset[epoch % len(dataset)])  # type: ignore[misc]
+        variants[decoder] = _each_epoch(lambda epoch, dataset=dataset: our_views(dataset, epoch))  # type: ignore[misc]
     return variants
+
+
+def our_views(dataset: ViewDataset, epoch: int) -> VideoViews:
+    """Make the views of the next video."""
+    _forget_files()
+    return dataset[epoch % len(dataset)]
+
+
+def _forget_files() -> None:
+    # Among the videos of a real list a process meets each one once in an epoch.
+    probing._cache.clear()
 
 
 def _plain_frames(case: DataCase, epoch: int) -> Sequence[tuple[np.random.Generator, np.ndarray]]:

@@ -43,10 +43,8 @@ def float_view(
     clip = clip.permute(3, 0, 1, 2)
     height, width = clip.shape[2:]
     short_side = int(rng.integers(augment.short_side[0], augment.short_side[1], endpoint=True))
-    if height < width:
-        size = (short_side, width * short_side // height)
-    else:
-        size = (height * short_side // width, short_side)
+    shorter = min(height, width)
+    size = (height * short_side // shorter, width * short_side // shorter)
     clip = F.interpolate(clip, size=size, mode="bilinear", align_corners=False)
     top, left = (int(rng.integers(0, side - augment.crop_size, endpoint=True)) for side in size)
     clip = clip[:, :, top : top + augment.crop_size, left : left + augment.crop_size]
