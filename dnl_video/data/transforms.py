@@ -136,8 +136,9 @@ def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float], channel
     scale, shift = (numbers.to(clip.device, torch.float32) for numbers in (scale, shift))
     if channel_order == "bgr":
         clip = clip.flip(-1)
-    # One multiply-add over the pixels: x * 1/(255 std) + (-mean/std).
-    return torch.addcmul(shift, clip.to(torch.float32), scale).permute(0, 4, 1, 2, 3)
+    # One multiply-add over the pixels, in place: x * 1/(255 std) + (-mean/std).
+    pixels = clip.to(torch.float32)
+    return torch.addcmul(shift, pixels, scale, out=pixels).permute(0, 4, 1, 2, 3)
 
 
 def _scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
