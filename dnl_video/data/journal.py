@@ -80,7 +80,8 @@ def loader_faults(timeout_s: float) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error)
+        # Two errors come, one from PyTorch's signal handler, and only that one names the signal.
+        text = f"{error.__cause__ or error.__context__ or ''}\n{error}"
         died = _DIED.search(text)
         if died:
             pids = [int(pid) for pid in died[1].split(",")]
@@ -111,13 +112,21 @@ def _hung_message(timeout_s: float, videos: tuple[str, ...]) -> str:
 
 
 def _reading(pid: int) -> str:
-    return _entry(Path(journal_folder()) / str(pid))[1]
+    file = Path(journal_folder()) / str(pid)
+    path = _entry(file)[1]
+    file.unlink(missing_ok=True)
+    return path
 
 
 def _stuck(timeout_s: float) -> tuple[str, ...]:
     """Return what has been read for most of the time the loader waited."""
-    entries = [_entry(file) for file in sorted(Path(journal_folder()).iterdir())]
-    return tuple(path for since, path in entries if path and time.time() - since > 0.8 * timeout_s)
+    videos = []
+    for file in sorted(Path(journal_folder()).iterdir()):
+        since, path = _entry(file)
+        if path and time.time() - since > 0.8 * timeout_s:
+            videos.append(path)
+            file.unlink(missing_ok=True)
+    return tuple(videos)
 
 
 def _entry(file: Path) -> tuple[float, str]:
