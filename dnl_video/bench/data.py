@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dnl_video.bench.data_baselines import float_view, plain_read, separate_views
-from dnl_video.bench.timing import alternate
+from dnl_video.bench.timing import take_turns
 from dnl_video.config import AugmentConfig, Decoder
 from dnl_video.data import probing
 from dnl_video.data.dataset import ClipDataset, VideoViews, ViewDataset, collate_clips
@@ -23,6 +23,7 @@ from dnl_video.data.transforms import normalize, train_transform
 from dnl_video.spec import Preprocessing
 
 CPU = torch.device("cpu")
+BASELINES = ("plain", "float")
 STAGES = ("open", "decode", "crop and resize", "collate", "normalise")
 
 
@@ -58,40 +59,65 @@ class DataCase:
 
 @dataclass(frozen=True)
 class DataResult:
-    """CPU seconds: of a training clip by variant, of its stages by decoder, and of a video's views by variant."""
+    """CPU seconds of a training clip and of a video's views by variant, and of a clip's stages by decoder; medians.
+
+    All variants do the same clips in a round, so how much faster ours are is the median over rounds, by baseline and
+    decoder. `float_normalised` is against ours with its normalisation on the same core.
+    """
 
     case: DataCase
     clip_s: dict[str, float]
     stages_s: dict[str, dict[str, float]]
     video_s: dict[str, float]
+    faster: dict[str, dict[str, float]]
 
 
 def measure_data(
     case: DataCase, *, repeats: int, budget_s: float, evaluation: bool, advance: Callable[[str], None]
 ) -> DataResult:
     """Measure a case; each of its three parts takes at most about ``budget_s`` seconds, or three rounds."""
-    clips = alternate(
+    clips = take_turns(
         training_variants(case),
         CPU,
         repeats=repeats,
         budget_s=budget_s,
         advance=lambda name: advance(f"{case.name}: training clips, {name}"),
+        shuffle=True,
     )
     stages: dict[str, dict[str, float]] = {}
     for decoder in case.decoders:
         advance(f"{case.name}: stages, {decoder}")
         rounds = [stage_seconds(case, decoder, epoch) for epoch in range(max(min(repeats, 5), 2))][1:]
         stages[decoder] = {stage: statistics.median(r[stage] for r in rounds) / case.batch for stage in STAGES}
-    videos = {}
+    faster: dict[str, dict[str, float]] = {
+        name: {decoder: _faster(clips, name, decoder) for decoder in case.decoders} for name in BASELINES
+    }
+    faster["float_normalised"] = {
+        decoder: _faster(clips, "float", decoder, stages[decoder]["normalise"] * case.batch)
+        for decoder in case.decoders
+    }
+    videos: dict[str, list[float]] = {}
     if evaluation:
-        videos = alternate(
+        videos = take_turns(
             evaluation_variants(case),
             CPU,
             repeats=max(repeats // 3, 1),
             budget_s=budget_s,
             advance=lambda name: advance(f"{case.name}: evaluation, {name}"),
+            shuffle=True,
         )
-    return DataResult(case, {name: seconds / case.batch for name, seconds in clips.items()}, stages, videos)
+        faster["separate"] = {decoder: _faster(videos, "separate", decoder) for decoder in case.decoders}
+    return DataResult(
+        case,
+        {name: statistics.median(values) / case.batch for name, values in clips.items()},
+        stages,
+        {name: statistics.median(values) for name, values in videos.items()},
+        faster,
+    )
+
+
+def _faster(rounds: dict[str, list[float]], baseline: str, ours: str, added_s: float = 0.0) -> float:
+    return statistics.median(b / (o + added_s) for b, o in zip(rounds[baseline], rounds[ours], strict=True))
 
 
 def clip_key(epoch: int, index: int) -> list[int]:

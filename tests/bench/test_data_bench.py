@@ -119,6 +119,17 @@ def test_separate_reads_give_our_views(case: DataCase) -> None:
     assert torch.equal(separate_views(case.files[0], 30.0, PREPROCESSING, 3, 3), views)
 
 
+def test_every_variant_does_the_next_clips_each_time(case: DataCase) -> None:
+    variants = training_variants(case)
+    first, second = variants["decord"](), variants["decord"]()
+    assert not torch.equal(first["clip"], second["clip"])
+    for epoch, batch in enumerate((first, second)):
+        rngs = [rng for rng, _ in _plain_frames(case, epoch)]
+        clips = zip(variants["plain"](), rngs, strict=True)
+        cut = [train_transform(frames, AUGMENT, rng) for frames, rng in clips]
+        assert torch.equal(batch["clip"], torch.stack(cut))
+
+
 def test_a_case_is_measured_whole(case: DataCase) -> None:
     told: list[str] = []
     result = measure_data(case, repeats=1, budget_s=0, evaluation=True, advance=told.append)
@@ -129,6 +140,11 @@ def test_a_case_is_measured_whole(case: DataCase) -> None:
     assert all(seconds > 0 for seconds in (*result.clip_s.values(), *result.video_s.values()))
     assert all(seconds >= 0 for seconds in stage_seconds(case, "decord", 0).values())
     assert "small: evaluation, separate" in told
+    assert set(result.faster) == {"plain", "float", "float_normalised", "separate"}
+    # One round: the median of ratios is the ratio.
+    assert result.faster["plain"]["av"] == pytest.approx(result.clip_s["plain"] / result.clip_s["av"])
+    assert result.faster["separate"]["decord"] == pytest.approx(result.video_s["separate"] / result.video_s["decord"])
+    assert result.faster["float_normalised"]["av"] < result.faster["float"]["av"]
 
 
 def test_the_command_prints_tables_and_writes_figures(
