@@ -42,7 +42,7 @@ class DataConfig:
         val_root: The same for val_manifest.
         class_list: File with one class name a line, in the order of the outputs; null takes the training manifest's
             class names in alphabetical order.
-        batch_size: Clips per process and step.
+        batch_size: Clips per process and step (with augment.repeats, of so many fewer videos).
         num_workers: Loader processes per training process; null picks the cores available, 8 at most.
         limit_videos: Use only this many videos of each manifest, evenly spaced (for dry runs).
         max_failed_share: Stop when more than this share of the training videos cannot be decoded or are missing.
@@ -73,28 +73,68 @@ class DataConfig:
 
 @dataclass
 class AugmentConfig:
-    """Random views of training clips; the same for every frame of a clip.
+    """Random views of training clips; the same for every frame of a clip. Defaults beyond crop and flip are off.
 
     Args:
         short_side: Range in pixels from which the short side is drawn, both ends included.
         crop_size: Side in pixels of the random square crop.
-        flip: Probability of a horizontal flip. Set it to 0 where mirroring changes the label.
+        flip: Probability of a horizontal flip. Set it to 0 where mirroring changes every label.
+        flip_except: Classes that are never mirrored, by name.
+        crop_area: Range of the crop's share of the frame's area; replaces short_side. Null uses short_side.
+        crop_aspect: Range of the crop's width to height under crop_area.
+        randaugment_ops: RandAugment: operations a clip; 0 for none.
+        randaugment_magnitude: RandAugment: strength of all operations, 0 to 30.
+        color_jitter: Largest changes of brightness, contrast, saturation (shares) and hue (of the circle, up to 0.5).
+        erasing: Probability that a box, the same in all frames, is filled with the mean colour.
+        erasing_area: Range of the box's share of the crop.
+        mixup: Alpha of mixup's Beta distribution; 0 for none.
+        cutmix: Alpha of CutMix's Beta distribution; 0 for none. With mixup, a batch gets either, half the time each.
+        mix_prob: Probability that a batch is mixed.
+        repeats: Clips that one decoding of a video gives (repeated augmentation). data.batch_size counts clips, and an
+            epoch shows every video this many times.
     """
 
     short_side: tuple[int, int] = (256, 320)
     crop_size: int = 224
     flip: float = 0.5
+    flip_except: tuple[str, ...] = ()
+    crop_area: tuple[float, float] | None = None
+    crop_aspect: tuple[float, float] = (0.75, 1.3333)
+    randaugment_ops: int = 0
+    randaugment_magnitude: int = 9
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    erasing: float = 0.0
+    erasing_area: tuple[float, float] = (0.02, 0.33)
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_prob: float = 1.0
+    repeats: int = 1
 
     def __post_init__(self) -> None:
-        _at_least("augment.", 1, self, "crop_size")
+        _at_least("augment.", 1, self, "crop_size", "repeats")
+        _at_least("augment.", 0, self, "randaugment_ops", "mixup", "cutmix")
         low, high = self.short_side
         if not self.crop_size <= low <= high:
             raise InputError(
                 f"augment.short_side is {list(self.short_side)} with crop_size {self.crop_size}; "
                 "give [low, high] with crop_size <= low <= high"
             )
-        if not 0 <= self.flip <= 1:
-            raise InputError(f"augment.flip is {self.flip}; give a probability in [0, 1]")
+        for name in ("flip", "erasing", "mix_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"augment.{name} is {getattr(self, name)}; give a probability in [0, 1]")
+        for name in ("crop_area", "erasing_area"):
+            area = getattr(self, name)
+            if area is not None and not 0 < area[0] <= area[1] <= 1:
+                raise InputError(f"augment.{name} is {list(area)}; give shares [low, high] with 0 < low <= high <= 1")
+        if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
+            raise InputError(f"augment.crop_aspect is {list(self.crop_aspect)}; give [low, high] with 0 < low <= high")
+        if not 0 <= self.randaugment_magnitude <= 30:
+            raise InputError(f"augment.randaugment_magnitude is {self.randaugment_magnitude}; give 0 to 30")
+        if min(self.color_jitter) < 0 or self.color_jitter[3] > 0.5:
+            raise InputError(
+                f"augment.color_jitter is {list(self.color_jitter)}; give brightness, contrast and saturation of at "
+                "least 0, and hue in [0, 0.5]"
+            )
 
 
 @dataclass

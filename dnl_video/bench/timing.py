@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -29,19 +30,46 @@ def alternate(
         budget_s: Seconds after which no new round starts; three rounds are run all the same.
         advance: Told each variant's name before it runs.
     """
+    rounds = take_turns(variants, device, repeats=repeats, budget_s=budget_s, advance=advance)
+    return {name: statistics.median(values) for name, values in rounds.items()}
+
+
+def take_turns(
+    variants: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    *,
+    repeats: int,
+    budget_s: float,
+    advance: Callable[[str], None] = lambda name: None,
+    shuffle: bool = False,
+) -> dict[str, list[float]]:
+    """Time functions as `alternate` does and return each one's seconds in every round.
+
+    Args:
+        variants: Functions by name.
+        device: Where they run.
+        repeats: Measured rounds.
+        budget_s: Seconds after which no new round starts; three rounds are run all the same.
+        advance: Told each variant's name before it runs.
+        shuffle: Another order every round: what one leaves behind (caches, freed memory) then meets all others alike.
+    """
     measure = _cuda_seconds if device.type == "cuda" else _cpu_seconds
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for name, function in variants.items():
         advance(name)
         measure(function)
+    orders = random.Random(0)
     start = time.monotonic()
     for done in range(repeats):
         if done >= 3 and time.monotonic() - start > budget_s:
             break
-        for name, function in variants.items():
+        names = list(variants)
+        if shuffle:
+            orders.shuffle(names)
+        for name in names:
             advance(name)
-            seconds[name].append(measure(function))
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            seconds[name].append(measure(variants[name]))
+    return seconds
 
 
 def describe(device: torch.device) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from dnl_video.cli.bench_data import add_data_arguments, bench_data
+from dnl_video.cli.bench_output import print_table, progress
 from dnl_video.errors import InputError
 from dnl_video.spec import Architecture, Context
 
@@ -22,6 +21,7 @@ DESCRIPTION = """Measure speed and memory on this machine.
   dnl-video bench block                        one block against its literal form, which makes the N x M map
   dnl-video bench growth                       how its memory grows with the number of positions
   dnl-video bench network --context nl dnl     whole networks: literal blocks, ours, and folded for inference
+  dnl-video bench data                         clips a second a core: reading, cropping and batching videos
 
 Variants take turns in one process and medians are shown. On a CPU times are CPU times of one thread, and memory is the
 peak of a process of its own; on a GPU both are CUDA's. `dnl-video bench block --help` explains the options of one."""
@@ -55,15 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--frames", type=int, default=8, help="Frames of a clip (%(default)s).")
     network.add_argument("--size", type=int, default=224, help="Side of a clip in pixels (%(default)s).")
     network.add_argument("--compile", action="store_true", help="Also measure torch.compile.")
+    data = subjects.add_parser("data", help="Reading videos: training clips and evaluation views.")
+    add_data_arguments(data)
     for subject in (block, network):
         subject.add_argument("--batch", type=int, help="Clips at once (1; on a GPU 8).")
         subject.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], help="Precisions (fp32; GPU: bf16).")
         subject.add_argument("--repeats", type=int, default=9, help="Measured rounds (%(default)s).")
         subject.add_argument("--budget-s", type=float, default=60.0, help="Seconds a case may take (%(default)s).")
+    for subject in (block, growth, network, data):
+        subject.add_argument("--json", help="Also write the figures to this file.")
     for subject in (block, growth, network):
         subject.add_argument("--device", default="auto", help="auto, cpu, cuda (or cuda:N) (%(default)s).")
         subject.add_argument("--threads", type=int, default=1, help="Threads on a CPU (%(default)s).")
-        subject.add_argument("--json", help="Also write the figures to this file.")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,16 +80,18 @@ def run(args: argparse.Namespace) -> int:
     from dnl_video.bench.timing import describe
     from dnl_video.inference.device import resolve_device
 
-    for name in ("frames", "batch", "repeats", "threads", "size", "channels", "height"):
+    for name in ("frames", "batch", "repeats", "threads", "size", "channels", "height", "seconds", "clips"):
         given = getattr(args, name, None)
         if given is not None and min(given if isinstance(given, list) else [given]) < 1:
             raise InputError(f"--{name} is {given}; give at least 1")
     if args.subject == "growth" and len(args.frames) < 2:
         raise InputError(f"--frames is {args.frames}; give at least two numbers to fit a growth")
-    device = resolve_device(args.device)
-    torch.set_num_threads(args.threads)
+    on_cpu = args.subject == "data"
+    device = torch.device("cpu") if on_cpu else resolve_device(args.device)
+    torch.set_num_threads(1 if on_cpu else args.threads)
     where = describe(device)
-    records = {"block": _block, "growth": _growth, "network": _network}[args.subject](args, device)
+    subjects = {"block": _block, "growth": _growth, "network": _network, "data": bench_data}
+    records = subjects[args.subject](args, device)
     print(f"measured on {where}")
     if args.json:
         path = Path(args.json)
@@ -112,7 +117,7 @@ def _block(args: argparse.Namespace, device: torch.device) -> list[dict[str, Any
         for frames in args.frames
     ]
     rows, records = [], []
-    with _progress() as advance:
+    with progress() as advance:
         for result in measure_blocks(
             cases, device, repeats=args.repeats, budget_s=args.budget_s, memory=args.memory, advance=advance
         ):
@@ -127,7 +132,7 @@ def _block(args: argparse.Namespace, device: torch.device) -> list[dict[str, Any
             rows.append(cells)
             records.append(asdict(result))
     memory = ("MiB", "literal", "share") if args.memory else ()
-    _print(("block", "N x M", "C", "pass", "clips", "ms", "literal", "faster", *memory), rows)
+    print_table(("block", "N x M", "C", "pass", "clips", "ms", "literal", "faster", *memory), rows)
     return records
 
 
@@ -135,7 +140,7 @@ def _growth(args: argparse.Namespace, device: torch.device) -> list[dict[str, An
     from dnl_video.bench.measure import measure_growth
 
     rows, records = [], []
-    with _progress() as advance:
+    with progress() as advance:
         results = measure_growth(
             args.block,
             sorted(args.frames),
@@ -153,7 +158,7 @@ def _growth(args: argparse.Namespace, device: torch.device) -> list[dict[str, An
             records.append(asdict(result))
     if not records:
         raise InputError("memory of a CPU pass can be measured on Linux only")
-    _print(("variant", "pass", *(f"L={t * args.height**2}" for t in sorted(args.frames)), "grows as"), rows)
+    print_table(("variant", "pass", *(f"L={t * args.height**2}" for t in sorted(args.frames)), "grows as"), rows)
     print("peak MiB of a pass beyond weights and input")
     return records
 
@@ -181,7 +186,7 @@ def _network(args: argparse.Namespace, device: torch.device) -> list[dict[str, A
     ]
     names = ["naive", "ours", *(["compiled"] if args.compile else []), *(["folded"] if device.type == "cpu" else [])]
     rows, records = [], []
-    with _progress() as advance:
+    with progress() as advance:
         for result in measure_networks(cases, device, repeats=args.repeats, budget_s=args.budget_s, advance=advance):
             case = result.case
             keys = "" if case.context == "none" else "pooled" if case.pooled else "unpooled"
@@ -195,7 +200,7 @@ def _network(args: argparse.Namespace, device: torch.device) -> list[dict[str, A
             records.append(asdict(result))
     shown = ["literal" if name == "naive" else name for name in names]
     memory = ["GiB"] if device.type == "cuda" else []
-    _print(("network", "context", "keys", "", *(f"{name} ms" for name in shown), "ours clips/s", *memory), rows)
+    print_table(("network", "context", "keys", "", *(f"{name} ms" for name in shown), "ours clips/s", *memory), rows)
     return records
 
 
@@ -208,28 +213,3 @@ def _precisions(args: argparse.Namespace, device: torch.device) -> list[tuple[An
     if device.type == "cpu" and "bf16" in chosen:
         check_cpu_precision("bf16-mixed")
     return [(precision, args.batch or (8 if on_gpu else 1)) for precision in chosen]
-
-
-def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
-    for index, name in enumerate(columns):
-        table.add_column(name, no_wrap=True, justify="left" if index == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    # A file or a pipe has no width of its own.
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120)
-    console.print(table)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Show what is being measured."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with console.status("starting") as status:
-        yield lambda text: status.update(text)

@@ -24,12 +24,9 @@ from dnl_video.data.manifest import VideoRecord
 from dnl_video.data.sampling import reorder_frames, train_indices, view_indices
 from dnl_video.spec import Preprocessing
 
-_REPETITION = 0
-"""Place in the random key for several clips of one video in one epoch (repeated augmentation)."""
-
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """Random training clips, indexed by (epoch, index).
+    """Random training clips, indexed by (epoch, index): as many of a video as `augment.repeats`, from one decoding.
 
     A video that cannot be read is replaced by another one, drawn from (seed, epoch, index) as well. A worker remembers
     videos that failed and does not open them again; they are still reported each time.
@@ -41,6 +38,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         seed: Seed of start, view and replacement, at least 0.
         max_attempts: Videos tried for one sample.
         decoder: What reads the videos (see `open_video`).
+        never_mirrored: Class ids that `augment.flip` leaves alone.
 
     Raises:
         ValueError: There are no records, one has no label, or `seed` or `max_attempts` is too small.
@@ -55,6 +53,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         seed: int,
         max_attempts: int = 10,
         decoder: Decoder = "decord",
+        never_mirrored: Iterable[int] = (),
     ) -> None:
         self.records = tuple(records)
         if not self.records:
@@ -69,6 +68,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self.max_attempts = max_attempts
         self.decoder = decoder
+        self.never_mirrored = frozenset(never_mirrored)
+        mean = preprocessing.mean if preprocessing.channel_order == "rgb" else preprocessing.mean[::-1]
+        self._fill = tuple(round(255 * value) for value in mean)
         self._bad: dict[str, str] = {}
 
     def refuse(self, videos: Mapping[str, str]) -> None:
@@ -79,14 +81,14 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return len(self.records)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """Return the clip of a video in an epoch.
+        """Return the clips of a video in an epoch.
 
         Args:
             key: (epoch, index of the video).
 
         Returns:
-            clip: uint8 [T, crop, crop, 3]; label: class id of the video shown; index: the index asked for;
-            failures: (path, reason) of each video that could not be read on the way.
+            clips: uint8 [T, crop, crop, 3] for each repetition; label: class id of the video shown; index: the index
+            asked for; failures: (path, reason) of each video that could not be read on the way.
 
         Raises:
             VideoDecodeError: `max_attempts` videos could not be read; the message lists them.
@@ -96,43 +98,56 @@ class ClipDataset(Dataset[dict[str, Any]]):
         for attempt, chosen in enumerate(self._candidates(epoch, index)):
             record = self.records[chosen]
             # The attempt is part of the key, so that what a worker remembers cannot change what is drawn.
-            rng = np.random.default_rng([self.seed, epoch, index, _REPETITION, attempt])
+            rngs = [
+                np.random.default_rng([self.seed, epoch, index, repetition, attempt])
+                for repetition in range(self.augment.repeats)
+            ]
             try:
-                clip = self._read(record, rng)
+                clips = self._read(record, rngs)
             except VideoDecodeError as error:
                 self._bad[record.path] = error.reason
                 failures.append((record.path, error.reason))
                 continue
-            return {"clip": clip, "label": record.label, "index": index, "failures": failures}
+            return {"clips": clips, "label": record.label, "index": index, "failures": failures}
         listed = "; ".join(f"{path} ({reason})" for path, reason in failures)
         raise VideoDecodeError(f"{len(failures)} videos in a row cannot be read, check the data: {listed}")
 
     def _candidates(self, epoch: int, index: int) -> Iterable[int]:
         yield index
         if len(self.records) > 1 and self.max_attempts > 1:  # reached only after a failure
-            rng = np.random.default_rng([self.seed, epoch, index, _REPETITION])
+            rng = np.random.default_rng([self.seed, epoch, index, 0])
             order = rng.permutation(len(self.records))
             yield from order[order != index][: self.max_attempts - 1].tolist()
 
-    def _read(self, record: VideoRecord, rng: np.random.Generator) -> Tensor:
+    def _read(self, record: VideoRecord, rngs: Sequence[np.random.Generator]) -> list[Tensor]:
         if record.path in self._bad:
             raise VideoDecodeError(record.path, self._bad[record.path])
         with open_video(record.path, decoder=self.decoder, known=record.decoder) as video:
-            frames = video.read(train_indices(video.num_frames, video.fps, self.preprocessing, rng))
-        return transforms.train_transform(frames, self.augment, rng)
+            indices = [train_indices(video.num_frames, video.fps, self.preprocessing, rng) for rng in rngs]
+            # Each frame that any clip needs is decoded once.
+            frames = video.read(np.concatenate(indices))
+        clips = np.split(frames, len(rngs))
+        mirror = record.label not in self.never_mirrored
+        return [
+            transforms.train_transform(clip, self.augment, rng, mirror=mirror, fill=self._fill)
+            for clip, rng in zip(clips, rngs, strict=True)
+        ]
 
 
 def collate_clips(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Make a batch of `ClipDataset`'s samples.
+    """Make a batch of `ClipDataset`'s samples: the first clips of all videos, then the second ones, and so on.
+
+    Neighbours are thus different videos, which is what mixing combines.
 
     Returns:
         clip: uint8 [B, T, H, W, 3]; label: int64 [B]; index: int64 [B]; failures: those of all samples, in order.
     """
+    repeats = len(samples[0]["clips"])
     return {
         # default_collate stacks straight into shared memory inside a worker.
-        "clip": default_collate([sample["clip"] for sample in samples]),
-        "label": torch.tensor([sample["label"] for sample in samples], dtype=torch.int64),
-        "index": torch.tensor([sample["index"] for sample in samples], dtype=torch.int64),
+        "clip": default_collate([sample["clips"][r] for r in range(repeats) for sample in samples]),
+        "label": torch.tensor([sample["label"] for sample in samples], dtype=torch.int64).repeat(repeats),
+        "index": torch.tensor([sample["index"] for sample in samples], dtype=torch.int64).repeat(repeats),
         "failures": [failure for sample in samples for failure in sample["failures"]],
     }
 

@@ -16,7 +16,7 @@ from dnl_video.cores import default_workers
 from dnl_video.data.dataset import ClipDataset, ViewDataset, collate_clips
 from dnl_video.data.journal import journal_folder, start_journal
 from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_class_list, read_manifest
-from dnl_video.errors import InputError
+from dnl_video.errors import InputError, nearest
 from dnl_video.spec import Preprocessing
 
 # Precise batch norm draws clips of its own, so that training clips do not depend on it.
@@ -29,11 +29,11 @@ class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) keys: a permutation of the videos per epoch, dealt to processes in turn.
 
     A pure function of (seed, epoch): order and content do not depend on workers, and the global batch of W processes
-    with b clips is the batch of one process with W * b. The last incomplete global batch is dropped.
+    with b videos is the batch of one process with W * b. The last incomplete global batch is dropped.
 
     Args:
         num_videos: Videos to draw from.
-        batch_size: Clips per process.
+        batch_size: Videos per process (clips, where each gives one).
         seed: Seed of the order.
         rank: This process.
         world_size: Number of processes.
@@ -145,11 +145,17 @@ class VideoDataModule(LightningDataModule):
         self.seed = seed
         self._train_loader: ResumableLoader | None = None
         self._restored: dict[str, int] | None = None
+        if data.batch_size % augment.repeats:
+            raise InputError(
+                f"data.batch_size {data.batch_size} is no multiple of augment.repeats {augment.repeats}; it counts "
+                "clips, and each video gives that many"
+            )
         for name in ("train_manifest", "val_manifest"):
             if not getattr(data, name):
                 raise InputError(f"data.{name} is not set; give a Kinetics CSV, a list or a class folder")
         self.train = self._read(data.train_manifest, data.train_root, None)
         self.class_names = self.train.class_names
+        self.never_mirrored = class_ids(augment.flip_except, self.class_names)
         self.val = self._read(data.val_manifest, data.val_root, self.class_names)
         if self.class_names is None and self.val.class_names is not None:
             raise InputError(
@@ -215,12 +221,16 @@ class VideoDataModule(LightningDataModule):
     def _clip_loader(self, seed: int, persistent: bool = True) -> ResumableLoader:
         rank, world_size = self._rank_and_world_size()
         dataset = ClipDataset(
-            self.train_records, self.preprocessing, self.augment, seed=seed, decoder=self.config.decoder
+            self.train_records,
+            self.preprocessing,
+            self.augment,
+            seed=seed,
+            decoder=self.config.decoder,
+            never_mirrored=self.never_mirrored,
         )
         dataset.refuse(self.crashed)
-        sampler = ClipBatchSampler(
-            len(self.train_records), self.config.batch_size, seed=seed, rank=rank, world_size=world_size
-        )
+        videos = self.config.batch_size // self.augment.repeats
+        sampler = ClipBatchSampler(len(self.train_records), videos, seed=seed, rank=rank, world_size=world_size)
         workers = default_workers(self.config.num_workers)
         return ResumableLoader(
             dataset,
@@ -253,6 +263,21 @@ def view_loader(
         # All views of a video are large: few wait in shared memory.
         **(_worker_options(workers, timeout_s, persistent=False) | {"prefetch_factor": 2 if workers else None}),
     )
+
+
+def class_ids(names: Sequence[str], class_names: Sequence[str] | None) -> frozenset[int]:
+    """Return the ids of the classes in `augment.flip_except`.
+
+    Raises:
+        InputError: There is no such class, or classes have no names.
+    """
+    if names and class_names is None:
+        raise InputError("augment.flip_except names classes, but the labels are integers; give data.class_list")
+    known = list(class_names or ())
+    for name in names:
+        if name not in known:
+            raise InputError(f"augment.flip_except: no class {name!r}{nearest(name, known)}")
+    return frozenset(known.index(name) for name in names)
 
 
 def allowed_failures(num_videos: int, max_failed_share: float) -> int:

@@ -16,39 +16,60 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # type: ignore[import-untyped]
 
 from dnl_video.config import AugmentConfig
+from dnl_video.data import augmentation
 from dnl_video.spec import ChannelOrder
 
 Frames = npt.NDArray[np.uint8]
 
 
-def train_transform(frames: Frames | Tensor, augment: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Cut a random view out of a clip, the same for every frame.
-
-    The view is that of: resize so that the short side is a random integer of `augment.short_side` (both ends
-    included), crop a random square, flip with probability `augment.flip`. It is computed the other way round: the
-    crop's window in the source, rounded to whole pixels, is resized once.
+def train_transform(
+    frames: Frames | Tensor,
+    augment: AugmentConfig,
+    rng: np.random.Generator,
+    *,
+    mirror: bool = True,
+    fill: Sequence[int] = (0, 0, 0),
+) -> Tensor:
+    """Cut a random view out of a clip, the same for every frame, and change its pixels where that is asked for.
 
     Args:
         frames: uint8 [T, H, W, 3].
         augment: Ranges and probabilities.
-        rng: Source of the four random numbers, always drawn in the same order.
+        rng: Source of all random numbers, always drawn in the same order.
+        mirror: False never flips, whatever `augment.flip` says.
+        fill: RGB of what augmentation leaves empty or erases.
 
     Returns:
         uint8 [T, crop, crop, 3].
     """
     clip = torch.as_tensor(frames)
-    height, width = clip.shape[1:3]
+    top, left, size = _random_window(clip.shape[1], clip.shape[2], augment, rng)
+    flip = rng.random() < augment.flip and mirror
+    if not augmentation.uses_torchvision(augment):
+        view = _resize(clip[:, top : top + size, left : left + size], augment.crop_size, augment.crop_size)
+        return (view.flip(2) if flip else view).contiguous()
+    with augmentation.seeded(int(rng.integers(2**63))):
+        if augment.crop_area is not None:
+            view = augmentation.random_resized_crop(clip, augment)
+        else:
+            view = _resize(clip[:, top : top + size, left : left + size], augment.crop_size, augment.crop_size)
+        return augmentation.change_pixels(view.flip(2) if flip else view, augment, fill).contiguous()
+
+
+def _random_window(height: int, width: int, augment: AugmentConfig, rng: np.random.Generator) -> tuple[int, int, int]:
+    """Draw the square (top, left, side) in the source that gives a random crop of the resized frame.
+
+    The view is that of: resize so that the short side is a random integer of `augment.short_side` (both ends
+    included), crop a random square. It is computed the other way round: the crop's window in the source, rounded to
+    whole pixels, is resized once.
+    """
     short_side = int(rng.integers(augment.short_side[0], augment.short_side[1], endpoint=True))
     scaled_height, scaled_width = _scaled_size(height, width, short_side)
     top = int(rng.integers(0, scaled_height - augment.crop_size, endpoint=True))
     left = int(rng.integers(0, scaled_width - augment.crop_size, endpoint=True))
-    flip = rng.random() < augment.flip
     to_source = min(height, width) / short_side
     size = max(round(augment.crop_size * to_source), 1)
-    y = min(round(top * to_source), height - size)
-    x = min(round(left * to_source), width - size)
-    view = _resize(clip[:, y : y + size, x : x + size], augment.crop_size, augment.crop_size)
-    return (view.flip(2) if flip else view).contiguous()
+    return min(round(top * to_source), height - size), min(round(left * to_source), width - size), size
 
 
 def resize_short_side(frames: Frames, short_side: int) -> Frames:
@@ -115,8 +136,9 @@ def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float], channel
     scale, shift = (numbers.to(clip.device, torch.float32) for numbers in (scale, shift))
     if channel_order == "bgr":
         clip = clip.flip(-1)
-    # One multiply-add over the pixels: x * 1/(255 std) + (-mean/std).
-    return torch.addcmul(shift, clip.to(torch.float32), scale).permute(0, 4, 1, 2, 3)
+    # One multiply-add over the pixels, in place: x * 1/(255 std) + (-mean/std).
+    pixels = clip.to(torch.float32)
+    return torch.addcmul(shift, pixels, scale, out=pixels).permute(0, 4, 1, 2, 3)
 
 
 def _scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.checkpoint import FORMAT_KEY, payload
 from dnl_video.training.freezing import freeze, hold
+from dnl_video.training.mixing import mix
 from dnl_video.training.optim import lr_factor, make_optimizer, scaled_lr
 
 
@@ -56,8 +57,11 @@ class VideoTrainingModule(LightningModule):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Return logits [B, K] of clips uint8 [B, T, H, W, 3]."""
+        return self.network(self._normalized(clips))
+
+    def _normalized(self, clips: Tensor) -> Tensor:
         preprocessing = self.config.preprocessing
-        return self.network(normalize(clips, preprocessing.mean, preprocessing.std, preprocessing.channel_order))
+        return normalize(clips, preprocessing.mean, preprocessing.std, preprocessing.channel_order)
 
     def train(self, mode: bool = True) -> VideoTrainingModule:
         """Switch the mode; frozen parts stay in evaluation mode."""
@@ -67,12 +71,22 @@ class VideoTrainingModule(LightningModule):
         return self
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Cross entropy of a batch of clips."""
-        logits = self(batch["clip"])
-        loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.config.optim.label_smoothing)
-        size = len(batch["label"])
-        self.train_top1(logits.detach(), batch["label"])
-        self._right = self._right + (logits.detach().argmax(dim=1) == batch["label"]).sum()
+        """Cross entropy of a batch of clips; top-1 of a mixed one counts the class with the larger share."""
+        clips, target = mix(
+            self._normalized(batch["clip"]),
+            batch["label"],
+            self.config.augment,
+            self.config.model.num_classes,
+            seed=self.config.seed,
+            epoch=self.current_epoch,
+            batch=batch_idx,
+        )
+        logits = self.network(clips)
+        loss = F.cross_entropy(logits, target, label_smoothing=self.config.optim.label_smoothing)
+        label = target if target.ndim == 1 else target.argmax(dim=1)
+        size = len(label)
+        self.train_top1(logits.detach(), label)
+        self._right = self._right + (logits.detach().argmax(dim=1) == label).sum()
         self._seen += size
         self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, batch_size=size)
         self.log("train/top1", self.train_top1, on_step=False, on_epoch=True, batch_size=size)

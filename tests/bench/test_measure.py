@@ -8,7 +8,7 @@ import torch
 from dnl_video.bench.block import BlockCase
 from dnl_video.bench.measure import growth_exponent, measure_growth
 from dnl_video.bench.memory import peak_bytes
-from dnl_video.bench.timing import alternate
+from dnl_video.bench.timing import alternate, take_turns
 
 CPU = torch.device("cpu")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -28,6 +28,17 @@ def test_variants_take_turns_and_medians_count() -> None:
     order.clear()
     alternate(variants, CPU, repeats=9, budget_s=0)
     assert order == ["a", "b"] * 4  # three measured ones whatever the budget
+
+
+def test_shuffled_rounds_have_each_variant_once_in_changing_orders() -> None:
+    order: list[str] = []
+    variants = {name: (lambda name=name: order.append(name)) for name in "abcd"}
+    rounds = take_turns(variants, CPU, repeats=10, budget_s=1e9, shuffle=True)
+    assert {name: len(seconds) for name, seconds in rounds.items()} == dict.fromkeys("abcd", 10)
+    turns = ["".join(order[i : i + 4]) for i in range(0, 44, 4)]
+    assert turns[0] == "abcd"
+    assert all(sorted(turn) == list("abcd") for turn in turns)
+    assert len(set(turns)) > 4
 
 
 @linux

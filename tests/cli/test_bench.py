@@ -44,6 +44,8 @@ def test_network_shows_literal_ours_and_folded(capsys: pytest.CaptureFixture[str
         ("growth --frames 4", "--frames is [4]; give at least two numbers to fit a growth"),
         ("network --size 0", "--size is 0; give at least 1"),
         ("block --block gc", "argument --block: invalid choice: 'gc'"),
+        ("data --clips 0", "--clips is 0; give at least 1"),
+        ("data --files nowhere.mp4", "--files: nowhere.mp4 is no file"),
         ("nothing", "invalid choice: 'nothing'"),
     ],
 )

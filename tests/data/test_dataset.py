@@ -67,11 +67,11 @@ def test_clip_shows_the_right_frames_of_the_right_video(records):
     for epoch in range(10):
         for index in range(4):
             sample = dataset[epoch, index]
-            assert set(sample) == {"clip", "label", "index", "failures"}
-            assert sample["clip"].shape == (4, 32, 32, 3)
-            assert sample["clip"].dtype == torch.uint8
+            assert set(sample) == {"clips", "label", "index", "failures"}
+            assert sample["clips"][0].shape == (4, 32, 32, 3)
+            assert sample["clips"][0].dtype == torch.uint8
             assert (sample["label"], sample["index"], sample["failures"]) == (index, index, [])
-            red, frames = seen(sample["clip"])
+            red, frames = seen(sample["clips"][0])
             assert red == pytest.approx(REDS[index], abs=3)
             start = round(frames[0])
             assert frames == pytest.approx([start, start + 2, start + 4, start + 6], abs=0.4)
@@ -84,10 +84,10 @@ def test_a_clip_is_a_function_of_seed_epoch_and_index(records):
     first, second = (ClipDataset(records, PREPROCESSING, AUGMENT, seed=5) for _ in range(2))
     other_seed = ClipDataset(records, PREPROCESSING, AUGMENT, seed=6)
     for key in [(0, 0), (7, 3), (2, 1)]:
-        assert torch.equal(first[key]["clip"], second[key]["clip"])
+        assert torch.equal(first[key]["clips"][0], second[key]["clips"][0])
     # Read in another order, from a dataset that has drawn other things before.
-    assert torch.equal(second[7, 3]["clip"], first[7, 3]["clip"])
-    starts = {tuple(seen(dataset[epoch, 0]["clip"])[1]) for dataset in (first, other_seed) for epoch in range(5)}
+    assert torch.equal(second[7, 3]["clips"][0], first[7, 3]["clips"][0])
+    starts = {tuple(seen(dataset[epoch, 0]["clips"][0])[1]) for dataset in (first, other_seed) for epoch in range(5)}
     assert len(starts) >= 5
 
 
@@ -111,7 +111,7 @@ def test_workers_change_nothing(records):
 
 def test_collate():
     samples = [
-        {"clip": torch.full((2, 3, 3, 3), i, dtype=torch.uint8), "label": 7 + i, "index": 4 - i, "failures": f}
+        {"clips": [torch.full((2, 3, 3, 3), i, dtype=torch.uint8)], "label": 7 + i, "index": 4 - i, "failures": f}
         for i, f in enumerate([[("a", "x"), ("b", "y")], [], [("c", "z")]])
     ]
     batch = collate_clips(samples)
@@ -134,7 +134,9 @@ def test_a_bad_video_is_replaced_and_reported(records, opened, tmp_path):
         sample = dataset[epoch, 2]
         assert sample["index"] == 2
         assert sample["label"] in (0, 1, 3)
-        assert seen(sample["clip"])[0] == pytest.approx(REDS[sample["label"]], abs=3)  # label and picture go together
+        assert seen(sample["clips"][0])[0] == pytest.approx(
+            REDS[sample["label"]], abs=3
+        )  # label and picture go together
         ((path, reason),) = sample["failures"]
         assert path == str(broken)
         assert reason.startswith("cannot be opened (")
@@ -143,7 +145,7 @@ def test_a_bad_video_is_replaced_and_reported(records, opened, tmp_path):
     assert opened.count("broken.mp4") == 1  # known as bad, not opened again
     # A dataset that has not met the bad video yet draws the same.
     fresh = ClipDataset(mixed, PREPROCESSING, AUGMENT, seed=0)[11, 2]
-    assert torch.equal(fresh["clip"], sample["clip"])
+    assert torch.equal(fresh["clips"][0], sample["clips"][0])
     assert fresh["failures"] == sample["failures"]
 
 

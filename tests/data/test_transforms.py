@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as F
 
 from dnl_video.config import AugmentConfig
 from dnl_video.data.transforms import crop_views, normalize, resize_short_side, train_transform
@@ -185,3 +186,43 @@ def test_normalize_gives_bgr_to_networks_that_take_it() -> None:
     clip = torch.tensor([[[[[255, 0, 51]]]]], dtype=torch.uint8)  # one red-ish RGB pixel
     out = normalize(clip, (0.1, 0.2, 0.3), (1.0, 2.0, 4.0), "bgr").flatten().tolist()
     assert out == pytest.approx([(0.2 - 0.1) / 1, (0 - 0.2) / 2, (1 - 0.3) / 4])
+
+
+def resize_then_crop(frames: np.ndarray, short_side: int, top: int, left: int, crop: int) -> torch.Tensor:
+    """The usual order, in float: the whole frames are resized, and the window cut out of the result."""
+    height, width = frames.shape[1:3]
+    scaled = [short_side, width * short_side // height]
+    whole = F.resize(torch.from_numpy(frames).permute(0, 3, 1, 2).float(), scaled, antialias=True)
+    return whole[:, :, top : top + crop, left : left + crop].permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_crop_before_resize_is_resize_then_crop_where_windows_fall_on_whole_pixels(factor):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    augment = AugmentConfig((64 * factor, 64 * factor), 48, 0.0)
+    for seed in range(10):
+        view = train_transform(frames, augment, np.random.default_rng(seed)).float()
+        rng = np.random.default_rng(seed)
+        rng.integers(64 * factor, 64 * factor, endpoint=True)
+        top, left = (int(rng.integers(0, side * factor - 48, endpoint=True)) for side in (64, 96))
+        corner = (factor * round(top / factor), factor * round(left / factor))
+        expected = resize_then_crop(frames, 64 * factor, *corner, 48)
+        # The outermost pixels are interpolated with what lies beyond the window there, and repeated here.
+        inner = slice(2, -2)
+        assert (view - expected)[:, inner, inner].abs().max() <= 1
+
+
+def test_crop_before_resize_is_within_a_pixel_of_resize_then_crop():
+    frames = np.zeros((1, 256, 340, 3), np.uint8)
+    frames[..., 0] = np.arange(340) // 2
+    frames[..., 1] = np.arange(256)[:, None] // 2
+    for seed in range(20):
+        view = train_transform(frames, AugmentConfig((256, 320), 224, 0.0), np.random.default_rng(seed)).float()
+        rng = np.random.default_rng(seed)
+        short_side = int(rng.integers(256, 320, endpoint=True))
+        sides = (short_side, 340 * short_side // 256)
+        top, left = (int(rng.integers(0, side - 224, endpoint=True)) for side in sides)
+        expected = resize_then_crop(frames, short_side, top, left, 224)
+        # A gradient of 1/2 a pixel: half a pixel of the corner, half one of the side, and rounding to integers.
+        assert (view - expected).abs().max() <= 0.5 + 1
+        assert (view - expected).abs().mean() <= 0.5

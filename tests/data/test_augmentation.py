@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
+from dnl_video.data import dataset as dataset_module
+from dnl_video.data.augmentation import change_pixels, random_resized_crop, seeded
+from dnl_video.data.dataset import ClipDataset, collate_clips
+from dnl_video.data.decoding import open_video
+from dnl_video.data.loaders import ClipBatchSampler, VideoDataModule, class_ids
+from dnl_video.data.manifest import VideoRecord
+from dnl_video.data.transforms import train_transform
+from dnl_video.errors import InputError
+from dnl_video.spec import Preprocessing
+
+PREPROCESSING = Preprocessing(num_frames=4, frame_stride=2, short_side=48, crop_size=48)
+EVERYTHING = AugmentConfig(
+    short_side=(40, 56),
+    crop_size=32,
+    crop_area=(0.3, 1.0),
+    randaugment_ops=2,
+    color_jitter=(0.4, 0.4, 0.4, 0.1),
+    erasing=0.5,
+    repeats=2,
+)
+SQUARE = {"short_side": (32, 32), "crop_size": 32, "flip": 0.0}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory, write_coloured) -> tuple[VideoRecord, ...]:
+    folder = tmp_path_factory.mktemp("videos")
+    return tuple(
+        VideoRecord(f"v{i}", str(write_coloured(folder / f"v{i}.mp4", 40 * i)), i, f"class {i}") for i in range(6)
+    )
+
+
+def noise(frames: int = 3, height: int = 48, width: int = 64) -> np.ndarray:
+    """Return one picture [T, H, W, 3], repeated: what is done to one frame must be done to all."""
+    picture = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    return np.repeat(picture, frames, axis=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"crop_area": (0.2, 0.6)},
+        {"randaugment_ops": 3, "randaugment_magnitude": 15},
+        {"color_jitter": (0.5, 0.5, 0.5, 0.2)},
+        {"erasing": 1.0},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_all_frames_are_changed_alike_and_clips_differently(options):
+    views = [train_transform(noise(), AugmentConfig(**SQUARE, **options), np.random.default_rng(s)) for s in range(6)]
+    for view in views:
+        assert view.shape == (3, 32, 32, 3)
+        assert view.dtype == torch.uint8
+        assert view.is_contiguous()
+        assert torch.equal(view[0], view[1])
+        assert torch.equal(view[0], view[2])
+    assert len({view.numpy().tobytes() for view in views}) >= 5
+
+
+def test_pixels_are_torchvision_s():
+    clip = torch.from_numpy(noise())
+    augment = AugmentConfig(randaugment_ops=2, color_jitter=(0.4, 0.3, 0.2, 0.1), erasing=1.0)
+    with seeded(5):
+        ours = change_pixels(clip, augment, (10, 20, 30))
+    fill = [10.0, 20.0, 30.0]
+    theirs = v2.Compose(
+        [
+            v2.RandAugment(2, 9, interpolation=v2.InterpolationMode.BILINEAR, fill=fill),
+            v2.ColorJitter(0.4, 0.3, 0.2, 0.1),
+            v2.RandomErasing(1.0, value=fill),
+        ]
+    )
+    torch.manual_seed(5)
+    assert torch.equal(ours, theirs(clip.permute(0, 3, 1, 2).contiguous()).permute(0, 2, 3, 1))
+
+
+def test_resized_crops_have_the_areas_and_aspects_asked_for():
+    # Red is 2x and green 2y, so a crop's corners can be read off its pixels.
+    frames = np.zeros((1, 100, 120, 3), np.uint8)
+    frames[..., 0] = 2 * np.arange(120)
+    frames[..., 1] = 2 * np.arange(100)[:, None]
+    augment = AugmentConfig(crop_size=32, short_side=(32, 32), crop_area=(0.1, 0.4), crop_aspect=(0.5, 2.0))
+    found = []
+    for seed in range(300):
+        with seeded(seed):
+            view = random_resized_crop(torch.from_numpy(frames), augment)[0].double()
+        # Away from the edges 31 steps of the view cover 31/32 of the window.
+        width = float(view[16, 28, 0] - view[16, 3, 0]) / 2 / 25 * 32
+        height = float(view[28, 16, 1] - view[3, 16, 1]) / 2 / 25 * 32
+        found.append((width * height / 12000, width / height))
+    areas, aspects = np.array(found).T
+    assert areas.min() == pytest.approx(0.1, abs=0.02)
+    assert areas.max() == pytest.approx(0.4, abs=0.03)
+    assert aspects.min() == pytest.approx(0.5, abs=0.06)
+    assert aspects.max() == pytest.approx(2.0, abs=0.2)
+
+
+def test_an_erased_box_has_the_mean_colour_and_the_area_asked_for():
+    frames = np.full((3, 32, 32, 3), 200, np.uint8)
+    augment = AugmentConfig(**SQUARE, erasing=0.5, erasing_area=(0.2, 0.3))
+    erased = 0
+    for seed in range(200):
+        view = train_transform(frames, augment, np.random.default_rng(seed), fill=(115, 110, 105))
+        box = (view != 200).any(dim=-1)
+        if box.any():
+            erased += 1
+            assert 0.15 < box[0].float().mean() < 0.36  # sides are whole pixels
+            assert torch.unique(view[box], dim=0).tolist() == [[115, 110, 105]]
+            rows, columns = torch.where(box[0])
+            assert box[0].sum() == (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
+    assert 70 < erased < 130  # standard deviation 7
+
+
+def test_datasets_fill_with_the_mean_of_rgb(records):
+    augment = AugmentConfig(**SQUARE, erasing=1.0, erasing_area=(0.3, 0.3))
+    bgr = dataclasses.replace(PREPROCESSING, mean=(0.0, 0.2, 1.0), channel_order="bgr")
+    view = ClipDataset(records, bgr, augment, seed=0)[0, 0]["clips"][0]
+    assert ((view == torch.tensor([255, 51, 0])).all(dim=-1).float().mean(dim=(1, 2)) > 0.2).all()
+
+
+def test_classes_that_are_never_mirrored(records):
+    augment = AugmentConfig(short_side=(48, 48), crop_size=48, flip=1.0)
+    plain = ClipDataset(records, PREPROCESSING, dataclasses.replace(augment, flip=0.0), seed=0)
+    dataset = ClipDataset(records, PREPROCESSING, augment, seed=0, never_mirrored={1, 4})
+    frame = torch.from_numpy(noise(4, 48, 64))
+    dataset_views = {}
+    for label in (0, 1):
+        mirror = label not in dataset.never_mirrored
+        dataset_views[label] = train_transform(frame, augment, np.random.default_rng(0), mirror=mirror)
+    assert torch.equal(dataset_views[0], dataset_views[1].flip(2))
+    for index in range(6):
+        # The coloured videos are the same from left to right except for compression noise.
+        same = torch.equal(dataset[0, index]["clips"][0], plain[0, index]["clips"][0])
+        mirrored = torch.equal(dataset[0, index]["clips"][0], plain[0, index]["clips"][0].flip(2))
+        assert same if index in (1, 4) else mirrored
+
+
+def test_workers_and_processes_change_nothing(records):
+    """Whole epochs with everything on: over 0, 1 and 2 workers, and over two processes."""
+
+    def epoch(num_workers: int, rank: int = 0, world_size: int = 1) -> list[dict]:
+        dataset = ClipDataset(records, PREPROCESSING, EVERYTHING, seed=3)
+        sampler = ClipBatchSampler(len(records), 2 // world_size, seed=3, rank=rank, world_size=world_size)
+        torch.manual_seed(num_workers + 10 * rank)
+        return list(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate_clips, num_workers=num_workers))
+
+    def by_video(batches: list[dict]) -> dict[int, list[bytes]]:
+        clips: dict[int, list[bytes]] = {}
+        for batch in batches:
+            for index, clip in zip(batch["index"].tolist(), batch["clip"], strict=True):
+                clips.setdefault(index, []).append(clip.numpy().tobytes())
+        return clips
+
+    alone = epoch(0)
+    assert [batch["clip"].shape for batch in alone] == [(4, 4, 32, 32, 3)] * 3
+    for workers in (1, 2):
+        for here, there in zip(alone, epoch(workers), strict=True):
+            assert torch.equal(here["clip"], there["clip"])
+            assert here["index"].tolist() == there["index"].tolist()
+    shared = [by_video(epoch(0, rank, 2)) for rank in (0, 1)]
+    assert not shared[0].keys() & shared[1].keys()
+    assert by_video(alone) == shared[0] | shared[1]
+
+
+def test_augmentation_leaves_the_global_random_state_alone(records):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    first = ClipDataset(records, PREPROCESSING, EVERYTHING, seed=0)[0, 0]["clips"]
+    assert torch.equal(torch.rand(3), expected)
+    second = ClipDataset(records, PREPROCESSING, EVERYTHING, seed=0)[0, 0]["clips"]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_several_clips_of_one_decoding(records, monkeypatch):
+    reads = []
+    read = open_video(records[0].path).__class__.read
+
+    def counting(video, indices, **options):
+        reads.append(np.asarray(indices).tolist())
+        return read(video, indices, **options)
+
+    augment = AugmentConfig(short_side=(48, 48), crop_size=48, flip=0.0)
+    once = ClipDataset(records, PREPROCESSING, augment, seed=0)[2, 3]
+    opened = []
+    monkeypatch.setattr(dataset_module, "open_video", lambda path: opened.append(path) or open_video(path))
+    monkeypatch.setattr("dnl_video.data.decoding.Video.read", counting)
+    sample = ClipDataset(records, PREPROCESSING, dataclasses.replace(augment, repeats=3), seed=0)[2, 3]
+    assert opened == [records[3].path]
+    assert len(reads) == 1
+    assert len(sample["clips"]) == 3
+    assert torch.equal(sample["clips"][0], once["clips"][0])
+    # Green tells the frame: each clip shows its own quarter of what was read.
+    for r, clip in enumerate(sample["clips"]):
+        shown = (clip[..., 1].double().mean(dim=(1, 2)) / 10).round().int().tolist()
+        assert shown == reads[0][4 * r : 4 * r + 4]
+    assert len({tuple(reads[0][4 * r : 4 * r + 4]) for r in range(3)}) > 1
+
+
+def test_a_batch_has_first_clips_before_second_ones():
+    samples = [
+        {"clips": [torch.full((1, 2, 2, 3), 10 * i + r, dtype=torch.uint8) for r in (0, 1)], "label": i, "index": i}
+        for i in (4, 6, 5)
+    ]
+    batch = collate_clips([sample | {"failures": [("a", "b")]} for sample in samples])
+    assert batch["clip"][:, 0, 0, 0, 0].tolist() == [40, 60, 50, 41, 61, 51]
+    assert batch["label"].tolist() == batch["index"].tolist() == [4, 6, 5, 4, 6, 5]
+    assert batch["failures"] == [("a", "b")] * 3
+
+
+def test_batch_size_counts_clips(records, tmp_path: Path) -> None:
+    listing = tmp_path / "list.csv"
+    lines = [f"{record.path},{record.class_name}" for record in records]
+    listing.write_text("\n".join(["path,label", *lines]) + "\n", encoding="utf-8")
+
+    def datamodule(batch_size: int, **options) -> VideoDataModule:
+        data = DataConfig(str(listing), str(listing), batch_size=batch_size, num_workers=0)
+        augment = AugmentConfig(short_side=(48, 48), crop_size=32, **options)
+        return VideoDataModule(data, PREPROCESSING, augment, ViewsConfig(), seed=0)
+
+    loader = datamodule(4, repeats=2, flip_except=["class 1", "class 5"]).train_dataloader()
+    batches = list(loader)
+    assert [len(batch["label"]) for batch in batches] == [4, 4, 4]
+    assert sorted(i for batch in batches for i in batch["index"].tolist()) == sorted([*range(6)] * 2)
+    assert loader.dataset.never_mirrored == {1, 5}
+    expected = (
+        "^data.batch_size 5 is no multiple of augment.repeats 2; it counts clips, and each video gives that many$"
+    )
+    with pytest.raises(InputError, match=expected):
+        datamodule(5, repeats=2)
+    with pytest.raises(InputError, match=r"^augment\.flip_except: no class 'clas 1'; did you mean 'class 1'\?$"):
+        datamodule(4, flip_except=["clas 1"])
+
+
+def test_flip_except_needs_names():
+    assert class_ids([], None) == frozenset()
+    expected = r"^augment\.flip_except names classes, but the labels are integers; give data\.class_list$"
+    with pytest.raises(InputError, match=expected):
+        class_ids(["bowling"], None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"erasing": 1.5}, "augment.erasing is 1.5; give a probability in [0, 1]"),
+        ({"mix_prob": -0.1}, "augment.mix_prob is -0.1; give a probability in [0, 1]"),
+        ({"crop_area": (0.0, 1.0)}, "augment.crop_area is [0.0, 1.0]; give shares [low, high] with 0 < low <= high"),
+        ({"erasing_area": (0.5, 0.2)}, "augment.erasing_area is [0.5, 0.2]; give shares [low, high] with"),
+        ({"crop_aspect": (2.0, 1.0)}, "augment.crop_aspect is [2.0, 1.0]; give [low, high] with 0 < low <= high"),
+        ({"randaugment_ops": -1}, "augment.randaugment_ops is -1; give at least 0"),
+        ({"randaugment_magnitude": 31}, "augment.randaugment_magnitude is 31; give 0 to 30"),
+        ({"color_jitter": (0.1, 0.1, 0.1, 0.6)}, "augment.color_jitter is [0.1, 0.1, 0.1, 0.6]; give brightness, "),
+        ({"mixup": -1.0}, "augment.mixup is -1.0; give at least 0"),
+        ({"repeats": 0}, "augment.repeats is 0; give at least 1"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_values_out_of_range(options, message):
+    with pytest.raises(InputError) as refused:
+        AugmentConfig(**options)
+    assert str(refused.value).startswith(message)
