@@ -110,7 +110,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def _read(self, record: VideoRecord, rng: np.random.Generator) -> Tensor:
         if record.path in self._bad:
             raise VideoDecodeError(record.path, self._bad[record.path])
-        with open_video(record.path) as video:
+        with open_video(record.path, frames_fps=record.fps) as video:
             frames = video.read(train_indices(video.num_frames, video.fps, self.preprocessing, rng))
         return transforms.train_transform(frames, self.augment, rng)
 
@@ -189,7 +189,8 @@ class ViewDataset(Dataset[VideoViews]):
     def _read(self, index: int) -> VideoViews:
         preprocessing = self.preprocessing
         resize = functools.partial(transforms.resize_short_side, short_side=preprocessing.short_side)
-        with open_video(self.records[index].path) as video:
+        record = self.records[index]
+        with open_video(record.path, frames_fps=record.fps) as video:
             indices = view_indices(video.num_frames, video.fps, preprocessing, self.num_clips)
             indices = reorder_frames(indices, self.frame_order, np.random.default_rng(index))
             union, inverse = np.unique(indices, return_inverse=True)

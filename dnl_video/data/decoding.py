@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dnl_video.data.frame_folders import FrameFolderReader
+
 Frames = npt.NDArray[np.uint8]
 CHUNK = 32
 """Frames decoded at once: the whole union of a 1080p video's views would take 1.9 GB."""
@@ -153,8 +155,12 @@ class Video:
             raise VideoDecodeError(self.path, f"cannot be decoded ({_one_line(error)})") from None
 
 
-def open_video(path: str | os.PathLike[str]) -> Video:
-    """Open a video for exact reading.
+def open_video(path: str | os.PathLike[str], *, frames_fps: float | None = None) -> Video:
+    """Open a video for exact reading: a file, or a folder of extracted frames.
+
+    Args:
+        path: The file or folder.
+        frames_fps: Frames a second of a folder of frames; None is 30. A file says its own.
 
     Raises:
         VideoDecodeError: The file is missing, empty, no video, or has no frames.
@@ -164,7 +170,7 @@ def open_video(path: str | os.PathLike[str]) -> Video:
     if not file.exists():
         raise VideoDecodeError(name, "file not found")
     if file.is_dir():
-        raise VideoDecodeError(name, "is a folder, not a video")
+        return _open_frames(name, frames_fps)
     if file.stat().st_size == 0:
         raise VideoDecodeError(name, "file is empty")
     try:
@@ -179,6 +185,13 @@ def open_video(path: str | os.PathLike[str]) -> Video:
         reader.close()
         raise VideoDecodeError(name, f"{reader.num_frames} frames at {reader.fps:g} frames a second")
     return Video(name, reader)
+
+
+def _open_frames(folder: str, fps: float | None) -> Video:
+    try:
+        return Video(folder, FrameFolderReader(folder, fps))
+    except (OSError, ValueError) as error:
+        raise VideoDecodeError(folder, _one_line(error)) from None
 
 
 @functools.cache

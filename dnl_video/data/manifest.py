@@ -21,6 +21,7 @@ from dnl_video.data.listings import (
     VIDEO_EXTENSIONS,
     Row,
     fold,
+    is_frame,
     read_class_folders,
     read_lines,
     read_rows,
@@ -28,6 +29,8 @@ from dnl_video.data.listings import (
 )
 from dnl_video.errors import InputError, nearest
 
+CLASS_LISTS = ("kinetics400", "kinetics600", "kinetics700")
+"""Names of the class lists that come with the package (data/labels), in the published, alphabetical order."""
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
@@ -40,12 +43,14 @@ class VideoRecord:
         path: Where the file is, or should be.
         label: Class id; None where the listing has none.
         class_name: Name of the class, spelled as in the class list; None where unknown.
+        fps: Frames a second of a folder of extracted frames (the listing's `fps` column); None where nobody said.
     """
 
     video_id: str
     path: str
     label: int | None
     class_name: str | None
+    fps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,51 +121,61 @@ def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None =
     the same id, both take the whole path.
 
     Args:
-        sources: Video files, folders, or text lists (.txt, .csv, .tsv).
+        sources: Video files, folders (of videos, or of one video's frames), or text lists (.txt, .csv, .tsv).
         root: Folder that relative paths in lists are looked up in; None is each list's own folder.
 
     Raises:
         InputError: A source does not exist, or holds no video.
     """
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, tuple[str, str, float | None]] = {}
     for source in sources:
         path = Path(source).expanduser()
         if not path.exists():
             raise InputError(f"{source} does not exist; give video files, folders or lists of paths")
         if path.is_dir():
-            pairs = [(relative, str(path / relative)) for relative in walk_videos(path)]
-            if not pairs:
+            videos: list[tuple[str, str, float | None]]
+            videos = [(relative, str(path / relative), None) for relative in walk_videos(path)]
+            if not videos and any(is_frame(file.name) for file in path.iterdir()):
+                videos = [(path.as_posix(), str(path), None)]
+            if not videos:
                 raise InputError(f"folder {source} holds no video; known extensions: {' '.join(VIDEO_EXTENSIONS)}")
         elif path.suffix.lower() in LIST_EXTENSIONS:
             lines, _ = read_lines(path)
             rows = read_rows(path, lines, _resolve_root(path, root), labelled=False)
-            pairs = [(row.video_id, row.path) for row in rows]
+            videos = [(row.video_id, row.path, row.fps) for row in rows]
         else:
-            pairs = [(path.as_posix(), str(path))]
-        for video_id, file in pairs:
-            found.setdefault(os.path.normpath(Path(file).absolute()), (video_id, file))
+            videos = [(path.as_posix(), str(path), None)]
+        for video in videos:
+            found.setdefault(os.path.normpath(Path(video[1]).absolute()), video)
     if not found:
         raise InputError("no videos were given; give video files, folders or lists of paths")
-    counts = Counter(video_id for video_id, _ in found.values())
+    counts = Counter(video_id for video_id, _, _ in found.values())
     records = tuple(
-        VideoRecord(video_id if counts[video_id] == 1 else absolute, file, None, None)
-        for absolute, (video_id, file) in found.items()
+        VideoRecord(video_id if counts[video_id] == 1 else absolute, file, None, None, fps)
+        for absolute, (video_id, file, fps) in found.items()
     )
     digest = hashlib.sha256("\n".join(record.video_id for record in records).encode()).hexdigest()
     return Manifest(", ".join(sources), records, None, digest)
 
 
 def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read class names by id: one name a line, a JSON list, or a JSON object {name: id}.
+    """Read class names by id: one name a line, a JSON list, or a JSON object {name: id}; or a list that comes along.
 
     Names in PySlowFast's `kinetics_classnames.json` carry extra quotes; they are taken off.
+
+    Args:
+        path: The file, or one of `CLASS_LISTS`.
 
     Raises:
         InputError: The file is missing or empty, a name is empty or listed twice, or ids are not 0, 1, 2, ….
     """
-    file = Path(path).expanduser()
+    shipped = path in CLASS_LISTS
+    file = Path(__file__).parent / "labels" / f"{path}.txt" if shipped else Path(path).expanduser()
     if not file.is_file():
-        raise InputError(f"class list {path} does not exist; give a text file with one class name a line, or JSON")
+        raise InputError(
+            f"class list {path} does not exist; give a text file with one class name a line, JSON, or one of "
+            f"{', '.join(CLASS_LISTS)}{nearest(str(path), CLASS_LISTS)}"
+        )
     lines, _ = read_lines(file, "give one class name a line, or JSON")
     text = "\n".join(lines).strip()
     if text.startswith(("[", "{")):
@@ -182,8 +197,8 @@ def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def missing(records: Iterable[VideoRecord]) -> list[VideoRecord]:
-    """Return the records whose file does not exist."""
-    return [record for record in records if not Path(record.path).is_file()]
+    """Return the records whose file (or folder of frames) does not exist."""
+    return [record for record in records if not Path(record.path).exists()]
 
 
 def _resolve_root(path: Path, root: str | os.PathLike[str] | None) -> Path:
@@ -257,7 +272,7 @@ def _match_names(rows: list[Row], names: tuple[str, ...]) -> list[VideoRecord]:
         if label is None:
             hint = nearest(row.label, names) or "; check the class list"
             raise InputError(f"{row.where}: unknown label {row.label!r}, not one of the {len(names)} classes{hint}")
-        records.append(VideoRecord(row.video_id, row.path, label, names[label]))
+        records.append(VideoRecord(row.video_id, row.path, label, names[label], row.fps))
     return records
 
 
@@ -265,7 +280,7 @@ def _with_id(row: Row, label: int, names: tuple[str, ...] | None) -> VideoRecord
     if label < 0 or (names is not None and label >= len(names)):
         allowed = "0 or more" if names is None else f"0 to {len(names) - 1} ({len(names)} classes)"
         raise InputError(f"{row.where}: label {label} is not allowed; give {allowed}")
-    return VideoRecord(row.video_id, row.path, label, None if names is None else names[label])
+    return VideoRecord(row.video_id, row.path, label, None if names is None else names[label], row.fps)
 
 
 def _refuse_two_spellings(rows: list[Row]) -> None:

@@ -35,9 +35,9 @@ def opened(monkeypatch) -> list[str]:
     """Names of the files opened, in order."""
     names: list[str] = []
 
-    def counting(path):
+    def counting(path, **options):
         names.append(Path(path).name)
-        return open_video(path)
+        return open_video(path, **options)
 
     monkeypatch.setattr(dataset_module, "open_video", counting)
     return names
