@@ -1,4 +1,4 @@
-"""The progress bar of `evaluate` and `predict`."""
+"""The progress bars of long work: `evaluate` and `predict`, `prepare`."""
 
 from __future__ import annotations
 
@@ -43,5 +43,29 @@ def prediction_progress(
                 console.print(message, highlight=False, markup=False, soft_wrap=True)
             speed = bar.tasks[0].speed
             bar.update(task, total=total, completed=done, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield update
+
+
+@contextmanager
+def file_progress() -> Iterator[Callable[[str, int, int, int], None]]:
+    """Show what is being done, files done, files/s, the time left, and how many files are broken."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files {task.fields[rate]}  {task.fields[broken]} broken "),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=None, rate="", broken=0)
+
+        def update(verb: str, done: int, total: int, broken: int) -> None:
+            if bar.tasks[0].description != verb:  # another stage: its clock starts anew
+                bar.reset(task, description=verb, total=total or None, completed=done, rate="", broken=broken)
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, rate=f"{speed:.1f}/s" if speed else "", broken=broken)
 
         yield update

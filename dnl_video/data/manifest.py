@@ -108,7 +108,7 @@ def read_manifest(
         lines, digest = read_lines(path)
         rows = read_rows(path, lines, _resolve_root(path, root), labelled=True)
     _refuse_duplicates(rows)
-    records, names = _assign_labels(rows, class_names, folders=path.is_dir())
+    records, names = assign_labels(rows, class_names, folders=path.is_dir())
     if limit_videos is not None and limit_videos < len(records):
         records = [records[i * len(records) // limit_videos] for i in range(limit_videos)]
     return Manifest(str(source), tuple(records), names, digest)
@@ -236,10 +236,19 @@ def _refuse_duplicates(rows: list[Row]) -> None:
             raise InputError(f"{row.where}: file {row.path} was already listed in {earlier.place}; list it once")
 
 
-def _assign_labels(
+def assign_labels(
     rows: list[Row], class_names: Sequence[str] | None, *, folders: bool
 ) -> tuple[list[VideoRecord], tuple[str, ...] | None]:
-    """Turn label texts into class ids."""
+    """Turn label texts into class ids.
+
+    Args:
+        rows: The listing; every video once.
+        class_names: Names by class id; None takes those of the rows in alphabetical order, or integers as they are.
+        folders: Whether labels are names of folders, which are never integers.
+
+    Raises:
+        InputError: A label is empty, unknown, or spelled in two ways, or integers and names are mixed.
+    """
     names = None if class_names is None else tuple(class_names)
     for row in rows:
         if not row.label:
