@@ -50,7 +50,7 @@ ALLOWED = {
 ONLY_IMPORTERS = {
     "pytorchvideo": {"models/backbones.py"},
     "decord": {"data/decoding.py"},
-    "av": {"data/decoding.py", "data/encoding.py"},
+    "av": {"data/packets.py", "data/encoding.py"},
     "fvcore": {"training/callbacks.py", "models/flops.py"},
     "jsonargparse": {"cli/train.py"},
 }

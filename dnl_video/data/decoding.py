@@ -1,7 +1,7 @@
 """Exact frames out of video files: (path, indices) -> uint8 frames.
 
-decord reads them (its `get_batch` seeks to the key frame before each index and decodes on from there). Files whose
-timestamps decord gets wrong are decoded from the start by PyAV instead: slower, and exact. Imports no torch.
+decord reads them (its `get_batch` seeks to the key frame before each index and decodes on from there) where it is
+exact; PyAV reads the others. The packets of the file settle that before decord sees it (probing.py). Imports no torch.
 """
 
 from __future__ import annotations
@@ -9,41 +9,22 @@ from __future__ import annotations
 import functools
 import math
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from dnl_video.data.av_reader import CHUNK, AVReader, Frames, drops_exactly
+from dnl_video.data.decode_error import VideoDecodeError, one_line
 from dnl_video.data.frame_folders import FrameFolderReader
+from dnl_video.data.probing import check_is_file, probe_with_packets
 
-Frames = npt.NDArray[np.uint8]
-CHUNK = 32
-"""Frames decoded at once: the whole union of a 1080p video's views would take 1.9 GB."""
+__all__ = ["CHUNK", "Decoder", "Frames", "Video", "VideoDecodeError", "open_video"]
 
-
-class VideoDecodeError(Exception):
-    """A video that cannot be read.
-
-    Args:
-        path: The file.
-        reason: Why, in one line.
-    """
-
-    def __init__(self, path: str, reason: str = "") -> None:
-        # DataLoader rebuilds a worker's exception as `type(error)("Caught … Original Traceback …")`; the person wants
-        # the message, which is its last line.
-        if not reason and "\nOriginal Traceback" in path:
-            path = path.strip().splitlines()[-1].partition("VideoDecodeError: ")[2] or path
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}" if self.reason else self.path
+Decoder = Literal["decord", "av", "auto"]
 
 
 class _Reader(Protocol):
@@ -152,35 +133,37 @@ class Video:
         try:
             return step()
         except Exception as error:
-            raise VideoDecodeError(self.path, f"cannot be decoded ({_one_line(error)})") from None
+            raise VideoDecodeError(self.path, f"cannot be decoded ({one_line(error)})") from None
 
 
-def open_video(path: str | os.PathLike[str], *, frames_fps: float | None = None) -> Video:
+def open_video(
+    path: str | os.PathLike[str],
+    *,
+    decoder: Decoder = "decord",
+    known: str | None = None,
+    frames_fps: float | None = None,
+) -> Video:
     """Open a video for exact reading: a file, or a folder of extracted frames.
 
     Args:
         path: The file or folder.
+        decoder: What reads it. `decord`: decord where it is exact (see `probe_video`), else PyAV; `av`: PyAV;
+            `auto`: the faster of those that are exact.
+        known: `decord` or `av`, where an earlier probe of this file found that; saves looking again.
         frames_fps: Frames a second of a folder of frames; None is 30. A file says its own.
 
     Raises:
         VideoDecodeError: The file is missing, empty, no video, or has no frames.
     """
-    name = os.fspath(path)
-    file = Path(name)
-    if not file.exists():
-        raise VideoDecodeError(name, "file not found")
-    if file.is_dir():
-        return _open_frames(name, frames_fps)
-    if file.stat().st_size == 0:
-        raise VideoDecodeError(name, "file is empty")
+    if Path(path).is_dir():
+        return _open_frames(os.fspath(path), frames_fps)
+    name = check_is_file(path)
     try:
-        decord_reader = _DecordReader(name)
-        reader: _Reader = decord_reader
-        if not decord_reader.has_exact_timestamps():
-            decord_reader.close()
-            reader = _PyAVReader(name)
+        reader = _open_reader(name, decoder, known)
+    except VideoDecodeError:
+        raise
     except Exception as error:  # see Video._guarded
-        raise VideoDecodeError(name, f"cannot be opened ({_one_line(error)})") from None
+        raise VideoDecodeError(name, f"cannot be opened ({one_line(error)})") from None
     if reader.num_frames < 1 or not (math.isfinite(reader.fps) and reader.fps > 0):
         reader.close()
         raise VideoDecodeError(name, f"{reader.num_frames} frames at {reader.fps:g} frames a second")
@@ -191,7 +174,23 @@ def _open_frames(folder: str, fps: float | None) -> Video:
     try:
         return Video(folder, FrameFolderReader(folder, fps))
     except (OSError, ValueError) as error:
-        raise VideoDecodeError(folder, _one_line(error)) from None
+        raise VideoDecodeError(folder, one_line(error)) from None
+
+
+def _open_reader(name: str, decoder: Decoder, known: str | None) -> _Reader:
+    if decoder == "decord" and known == "decord":
+        reader = _DecordReader(name)
+        if reader.has_exact_timestamps():
+            return reader
+        reader.close()
+    probe, packets = probe_with_packets(name)
+    by_decord = probe.exact and (decoder == "decord" or (decoder == "auto" and not drops_exactly(packets)))
+    if by_decord:
+        reader = _DecordReader(name)
+        if reader.num_frames == probe.frames and reader.has_exact_timestamps():
+            return reader
+        reader.close()
+    return AVReader(name, packets, probe.frames)
 
 
 @functools.cache
@@ -222,45 +221,3 @@ class _DecordReader:
 
     def close(self) -> None:
         self._reader = None  # the library frees the decoder with its last reference
-
-
-class _PyAVReader:
-    """Decodes from the start in presentation order, and keeps what is wanted."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        with self._open() as container:
-            stream = container.streams.video[0]
-            self.fps = float(stream.average_rate or stream.guessed_rate or 0)
-            # Containers' own counts are wrong in just these files, so count what comes out.
-            self.num_frames = sum(1 for _ in container.decode(stream))
-
-    def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
-        wanted = set(indices)
-        chunk: list[Frames] = []
-        with self._open() as container:
-            for index, frame in enumerate(container.decode(container.streams.video[0])):
-                if index not in wanted:
-                    continue
-                # Phones store portrait video as a turned landscape one; decord turns it, PyAV (from 13) says how far.
-                turns = round(getattr(frame, "rotation", 0) / 90)
-                chunk.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
-                if len(chunk) == CHUNK or index == indices[-1]:
-                    yield np.stack(chunk)
-                    chunk = []
-                if index == indices[-1]:
-                    return
-
-    def close(self) -> None:
-        """Nothing stays open between reads."""
-
-    def _open(self) -> Any:
-        import av
-
-        return av.open(self._path)
-
-
-def _one_line(error: Exception) -> str:
-    """Return an error's text without decord's clock times and source lines, so that the same fault reads the same."""
-    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ", "", str(error)) or type(error).__name__
-    return " ".join(text.split())[:300]

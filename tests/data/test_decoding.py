@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dnl_video.data import decoding
+from dnl_video.data.decode_error import one_line
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.encoding import write_video
 from dnl_video.data.transforms import resize_short_side
@@ -50,9 +51,9 @@ def video(request, tmp_path_factory) -> tuple[Path, int, float]:
     return folder / "d.mp4", 256, 0.01
 
 
-@pytest.mark.parametrize("reader", ["decord", "pyav"])
+@pytest.mark.parametrize("reader", ["decord", "av"])
 @pytest.mark.parametrize("asked", ["all", "one", "last", "unordered", "random"])
-def test_exactly_the_asked_frames(video, reader, asked, monkeypatch):
+def test_exactly_the_asked_frames(video, reader, asked):
     path, n, tolerance = video
     indices = {
         "all": range(n),
@@ -61,9 +62,7 @@ def test_exactly_the_asked_frames(video, reader, asked, monkeypatch):
         "unordered": [n - 1, 0, 5, 5, 40, 1, n - 1, 33, 0],
         "random": np.random.default_rng(0).integers(0, n, 50),
     }[asked]
-    if reader == "pyav":
-        monkeypatch.setattr(decoding._DecordReader, "has_exact_timestamps", lambda self: False)
-    with open_video(path) as opened:
+    with open_video(path, decoder=reader) as opened:
         assert opened.num_frames == n
         frames = opened.read(indices)
     assert frames.shape == (len(indices), 48, 64, 3)
@@ -87,11 +86,9 @@ def test_size_and_rate(tmp_path):
         assert (video.height, video.width) == (36, 50)
 
 
-@pytest.mark.parametrize("reader", ["decord", "pyav"])
-def test_resize_is_applied_to_chunks_of_distinct_frames(video, reader, monkeypatch):
+@pytest.mark.parametrize("reader", ["decord", "av"])
+def test_resize_is_applied_to_chunks_of_distinct_frames(video, reader):
     path, _, tolerance = video
-    if reader == "pyav":
-        monkeypatch.setattr(decoding._DecordReader, "has_exact_timestamps", lambda self: False)
     sizes = []
 
     def halve(frames: np.ndarray) -> np.ndarray:
@@ -99,7 +96,7 @@ def test_resize_is_applied_to_chunks_of_distinct_frames(video, reader, monkeypat
         return resize_short_side(frames, 24)
 
     indices = [*range(69, -1, -1), 3, 3]
-    with open_video(path) as opened:
+    with open_video(path, decoder=reader) as opened:
         frames = opened.read(indices, resize=halve)
     assert sizes == [32, 32, 6]
     assert frames.shape == (72, 24, 32, 3)
@@ -220,14 +217,11 @@ def test_wrong_results_of_a_library_are_errors(chunks, reason):
 @pytest.mark.parametrize(("num_frames", "fps"), [(0, 30.0), (4, 0.0), (4, float("nan"))])
 def test_a_file_without_frames_or_rate(tmp_path, monkeypatch, num_frames, fps):
     class Empty(FakeReader):
-        def __init__(self, path: str) -> None:
+        def __init__(self, *_) -> None:
             self.num_frames, self.fps = num_frames, fps
 
-        def has_exact_timestamps(self) -> bool:
-            return True
-
     (tmp_path / "a.mp4").write_bytes(b"something")
-    monkeypatch.setattr(decoding, "_DecordReader", Empty)
+    monkeypatch.setattr(decoding, "_open_reader", Empty)
     with pytest.raises(VideoDecodeError, match=rf"a\.mp4: {num_frames} frames at {fps:g} frames a second$"):
         open_video(tmp_path / "a.mp4")
 
@@ -262,8 +256,8 @@ def test_the_error_survives_a_trip_between_processes():
 
 def test_the_same_fault_reads_the_same():
     message = "[15:45:28] /github/workspace/src/a.cc:292: [15:45:28] /src/b.cc:218: Check failed: x >= 0\nmore"
-    assert decoding._one_line(RuntimeError(message)) == "Check failed: x >= 0 more"
-    assert decoding._one_line(MemoryError()) == "MemoryError"
+    assert one_line(RuntimeError(message)) == "Check failed: x >= 0 more"
+    assert one_line(MemoryError()) == "MemoryError"
 
 
 def test_import_takes_no_torch():
@@ -295,11 +289,9 @@ def test_broken_files_print_nothing(tmp_path):
         ("unordered.mov", 4, 32.0, (50, 50)),
     ],
 )
-@pytest.mark.parametrize("reader", ["decord", "pyav"])
-def test_real_videos(shared_clips, monkeypatch, name, num_frames, fps, size, reader):
-    if reader == "pyav":
-        monkeypatch.setattr(decoding._DecordReader, "has_exact_timestamps", lambda self: False)
-    with open_video(shared_clips / name) as video:
+@pytest.mark.parametrize("reader", ["decord", "av"])
+def test_real_videos(shared_clips, name, num_frames, fps, size, reader):
+    with open_video(shared_clips / name, decoder=reader) as video:
         assert (video.num_frames, video.fps) == (num_frames, fps)
         assert (video.height, video.width) == size
         indices = [num_frames - 1, 0, num_frames // 2]

@@ -1,0 +1,205 @@
+"""The coded pictures of a video file: one pass over its packets, decoding nothing.
+
+What a decoder can be trusted with shows here: the times of the pictures, the key frames, and which of them are random
+access points, from which every picture shown later decodes exactly as it does from the start of the file. NAL unit
+types and recovery points are those of ITU-T H.264 (7.4.1, D.2.8) and H.265 (7.4.2.2); the frame tag of VP8 is that of
+RFC 6386 (9.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+NO_TIME = np.iinfo(np.int64).min
+"""Stands for a packet without a time."""
+
+_KEY_FRAMES_ARE_RANDOM_ACCESS = {"vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "prores"}
+
+_CONTAINERS_WITH_TIMES = {"mov", "matroska", "flv", "mpegts"}
+
+
+@dataclass(frozen=True)
+class PacketTable:
+    """The packets of a file's first video stream, in decoding order.
+
+    Args:
+        container: FFmpeg's name of the container's format.
+        codec: FFmpeg's name of the codec.
+        width: Stored width in pixels, before rotation.
+        height: Stored height in pixels, before rotation.
+        fps: Mean frames a second; 0 where the file does not say.
+        duration_s: Length in seconds; 0 where the file does not say.
+        pts: Presentation times in ticks; `NO_TIME` where a packet has none, [P].
+        shown: Whether the packet's picture is shown: not cut off by an edit list, not an invisible reference, [P].
+        key: Whether the container calls the packet a key frame, [P].
+        random_access: Key frames from which all pictures shown at or after them decode exactly, [P].
+        damaged: Packets that the demuxer found damaged.
+    """
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    fps: float
+    duration_s: float
+    pts: npt.NDArray[np.int64]
+    shown: npt.NDArray[np.bool_]
+    key: npt.NDArray[np.bool_]
+    random_access: npt.NDArray[np.bool_]
+    damaged: int
+
+    @property
+    def stores_times(self) -> bool:
+        """Whether the container stores when each picture is shown; of others (.avi, .wmv, .mpg) FFmpeg guesses."""
+        return bool(set(self.container.split(",")) & _CONTAINERS_WITH_TIMES)
+
+    @property
+    def has_distinct_times(self) -> bool:
+        """Whether every packet has a time of its own."""
+        return bool((self.pts != NO_TIME).all()) and len(np.unique(self.pts)) == len(self.pts)
+
+    @property
+    def has_leading_pictures(self) -> bool:
+        """Whether pictures follow a key frame in the file and precede it on the screen (an open group of pictures)."""
+        keys = np.flatnonzero(self.key)
+        if not len(keys):
+            return False
+        since = np.maximum.accumulate(np.where(self.key, np.arange(len(self.pts)), 0))
+        return bool((self.pts < self.pts[since])[keys[0] :].any())
+
+    @property
+    def starts_with_leading_pictures(self) -> bool:
+        """Whether pictures precede the first packet on the screen: decoders drop those, or show them broken."""
+        return bool((self.pts < self.pts[0]).any())
+
+    @property
+    def has_cuts(self) -> bool:
+        """Whether an edit list cuts pictures off."""
+        return not bool(self.shown.all())
+
+
+def open_container(path: str, *, probe_decoder: bool = False) -> Any:
+    """Open a file with PyAV.
+
+    Args:
+        path: The file.
+        probe_decoder: Let FFmpeg decode the first pictures while it opens. This takes most of the time of opening
+            (17 of 17.5 ms at 720p), and is needed only where the stream does not say how far pictures are reordered.
+    """
+    return av.open(path, options={} if probe_decoder else {"skip_frame": "all"})
+
+
+def read_packets(path: str) -> PacketTable:
+    """Read the packets of a file's first video stream.
+
+    Raises:
+        av.error.FFmpegError: The file cannot be opened.
+        ValueError: It has no video stream, or no packet.
+    """
+    with open_container(path) as container:
+        if not container.streams.video:
+            raise ValueError("no video stream")
+        stream = container.streams.video[0]
+        codec = str(stream.codec_context.name)
+        codec = {"libdav1d": "av1", "libaom-av1": "av1"}.get(codec, codec)
+        length_size = _length_size(codec, stream.codec_context.extradata)
+        pts: list[int] = []
+        shown: list[bool] = []
+        key: list[bool] = []
+        random_access: list[bool] = []
+        damaged = 0
+        for packet in container.demux(stream):
+            if not packet.size:  # the end
+                continue
+            pts.append(NO_TIME if packet.pts is None else packet.pts)
+            key.append(packet.is_keyframe)
+            random_access.append(packet.is_keyframe and _is_random_access(packet, codec, length_size))
+            shown.append(not packet.is_discard and (codec != "vp8" or bool(memoryview(packet)[0] >> 4 & 1)))
+            damaged += packet.is_corrupt
+        if not pts:
+            raise ValueError("no video packet")
+        return PacketTable(
+            container=container.format.name,
+            codec=codec,
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            fps=float(stream.average_rate or stream.guessed_rate or 0),
+            duration_s=_duration(container, stream),
+            pts=np.array(pts, np.int64),
+            shown=np.array(shown),
+            key=np.array(key),
+            random_access=np.array(random_access),
+            damaged=damaged,
+        )
+
+
+def _duration(container: Any, stream: Any) -> float:
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else 0.0
+
+
+def _length_size(codec: str, header: bytes | None) -> int:
+    """Return the bytes of the length before each NAL unit (ISO/IEC 14496-15); 0 where start codes part them."""
+    place = {"h264": 4, "hevc": 21}.get(codec)
+    if place is None or not header or len(header) <= place or header[0] != 1:
+        return 0
+    return (header[place] & 3) + 1
+
+
+def _is_random_access(packet: Any, codec: str, length_size: int) -> bool:
+    if codec in _KEY_FRAMES_ARE_RANDOM_ACCESS:
+        return True
+    if codec not in ("h264", "hevc"):
+        return False
+    for unit in _nal_units(memoryview(packet), length_size):
+        if codec == "hevc":
+            kind = unit[0] >> 1 & 63
+            if kind < 32:  # a slice
+                return 16 <= kind <= 23
+        else:
+            kind = unit[0] & 31
+            if kind in (1, 5):
+                return kind == 5
+            if kind == 6 and _recovers_at_once(bytes(unit[1:512])):
+                return True
+    return False
+
+
+def _nal_units(data: memoryview, length_size: int) -> Iterator[memoryview]:
+    """Yield the data from the beginning of each NAL unit on."""
+    place = 0
+    if length_size:
+        while place + length_size < len(data):
+            yield data[place + length_size :]
+            place += length_size + int.from_bytes(data[place : place + length_size], "big")
+        return
+    whole = bytes(data)
+    while 0 <= (place := whole.find(b"\0\0\1", place)) < len(whole) - 3:
+        place += 3
+        yield data[place:]
+
+
+def _recovers_at_once(sei: bytes) -> bool:
+    """Tell whether an SEI unit has a recovery point with no frame to wait for (recovery_frame_cnt 0, one bit: 1)."""
+    place = 0
+    while place + 2 < len(sei) and sei[place] != 0x80:
+        kind = size = 0
+        while place < len(sei) and sei[place] == 255:
+            kind, place = kind + 255, place + 1
+        kind, place = kind + sei[place], place + 1
+        while place < len(sei) and sei[place] == 255:
+            size, place = size + 255, place + 1
+        if place + 1 >= len(sei):
+            return False
+        size, place = size + sei[place], place + 1
+        if kind == 6:
+            return bool(sei[place] & 0x80)
+        place += size
+    return False
