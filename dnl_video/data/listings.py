@@ -238,24 +238,24 @@ def _read_kinetics(
             raise InputError(f"{path}, {place}: time_start, time_end are {times}; give whole seconds") from None
         label = fields.get("label", "")
         video_id = f"{youtube_id}_{start:06d}_{end:06d}"
-        candidates = index.get(video_id) or index.get(youtube_id) or [f"{video_id}.mp4"]
-        name = _nearest_file(candidates, label, fields.get("split", ""))
+        candidates = [*index.get(video_id, ()), *index.get(youtube_id, ())] or [f"{video_id}.mp4"]
+        name = _nearest_file(candidates, video_id, label, fields.get("split", ""))
         rows.append(Row(str(path), place, video_id, str(root / name), label))
     return rows
 
 
-def _nearest_file(candidates: list[str], label: str, split: str) -> str:
-    """Choose among files of one id: replacements, the row's split and class folder first, then extension and name."""
+def _nearest_file(candidates: list[str], video_id: str, label: str, split: str) -> str:
+    """Choose among files of one video: replacements, its cut, the row's split and class folder first."""
     splits = _SPLIT_FOLDERS.get(split.lower(), ())
 
-    def distance(name: str) -> tuple[bool, bool, bool, int, str]:
+    def distance(name: str) -> tuple[bool, bool, bool, bool, int, str]:
         folders = [fold(folder) for folder in name.split("/")[:-1]]
         # A folder of frames comes last.
         rank = next((i for i, e in enumerate(VIDEO_EXTENSIONS) if name.lower().endswith(e)), len(VIDEO_EXTENSIONS))
         # Kinetics-400 is published with a folder of files that replace corrupted ones.
         replaced = any(folder.startswith("replacement") for folder in folders)
         elsewhere = not any(folder in splits for folder in folders)
-        return not replaced, elsewhere, fold(label) not in folders, rank, name
+        return not replaced, _stem(name) != video_id, elsewhere, fold(label) not in folders, rank, name
 
     return min(candidates, key=distance) if len(candidates) > 1 else candidates[0]
 
