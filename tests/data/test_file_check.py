@@ -47,7 +47,7 @@ def test_a_transcoded_video_has_the_same_frames_in_closed_short_groups(
     monkeypatch.setattr(file_check, "_READ_AT_ONCE", 7)
     source = tmp_path / "s.mp4"
     frames = np.zeros((60, 96, 128, 3), np.uint8)
-    frames[..., 1] = 4 * np.arange(60)[:, None, None]
+    frames[:] = 4 * np.arange(60, dtype=np.uint8)[:, None, None, None]
     write_video(source, frames, 30000 / 1001, crf=1, gop=250, options={"bf": "3", "threads": "1"})
     facts = transcode_file(job(source, tmp_path / "new" / "t.mp4", 48))
     assert (facts["num_frames"], facts["width"], facts["height"], facts["codec"]) == (60, 64, 48, "h264")
