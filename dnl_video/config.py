@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from dnl_video.errors import InputError
 from dnl_video.spec import ModelSpec, Preprocessing
@@ -16,8 +16,19 @@ def _at_least(section: str, least: float, values: object, *names: str) -> None:
             raise InputError(f"{section}{name} is {value}; give at least {least:g}")
 
 
+Decoder = Literal["decord", "av", "auto"]
 FrameOrder = Literal["natural", "reversed", "shuffled", "repeated"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+
+
+def check_decoder(section: str, decoder: str) -> None:
+    """Refuse an unknown decoder.
+
+    Raises:
+        InputError: It is none of decord, av, auto.
+    """
+    if decoder not in get_args(Decoder):
+        raise InputError(f"{section}decoder is {decoder!r}; allowed: {', '.join(get_args(Decoder))}")
 
 
 @dataclass
@@ -36,6 +47,8 @@ class DataConfig:
         limit_videos: Use only this many videos of each manifest, evenly spaced (for dry runs).
         max_failed_share: Stop when more than this share of the training videos cannot be decoded or are missing.
         timeout_s: Seconds after which a loader that gives nothing is an error.
+        decoder: What reads the videos; every frame is the right one with each. decord: decord where it is exact, else
+            PyAV; av: PyAV; auto: the faster of those that are exact.
     """
 
     train_manifest: str = ""
@@ -48,8 +61,10 @@ class DataConfig:
     limit_videos: int | None = None
     max_failed_share: float = 0.02
     timeout_s: float = 300.0
+    decoder: Decoder = "decord"
 
     def __post_init__(self) -> None:
+        check_decoder("data.", self.decoder)
         _at_least("data.", 1, self, "batch_size", "limit_videos", "timeout_s")
         _at_least("data.", 0, self, "num_workers")
         if not 0 <= self.max_failed_share <= 1:
@@ -212,6 +227,7 @@ class EvaluationConfig(ViewsConfig):
         clip_scores: Also store the scores of every clip.
         frame_order: Order of frames within a clip: natural; or, to see what a network knows of motion, reversed,
             shuffled, or repeated (the middle frame throughout).
+        decoder: decord, av or auto, as in the data section.
     """
 
     num_clips: int = 10
@@ -221,9 +237,11 @@ class EvaluationConfig(ViewsConfig):
     num_workers: int | None = None
     clip_scores: bool = True
     frame_order: FrameOrder = "natural"
+    decoder: Decoder = "decord"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_decoder("", self.decoder)
         _at_least("", 0, self, "num_workers")
 
 

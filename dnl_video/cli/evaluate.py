@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from dnl_video.config import EvaluationConfig
+from dnl_video.config import Decoder, EvaluationConfig
 from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,8 +62,20 @@ def add_view_arguments(parser: argparse.ArgumentParser, defaults: EvaluationConf
         help="Arithmetic of the network (%(default)s).",
     )
     views.add_argument("--num-workers", type=int, help="Decoding processes; default: the cores, 8 at most.")
+    add_decoder_argument(views)
     views.add_argument("--no-clip-scores", action="store_true", help="Store scores of whole videos only.")
     views.add_argument("--retry-failed", action="store_true", help="Try again the videos that failed in a former run.")
+
+
+def add_decoder_argument(parser: argparse._ActionsContainer) -> None:
+    """Add --decoder."""
+    parser.add_argument(
+        "--decoder",
+        choices=get_args(Decoder),
+        default="decord",
+        help="What reads the videos: decord where it is exact, else PyAV (av); auto: the faster of those that are "
+        "exact (%(default)s).",
+    )
 
 
 def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
@@ -80,6 +92,7 @@ def view_options(arguments: argparse.Namespace) -> EvaluationConfig:
         device=arguments.device,
         precision=arguments.precision,
         num_workers=arguments.num_workers,
+        decoder=arguments.decoder,
         clip_scores=not arguments.no_clip_scores,
         frame_order=getattr(arguments, "frame_order", "natural"),
     )

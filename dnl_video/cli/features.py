@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from dnl_video.cli.evaluate import VIDEOS_FAILED
+from dnl_video.cli.evaluate import VIDEOS_FAILED, add_decoder_argument
 from dnl_video.config import EvaluationConfig
 
 DESCRIPTION = """Store the backbone's pooled features of every clip, one npz per video.
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Arithmetic of the network (%(default)s).",
     )
     parser.add_argument("--num-workers", type=int, help="Decoding processes; default: the cores, 8 at most.")
+    add_decoder_argument(parser)
     parser.add_argument("--retry-failed", action="store_true", help="Try again the videos that failed in a former run.")
 
 
@@ -62,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         precision=arguments.precision,
         num_workers=arguments.num_workers,
+        decoder=arguments.decoder,
     )
     rank, world_size = shard_from_environment()
     with prediction_progress("features", quiet=rank != 0) as progress:

@@ -7,7 +7,7 @@ Training replaces a video that cannot be read, and says so; evaluation never doe
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from dnl_video.config import AugmentConfig, FrameOrder
+from dnl_video.config import AugmentConfig, Decoder, FrameOrder
 from dnl_video.data import transforms
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.manifest import VideoRecord
@@ -40,6 +40,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         augment: Random views.
         seed: Seed of start, view and replacement, at least 0.
         max_attempts: Videos tried for one sample.
+        decoder: What reads the videos (see `open_video`).
 
     Raises:
         ValueError: There are no records, one has no label, or `seed` or `max_attempts` is too small.
@@ -53,6 +54,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         *,
         seed: int,
         max_attempts: int = 10,
+        decoder: Decoder = "decord",
     ) -> None:
         self.records = tuple(records)
         if not self.records:
@@ -66,7 +68,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.augment = augment
         self.seed = seed
         self.max_attempts = max_attempts
+        self.decoder = decoder
         self._bad: dict[str, str] = {}
+
+    def refuse(self, videos: Mapping[str, str]) -> None:
+        """Count videos as unreadable without opening them: path to reason."""
+        self._bad.update(videos)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -110,7 +117,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def _read(self, record: VideoRecord, rng: np.random.Generator) -> Tensor:
         if record.path in self._bad:
             raise VideoDecodeError(record.path, self._bad[record.path])
-        with open_video(record.path, frames_fps=record.fps) as video:
+        with open_video(record.path, decoder=self.decoder, known=record.decoder, frames_fps=record.fps) as video:
             frames = video.read(train_indices(video.num_frames, video.fps, self.preprocessing, rng))
         return transforms.train_transform(frames, self.augment, rng)
 
@@ -158,6 +165,7 @@ class ViewDataset(Dataset[VideoViews]):
         num_clips: Clips J along time.
         num_crops: Crops R per clip, 1 or 3.
         frame_order: Order of the frames within a clip (see `reorder_frames`).
+        decoder: What reads the videos (see `open_video`).
     """
 
     def __init__(
@@ -168,12 +176,19 @@ class ViewDataset(Dataset[VideoViews]):
         num_clips: int,
         num_crops: int,
         frame_order: FrameOrder = "natural",
+        decoder: Decoder = "decord",
     ) -> None:
         self.records = tuple(records)
         self.preprocessing = preprocessing
         self.num_clips = num_clips
         self.num_crops = num_crops
         self.frame_order = frame_order
+        self.decoder = decoder
+        self._refused: dict[str, str] = {}
+
+    def refuse(self, videos: Mapping[str, str]) -> None:
+        """Count videos as unreadable without opening them: path to reason."""
+        self._refused.update(videos)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -181,6 +196,8 @@ class ViewDataset(Dataset[VideoViews]):
     def __getitem__(self, index: int) -> VideoViews:
         """Return the views of a video; one that cannot be read comes back as its error, never replaced."""
         try:
+            if self.records[index].path in self._refused:
+                raise VideoDecodeError(self.records[index].path, self._refused[self.records[index].path])
             return self._read(index)
         except VideoDecodeError as error:
             nowhere = np.full(self.num_clips, np.nan)
@@ -190,7 +207,7 @@ class ViewDataset(Dataset[VideoViews]):
         preprocessing = self.preprocessing
         resize = functools.partial(transforms.resize_short_side, short_side=preprocessing.short_side)
         record = self.records[index]
-        with open_video(record.path, frames_fps=record.fps) as video:
+        with open_video(record.path, decoder=self.decoder, known=record.decoder, frames_fps=record.fps) as video:
             indices = view_indices(video.num_frames, video.fps, preprocessing, self.num_clips)
             indices = reorder_frames(indices, self.frame_order, np.random.default_rng(index))
             union, inverse = np.unique(indices, return_inverse=True)

@@ -12,19 +12,19 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from dnl_video.config import Decoder
 from dnl_video.data.av_reader import CHUNK, AVReader, Frames, drops_exactly
 from dnl_video.data.decode_error import VideoDecodeError, one_line
 from dnl_video.data.frame_folders import FrameFolderReader
+from dnl_video.data.journal import note_reading
 from dnl_video.data.probing import check_is_file, probe_with_packets
 
-__all__ = ["CHUNK", "Decoder", "Frames", "Video", "VideoDecodeError", "open_video"]
-
-Decoder = Literal["decord", "av", "auto"]
+__all__ = ["CHUNK", "Frames", "Video", "VideoDecodeError", "open_video"]
 
 
 class _Reader(Protocol):
@@ -112,6 +112,7 @@ class Video:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+            note_reading("")
 
     def __enter__(self) -> Video:
         return self
@@ -158,6 +159,7 @@ def open_video(
     if Path(path).is_dir():
         return _open_frames(os.fspath(path), frames_fps)
     name = check_is_file(path)
+    note_reading(name)
     try:
         reader = _open_reader(name, decoder, known)
     except VideoDecodeError:

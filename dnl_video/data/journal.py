@@ -1,60 +1,128 @@
-"""An append-only file of what was found out about files, so that no work is done twice."""
+"""Which video each loader process is reading, kept where it outlives the process.
+
+A decoder that crashes takes its process along, and one that spins forever never answers; the process that waits for
+them learns from the journal which video it was.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import functools
+import mmap
 import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+
+from dnl_video.errors import InputError
+
+STOPPED_REASON = "stopped the process that decoded it"
+"""What a video is recorded as failed with, whose decoder crashed or hung."""
+
+_SIZE = 8192
+_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited)")
+_page: mmap.mmap | None = None
 
 
-class Journal:
-    """JSON lines, each under a key and a stamp; the last line of a key counts, and only while its stamp holds.
-
-    A killed writer may leave half a line: it is passed over. Use as a context manager.
+class LoaderStopped(InputError):
+    """Loader processes died or hung.
 
     Args:
-        path: The file; made when the first line is written.
+        message: What happened, and what to do.
+        videos: The videos they were reading, where known.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._entries: dict[str, tuple[Any, Any]] = {}
-        self._file: int | None = None
-        content = path.read_bytes() if path.is_file() else b""
-        self._is_torn = bool(content) and not content.endswith(b"\n")
-        for line in content.split(b"\n"):
-            try:
-                entry = json.loads(line)
-                self._entries[entry["key"]] = entry["stamp"], entry["value"]
-            except (ValueError, KeyError, TypeError):
-                continue
+    def __init__(self, message: str, videos: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.videos = videos
 
-    def get(self, key: str, stamp: Any) -> Any:
-        """Return the value of a key, or None where there is none or it was found out about another state."""
-        known, value = self._entries.get(key, (None, None))
-        return value if known == stamp else None
 
-    def forget(self, key: str) -> None:
-        """Let a key count no more until it is added again."""
-        self._entries.pop(key, None)
+@functools.cache
+def _own_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="dnl-video-loaders-")
 
-    def add(self, key: str, stamp: Any, value: Any) -> None:
-        """Append a line; it is in the file when this returns."""
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        line = json.dumps({"key": key, "stamp": stamp, "value": value}) + "\n"
-        os.write(self._file, (("\n" if self._is_torn else "") + line).encode())
-        self._is_torn = False
-        self._entries[key] = stamp, value
 
-    def __enter__(self) -> Journal:
-        return self
+def journal_folder() -> str:
+    """Return where the loaders of this process keep their journals; made on the first call, removed at exit."""
+    return _own_folder().name
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is not None:
-            os.close(self._file)
+
+def start_journal(folder: str, worker_id: int) -> None:
+    """Keep this process's journal in a folder; the `worker_init_fn` of loaders."""
+    global _page
+    name = Path(folder) / str(os.getpid())
+    name.write_bytes(bytes(_SIZE))
+    with name.open("r+b") as file:
+        _page = mmap.mmap(file.fileno(), _SIZE)
+
+
+def note_reading(path: str) -> None:
+    """Note that this process now reads a video; "" that it reads none. Nothing happens without a journal."""
+    if _page is not None:
+        line = f"{time.time()}\n{path}".encode(errors="surrogateescape")[: _SIZE - 1]
+        _page[: len(line) + 1] = line + b"\0"
+
+
+@contextlib.contextmanager
+def loader_faults(timeout_s: float) -> Iterator[None]:
+    """Turn the errors of a loader whose processes died or hang into one that names the video and what to do.
+
+    PyTorch raises them from a signal handler too, so this belongs around all that runs while a loader is in use.
+
+    Args:
+        timeout_s: The loader's.
+
+    Raises:
+        LoaderStopped: Instead of the loader's RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        died = _DIED.search(text)
+        if died:
+            pids = [int(pid) for pid in died[1].split(",")]
+            videos = tuple(video for pid in pids if (video := _reading(pid)))
+            raise LoaderStopped(_dead_message(pids, died[2], videos), videos) from error
+        if "DataLoader timed out" in text:
+            videos = _stuck(timeout_s)
+            raise LoaderStopped(_hung_message(timeout_s, videos), videos) from error
+        raise
+
+
+def _dead_message(pids: list[int], reason: str | None, videos: tuple[str, ...]) -> str:
+    who = f"loader process {', '.join(map(str, pids))}"
+    how = f"was stopped by signal {reason.strip()}" if reason else "ended without a word"
+    where = f" while it read {', '.join(videos)}" if videos else ""
+    return (
+        f"{who} {how}{where}; if memory ran out, lower num_workers; start again (train with --resume): "
+        "what is done is kept"
+    )
+
+
+def _hung_message(timeout_s: float, videos: tuple[str, ...]) -> str:
+    where = f"; a loader process is stuck in {', '.join(videos)}" if videos else ""
+    return (
+        f"no video came out of the loader in {timeout_s:g} s{where}; start again (train with --resume): what is done "
+        "is kept. If the storage or the machine is that slow, raise data.timeout_s or lower num_workers"
+    )
+
+
+def _reading(pid: int) -> str:
+    return _entry(Path(journal_folder()) / str(pid))[1]
+
+
+def _stuck(timeout_s: float) -> tuple[str, ...]:
+    """Return what has been read for most of the time the loader waited."""
+    entries = [_entry(file) for file in sorted(Path(journal_folder()).iterdir())]
+    return tuple(path for since, path in entries if path and time.time() - since > 0.8 * timeout_s)
+
+
+def _entry(file: Path) -> tuple[float, str]:
+    try:
+        since, _, path = file.read_bytes().partition(b"\0")[0].decode(errors="surrogateescape").partition("\n")
+        return float(since), path
+    except (OSError, ValueError):  # the process ended before it read anything
+        return 0.0, ""

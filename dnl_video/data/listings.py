@@ -49,6 +49,7 @@ class Row:
         video_id: Its name in predictions and reports.
         path: Where the file is, or should be.
         label: Text of the label; empty where there is none.
+        decoder: What the listing says reads the file exactly, decord or av; empty where it says nothing.
         fps: Frames a second of a folder of frames; None where nobody said.
     """
 
@@ -57,6 +58,7 @@ class Row:
     video_id: str
     path: str
     label: str
+    decoder: str = ""
     fps: float | None = None
 
     @property
@@ -201,8 +203,12 @@ def _read_columns(path: Path, lines: list[str], first: int, delimiter: str, head
         if not fields["path"]:
             raise InputError(f"{path}, {place}: the path is empty; give the file of every video")
         video_id = fields.get("video_id") or fields["path"]
-        file = str(root / fields["path"])
-        rows.append(Row(str(path), place, video_id, file, fields.get("label", ""), _fps(path, place, fields)))
+        decoder = fields.get("decoder", "")
+        if decoder not in ("", "decord", "av"):
+            raise InputError(f"{path}, {place}: decoder is {decoder!r}; give decord, av, or leave it empty")
+        label = fields.get("label", "")
+        file, fps = str(root / fields["path"]), _fps(path, place, fields)
+        rows.append(Row(str(path), place, video_id, file, label, decoder, fps))
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,12 +14,15 @@ from torch.utils.data import DataLoader, Sampler
 from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
 from dnl_video.cores import default_workers
 from dnl_video.data.dataset import ClipDataset, ViewDataset, collate_clips
+from dnl_video.data.journal import journal_folder, start_journal
 from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_class_list, read_manifest
 from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
 
 # Precise batch norm draws clips of its own, so that training clips do not depend on it.
 _PRECISE_BN_STREAM = 1
+VIEW_TIMEOUT_S = 300.0
+"""Seconds after which an evaluation's loader that gives nothing is an error."""
 
 
 class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -132,6 +136,8 @@ class VideoDataModule(LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
+        self.crashed: dict[str, str] = {}
+        """Videos not to be opened (they stopped a loader process in an earlier part of the run), and why."""
         self.config = data
         self.preprocessing = preprocessing
         self.augment = augment
@@ -194,7 +200,9 @@ class VideoDataModule(LightningDataModule):
             self.preprocessing,
             num_clips=self.validation.num_clips,
             num_crops=self.validation.num_crops,
+            decoder=self.config.decoder,
         )
+        dataset.refuse(self.crashed)
         sampler = ShardSampler(len(dataset), rank=rank, world_size=world_size)
         return view_loader(dataset, sampler, self.config.num_workers, self.config.timeout_s, batch_size=4)
 
@@ -206,7 +214,10 @@ class VideoDataModule(LightningDataModule):
 
     def _clip_loader(self, seed: int, persistent: bool = True) -> ResumableLoader:
         rank, world_size = self._rank_and_world_size()
-        dataset = ClipDataset(self.train_records, self.preprocessing, self.augment, seed=seed)
+        dataset = ClipDataset(
+            self.train_records, self.preprocessing, self.augment, seed=seed, decoder=self.config.decoder
+        )
+        dataset.refuse(self.crashed)
         sampler = ClipBatchSampler(
             len(self.train_records), self.config.batch_size, seed=seed, rank=rank, world_size=world_size
         )
@@ -227,7 +238,7 @@ def view_loader(
     dataset: ViewDataset,
     sampler: Sampler[int] | Sequence[int],
     num_workers: int | None,
-    timeout_s: float = 300.0,
+    timeout_s: float = VIEW_TIMEOUT_S,
     *,
     batch_size: int | None = None,
 ) -> DataLoader:
@@ -256,6 +267,7 @@ def _worker_options(workers: int, timeout_s: float, persistent: bool) -> dict[st
         "timeout": timeout_s if workers else 0,
         "pin_memory": torch.cuda.is_available(),
         "prefetch_factor": 4 if workers else None,
+        "worker_init_fn": functools.partial(start_journal, journal_folder()) if workers else None,
         # Loaders draw a seed for their workers; from a generator of their own, the global random state stays as it is.
         "generator": torch.Generator(),
     }

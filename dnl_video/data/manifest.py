@@ -32,6 +32,7 @@ from dnl_video.errors import InputError, nearest
 CLASS_LISTS = ("kinetics400", "kinetics600", "kinetics700")
 """Names of the class lists that come with the package (data/labels), in the published, alphabetical order."""
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+_Found = tuple[str, str, str | None, float | None]  # id, path, decoder, fps
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class VideoRecord:
         path: Where the file is, or should be.
         label: Class id; None where the listing has none.
         class_name: Name of the class, spelled as in the class list; None where unknown.
+        decoder: `decord` or `av`: what reads the file exactly, where the listing says it (column `decoder`).
         fps: Frames a second of a folder of extracted frames (the listing's `fps` column); None where nobody said.
     """
 
@@ -50,6 +52,7 @@ class VideoRecord:
     path: str
     label: int | None
     class_name: str | None
+    decoder: str | None = None
     fps: float | None = None
 
 
@@ -127,32 +130,31 @@ def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None =
     Raises:
         InputError: A source does not exist, or holds no video.
     """
-    found: dict[str, tuple[str, str, float | None]] = {}
+    found: dict[str, _Found] = {}
     for source in sources:
         path = Path(source).expanduser()
         if not path.exists():
             raise InputError(f"{source} does not exist; give video files, folders or lists of paths")
         if path.is_dir():
-            videos: list[tuple[str, str, float | None]]
-            videos = [(relative, str(path / relative), None) for relative in walk_videos(path)]
+            videos: list[_Found] = [(relative, str(path / relative), None, None) for relative in walk_videos(path)]
             if not videos and any(is_frame(file.name) for file in path.iterdir()):
-                videos = [(path.as_posix(), str(path), None)]
+                videos = [(path.as_posix(), str(path), None, None)]
             if not videos:
                 raise InputError(f"folder {source} holds no video; known extensions: {' '.join(VIDEO_EXTENSIONS)}")
         elif path.suffix.lower() in LIST_EXTENSIONS:
             lines, _ = read_lines(path)
             rows = read_rows(path, lines, _resolve_root(path, root), labelled=False)
-            videos = [(row.video_id, row.path, row.fps) for row in rows]
+            videos = [(row.video_id, row.path, row.decoder or None, row.fps) for row in rows]
         else:
-            videos = [(path.as_posix(), str(path), None)]
+            videos = [(path.as_posix(), str(path), None, None)]
         for video in videos:
             found.setdefault(os.path.normpath(Path(video[1]).absolute()), video)
     if not found:
         raise InputError("no videos were given; give video files, folders or lists of paths")
-    counts = Counter(video_id for video_id, _, _ in found.values())
+    counts = Counter(video_id for video_id, *_ in found.values())
     records = tuple(
-        VideoRecord(video_id if counts[video_id] == 1 else absolute, file, None, None, fps)
-        for absolute, (video_id, file, fps) in found.items()
+        VideoRecord(video_id if counts[video_id] == 1 else absolute, file, None, None, decoder, fps)
+        for absolute, (video_id, file, decoder, fps) in found.items()
     )
     digest = hashlib.sha256("\n".join(record.video_id for record in records).encode()).hexdigest()
     return Manifest(", ".join(sources), records, None, digest)
@@ -281,7 +283,7 @@ def _match_names(rows: list[Row], names: tuple[str, ...]) -> list[VideoRecord]:
         if label is None:
             hint = nearest(row.label, names) or "; check the class list"
             raise InputError(f"{row.where}: unknown label {row.label!r}, not one of the {len(names)} classes{hint}")
-        records.append(VideoRecord(row.video_id, row.path, label, names[label], row.fps))
+        records.append(VideoRecord(row.video_id, row.path, label, names[label], row.decoder or None, row.fps))
     return records
 
 
@@ -289,7 +291,8 @@ def _with_id(row: Row, label: int, names: tuple[str, ...] | None) -> VideoRecord
     if label < 0 or (names is not None and label >= len(names)):
         allowed = "0 or more" if names is None else f"0 to {len(names) - 1} ({len(names)} classes)"
         raise InputError(f"{row.where}: label {label} is not allowed; give {allowed}")
-    return VideoRecord(row.video_id, row.path, label, None if names is None else names[label], row.fps)
+    name = None if names is None else names[label]
+    return VideoRecord(row.video_id, row.path, label, name, row.decoder or None, row.fps)
 
 
 def _refuse_two_spellings(rows: list[Row]) -> None:

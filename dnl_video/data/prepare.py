@@ -20,9 +20,9 @@ from typing import Any
 from dnl_video.cores import default_workers
 from dnl_video.data.file_check import FRAME_FOLDER_CODEC, GOP, CheckJob, TranscodeJob, check_file, transcode_file
 from dnl_video.data.isolation import run_isolated
-from dnl_video.data.journal import Journal
 from dnl_video.data.listings import VIDEO_EXTENSIONS, Row, read_class_folders, read_lines, read_rows
 from dnl_video.data.manifest import assign_labels, read_class_list
+from dnl_video.data.prepare_journal import Journal
 from dnl_video.data.prepare_summary import summarise
 from dnl_video.errors import InputError
 

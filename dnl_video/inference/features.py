@@ -23,8 +23,9 @@ import torch
 from dnl_video.config import EvaluationConfig
 from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.dataset import VideoViews, ViewDataset
+from dnl_video.data.journal import STOPPED_REASON, LoaderStopped, loader_faults
 from dnl_video.data.listings import VIDEO_EXTENSIONS
-from dnl_video.data.loaders import ShardSampler, view_loader
+from dnl_video.data.loaders import VIEW_TIMEOUT_S, ShardSampler, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
 from dnl_video.errors import InputError
 from dnl_video.inference.predictor import Predictor
@@ -95,16 +96,28 @@ def run_features(
         if progress is not None:
             progress(count, len(mine), None)
         dataset = ViewDataset(
-            records, predictor.preprocessing, num_clips=options.num_clips, num_crops=options.num_crops
+            records,
+            predictor.preprocessing,
+            num_clips=options.num_clips,
+            num_crops=options.num_crops,
+            decoder=options.decoder,
         )
-        for item in view_loader(dataset, todo, options.num_workers) if todo else ():
-            record = records[item.index]
-            error = _write(predictor, record, item, files[item.index])
-            if error is not None:
-                _log_failure(output / f"failed-{rank:04d}.jsonl", record, error)
-            count += 1
-            if progress is not None:
-                progress(count, len(mine), VideoPrediction(record.video_id, record.path, None, error=error))
+        log = output / f"failed-{rank:04d}.jsonl"
+        try:
+            with loader_faults(VIEW_TIMEOUT_S):
+                for item in view_loader(dataset, todo, options.num_workers) if todo else ():
+                    record = records[item.index]
+                    error = _write(predictor, record, item, files[item.index])
+                    if error is not None:
+                        _log_failure(log, record, error)
+                    count += 1
+                    if progress is not None:
+                        progress(count, len(mine), VideoPrediction(record.video_id, record.path, None, error=error))
+        except LoaderStopped as stopped:
+            for record in (records[index] for index in todo):
+                if record.path in stopped.videos:
+                    _log_failure(log, record, STOPPED_REASON)
+            raise
     finally:
         if lock is not None:
             Path(lock.name).unlink(missing_ok=True)  # type: ignore[arg-type]

@@ -130,6 +130,7 @@ class Predictor:
             num_clips=options.num_clips,
             num_crops=options.num_crops,
             frame_order=options.frame_order,
+            decoder=options.decoder,
         )
         views = dataset[0]
         if views.views is None:

@@ -20,7 +20,8 @@ import torch
 from dnl_video.config import EvaluationConfig
 from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.dataset import VideoViews, ViewDataset
-from dnl_video.data.loaders import ShardSampler, view_loader
+from dnl_video.data.journal import STOPPED_REASON, LoaderStopped, loader_faults
+from dnl_video.data.loaders import VIEW_TIMEOUT_S, ShardSampler, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
 from dnl_video.inference.predictor import Predictor
 from dnl_video.models.checkpoint import Checkpoint
@@ -77,13 +78,21 @@ def run_predictions(
             num_clips=options.num_clips,
             num_crops=options.num_crops,
             frame_order=options.frame_order,
+            decoder=options.decoder,
         )
-        for item in view_loader(dataset, todo, options.num_workers) if todo else ():
-            prediction = _predict(predictor, records[item.index], item)
-            writer.add(prediction)
-            count += 1
-            if progress is not None:
-                progress(count, len(mine), prediction)
+        try:
+            with loader_faults(VIEW_TIMEOUT_S):
+                for item in view_loader(dataset, todo, options.num_workers) if todo else ():
+                    prediction = _predict(predictor, records[item.index], item)
+                    writer.add(prediction)
+                    count += 1
+                    if progress is not None:
+                        progress(count, len(mine), prediction)
+        except LoaderStopped as stopped:
+            for record in (records[index] for index in todo):
+                if record.path in stopped.videos:
+                    writer.add(VideoPrediction(record.video_id, record.path, record.label, error=STOPPED_REASON))
+            raise
     return len(finished_ids(output)) == len(manifest.records)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import tempfile
 import warnings
@@ -21,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from dnl_video.config import TrainConfig, TrainerConfig
 from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.decoding import VideoDecodeError
+from dnl_video.data.journal import STOPPED_REASON, LoaderStopped, loader_faults
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import min_frames
@@ -30,6 +32,8 @@ from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
 
 _DRY_RUN_BATCHES = 2
+_CRASHED_NAME = "crashed_videos.jsonl"
+"""Videos that stopped a loader process, one a line; a resumed run does not open them (delete a line to try again)."""
 # What may not change between the parts of one run. Longer runs, other devices, workers and logs may.
 _FIXED_BY_A_RUN = (
     "model.",
@@ -77,6 +81,7 @@ def train(config: TrainConfig, *, resume: str | None = None) -> TrainResult:
         )
     start_from = _resume_from(resume, output)
     datamodule, module = _prepare(config)
+    datamodule.crashed = _read_crashed(output)
     if start_from is not None:
         _refuse_another_run(start_from, module)
     best = ModelCheckpoint(
@@ -107,7 +112,12 @@ def train(config: TrainConfig, *, resume: str | None = None) -> TrainResult:
     loggers = _loggers(config, output)
     trainer = _trainer(config, [*callbacks, *_own_callbacks(config)], loggers, output)
     _announce(config, datamodule, module, trainer)
-    _fit(trainer, module, datamodule, str(start_from) if start_from else None)
+    try:
+        _fit(trainer, module, datamodule, str(start_from) if start_from else None)
+    except LoaderStopped as stopped:
+        with (output / _CRASHED_NAME).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(video) + "\n" for video in stopped.videos)
+        raise
     top1 = float(best.best_model_score) if best.best_model_score is not None else float("nan")
     return TrainResult(find_checkpoint(best.best_model_path or output), top1, trainer.global_rank, trainer.world_size)
 
@@ -164,6 +174,13 @@ def _prepare(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]
         )
     seed_everything(config.seed, verbose=False)
     return datamodule, VideoTrainingModule(config, names, resolved_config(config))
+
+
+def _read_crashed(output: Path) -> dict[str, str]:
+    """Return the videos that stopped a loader process in an earlier part of the run, and how."""
+    file = output / _CRASHED_NAME
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return {json.loads(line): STOPPED_REASON for line in lines}
 
 
 def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str, ...]:
@@ -343,7 +360,8 @@ def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataMod
             workers = default_workers(datamodule.config.num_workers)
             torch.set_num_threads(network_threads(workers, trainer.num_devices))
         try:
-            trainer.fit(module, datamodule=datamodule, ckpt_path=start_from, weights_only=True)
+            with loader_faults(datamodule.config.timeout_s):
+                trainer.fit(module, datamodule=datamodule, ckpt_path=start_from, weights_only=True)
         except VideoDecodeError as error:
             raise InputError(str(error)) from error
         except SystemExit:
