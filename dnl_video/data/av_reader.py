@@ -78,26 +78,16 @@ class AVReader:
         """Nothing stays open between reads."""
 
     def _wanted(self, indices: list[int]) -> Iterator[Any]:
-        done = 0
-        if self._times is not None:
-            times = self._times[indices].tolist()
-            places = {time: place for place, time in enumerate(times)}
-            for frame in self._decode_needed(times):
-                place = places.get(frame.pts)
-                if place is None:
-                    continue
-                if place != done:
-                    break  # one was lost, or came out of turn
-                yield frame
-                done += 1
-        if done == len(indices):
+        if self._times is None:
+            yield from _in_turn(enumerate(self._decode_all()), indices)
             return
-        for index, frame in enumerate(self._decode_all()):
-            if index == indices[done]:
-                yield frame
-                done += 1
-                if done == len(indices):
-                    return
+        times = self._times[indices].tolist()
+        done = 0
+        for frame in _in_turn(((frame.pts, frame) for frame in self._decode_needed(times)), times):
+            yield frame
+            done += 1
+        if done < len(times):
+            yield from _in_turn(((frame.pts, frame) for frame in self._decode_all()), times[done:])
 
     def _decode_all(self) -> Iterator[Any]:
         with open_container(self._path, probe_decoder=True) as container:
@@ -134,6 +124,21 @@ class AVReader:
                     yield from decoder.decode(packet)
                 yield from decoder.decode(None)
                 decoder.flush_buffers()
+
+
+def _in_turn(frames: Iterator[tuple[int, Any]], wanted: list[int]) -> Iterator[Any]:
+    """Yield the frames with the wanted keys in their order, up to the first that is lost or comes out of turn."""
+    places = {key: place for place, key in enumerate(wanted)}
+    done = 0
+    for key, frame in frames:
+        if key not in places:
+            continue
+        if places[key] != done:
+            return
+        yield frame
+        done += 1
+        if done == len(wanted):
+            return
 
 
 class _Source:

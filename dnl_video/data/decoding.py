@@ -86,8 +86,9 @@ class Video:
         """
         if self._reader is None:
             raise ValueError(f"{self.path} is closed; read inside the `with` block")
-        wanted = np.asarray(indices, dtype=np.int64)
-        if wanted.size == 0 or wanted.ndim != 1 or wanted.min() < 0 or wanted.max() >= self.num_frames:
+        wanted = np.asarray(indices)
+        whole = wanted.dtype.kind in "iu" and wanted.size > 0 and wanted.ndim == 1
+        if not whole or wanted.min() < 0 or wanted.max() >= self.num_frames:
             raise ValueError(
                 f"indices {wanted.tolist()} of {self.path}; give a list of indices in [0, {self.num_frames})"
             )
