@@ -104,6 +104,7 @@ class ListedVideo:
         status: ok, missing, broken or duplicate; empty while unknown.
         reason: Why it is not ok.
         facts: What the check found out.
+        content: Bytes and hash of the head of the row's file; None of a folder.
     """
 
     row: Row
@@ -112,6 +113,7 @@ class ListedVideo:
     status: str = ""
     reason: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    content: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,11 @@ def _check(videos: Sequence[ListedVideo], options: PrepareOptions, journal: Jour
     jobs = [CheckJob(v.path, v.row.fps or options.frames_fps, options.sample_frames) for v in videos]
     keys = [f"check {job.path}" for job in jobs]
     stamps = [[_CHECK_VERSION, *_state(job.path), job.sample, _fps_of_folder(job)] for job in jobs]
-    return _work(videos, jobs, keys, stamps, check_file, "checking", options, journal, report)
+    done = _work(videos, jobs, keys, stamps, check_file, "checking", options, journal, report)
+    for video in videos:
+        if "head" in video.facts:
+            video.content = video.facts["bytes"], video.facts["head"]
+    return done
 
 
 def _transcode(videos: Sequence[ListedVideo], options: PrepareOptions, journal: Journal, report: Progress) -> int:

@@ -29,8 +29,8 @@ def summarise(videos: Sequence[ListedVideo], source: str) -> dict[str, Any]:
     reasons = Counter(v.reason.replace(v.path, "the file") for v in videos if v.status == "broken")
     copies = defaultdict(list)
     for video in usable:
-        if "head" in video.facts:
-            copies[video.facts["bytes"], video.facts["head"]].append(video.path)
+        if video.content is not None:
+            copies[video.content].append(video.path)
     return {
         "schema": SCHEMA,
         "source": source,
