@@ -104,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
         InputError: An argument, the list or the folder cannot be used.
     """
     from dnl_video.cli.progress import file_progress
-    from dnl_video.data.prepare import PrepareOptions, prepare
+    from dnl_video.data.prepare import prepare
+    from dnl_video.data.prepare_options import PrepareOptions
     from dnl_video.data.prepare_summary import summary_text
 
     options = PrepareOptions(
@@ -132,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
         work += f", {prepared.transcoded:,} transcoded"
     print(f"{work}; the others were known" if prepared.checked < prepared.summary["found"] else work)
     print(f"  {prepared.manifest}\n  {prepared.broken}\n  {prepared.summary_file}")
-    root = f" --data.train_root {shlex.quote(options.resized_dir or options.videos)}" if options.relative else ""
+    # Absolute paths need no root, but a recipe's own, which may not exist here, would be an error.
+    root = f" --data.train_root {shlex.quote(options.resized_dir or options.videos)}"
     if prepared.summary["classes"]:
         print(f"next:\n  dnl-video train --config ... --data.train_manifest {shlex.quote(options.out)}{root}")
     else:

@@ -16,7 +16,7 @@ from dnl_video.data.encoding import resize_frames, write_video
 from dnl_video.data.probing import probe_video
 from dnl_video.errors import InputError
 
-FRAME_FOLDER_CODEC = "images"
+_FRAME_FOLDER_CODEC = "images"
 GOP = 16
 """Frames between key frames of resized files: a read begins at one, so half of them are decoded in vain; x264's 250
 make that 125 frames where a clip of 8 frames, 8 apart, needs 57. Still shorter groups gain little and cost space."""
@@ -71,7 +71,7 @@ def check_file(job: CheckJob) -> dict[str, Any]:
             facts |= {"width": video.width, "height": video.height}
         if Path(job.path).is_dir():
             seconds = facts["num_frames"] / facts["fps"]
-            return facts | {"codec": FRAME_FOLDER_CODEC, "duration_s": round(seconds, 3), "decoder": ""}
+            return facts | {"codec": _FRAME_FOLDER_CODEC, "duration_s": round(seconds, 3), "decoder": ""}
         probe = probe_video(job.path)
         facts |= {"codec": probe.codec, "duration_s": round(probe.duration_s, 3), "decoder": probe.decoder}
         with Path(job.path).open("rb") as file:

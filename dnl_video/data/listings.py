@@ -150,7 +150,7 @@ def read_class_folders(folder: Path) -> tuple[list[Row], str]:
         splits = ", ".join(sorted(classes))
         raise InputError(f"folder {folder} holds splits ({splits}), not classes; give one of them")
     rows = [Row(str(folder), name, name, str(folder / name), name.split("/")[0]) for name in names]
-    return rows, hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return rows, hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
 
 
 def is_frame(name: str) -> bool:

@@ -156,7 +156,9 @@ def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None =
         VideoRecord(video_id if counts[video_id] == 1 else absolute, file, None, None, decoder, fps)
         for absolute, (video_id, file, decoder, fps) in found.items()
     )
-    digest = hashlib.sha256("\n".join(record.video_id for record in records).encode()).hexdigest()
+    digest = hashlib.sha256(
+        "\n".join(record.video_id for record in records).encode(errors="surrogateescape")
+    ).hexdigest()
     return Manifest(", ".join(sources), records, None, digest)
 
 

@@ -12,17 +12,19 @@ import csv
 import io
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dnl_video.cores import default_workers
-from dnl_video.data.file_check import FRAME_FOLDER_CODEC, GOP, CheckJob, TranscodeJob, check_file, transcode_file
+from dnl_video.data.file_check import GOP, CheckJob, TranscodeJob, check_file, transcode_file
 from dnl_video.data.isolation import run_isolated
 from dnl_video.data.listings import VIDEO_EXTENSIONS, Row, read_class_folders, read_lines, read_rows
 from dnl_video.data.manifest import assign_labels, read_class_list
 from dnl_video.data.prepare_journal import Journal
+from dnl_video.data.prepare_options import PrepareOptions
 from dnl_video.data.prepare_summary import summarise
 from dnl_video.errors import InputError
 
@@ -36,63 +38,6 @@ Progress = Callable[[str, int, int, int], None]
 """Called with what is being done, files done, of how many, and how many of them are broken."""
 
 
-@dataclass(frozen=True)
-class PrepareOptions:
-    """What to prepare, and how.
-
-    Args:
-        videos: Folder of the videos.
-        out: Manifest to write, .csv.
-        annotations: The listing; None where `videos` holds class folders.
-        classes: Class list that labels must be in; None takes them as they are.
-        workers: Processes; None takes the cores available, 8 at most.
-        sample_frames: Frames decoded of each file.
-        timeout_s: Seconds a file may take before it counts as broken.
-        frames_fps: Frames a second of folders of frames.
-        resize: Transcode to this short side; None leaves the files alone.
-        resized_dir: Folder of transcoded files.
-        crf: Constant rate factor of transcoded files.
-        keep_small: Leave files alone whose short side is `resize` or less.
-        keep_failed: List missing and broken videos in the manifest, too.
-        relative: Write paths relative to the folder of the (transcoded) videos instead of absolute ones.
-        retry_broken: Look again at files that were broken in an earlier run.
-    """
-
-    videos: str
-    out: str
-    annotations: str | None = None
-    classes: str | None = None
-    workers: int | None = None
-    sample_frames: int = 8
-    timeout_s: float = 120.0
-    frames_fps: float = 30.0
-    resize: int | None = None
-    resized_dir: str | None = None
-    crf: int = 20
-    keep_small: bool = False
-    keep_failed: bool = False
-    relative: bool = False
-    retry_broken: bool = False
-
-    def __post_init__(self) -> None:
-        least = {"workers": 1, "sample_frames": 1, "resize": 16, "crf": 0}
-        for name, value in least.items():
-            given = getattr(self, name)
-            if given is not None and given < value:
-                raise InputError(f"--{name.replace('_', '-')} is {given}; give at least {value}")
-        for name, unit in (("timeout_s", "--timeout"), ("frames_fps", "--frames-fps")):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{unit} is {getattr(self, name):g}; give a number above 0")
-        if Path(self.out).suffix.lower() != ".csv":
-            raise InputError(f"--out is {self.out}; give a name that ends with .csv")
-        if (self.resize is None) != (self.resized_dir is None):
-            raise InputError("--resize and --resized-dir go together; give both, or neither")
-        if self.resized_dir is not None:
-            videos, resized = Path(self.videos).expanduser().resolve(), Path(self.resized_dir).expanduser().resolve()
-            if resized.is_relative_to(videos):
-                raise InputError(f"--resized-dir {self.resized_dir} lies in --videos {self.videos}; choose one outside")
-
-
 @dataclass
 class ListedVideo:
     """A row of the listing, and what became of it.
@@ -104,6 +49,8 @@ class ListedVideo:
         status: ok, missing, broken or duplicate; empty while unknown.
         reason: Why it is not ok.
         facts: What the check found out.
+        state: Size and time of change of the row's file, by which the journal knows it.
+        is_folder: Whether it is a folder of frames.
         content: Bytes and hash of the head of the row's file; None of a folder.
     """
 
@@ -113,6 +60,8 @@ class ListedVideo:
     status: str = ""
     reason: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    state: tuple[int, int] = (0, 0)
+    is_folder: bool = False
     content: tuple[int, str] | None = None
 
 
@@ -203,13 +152,22 @@ def _list_videos(options: PrepareOptions) -> list[ListedVideo]:
         for video, record in zip(unique, records, strict=True):
             video.label = record.class_name or str(record.label)
     for video in unique:
-        try:
-            Path(video.path).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            video.status, video.reason = "missing", "file not found"
-        except OSError as error:
-            video.status, video.reason = "broken", error.strerror or str(error)
+        _find(video)
     return videos
+
+
+def _find(video: ListedVideo) -> None:
+    try:
+        video.path.encode()
+        status = Path(video.path).stat()  # the only one of this file: network file systems are slow at it
+    except (FileNotFoundError, NotADirectoryError):
+        video.status, video.reason = "missing", "file not found"
+    except OSError as error:
+        video.status, video.reason = "broken", error.strerror or str(error)
+    except UnicodeEncodeError:
+        video.status, video.reason = "broken", "the name is not UTF-8, which a list cannot hold; rename the file"
+    else:
+        video.state, video.is_folder = (status.st_size, status.st_mtime_ns), stat.S_ISDIR(status.st_mode)
 
 
 def _apart_from_duplicates(rows: Iterable[Row]) -> list[ListedVideo]:
@@ -231,7 +189,7 @@ def _check(videos: Sequence[ListedVideo], options: PrepareOptions, journal: Jour
     """Look at every file that the journal does not know; return how many those were."""
     jobs = [CheckJob(v.path, v.row.fps or options.frames_fps, options.sample_frames) for v in videos]
     keys = [f"check {job.path}" for job in jobs]
-    stamps = [[_CHECK_VERSION, *_state(job.path), job.sample, _fps_of_folder(job)] for job in jobs]
+    stamps = [_stamp(video, options, job.sample) for video, job in zip(videos, jobs, strict=True)]
     done = _work(videos, jobs, keys, stamps, check_file, "checking", options, journal, report)
     for video in videos:
         if "head" in video.facts:
@@ -244,14 +202,14 @@ def _transcode(videos: Sequence[ListedVideo], options: PrepareOptions, journal: 
     assert options.resize is not None
     assert options.resized_dir is not None
     if options.keep_small:
-        videos = [v for v in videos if min(v.facts["width"], v.facts["height"]) > options.resize or _is_folder(v)]
+        videos = [v for v in videos if min(v.facts["width"], v.facts["height"]) > options.resize or v.is_folder]
     targets = _targets(videos, Path(options.videos).expanduser(), Path(options.resized_dir).expanduser())
     jobs, keys, stamps = [], [], []
     for video, target in zip(videos, targets, strict=True):
         source = CheckJob(video.path, video.row.fps or options.frames_fps, options.sample_frames)
         jobs.append(TranscodeJob(source, target, options.resize, options.crf))
         keys.append(f"resize {target}")
-        stamps.append([_CHECK_VERSION, *_state(video.path), options.resize, options.crf, GOP, _fps_of_folder(source)])
+        stamps.append(_stamp(video, options, options.resize, options.crf, GOP))
         known = journal.get(keys[-1], stamps[-1])
         if known is not None and known.get("bytes") != _size(target) and "error" not in known:
             journal.forget(keys[-1])  # someone removed or changed the copy
@@ -314,21 +272,14 @@ def _targets(videos: Sequence[ListedVideo], root: Path, folder: Path) -> list[st
     return targets
 
 
-def _state(path: str) -> tuple[int, int]:
-    status = Path(path).stat()
-    return status.st_size, status.st_mtime_ns
+def _stamp(video: ListedVideo, options: PrepareOptions, *settings: int) -> list[Any]:
+    """Return what must be as it was for the journal's word to count."""
+    fps = (video.row.fps or options.frames_fps) if video.is_folder else None
+    return [_CHECK_VERSION, *video.state, fps, *settings]
 
 
 def _size(path: str) -> int | None:
     return Path(path).stat().st_size if Path(path).is_file() else None
-
-
-def _is_folder(video: ListedVideo) -> bool:
-    return video.facts["codec"] == FRAME_FOLDER_CODEC
-
-
-def _fps_of_folder(job: CheckJob) -> float | None:
-    return job.fps if Path(job.path).is_dir() else None
 
 
 def _line(video: ListedVideo, root: Path | None) -> list[Any]:
@@ -351,5 +302,5 @@ def _write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_text(text, encoding="utf-8", errors="backslashreplace")
     part.replace(path)

@@ -23,7 +23,8 @@ def test_a_prepared_list_trains(tiny: TinyRun, tmp_path: Path, capsys: pytest.Ca
     assert "8 classes with 2 to 2 usable videos, median 2" in text
     assert "16 files checked\n" in text
     assert f"  {tmp_path / 'train.csv'}\n  {tmp_path / 'train.broken.csv'}\n  {tmp_path / 'train.summary.json'}" in text
-    assert f"dnl-video train --config ... --data.train_manifest {tmp_path / 'train.csv'}\n" in text
+    root = f"--data.train_root {videos / 'train'}"
+    assert f"dnl-video train --config ... --data.train_manifest {tmp_path / 'train.csv'} {root}\n" in text
     assert "0 files checked; the others were known" in prepare(capsys, *words)
     run = ["--config", str(tiny.config), "--output_dir", str(tmp_path / "run"), "--dry-run"]
     assert main(["train", *run, "--data.train_manifest", str(tmp_path / "train.csv")]) == 0

@@ -19,7 +19,8 @@ import pytest
 from dnl_video.data import prepare as prepare_module
 from dnl_video.data.decoding import open_video
 from dnl_video.data.manifest import read_manifest, read_videos
-from dnl_video.data.prepare import COLUMNS, Prepared, PrepareOptions, prepare
+from dnl_video.data.prepare import COLUMNS, Prepared, prepare
+from dnl_video.data.prepare_options import PrepareOptions
 from dnl_video.errors import InputError
 from tests.conftest import REPOSITORY
 from tests.data.test_frame_folders import write_frames
@@ -185,6 +186,17 @@ def test_only_changed_and_new_files_are_looked_at_again(tmp_path: Path, write_co
     assert prepared.summary["usable"] == 4
     # The three of one colour hold the same bytes; the mended one does not.
     assert [len(paths) for paths in prepared.summary["copies"]] == [2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_a_list_cannot_hold_are_broken(tmp_path: Path, write_coloured: Write) -> None:
+    source = write_coloured(tmp_path / "v" / "a" / "1.mp4", red=1)
+    os.link(source, os.fsencode(source.parent) + b"/\xff.mp4")
+    prepared = prepare(PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), workers=1))
+    assert [row["video_id"] for row in table(prepared.manifest)] == ["a/1.mp4"]
+    assert [(row["video_id"], row["reason"]) for row in table(prepared.broken)] == [
+        ("a/\\udcff.mp4", "the name is not UTF-8, which a list cannot hold; rename the file")
+    ]
 
 
 # --- layouts -----------------------------------------------------------------------------------------------------
