@@ -40,8 +40,8 @@ class DataConfig:
         val_manifest: The same for validation.
         train_root: Folder that relative paths and ids of train_manifest are looked up in; null is the manifest's own.
         val_root: The same for val_manifest.
-        class_list: File with one class name a line, in the order of the outputs; null takes the training manifest's
-            class names in alphabetical order.
+        class_list: File with one class name a line, in the order of the outputs, or kinetics400, kinetics600 or
+            kinetics700; null takes the training manifest's class names in alphabetical order.
         batch_size: Clips per process and step (with augment.repeats, of so many fewer videos).
         num_workers: Loader processes per training process; null picks the cores available, 8 at most.
         limit_videos: Use only this many videos of each manifest, evenly spaced (for dry runs).

@@ -21,6 +21,7 @@ from dnl_video.errors import InputError, nearest
 # In the order of work. Each name is a module beside this one, and has its line here so that help imports none of them.
 COMMANDS = {
     "demo-data": "Write small videos in Kinetics format to try everything on.",
+    "prepare": "Find and check the videos of a list; write the manifest to train on.",
     "train": "Train a network on Kinetics clips, from a recipe.",
     "evaluate": "Score every video of a labelled list with many views.",
     "predict": "Classify video files, folders or lists.",

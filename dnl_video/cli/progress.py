@@ -1,10 +1,10 @@
-"""The progress of `evaluate` and `predict`: a bar on a terminal, a line a minute in a log file."""
+"""The progress of long work: a bar on a terminal, for `evaluate` and `predict` a line a minute in a log file."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -93,3 +93,27 @@ def prediction_progress(
     bar = Progress(*columns, console=console, disable=quiet or not terminal, speed_estimate_period=600)
     with bar:
         yield PredictionProgress(bar, console, verb, None if quiet or terminal else log_every_s)
+
+
+@contextmanager
+def file_progress() -> Iterator[Callable[[str, int, int, int], None]]:
+    """Show what is being done, files done, files/s, the time left, and how many files are broken."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files {task.fields[rate]}  {task.fields[broken]} broken "),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=None, rate="", broken=0)
+
+        def update(verb: str, done: int, total: int, broken: int) -> None:
+            if bar.tasks[0].description != verb:  # another stage: its clock starts anew
+                bar.reset(task, description=verb, total=total or None, completed=done, rate="", broken=broken)
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, rate=f"{speed:.1f}/s" if speed else "", broken=broken)
+
+        yield update

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def add_foreign_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what results of other projects do not say themselves."""
     group = parser.add_argument_group("results of other projects")
-    group.add_argument("--classes", metavar="FILE", help="Class names in the order of the scores: one a line, or JSON.")
+    group.add_argument(
+        "--classes", metavar="FILE", help="Class names in the order of the scores: one a line, JSON, or kinetics400."
+    )
     group.add_argument(
         "--manifest", metavar="LIST", help="The list that was tested, in its order: gives videos their names."
     )

@@ -122,7 +122,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def _read(self, record: VideoRecord, rngs: Sequence[np.random.Generator]) -> list[Tensor]:
         if record.path in self._bad:
             raise VideoDecodeError(record.path, self._bad[record.path])
-        with open_video(record.path, decoder=self.decoder, known=record.decoder) as video:
+        with open_video(record.path, decoder=self.decoder, known=record.decoder, frames_fps=record.fps) as video:
             indices = [train_indices(video.num_frames, video.fps, self.preprocessing, rng) for rng in rngs]
             # Each frame that any clip needs is decoded once.
             frames = video.read(np.concatenate(indices))
@@ -222,7 +222,7 @@ class ViewDataset(Dataset[VideoViews]):
         preprocessing = self.preprocessing
         resize = functools.partial(transforms.resize_short_side, short_side=preprocessing.short_side)
         record = self.records[index]
-        with open_video(record.path, decoder=self.decoder, known=record.decoder) as video:
+        with open_video(record.path, decoder=self.decoder, known=record.decoder, frames_fps=record.fps) as video:
             indices = view_indices(video.num_frames, video.fps, preprocessing, self.num_clips)
             indices = reorder_frames(indices, self.frame_order, np.random.default_rng(index))
             union, inverse = np.unique(indices, return_inverse=True)

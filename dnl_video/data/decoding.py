@@ -10,6 +10,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from dnl_video.config import Decoder
 from dnl_video.data.av_reader import CHUNK, AVReader, Frames, drops_exactly
 from dnl_video.data.decode_error import VideoDecodeError, one_line
+from dnl_video.data.frame_folders import FrameFolderReader
 from dnl_video.data.journal import note_reading
 from dnl_video.data.probing import check_is_file, probe_with_packets
 
@@ -177,18 +179,27 @@ class Video:
             raise VideoDecodeError(self.path, f"cannot be decoded ({one_line(error)})") from None
 
 
-def open_video(path: str | os.PathLike[str], *, decoder: Decoder = "decord", known: str | None = None) -> Video:
-    """Open a video for exact reading.
+def open_video(
+    path: str | os.PathLike[str],
+    *,
+    decoder: Decoder = "decord",
+    known: str | None = None,
+    frames_fps: float | None = None,
+) -> Video:
+    """Open a video for exact reading: a file, or a folder of extracted frames.
 
     Args:
-        path: The file.
+        path: The file or folder.
         decoder: What reads it. `decord`: decord where it is exact (see `probe_video`), else PyAV; `av`: PyAV;
             `auto`: the faster of those that are exact.
         known: `decord` or `av`, where an earlier probe of this file found that; saves looking again.
+        frames_fps: Frames a second of a folder of frames; None is 30. A file says its own.
 
     Raises:
         VideoDecodeError: The file is missing, empty, no video, or has no frames.
     """
+    if Path(path).is_dir():
+        return _open_frames(os.fspath(path), frames_fps)
     name = check_is_file(path)
     note_reading(name)
     try:
@@ -201,6 +212,13 @@ def open_video(path: str | os.PathLike[str], *, decoder: Decoder = "decord", kno
         reader.close()
         raise VideoDecodeError(name, f"{reader.num_frames} frames at {reader.fps:g} frames a second")
     return Video(name, reader)
+
+
+def _open_frames(folder: str, fps: float | None) -> Video:
+    try:
+        return Video(folder, FrameFolderReader(folder, fps))
+    except (OSError, ValueError) as error:
+        raise VideoDecodeError(folder, one_line(error)) from None
 
 
 def _open_reader(name: str, decoder: Decoder, known: str | None) -> _Reader:

@@ -114,6 +114,14 @@ def container_of(path: str | os.PathLike[str]) -> str:
     return _CONTAINERS[suffix.lower()]
 
 
+def resize_frames(frames: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Resize RGB frames [n, H, W, 3] to [n, height, width, 3] (bicubic, antialiased)."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    images = [av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24") for frame in frames]
+    return np.stack([image.reformat(width, height, interpolation="BICUBIC").to_ndarray() for image in images])
+
+
 def _container_options(container_format: str) -> dict[str, str]:
     # The index at the front lets readers start before the end of the file has arrived.
     return {"movflags": "faststart"} if container_format in ("mp4", "mov") else {}

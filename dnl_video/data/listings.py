@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ VIDEO_EXTENSIONS = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
     *(".flv", ".wmv", ".ts", ".3gp", ".ogv"),
 )
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 LIST_EXTENSIONS = (".txt", ".csv", ".tsv", ".lst", ".list")
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 FORMATS = (
@@ -48,6 +50,7 @@ class Row:
         path: Where the file is, or should be.
         label: Text of the label; empty where there is none.
         decoder: What the listing says reads the file exactly, decord or av; empty where it says nothing.
+        fps: Frames a second of a folder of frames; None where nobody said.
     """
 
     source: str
@@ -56,6 +59,7 @@ class Row:
     path: str
     label: str
     decoder: str = ""
+    fps: float | None = None
 
     @property
     def where(self) -> str:
@@ -146,11 +150,20 @@ def read_class_folders(folder: Path) -> tuple[list[Row], str]:
         splits = ", ".join(sorted(classes))
         raise InputError(f"folder {folder} holds splits ({splits}), not classes; give one of them")
     rows = [Row(str(folder), name, name, str(folder / name), name.split("/")[0]) for name in names]
-    return rows, hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return rows, hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
+
+
+def is_frame(name: str) -> bool:
+    """Tell whether a file is a numbered image, as extracted frames are."""
+    stem, dot, extension = name.rpartition(".")
+    return not name.startswith(".") and stem[-1:].isdecimal() and (dot + extension).lower() in IMAGE_EXTENSIONS
 
 
 def walk_videos(folder: Path) -> list[str]:
-    """Return the sorted relative paths (with /) of all videos below a folder; links are followed, hidden names not."""
+    """Return the sorted relative paths (with /) of all videos below a folder; links are followed, hidden names not.
+
+    A folder with numbered images, without videos and without folders, is a video too: its extracted frames.
+    """
     found: list[str] = []
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -162,7 +175,10 @@ def walk_videos(folder: Path) -> list[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         prefix = "" if parent == str(folder) else Path(parent).relative_to(folder).as_posix() + "/"
         # "._name.mp4" is what macOS leaves beside a copied file.
-        found += [prefix + n for n in files if n.lower().endswith(VIDEO_EXTENSIONS) and not n.startswith("._")]
+        videos = [prefix + n for n in files if n.lower().endswith(VIDEO_EXTENSIONS) and not n.startswith("._")]
+        if not videos and not folders and prefix and any(map(is_frame, files)):
+            videos = [prefix[:-1]]
+        found += videos
     return sorted(found)
 
 
@@ -191,8 +207,22 @@ def _read_columns(path: Path, lines: list[str], first: int, delimiter: str, head
         if decoder not in ("", "decord", "av"):
             raise InputError(f"{path}, {place}: decoder is {decoder!r}; give decord, av, or leave it empty")
         label = fields.get("label", "")
-        rows.append(Row(str(path), place, video_id, str(root / fields["path"]), label, decoder))
+        file, fps = str(root / fields["path"]), _fps(path, place, fields)
+        rows.append(Row(str(path), place, video_id, file, label, decoder, fps))
     return rows
+
+
+def _fps(path: Path, place: str, fields: dict[str, str]) -> float | None:
+    text = fields.get("fps", "")
+    if not text:
+        return None
+    try:
+        fps = float(text)
+    except ValueError:
+        fps = 0.0
+    if not 0 < fps < math.inf:
+        raise InputError(f"{path}, {place}: fps is {text!r}; give frames a second above 0, or nothing")
+    return fps
 
 
 def _read_kinetics(
@@ -201,7 +231,7 @@ def _read_kinetics(
     # One walk instead of many stat calls a row: Kinetics has 300 000 rows, often on a network file system.
     index: dict[str, list[str]] = {}
     for name in walk_videos(root):
-        index.setdefault(name.rpartition("/")[2].rpartition(".")[0], []).append(name)
+        index.setdefault(_stem(name), []).append(name)
     rows = []
     for place, fields in _records_of_csv(path, lines, first, delimiter, header):
         youtube_id = fields["youtube_id"]
@@ -214,22 +244,32 @@ def _read_kinetics(
             raise InputError(f"{path}, {place}: time_start, time_end are {times}; give whole seconds") from None
         label = fields.get("label", "")
         video_id = f"{youtube_id}_{start:06d}_{end:06d}"
-        candidates = index.get(video_id) or index.get(youtube_id) or [f"{video_id}.mp4"]
-        name = _nearest_file(candidates, label, fields.get("split", ""))
+        candidates = [*index.get(video_id, ()), *index.get(youtube_id, ())] or [f"{video_id}.mp4"]
+        name = _nearest_file(candidates, video_id, label, fields.get("split", ""))
         rows.append(Row(str(path), place, video_id, str(root / name), label))
     return rows
 
 
-def _nearest_file(candidates: list[str], label: str, split: str) -> str:
-    """Choose among files of one id: in the row's split and class folder first, then by extension and name."""
+def _nearest_file(candidates: list[str], video_id: str, label: str, split: str) -> str:
+    """Choose among files of one video: replacements, its cut, the row's split and class folder first."""
     splits = _SPLIT_FOLDERS.get(split.lower(), ())
 
-    def distance(name: str) -> tuple[bool, bool, int, str]:
+    def distance(name: str) -> tuple[bool, bool, bool, bool, int, str]:
         folders = [fold(folder) for folder in name.split("/")[:-1]]
-        extension = VIDEO_EXTENSIONS.index("." + name.rpartition(".")[2].lower())
-        return not any(folder in splits for folder in folders), fold(label) not in folders, extension, name
+        # A folder of frames comes last.
+        rank = next((i for i, e in enumerate(VIDEO_EXTENSIONS) if name.lower().endswith(e)), len(VIDEO_EXTENSIONS))
+        # Kinetics-400 is published with a folder of files that replace corrupted ones.
+        replaced = any(folder.startswith("replacement") for folder in folders)
+        elsewhere = not any(folder in splits for folder in folders)
+        return not replaced, _stem(name) != video_id, elsewhere, fold(label) not in folders, rank, name
 
     return min(candidates, key=distance) if len(candidates) > 1 else candidates[0]
+
+
+def _stem(name: str) -> str:
+    """Return a video's file name without its extension; folders of frames have none."""
+    base = name.rpartition("/")[2]
+    return base.rpartition(".")[0] if base.lower().endswith(VIDEO_EXTENSIONS) else base
 
 
 def fold(name: str) -> str:

@@ -21,6 +21,7 @@ from dnl_video.data.listings import (
     VIDEO_EXTENSIONS,
     Row,
     fold,
+    is_frame,
     read_class_folders,
     read_lines,
     read_rows,
@@ -28,7 +29,10 @@ from dnl_video.data.listings import (
 )
 from dnl_video.errors import InputError, nearest
 
+CLASS_LISTS = ("kinetics400", "kinetics600", "kinetics700")
+"""Names of the class lists that come with the package (data/labels), in the published, alphabetical order."""
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+_Found = tuple[str, str, str | None, float | None]  # id, path, decoder, fps
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class VideoRecord:
         label: Class id; None where the listing has none.
         class_name: Name of the class, spelled as in the class list; None where unknown.
         decoder: `decord` or `av`: what reads the file exactly, where the listing says it (column `decoder`).
+        fps: Frames a second of a folder of extracted frames (the listing's `fps` column); None where nobody said.
     """
 
     video_id: str
@@ -48,6 +53,7 @@ class VideoRecord:
     label: int | None
     class_name: str | None
     decoder: str | None = None
+    fps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ def read_manifest(
         lines, digest = read_lines(path)
         rows = read_rows(path, lines, _resolve_root(path, root), labelled=True)
     _refuse_duplicates(rows)
-    records, names = _assign_labels(rows, class_names, folders=path.is_dir())
+    records, names = assign_labels(rows, class_names, folders=path.is_dir())
     if limit_videos is not None and limit_videos < len(records):
         records = [records[i * len(records) // limit_videos] for i in range(limit_videos)]
     return Manifest(str(source), tuple(records), names, digest)
@@ -118,51 +124,62 @@ def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None =
     the same id, both take the whole path.
 
     Args:
-        sources: Video files, folders, or text lists (.txt, .csv, .tsv).
+        sources: Video files, folders (of videos, or of one video's frames), or text lists (.txt, .csv, .tsv).
         root: Folder that relative paths in lists are looked up in; None is each list's own folder.
 
     Raises:
         InputError: A source does not exist, or holds no video.
     """
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, _Found] = {}
     for source in sources:
         path = Path(source).expanduser()
         if not path.exists():
             raise InputError(f"{source} does not exist; give video files, folders or lists of paths")
         if path.is_dir():
-            pairs = [(relative, str(path / relative)) for relative in walk_videos(path)]
-            if not pairs:
+            videos: list[_Found] = [(relative, str(path / relative), None, None) for relative in walk_videos(path)]
+            if not videos and any(is_frame(file.name) for file in path.iterdir()):
+                videos = [(path.as_posix(), str(path), None, None)]
+            if not videos:
                 raise InputError(f"folder {source} holds no video; known extensions: {' '.join(VIDEO_EXTENSIONS)}")
         elif path.suffix.lower() in LIST_EXTENSIONS:
             lines, _ = read_lines(path)
             rows = read_rows(path, lines, _resolve_root(path, root), labelled=False)
-            pairs = [(row.video_id, row.path) for row in rows]
+            videos = [(row.video_id, row.path, row.decoder or None, row.fps) for row in rows]
         else:
-            pairs = [(path.as_posix(), str(path))]
-        for video_id, file in pairs:
-            found.setdefault(os.path.abspath(file), (video_id, file))  # noqa: PTH100, pathlib is slow for millions
+            videos = [(path.as_posix(), str(path), None, None)]
+        for video in videos:
+            found.setdefault(os.path.abspath(video[1]), video)  # noqa: PTH100, pathlib is slow for millions
     if not found:
         raise InputError("no videos were given; give video files, folders or lists of paths")
-    counts = Counter(video_id for video_id, _ in found.values())
+    counts = Counter(video_id for video_id, *_ in found.values())
     records = tuple(
-        VideoRecord(video_id if counts[video_id] == 1 else absolute, file, None, None)
-        for absolute, (video_id, file) in found.items()
+        VideoRecord(video_id if counts[video_id] == 1 else absolute, file, None, None, decoder, fps)
+        for absolute, (video_id, file, decoder, fps) in found.items()
     )
-    digest = hashlib.sha256("\n".join(record.video_id for record in records).encode()).hexdigest()
+    digest = hashlib.sha256(
+        "\n".join(record.video_id for record in records).encode(errors="surrogateescape")
+    ).hexdigest()
     return Manifest(", ".join(sources), records, None, digest)
 
 
 def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read class names by id: one name a line, a JSON list, or a JSON object {name: id}.
+    """Read class names by id: one name a line, a JSON list, or a JSON object {name: id}; or a list that comes along.
 
     Names in PySlowFast's `kinetics_classnames.json` carry extra quotes; they are taken off.
+
+    Args:
+        path: The file, or one of `CLASS_LISTS`.
 
     Raises:
         InputError: The file is missing or empty, a name is empty or listed twice, or ids are not 0, 1, 2, ….
     """
-    file = Path(path).expanduser()
+    shipped = path in CLASS_LISTS
+    file = Path(__file__).parent / "labels" / f"{path}.txt" if shipped else Path(path).expanduser()
     if not file.is_file():
-        raise InputError(f"class list {path} does not exist; give a text file with one class name a line, or JSON")
+        raise InputError(
+            f"class list {path} does not exist; give a text file with one class name a line, JSON, or one of "
+            f"{', '.join(CLASS_LISTS)}{nearest(str(path), CLASS_LISTS)}"
+        )
     lines, _ = read_lines(file, "give one class name a line, or JSON")
     text = "\n".join(lines).strip()
     if text.startswith(("[", "{")):
@@ -184,8 +201,8 @@ def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def missing(records: Iterable[VideoRecord]) -> list[VideoRecord]:
-    """Return the records whose file does not exist."""
-    return [record for record in records if not Path(record.path).is_file()]
+    """Return the records whose file (or folder of frames) does not exist."""
+    return [record for record in records if not Path(record.path).exists()]
 
 
 def _resolve_root(path: Path, root: str | os.PathLike[str] | None) -> Path:
@@ -223,10 +240,19 @@ def _refuse_duplicates(rows: list[Row]) -> None:
             raise InputError(f"{row.where}: file {row.path} was already listed in {earlier.place}; list it once")
 
 
-def _assign_labels(
+def assign_labels(
     rows: list[Row], class_names: Sequence[str] | None, *, folders: bool
 ) -> tuple[list[VideoRecord], tuple[str, ...] | None]:
-    """Turn label texts into class ids."""
+    """Turn label texts into class ids.
+
+    Args:
+        rows: The listing; every video once.
+        class_names: Names by class id; None takes those of the rows in alphabetical order, or integers as they are.
+        folders: Whether labels are names of folders, which are never integers.
+
+    Raises:
+        InputError: A label is empty, unknown, or spelled in two ways, or integers and names are mixed.
+    """
     names = None if class_names is None else tuple(class_names)
     for row in rows:
         if not row.label:
@@ -259,7 +285,7 @@ def _match_names(rows: list[Row], names: tuple[str, ...]) -> list[VideoRecord]:
         if label is None:
             hint = nearest(row.label, names) or "; check the class list"
             raise InputError(f"{row.where}: unknown label {row.label!r}, not one of the {len(names)} classes{hint}")
-        records.append(VideoRecord(row.video_id, row.path, label, names[label], row.decoder or None))
+        records.append(VideoRecord(row.video_id, row.path, label, names[label], row.decoder or None, row.fps))
     return records
 
 
@@ -268,7 +294,7 @@ def _with_id(row: Row, label: int, names: tuple[str, ...] | None) -> VideoRecord
         allowed = "0 or more" if names is None else f"0 to {len(names) - 1} ({len(names)} classes)"
         raise InputError(f"{row.where}: label {label} is not allowed; give {allowed}")
     name = None if names is None else names[label]
-    return VideoRecord(row.video_id, row.path, label, name, row.decoder or None)
+    return VideoRecord(row.video_id, row.path, label, name, row.decoder or None, row.fps)
 
 
 def _refuse_two_spellings(rows: list[Row]) -> None:

@@ -1,4 +1,4 @@
-"""What Lightning lacks: precise batch norm (by fvcore), failed videos, NaN losses, progress in clips."""
+"""What Lightning lacks: precise batch norm (by fvcore), a stop at NaN losses, a progress display in clips."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import nn
 
-from dnl_video.data.loaders import VideoDataModule, allowed_failures
+from dnl_video.data.loaders import VideoDataModule
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
+from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 
 
@@ -23,10 +24,12 @@ class PreciseBatchNorm(Callback):
 
     Args:
         num_batches: Batches per process to average over; fewer where an epoch has fewer.
+        failures: Told of the videos that cannot be read on the way.
     """
 
-    def __init__(self, num_batches: int) -> None:
+    def __init__(self, num_batches: int, failures: FailureMonitor | None = None) -> None:
         self.num_batches = num_batches
+        self.failures = failures
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Update statistics in place, leaving the random state and the training clips alone."""
@@ -43,6 +46,8 @@ class PreciseBatchNorm(Callback):
 
         def clips() -> Any:
             for batch in loader:
+                if self.failures is not None:
+                    self.failures.note(batch["failures"])
                 yield normalize(
                     batch["clip"].to(pl_module.device),
                     preprocessing.mean,
@@ -68,45 +73,8 @@ class PreciseBatchNorm(Callback):
             for counter, batches in zip(counters, trained, strict=True):
                 counter.copy_(batches)
         network.eval()
-
-
-class FailureMonitor(Callback):
-    """Log every training video that could not be decoded once, and stop when there are too many.
-
-    Args:
-        max_failed_share: Share of the training videos, those missing on disk included, that may fail.
-    """
-
-    def __init__(self, max_failed_share: float) -> None:
-        self.max_failed_share = max_failed_share
-        self.failed: dict[str, str] = {}
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Take note of the failures that came with the batch."""
-        for path, reason in batch["failures"]:
-            if path not in self.failed:
-                self.failed[path] = reason
-                print(f"warning: {path}: {reason}; another video takes its place", file=sys.stderr)
-        datamodule: VideoDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        listed = len(datamodule.train.records)
-        lost = len(self.failed) + len(datamodule.train_missing)
-        pl_module.log("train/failed_videos", float(lost), on_step=True, batch_size=1)
-        if lost > allowed_failures(listed, self.max_failed_share):
-            files = ", ".join(sorted(self.failed)[:10])
-            raise InputError(
-                f"{lost} of {listed} training videos failed or are missing, more than data.max_failed_share "
-                f"{self.max_failed_share:g} allows: {files}; repair or unlist them, or raise the share"
-            )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Keep the list over a resume."""
-        return {"failed": dict(self.failed)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the list."""
-        self.failed = dict(state_dict["failed"])
+        if self.failures is not None:
+            self.failures.settle(trainer)
 
 
 class FiniteLoss(Callback):
@@ -194,8 +162,8 @@ class ClipProgress(TQDMProgressBar):
         )
         if "val/top1" in metrics:
             line += f"  val top1 {100 * float(metrics['val/top1']):.1f}%"
-        if pl_module.val_failed:
-            line += f" ({pl_module.val_failed} val videos failed)"
+        if failed := int(metrics.get("val/failed_videos", 0)):
+            line += f" ({failed} val videos failed)"
         line += f"  {self._clips_per_s:.0f} clips/s  left {self._left(trainer)}"
         if self.is_enabled:
             self.print(line)

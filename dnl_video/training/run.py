@@ -27,7 +27,8 @@ from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import min_frames
 from dnl_video.models.weights.checkpoint import FORMAT_KEY, LAST_NAME, find_checkpoint, read_raw
-from dnl_video.training.callbacks import ClipProgress, FailureMonitor, FiniteLoss, PreciseBatchNorm
+from dnl_video.training.callbacks import ClipProgress, FiniteLoss, PreciseBatchNorm
+from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
 from dnl_video.training.start import start_from_weights
@@ -117,7 +118,7 @@ def train(config: TrainConfig, *, resume: str | None = None) -> TrainResult:
         )
     _write_config(output, module.resolved)
     loggers = _loggers(config, output)
-    trainer = _trainer(config, [*callbacks, *_own_callbacks(config)], loggers, output)
+    trainer = _trainer(config, [*callbacks, *_own_callbacks(config, output)], loggers, output)
     _announce(config, datamodule, module, trainer)
     if report is not None and trainer.is_global_zero:
         print(report.text(), flush=True)
@@ -149,7 +150,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(
             config,
-            _own_callbacks(config)[:-1],
+            _own_callbacks(config, None)[:-1],
             [],
             Path(folder),
             limit_train_batches=_DRY_RUN_BATCHES,
@@ -264,10 +265,11 @@ def resolved_config(config: TrainConfig) -> dict[str, Any]:
     return plain(dataclasses.asdict(config))
 
 
-def _own_callbacks(config: TrainConfig) -> list[Callback]:
+def _own_callbacks(config: TrainConfig, output: Path | None) -> list[Callback]:
+    failures = FailureMonitor(config.data.max_failed_share, output)
     return [
-        PreciseBatchNorm(config.optim.precise_bn_batches),
-        FailureMonitor(config.data.max_failed_share),
+        PreciseBatchNorm(config.optim.precise_bn_batches, failures),
+        failures,
         FiniteLoss(),
         ClipProgress(config.trainer.progress_bar),
     ]

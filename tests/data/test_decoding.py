@@ -170,7 +170,7 @@ def test_files_that_cannot_be_opened(tmp_path):
     for name, reason in [
         ("absent.mp4", "file not found"),
         ("empty.mp4", "file is empty"),
-        ("folder.mp4", "is a folder, not a video"),
+        ("folder.mp4", "the folder holds no numbered images such as img_00001.jpg (.jpg .jpeg .png .webp .bmp)"),
         ("text.mp4", "cannot be opened ("),
         ("header.mp4", "cannot be opened ("),
     ]:

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 
 import pytest
 
+from dnl_video.data.listings import fold
 from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_class_list, read_manifest, read_videos
 from dnl_video.errors import InputError
 
@@ -334,10 +334,7 @@ def test_classes_may_be_named_by_digits(tmp_path):
 
 
 def test_alphabetical_order_is_the_published_one(tmp_path):
-    published = Path(__file__).parents[2].parent / "shared" / "labels" / "kinetics400.txt"
-    if not published.is_file():
-        pytest.skip(f"{published} is absent")
-    names = read_class_list(published)
+    names = read_class_list("kinetics400")
     assert len(names) == 400
     rows = [f"{name},id{i:09d},0,10,train" for i, name in enumerate(reversed(names))]
     manifest = read_manifest(listing(tmp_path, OFFICIAL, *rows, name="train.csv"))
@@ -472,6 +469,46 @@ def test_videos_errors(tmp_path):
     assert refusal(read_videos, [str(source)]).startswith(f"{source} is empty; ")
 
 
+# --- folders of frames -------------------------------------------------------------------------------------------
+
+
+def test_folders_of_frames_are_videos_where_no_video_lies_beside_them(tmp_path):
+    touch(tmp_path, "a/x/img_00001.jpg", "a/x/img_00002.jpg", "a/y/0.PNG", "b/z.mp4", "b/z1.jpg", "b/notes/readme.jpg")
+    assert [(r.video_id, r.label) for r in read_manifest(tmp_path).records] == [("a/x", 0), ("a/y", 0), ("b/z.mp4", 1)]
+    assert missing(read_manifest(tmp_path).records) == []
+    assert [r.path for r in read_videos([str(tmp_path)]).records] == [
+        str(tmp_path / n) for n in ("a/x", "a/y", "b/z.mp4")
+    ]
+    assert [r.path for r in read_videos([str(tmp_path / "a" / "x")]).records] == [str(tmp_path / "a" / "x")]
+
+
+def test_an_official_csv_finds_folders_of_frames_and_prefers_files(tmp_path):
+    touch(tmp_path, "archery/id1_000000_000010/img_1.jpg", "archery/id2_000000_000010/img_1.jpg")
+    touch(
+        tmp_path,
+        "archery/id2_000000_000010.mp4",
+        "replacement/replacement_for_corrupted_k400/id3.mp4",
+        "archery/id3.mp4",
+    )
+    source = listing(tmp_path, OFFICIAL, *(f"archery,id{i},0,10,train" for i in (1, 2, 3)), name="train.csv")
+    assert [str(Path(r.path).relative_to(tmp_path)) for r in read_manifest(source).records] == [
+        "archery/id1_000000_000010",
+        "archery/id2_000000_000010.mp4",
+        "replacement/replacement_for_corrupted_k400/id3.mp4",
+    ]
+
+
+def test_the_fps_column(tmp_path):
+    source = listing(tmp_path, "path,label,fps", "x,a,12.5", "y,b,", name="m.csv")
+    assert [record.fps for record in read_manifest(source).records] == [12.5, None]
+    assert [record.fps for record in read_videos([str(source)]).records] == [12.5, None]
+    for text in ("0", "fast", "nan", "inf"):
+        source = listing(tmp_path, "path,label,fps", f"x,a,{text}", name="m.csv")
+        assert refusal(read_manifest, source) == (
+            f"{source}, line 2: fps is {text!r}; give frames a second above 0, or nothing"
+        )
+
+
 # --- class lists -------------------------------------------------------------------------------------------------
 
 
@@ -511,8 +548,19 @@ def test_class_list_errors(tmp_path, text, message):
 
 
 def test_absent_class_list(tmp_path):
-    expected = re.escape(
-        f"class list {tmp_path / 'no.txt'} does not exist; give a text file with one class name a line"
+    expected = (
+        "class list {} does not exist; give a text file with one class name a line, JSON, or one of kinetics400, "
+        "kinetics600, kinetics700{}"
     )
-    with pytest.raises(InputError, match=f"^{expected}"):
-        read_class_list(tmp_path / "no.txt")
+    assert refusal(read_class_list, tmp_path / "no.txt") == expected.format(tmp_path / "no.txt", "")
+    assert refusal(read_class_list, "kinetics_400") == expected.format("kinetics_400", "; did you mean 'kinetics400'?")
+
+
+@pytest.mark.parametrize("number", [400, 600, 700])
+def test_shipped_class_lists_are_in_the_published_order(number):
+    names = read_class_list(f"kinetics{number}")
+    assert len(names) == len(set(map(fold, names))) == number
+    # What a training listing without a class list gives, and what torchvision, PySlowFast and mmaction2 number by.
+    assert list(names) == sorted(names)
+    assert (names[0], names[1][0], names[-1]) == ("abseiling", "a", "zumba")
+    assert names.index("yoga") == number - 2

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dnl_video.cli.main import main
+from tests.conftest import TinyRun
+
+
+def prepare(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["prepare", *words, "--workers", "1"]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_prepared_list_trains(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = tiny.folder / "videos"
+    words = ["--annotations", str(tiny.train), "--videos", str(videos / "train"), "--out", str(tmp_path / "train.csv")]
+    text = prepare(capsys, *words)
+    assert re.search(r"^listed +16$", text, re.MULTILINE)
+    assert re.search(r"^usable +16  \(100\.0 % of the videos listed, 0\.0 h\)$", text, re.MULTILINE)
+    assert "8 classes with 2 to 2 usable videos, median 2" in text
+    assert "16 files checked\n" in text
+    assert f"  {tmp_path / 'train.csv'}\n  {tmp_path / 'train.broken.csv'}\n  {tmp_path / 'train.summary.json'}" in text
+    root = f"--data.train_root {videos / 'train'}"
+    assert f"dnl-video train --config ... --data.train_manifest {tmp_path / 'train.csv'} {root}\n" in text
+    assert "0 files checked; the others were known" in prepare(capsys, *words)
+    run = ["--config", str(tiny.config), "--output_dir", str(tmp_path / "run"), "--dry-run"]
+    assert main(["train", *run, "--data.train_manifest", str(tmp_path / "train.csv")]) == 0
+    assert re.search(r"training videos +16\n", capsys.readouterr().out)
+
+
+def test_faults_and_transcoding_are_told(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = tmp_path / "videos"
+    source = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
+    for name in ("a/1.mp4", "a/2.mp4"):
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        (videos / name).write_bytes(source.read_bytes())
+    (videos / "b").mkdir()
+    (videos / "b" / "3.mp4").touch()
+    words = ["--videos", str(videos), "--out", str(tmp_path / "m.csv"), "--relative"]
+    text = prepare(capsys, *words, "--resize", "32", "--resized-dir", str(tmp_path / "small"))
+    assert "broken because\n        1  file is empty\n" in text
+    assert "warning: 1 classes have no usable video: b\n" in text
+    first, second = (str(tmp_path / "small" / "a" / f"{n}.mp4") for n in (1, 2))
+    assert f"warning: 1 sets of files with the same content: {first} = {second}\n" in text
+    assert "3 files checked, 2 transcoded\n" in text
+    assert f"--data.train_manifest {tmp_path / 'm.csv'} --data.train_root {tmp_path / 'small'}\n" in text
+    assert (
+        (tmp_path / "m.csv").read_text().splitlines()[1].startswith("a/1.mp4,a,a/1.mp4,32,16.0,40,32,h264,2.0,decord")
+    )
+
+
+def test_a_list_without_labels(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
+    (tmp_path / "test.csv").write_text(f"path\n{source}\n")
+    words = ["--annotations", str(tmp_path / "test.csv"), "--videos", str(tmp_path), "--out", str(tmp_path / "m.csv")]
+    text = prepare(capsys, *words)
+    assert "classes" not in text
+    assert f"next (the list has no labels):\n  dnl-video predict {tmp_path / 'm.csv'} --checkpoint ...\n" in text
+
+
+def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "--videos", str(tmp_path / "no"), "--out", "m.csv"]) == 2
+    assert capsys.readouterr().err == (
+        f"dnl-video: error: --videos {tmp_path / 'no'} is no folder; give the folder that holds the videos\n"
+    )

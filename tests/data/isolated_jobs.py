@@ -1,0 +1,28 @@
+"""What the tests of `run_isolated` run in processes; imports little, because each process imports it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def work(job: str) -> str:
+    """Do what the job's first word says."""
+    verb, _, rest = job.partition(" ")
+    if verb == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if verb == "crash-once" and not Path(rest).exists():
+        Path(rest).touch()
+        os.kill(os.getpid(), signal.SIGABRT)
+    if verb == "exit":
+        os._exit(3)
+    if verb == "hang":
+        if rest:
+            Path(rest).write_text(str(os.getpid()))
+        while True:
+            time.sleep(1)
+    if verb == "raise":
+        raise ValueError("two\nlines")
+    return job.upper()

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from dnl_video.data import file_check
+from dnl_video.data.decoding import VideoDecodeError, open_video
+from dnl_video.data.encoding import resize_frames, write_video
+from dnl_video.data.file_check import GOP, CheckJob, TranscodeJob, check_file, resized, transcode_file
+
+
+def job(source: Path, target: Path, short_side: int) -> TranscodeJob:
+    return TranscodeJob(CheckJob(str(source), 12.5, 8), str(target), short_side, crf=1)
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "expected"),
+    [
+        ((1920, 1080), 256, (456, 256)),  # 455.1
+        ((1080, 1920), 320, (320, 568)),  # 568.9
+        ((340, 256), 320, (340, 256)),  # never enlarged
+        ((341, 257), 320, (340, 256)),  # yuv420p needs even sides
+        ((256, 256), 256, (256, 256)),
+    ],
+)
+def test_sizes(size: tuple[int, int], short_side: int, expected: tuple[int, int]) -> None:
+    assert resized(*size, short_side) == expected
+
+
+def test_resizing_is_that_of_another_library() -> None:
+    rows, columns = np.mgrid[0:96, 0:160]
+    frame = np.stack([rows * 2, columns, (rows + columns) // 2], axis=-1).astype(np.uint8)
+    ours = resize_frames(frame[None], 80, 48)[0].astype(int)
+    theirs = np.asarray(Image.fromarray(frame).resize((80, 48), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(ours - theirs)[2:-2, 2:-2].max() <= 6
+    assert np.array_equal(resize_frames(frame[None], 160, 96)[0], frame)
+
+
+def test_a_transcoded_video_has_the_same_frames_in_closed_short_groups(
+    tmp_path: Path, write_coloured: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_check, "_READ_AT_ONCE", 7)
+    source = tmp_path / "s.mp4"
+    frames = np.zeros((60, 96, 128, 3), np.uint8)
+    frames[:] = 4 * np.arange(60, dtype=np.uint8)[:, None, None, None]
+    write_video(source, frames, 30000 / 1001, crf=1, gop=250, options={"bf": "3", "threads": "1"})
+    facts = transcode_file(job(source, tmp_path / "new" / "t.mp4", 48))
+    assert (facts["num_frames"], facts["width"], facts["height"], facts["codec"]) == (60, 64, 48, "h264")
+    assert facts["fps"] == pytest.approx(30000 / 1001, abs=1e-5)
+    assert facts["bytes"] == (tmp_path / "new" / "t.mp4").stat().st_size
+    with open_video(tmp_path / "new" / "t.mp4") as video:
+        greens = video.read(range(60))[..., 1].mean(axis=(1, 2))
+    assert np.abs(greens - 4 * np.arange(60)).max() <= 2
+    with av.open(str(tmp_path / "new" / "t.mp4")) as container:
+        keys = [i for i, f in enumerate(container.decode(video=0)) if f.key_frame]
+    assert keys[0] == 0
+    assert max(np.diff([*keys, 60])) <= GOP
+
+
+def test_rotation_is_honoured_and_sound_dropped(tmp_path: Path, shared_clips: Path) -> None:
+    facts = transcode_file(job(shared_clips / "rotated_90.mov", tmp_path / "r.mp4", 100))
+    with open_video(shared_clips / "rotated_90.mov") as before, open_video(tmp_path / "r.mp4") as after:
+        assert (facts["num_frames"], facts["width"]) == (before.num_frames, 100)
+        assert after.height > after.width
+        expected = resize_frames(before.read([1]), after.width, after.height).astype(int)
+        assert np.abs(after.read([1]).astype(int) - expected).mean() < 3
+    transcode_file(job(shared_clips / "flipping_pancake.mkv", tmp_path / "f.mp4", 64))
+    with av.open(str(tmp_path / "f.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+
+
+def test_a_video_that_breaks_off_is_broken_and_leaves_no_file(
+    tmp_path: Path, write_coloured: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_coloured(tmp_path / "s.mp4", red=1)
+
+    def fail(frames: np.ndarray, width: int, height: int) -> np.ndarray:
+        raise VideoDecodeError(str(source), "broken in the middle")
+
+    monkeypatch.setattr(file_check, "resize_frames", fail)
+    assert (
+        transcode_file(job(source, tmp_path / "t.mp4", 32))
+        == {"error": "cannot be decoded (" + str(source) + ": broken in the middle)"}
+        or not (tmp_path / "t.mp4").exists()
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["s.mp4"]
+
+
+def test_a_sample_reaches_the_last_frame(
+    tmp_path: Path, write_coloured: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+    source = write_coloured(tmp_path / "s.mp4", red=1)
+    read = type(open_video(source)).read
+
+    def spy(video: object, indices: np.ndarray, **options: object) -> np.ndarray:
+        asked.append(list(indices))
+        return read(video, indices, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("dnl_video.data.decoding.Video.read", spy)
+    for sample in (1, 4, 100):
+        assert check_file(CheckJob(str(source), 30.0, sample))["num_frames"] == 24
+    assert asked == [[0], [0, 8, 15, 23], list(range(24))]

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dnl_video.config import AugmentConfig
+from dnl_video.data.dataset import ClipDataset, ViewDataset
+from dnl_video.data.decoding import VideoDecodeError, open_video
+from dnl_video.data.manifest import VideoRecord
+from dnl_video.spec import Preprocessing
+
+
+def write_frames(folder: Path, names: list[str], *, red: int = 200) -> Path:
+    """Write images whose green tells their place in the list."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for place, name in enumerate(names):
+        image = np.zeros((40, 48, 3), np.uint8)
+        image[..., 0], image[..., 1] = red, 10 * place
+        Image.fromarray(image).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"img_{i:05d}.png" for i in range(1, 13)],
+        [f"{i}.png" for i in range(1, 13)],  # 10 sorts before 2 as text
+        [f"v2_frame{i}.PNG" for i in range(0, 60, 5)],  # every fifth frame
+    ],
+)
+def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path, names: list[str]) -> None:
+    folder = write_frames(tmp_path / "v", names)
+    (folder / "readme.txt").write_text("no frame")
+    with open_video(folder) as video:
+        assert (video.num_frames, video.fps, video.height, video.width) == (12, 30.0, 40, 48)
+        frames = video.read([11, 0, 2, 2])
+    assert frames.dtype == np.uint8
+    assert frames[:, 0, 0].tolist() == [[200, green, 0] for green in (110, 0, 20, 20)]
+    with open_video(folder, frames_fps=12.5) as video:
+        assert video.fps == 12.5
+
+
+def test_more_frames_than_a_chunk(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "v", [f"img_{i:05d}.png" for i in range(25)])
+    write_frames(folder, [f"img_{i:05d}.png" for i in range(25, 50)])
+    with open_video(folder) as video:
+        greens = video.read(range(50))[:, 0, 0, 1]
+    assert greens.tolist() == [10 * (i % 25) for i in range(50)]
+
+
+def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
+    tmp_path.joinpath("v").mkdir()
+    Image.new("L", (8, 6), 77).save(tmp_path / "v" / "1.png")
+    Image.new("RGBA", (8, 6), (1, 2, 3, 0)).save(tmp_path / "v" / "2.png")
+    with open_video(tmp_path / "v") as video:
+        assert video.read([0, 1])[:, 5, 7].tolist() == [[77, 77, 77], [1, 2, 3]]
+
+
+def test_optical_flow_beside_the_colour_frames_is_left_out(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "v", ["img_1.png", "img_2.png"])
+    write_frames(folder, ["flow_x_1.png", "flow_y_1.png", "flow_x_2.png"], red=0)
+    with open_video(folder) as video:
+        assert video.read([0, 1])[:, 0, 0].tolist() == [[200, 0, 0], [200, 10, 0]]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "the folder holds no numbered images such as img_00001.jpg (.jpg .jpeg .png .webp .bmp)"),
+        (
+            ["img_1.png", "img_2.png", "img_4.png"],
+            "img_2.png is followed by img_4.png: frames are missing or listed twice",
+        ),
+        (["1.png", "01.png"], "01.png is followed by 1.png: frames are missing or listed twice"),
+        (
+            ["left_1.png", "right_1.png"],
+            "the folder holds several series of images (left_, right_); keep one, or name it img_",
+        ),
+    ],
+)
+def test_folders_that_are_no_video(tmp_path: Path, names: list[str], message: str) -> None:
+    folder = write_frames(tmp_path / "v", names)
+    with pytest.raises(VideoDecodeError) as error:
+        open_video(folder)
+    assert str(error.value) == f"{folder}: {message}"
+
+
+def test_a_damaged_frame_and_one_of_another_size(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "v", ["1.png", "2.png"])
+    (folder / "2.png").write_bytes((folder / "1.png").read_bytes()[:60])
+    with open_video(folder) as video, pytest.raises(VideoDecodeError, match="cannot be decoded"):
+        video.read([0, 1])
+    Image.new("RGB", (20, 20)).save(folder / "2.png")
+    with open_video(folder) as video, pytest.raises(VideoDecodeError, match="cannot be decoded"):
+        video.read([0, 1])
+
+
+def test_datasets_read_folders_of_frames_at_the_rate_of_the_listing(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "v", [f"img_{i:05d}.png" for i in range(24)])
+    record = VideoRecord("v", str(folder), 0, "a", fps=10.0)
+    preprocessing = Preprocessing(num_frames=4, frame_stride=2, short_side=36, crop_size=32)
+    clip = ClipDataset([record], preprocessing, AugmentConfig((36, 40), 32, 0.0), seed=0)[(0, 0)]["clip"]
+    assert clip.shape == (4, 32, 32, 3)
+    greens = clip[:, 16, 16, 1].int()
+    assert torch.equal(greens.diff(), torch.full((3,), 20, dtype=torch.int32))
+    views = ViewDataset([record], preprocessing, num_clips=2, num_crops=1)[0]
+    assert views.error is None
+    assert views.clip_start_s.tolist() == [0.0, 1.7]  # frame 17 of 24 at 10 frames a second

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from dnl_video.config import TrainConfig
+from dnl_video.data.loaders import ClipBatchSampler, VideoDataModule
+from dnl_video.data.manifest import read_manifest
+from dnl_video.errors import InputError
+from dnl_video.training.callbacks import PreciseBatchNorm
+from dnl_video.training.failures import FailureMonitor
+from dnl_video.training.module import VideoTrainingModule
+from dnl_video.training.run import train
+from tests.conftest import TinyRun
+from tests.test_recipes import load
+
+
+def broken_list(tiny: TinyRun, folder: Path, *broken: int) -> list[Path]:
+    """Write the tiny training list to folder/list.csv, with files at some places that are no videos."""
+    records = read_manifest(tiny.train, root=tiny.train.parent / "train").records
+    paths = [Path(record.path) for record in records]
+    for place in broken:
+        paths[place] = folder / f"broken{place}.mp4"
+        paths[place].write_bytes(b"not a video")
+    lines = ["path,label", *(f"{path},{record.class_name}" for path, record in zip(paths, records, strict=True))]
+    (folder / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    return [paths[place] for place in broken]
+
+
+def config_of(tiny: TinyRun, folder: Path) -> TrainConfig:
+    config = load(tiny.config)
+    config.output_dir = str(folder / "run")
+    config.data.train_manifest = str(folder / "list.csv")
+    config.data.max_failed_share = 0.2
+    config.optim.precise_bn_batches = 0
+    config.trainer.progress_bar = False
+    return config
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "run" / "failed_videos.jsonl").read_text().splitlines()]
+
+
+def test_each_file_is_logged_once_over_all_parts_of_a_run(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = broken_list(tiny, tmp_path, 2, 9)
+    config = config_of(tiny, tmp_path)
+    config.data.num_workers = 2
+    (tmp_path / "run").mkdir()
+    # An attempt that ended before its first checkpoint.
+    (tmp_path / "run" / "failed_videos.jsonl").write_text('{"path": "mended.mp4", "reason": "", "split": "train"}\n')
+    train(config)
+    logged = entries(tmp_path)
+    assert {entry["path"] for entry in logged} == {str(first), str(second)}
+    assert len(logged) == 2
+    assert {(entry["split"], entry["epoch"]) for entry in logged} == {("train", 0)}
+    assert all(entry["reason"].startswith("cannot be opened") for entry in logged)
+    assert capsys.readouterr().err.count("another video takes its place") == 2
+
+    config.trainer.max_epochs = 2
+    with (tmp_path / "run" / "failed_videos.jsonl").open("a") as file:
+        file.write('{"path": "half a line of a killed ru\n')
+    train(config, resume="last")
+    assert (tmp_path / "run" / "failed_videos.jsonl").read_text().count("\n") == 3
+    assert "another video takes its place" not in capsys.readouterr().err
+
+
+def test_failures_in_validation_are_logged_and_replaced_by_nothing(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken_list(tiny, tmp_path)
+    config = config_of(tiny, tmp_path)
+    bad = tmp_path / "bad.mp4"
+    bad.touch()
+    config.data.val_manifest = str(tmp_path / "val.csv")
+    good = read_manifest(tmp_path / "list.csv").records[:3]
+    lines = ["path,label", f"{bad},growing", *(f"{record.path},{record.class_name}" for record in good)]
+    (tmp_path / "val.csv").write_text("\n".join(lines), encoding="utf-8")
+    train(config)
+    assert entries(tmp_path) == [{"path": str(bad), "reason": "file is empty", "split": "val", "epoch": 0}]
+    captured = capsys.readouterr()
+    assert captured.err.count(f"warning: {bad}: file is empty; left out of the validation") == 1
+    assert "(1 val videos failed)" in captured.out
+
+
+def test_precise_batch_norm_reports_what_its_own_clips_met(tiny: TinyRun, tmp_path: Path) -> None:
+    # Training sees one batch; the broken video is not in it, but precise batch norm draws from all.
+    config = load(tiny.config)
+    trained = next(iter(ClipBatchSampler(16, config.data.batch_size, seed=config.seed)))
+    place = next(i for i in range(16) if i not in {index for _, index in trained})
+    (broken,) = broken_list(tiny, tmp_path, place)
+    config = config_of(tiny, tmp_path)
+    datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
+    for batches, expected in ((0, set()), (4, {str(broken)})):
+        monitor = FailureMonitor(config.data.max_failed_share, tmp_path / str(batches))
+        module = VideoTrainingModule(config, [str(i) for i in range(8)], {})
+        trainer = Trainer(
+            max_epochs=1,
+            limit_train_batches=1,
+            limit_val_batches=1,
+            accelerator="cpu",
+            callbacks=[PreciseBatchNorm(batches, monitor), monitor],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(module, datamodule=datamodule)
+        assert set(monitor.failed) == expected
+        assert (tmp_path / str(batches) / "failed_videos.jsonl").exists() == bool(expected)
+
+
+class TwoProcesses:
+    """Stands in for torch.distributed: what this process gives, and what another one gives."""
+
+    def __init__(self, theirs: dict[str, str]) -> None:
+        self.theirs = theirs
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+        monkeypatch.setattr(torch.distributed, "all_gather_object", self.gather)
+
+    def gather(self, parts: list[Any], mine: dict[str, str]) -> None:
+        parts[:] = [mine, self.theirs]
+
+
+class FakeTrainer:
+    """What the monitor asks its trainer for: ten training videos, one missing."""
+
+    is_global_zero = True
+    current_epoch = 3
+
+    def __init__(self) -> None:
+        train = type("Train", (), {"records": range(10)})
+        self.datamodule = type("Data", (), {"train": train, "train_missing": ["gone.mp4"]})
+
+
+def test_processes_count_and_name_each_video_once_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer: Any = FakeTrainer()
+    monitor = FailureMonitor(0.4, tmp_path)
+    TwoProcesses({"a.mp4": "x", "b.mp4": "y"}).install(monkeypatch)
+    monitor.note([("a.mp4", "x"), ("c.mp4", "z")])
+    monitor.settle(trainer)
+    assert monitor.failed == {"a.mp4": "x", "b.mp4": "y", "c.mp4": "z"}
+    monitor.note([("a.mp4", "x")])
+    monitor.settle(trainer)
+    lines = [json.loads(line) for line in (tmp_path / "failed_videos.jsonl").read_text().splitlines()]
+    assert [(line["path"], line["epoch"]) for line in lines] == [("a.mp4", 3), ("c.mp4", 3), ("b.mp4", 3)]
+    assert capsys.readouterr().err.count("warning: ") == 3
+    # With the missing one that makes four of ten; the fifth, met by the other process, is too much for both.
+    TwoProcesses({"d.mp4": "x"}).install(monkeypatch)
+    with pytest.raises(InputError) as error:
+        monitor.settle(trainer)
+    assert str(error.value) == (
+        "5 of 10 training videos failed or are missing, more than data.max_failed_share 0.4 allows: a.mp4, b.mp4, "
+        f"c.mp4, d.mp4 (all are in {tmp_path / 'failed_videos.jsonl'}); repair or unlist them, or raise the share"
+    )
