@@ -211,13 +211,11 @@ def _precisions(args: argparse.Namespace, device: torch.device) -> list[tuple[An
 
 
 def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
-    for index, name in enumerate(columns):
-        table.add_column(name, no_wrap=True, justify="left" if index == 0 else "right")
+    from dnl_video.cli.screen import plain_table
+
+    table = plain_table(*columns, numbers=columns[1:])
     for row in rows:
         table.add_row(*row)
     # A file or a pipe has no width of its own.
