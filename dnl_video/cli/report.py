@@ -108,11 +108,12 @@ def print_report(report: dict[str, Any]) -> None:
     for name, _, figures in levels(report):
         table.add_row(Text(name), *(figure_text(figures.get(k)) for k in ("top1", "top5", "mean_class_accuracy")))
     console.print(table)
-    wrong = " (wrong in the row listed)" if coverage["failed"] and coverage["listed"] is not None else ""
     console.print(
         ("" if coverage["listed"] is None else f"{coverage['listed']:,} videos listed, ")
-        + f"{coverage['evaluated']:,} evaluated, {coverage['failed']:,} failed{wrong}; brackets are 95% intervals"
+        + f"{coverage['evaluated']:,} evaluated, {coverage['failed']:,} failed; brackets are 95% intervals"
     )
+    if coverage["failed"] and coverage["listed"] is not None:
+        console.print('Failed videos count as wrong in the row "listed".')
     for failure in coverage["failures"][:5]:
         console.print(Text(f"  {failure['videos']} failed: {failure['reason']} (such as {failure['example']})"))
     for note in report["notes"]:
