@@ -9,13 +9,11 @@ from contextlib import contextmanager
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; the first column is left-aligned."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
-    for index, name in enumerate(columns):
-        table.add_column(name, no_wrap=True, justify="left" if index == 0 else "right")
+    from dnl_video.cli.screen import plain_table
+
+    table = plain_table(*columns, numbers=columns[1:])
     for row in rows:
         table.add_row(*row)
     # A file or a pipe has no width of its own.

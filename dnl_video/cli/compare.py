@@ -74,18 +74,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(comparison: dict[str, Any]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
+    from dnl_video.cli.screen import plain_table
     from dnl_video.report.compare_markdown import FIGURES, compare_headline, difference_text
     from dnl_video.report.markdown import figure_text
 
     console = Console(highlight=False)
-    table = Table("", box=box.SIMPLE, padding=(0, 1), pad_edge=False)
-    for name in ("top-1", "top-5", "mean class"):
-        table.add_column(name, justify="right", no_wrap=True)
+    names = ("top-1", "top-5", "mean class")
+    table = plain_table("", *names, numbers=names)
     for described in comparison["runs"]:
         figures = described["accuracy"]["evaluated"]
         cells = (figure_text(figures[key]) for key, _ in FIGURES)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from dnl_video.config import Decoder, EvaluationConfig
+from dnl_video.cli.main import VIDEOS_FAILED
+from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_arguments, view_options
+from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,17 +21,10 @@ DESCRIPTION = """Score every video of a labelled list with many views.
 
 A killed run goes on where it stopped: give the same command again."""
 
-# evaluate's exit status when some videos could not be scored.
-VIDEOS_FAILED = 3
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        help="A checkpoint, an exported model, or the folder of a training run (its best).",
-    )
+    add_checkpoint_argument(parser)
     parser.add_argument("--manifest", required=True, help="Kinetics CSV, `path label` list or class folder.")
     parser.add_argument(
         "--root", help="Folder that the list's paths and ids are looked up in; default: the list's own."
@@ -46,60 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Change the order of frames within clips, to see what the network knows of motion (%(default)s).",
     )
     add_output_argument(parser, "predictions/<name of the list>")
-
-
-def add_view_arguments(parser: argparse.ArgumentParser, defaults: EvaluationConfig) -> None:
-    """Add the options that `evaluate` and `predict` share."""
-    views = parser.add_argument_group("views and device")
-    views.add_argument("--num-clips", type=int, default=defaults.num_clips, help="Clips along time (%(default)s).")
-    views.add_argument(
-        "--num-crops", type=int, default=defaults.num_crops, help="Crops per clip, 1 or 3 (%(default)s)."
-    )
-    views.add_argument(
-        "--views-per-forward", type=int, default=defaults.views_per_forward, help="Views at once (%(default)s)."
-    )
-    views.add_argument("--device", default=defaults.device, help="auto, cpu, cuda, cuda:N or mps (%(default)s).")
-    views.add_argument(
-        "--precision",
-        default=defaults.precision,
-        choices=("32-true", "16-mixed", "bf16-mixed"),
-        help="Arithmetic of the network (%(default)s).",
-    )
-    views.add_argument("--num-workers", type=int, help="Decoding processes; default: the cores, 8 at most.")
-    add_decoder_argument(views)
-    views.add_argument("--no-clip-scores", action="store_true", help="Store scores of whole videos only.")
-    views.add_argument("--retry-failed", action="store_true", help="Try again the videos that failed in a former run.")
-
-
-def add_decoder_argument(parser: argparse._ActionsContainer) -> None:
-    """Add --decoder."""
-    parser.add_argument(
-        "--decoder",
-        choices=get_args(Decoder),
-        default="decord",
-        help="What reads the videos: decord where it is exact, else PyAV (av); auto: the faster of those that are "
-        "exact (%(default)s).",
-    )
-
-
-def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add --output."""
-    parser.add_argument("--output", metavar="DIR", help=f"Predictions directory; default: {default}.")
-
-
-def view_options(arguments: argparse.Namespace) -> EvaluationConfig:
-    """Return the options that `add_view_arguments` added."""
-    return EvaluationConfig(
-        num_clips=arguments.num_clips,
-        num_crops=arguments.num_crops,
-        views_per_forward=arguments.views_per_forward,
-        device=arguments.device,
-        precision=arguments.precision,
-        num_workers=arguments.num_workers,
-        decoder=arguments.decoder,
-        clip_scores=not arguments.no_clip_scores,
-        frame_order=getattr(arguments, "frame_order", "natural"),
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,9 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
-        "checkpoint", metavar="CKPT", help="A checkpoint, a run's folder (its best), or an exported file."
+        "checkpoint",
+        metavar="CKPT",
+        help="A checkpoint, an exported model, or the folder of a training run (its best).",
     )
     parser.add_argument("out", metavar="OUT", help="A .safetensors file (its card: .md beside it), or a folder.")
     parser.add_argument(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from dnl_video.cli.evaluate import VIDEOS_FAILED, add_decoder_argument
+from dnl_video.cli.main import VIDEOS_FAILED
+from dnl_video.cli.options import add_checkpoint_argument, add_view_arguments, view_options
 from dnl_video.config import EvaluationConfig
 
 DESCRIPTION = """Store the backbone's pooled features of every clip, one npz per video.
@@ -23,28 +24,11 @@ _SHOWN_FAILURES = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    defaults = EvaluationConfig(num_clips=10, num_crops=1)
     parser.add_argument("videos", nargs="+", metavar="VIDEO|DIR|LIST", help="The videos.")
-    parser.add_argument("--checkpoint", required=True, help="A checkpoint, or the folder of a training run (its best).")
+    add_checkpoint_argument(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="Folder for the files.")
     parser.add_argument("--root", help="Folder that relative paths of lists are looked up in; default: the list's own.")
-    parser.add_argument("--num-clips", type=int, default=defaults.num_clips, help="Clips along time (%(default)s).")
-    parser.add_argument(
-        "--num-crops", type=int, default=defaults.num_crops, help="Crops per clip, 1 or 3 (%(default)s)."
-    )
-    parser.add_argument(
-        "--views-per-forward", type=int, default=defaults.views_per_forward, help="Views at once (%(default)s)."
-    )
-    parser.add_argument("--device", default=defaults.device, help="auto, cpu, cuda, cuda:N or mps (%(default)s).")
-    parser.add_argument(
-        "--precision",
-        default=defaults.precision,
-        choices=("32-true", "16-mixed", "bf16-mixed"),
-        help="Arithmetic of the network (%(default)s).",
-    )
-    parser.add_argument("--num-workers", type=int, help="Decoding processes; default: the cores, 8 at most.")
-    add_decoder_argument(parser)
-    parser.add_argument("--retry-failed", action="store_true", help="Try again the videos that failed in a former run.")
+    add_view_arguments(parser, EvaluationConfig(num_clips=10, num_crops=1), clip_scores=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,22 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.models.weights.checkpoint import load_checkpoint
 
     manifest = read_videos(arguments.videos, root=arguments.root)
-    options = EvaluationConfig(
-        num_clips=arguments.num_clips,
-        num_crops=arguments.num_crops,
-        views_per_forward=arguments.views_per_forward,
-        device=arguments.device,
-        precision=arguments.precision,
-        num_workers=arguments.num_workers,
-        decoder=arguments.decoder,
-    )
     rank, world_size = shard_from_environment()
     with prediction_progress("features", quiet=rank != 0) as progress:
         files = run_features(
             load_checkpoint(arguments.checkpoint),
             manifest,
             arguments.output,
-            options,
+            view_options(arguments),
             rank=rank,
             world_size=world_size,
             retry_failed=arguments.retry_failed,

@@ -29,13 +29,14 @@ COMMANDS = {
     "features": "Store the backbone's pooled features of every clip.",
     "report": "Turn an evaluation into accuracy tables and figures.",
     "compare": "Compare networks evaluated on the same videos.",
-    "show": "Show what a run, a model file or a predictions directory is.",
+    "show": "Show what a run, a model file, predictions or features are.",
     "export": "Write a trained network as one file that needs nothing else.",
     "convert": "Turn weights of other projects into such a file.",
     "models": "List what networks cost: parameters and multiply-accumulates.",
     "bench": "Measure speed and memory of blocks and networks on this machine.",
 }
 USAGE_ERROR = 2
+VIDEOS_FAILED = 3  # some videos could not be read or scored
 INTERRUPTED = 130
 
 

@@ -38,21 +38,17 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: A size is too small for the networks.
     """
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
+    from dnl_video.cli.screen import plain_table
     from dnl_video.models.build import create_model
     from dnl_video.models.flops import count
 
     if min(args.size) < 32:
         raise InputError(f"--size {min(args.size)} is too small; give at least 32 pixels")
     options = ContextOptions(pool=None) if args.unpooled else ContextOptions()
-    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
-    table.add_column("network", no_wrap=True)
-    table.add_column("context", no_wrap=True)
-    for name in ("params", "added", *(f"{g}{size}" for size in args.size for g in ("GMACs ", "+"))):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = ["params", "added", *(f"{g}{size}" for size in args.size for g in ("GMACs ", "+"))]
+    table = plain_table("network", "context", *numbers, numbers=numbers)
     for architecture in args.architecture:
         frames = 32 if architecture.startswith("slowfast") else 8
         counted = {}
@@ -66,5 +62,10 @@ def run(args: argparse.Namespace) -> int:
             for cost, base in zip(costs, bare, strict=True):
                 cells += [f"{cost.macs / 1e9:.2f}", f"{(cost.macs - base.macs) / 1e9:.2f}"]
             table.add_row(architecture, context, *cells)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("One clip: 8 frames, 32 for SlowFast. added, +: what the context blocks add.")
+    others = [name for name in get_args(Architecture) if name not in args.architecture]
+    if others:
+        console.print(f"others: --architecture {' '.join(others)}", soft_wrap=True)
     return 0

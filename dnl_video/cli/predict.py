@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnl_video.cli.evaluate import VIDEOS_FAILED, add_output_argument, add_view_arguments, view_options
-from dnl_video.cli.main import INTERRUPTED
+from dnl_video.cli.main import INTERRUPTED, VIDEOS_FAILED
+from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_arguments, view_options
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
 
@@ -39,11 +39,7 @@ MANY_VIDEOS = 50
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("videos", nargs="+", metavar="VIDEO|DIR|LIST", help="What to classify.")
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        help="A checkpoint, an exported model, or the folder of a training run (its best).",
-    )
+    add_checkpoint_argument(parser)
     parser.add_argument("--root", help="Folder that relative paths of lists are looked up in; default: the list's own.")
     parser.add_argument("--per-clip", action="store_true", help="Also show the best class of every clip along time.")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="Classes to show per video (%(default)s).")
@@ -185,7 +181,7 @@ def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, hop
         show.print_summary(top, names)
     if keep:
         write_top_classes(output / "predictions.csv", paths, top, names)
-        print(f"best classes: {output / 'predictions.csv'}")
+        print(f"wrote {output / 'predictions.csv'}")
     if hop_s is not None:
         show.write_and_print_timelines(output, records, arguments.plot_format, MANY_VIDEOS)
         if arguments.annotate and not top.errors:

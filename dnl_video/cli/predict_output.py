@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
+from dnl_video.cli.screen import plain_table
 from dnl_video.results.predictions import read_meta, read_predictions
 from dnl_video.results.tables import TopClasses
 
@@ -26,10 +26,7 @@ _MOST_CLASSES = 10
 
 def print_table(paths: Sequence[str], top: TopClasses, names: Sequence[str]) -> None:
     """Show the best classes of every video, failed ones with their reason."""
-    table = Table()
-    table.add_column("video", overflow="fold")
-    table.add_column("class")
-    table.add_column("score", justify="right")
+    table = plain_table("video", "class", "score", numbers=["score"])
     last = top.classes.shape[1] - 1
     for row, path in enumerate(paths):
         if row in top.errors:
@@ -45,8 +42,8 @@ def print_summary(top: TopClasses, names: Sequence[str]) -> None:
     """Show how many videos there are of the commonest best classes."""
     num_videos = len(top.classes)
     best = np.bincount(top.classes[top.classes[:, 0] >= 0, 0], minlength=len(names))
-    table = Table("best class", "videos", title=f"{num_videos} videos, {len(top.errors)} failed", title_justify="left")
-    table.columns[1].justify = "right"
+    title = f"{num_videos:,} videos, {len(top.errors):,} failed"
+    table = plain_table("best class", "videos", numbers=["videos"], title=title)
     for index in np.argsort(-best, kind="stable")[:_MOST_CLASSES]:
         if best[index]:
             table.add_row(Text(names[index]), str(best[index]))
@@ -65,8 +62,7 @@ def print_clips(output: Path, records: Sequence[VideoRecord]) -> None:
     assert predictions.clip_start_s is not None
     assert predictions.clip_end_s is not None
     names = predictions.meta.class_names
-    table = Table("video", "from s", "to s", "class", "score")
-    table.columns[0].overflow = "fold"
+    table = plain_table("video", "from s", "to s", "class", "score", numbers=["from s", "to s", "score"])
     for row, video in enumerate(predictions.clip_video):
         best = int(predictions.clip_scores[row].argmax())
         first = row == 0 or predictions.clip_video[row - 1] != video
@@ -97,13 +93,13 @@ def write_and_print_timelines(output: Path, records: Sequence[VideoRecord], plot
             save_figure(draw_timeline(timeline, names, title=titles[video_id]), plots[video_id])
     table, document = write_segments(output, [(record.video_id, record.path) for record in records], segments)
     _print_segments([(record.path, segments.get(record.video_id, [])) for record in records[:most_plots]], names)
-    print(f"segments: {table}, {document}")
+    print(f"wrote {table}\nwrote {document}")
     drawn = [plots[video_id] for video_id in segments if video_id in plots]
     if len(drawn) == 1:
-        print(f"timeline: {drawn[0]}")
+        print(f"wrote {drawn[0]}")
     elif drawn:
         only = f" (of the first {most_plots} videos)" if len(records) > most_plots else ""
-        print(f"timelines: {output / 'timelines'}{only}")
+        print(f"wrote {len(drawn)} timelines in {output / 'timelines'}{only}")
 
 
 def annotate(output: Path, record: VideoRecord, target: Path) -> None:
@@ -122,7 +118,7 @@ def annotate(output: Path, record: VideoRecord, target: Path) -> None:
             names,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    print(f"annotated: {target}")
+    print(f"wrote {target}")
 
 
 def _plot_paths(folder: Path, records: Sequence[VideoRecord], plot_format: str) -> dict[str, Path]:
@@ -139,8 +135,7 @@ def _plot_paths(folder: Path, records: Sequence[VideoRecord], plot_format: str) 
 
 
 def _print_segments(videos: Sequence[tuple[str, list[Segment]]], names: Sequence[str]) -> None:
-    table = Table("video", "from s", "to s", "class", "mean score")
-    table.columns[0].overflow = "fold"
+    table = plain_table("video", "from s", "to s", "class", "mean score", numbers=["from s", "to s", "mean score"])
     rows = [(path, place, one) for path, found in videos for place, one in enumerate(found)]
     for path, place, one in rows[:_MOST_SEGMENTS]:
         times = (f"{one.start_s:.2f}", f"{one.end_s:.2f}")

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Turn an evaluation into accuracy tables and figures.
 
-Compute top-1, top-5 and mean class accuracy with 95% intervals from what `dnl-video evaluate` wrote: of whole videos,
-of the centre clip and of single clips (three figures that papers all call top-1), by number of clips, by class, over
-the evaluated videos and over all listed ones; with confused classes, confident mistakes, calibration and failed videos.
+Compute top-1, top-5 and mean class accuracy with 95% intervals from what `dnl-video evaluate` wrote:
+video-level, centre-clip and clip-level (papers call all three top-1), by number of clips, by class, over the
+evaluated videos and over all listed ones; with confused classes, confident mistakes, calibration and failed videos.
 Written are report.json (for programs), report.md (for a paper or a model card) and report.html: one file with all
 figures and with frames of the most confident mistakes, which opens offline and prints.
 
@@ -96,31 +96,24 @@ def _report(predictions: Predictions, output: str | os.PathLike[str], video_root
 
 def print_report(report: dict[str, Any]) -> None:
     """Show a report's figures, coverage and notes on the terminal."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
+    from dnl_video.cli.screen import plain_table
     from dnl_video.report.markdown import figure_text, levels, model_name
 
     console, coverage = Console(highlight=False), report["coverage"]
-    table = Table(
-        "",
-        box=box.SIMPLE,
-        padding=(0, 1),
-        pad_edge=False,
-        title_justify="left",
-        title=Text(f"{model_name(report)}, {report['protocol']['text']}", style="bold"),
-    )
-    for name in ("top-1", "top-5", "mean class"):
-        table.add_column(name, justify="right", no_wrap=True)
+    names = ("top-1", "top-5", "mean class")
+    table = plain_table("", *names, numbers=names, title=f"{model_name(report)}, {report['protocol']['text']}")
     for name, _, figures in levels(report):
         table.add_row(Text(name), *(figure_text(figures.get(k)) for k in ("top1", "top5", "mean_class_accuracy")))
     console.print(table)
     console.print(
-        ("" if coverage["listed"] is None else f"{coverage['listed']} videos listed, ")
-        + f"{coverage['evaluated']} evaluated, {coverage['failed']} failed; brackets are 95% intervals"
+        ("" if coverage["listed"] is None else f"{coverage['listed']:,} videos listed, ")
+        + f"{coverage['evaluated']:,} evaluated, {coverage['failed']:,} failed; brackets are 95% intervals"
     )
+    if coverage["failed"] and coverage["listed"] is not None:
+        console.print('Failed videos count as wrong in the row "listed".')
     for failure in coverage["failures"][:5]:
         console.print(Text(f"  {failure['videos']} failed: {failure['reason']} (such as {failure['example']})"))
     for note in report["notes"]:

@@ -1,4 +1,4 @@
-"""What `dnl-video show` says of a run folder, a checkpoint, an exported model or a predictions directory.
+"""What `dnl-video show` says of a run folder, a model file, a predictions directory or a folder of features.
 
 Each function returns plain JSON types; what is not known is left out.
 """
@@ -19,30 +19,42 @@ if TYPE_CHECKING:
     from dnl_video.models.weights.checkpoint import Checkpoint
 
 Facts = dict[str, Any]
+_KNOWN = "a run's folder, a checkpoint, an exported model, a predictions directory or a folder of features"
 # Written by the training run: best-epoch012-top1_0.8312.ckpt
 _BEST = re.compile(r"best-epoch(\d+)-top1_([\d.]+)\.ckpt")
+_FIGURES = {
+    "top1": "video-level top-1",
+    "top5": "video-level top-5",
+    "mean_class_accuracy": "mean class accuracy",
+}
 
 
 def facts_of(path: str, *, gmacs: bool = False) -> Facts:
     """Return everything worth knowing, by what lies at the path.
 
     Args:
-        path: A predictions directory, a run's folder, a checkpoint or an exported model.
+        path: A predictions directory, a folder of features, a run's folder, a checkpoint or an exported model.
         gmacs: Also count multiply-accumulates, which runs the network once.
 
     Raises:
         InputError: There is nothing there that this package wrote.
     """
+    from dnl_video.inference.features import read_features_meta
+    from dnl_video.models.weights.checkpoint import find_checkpoint
+
     place = Path(path)
     if not place.exists():
-        raise InputError(
-            f"{path} does not exist; give a run's folder, a checkpoint, an exported model or a predictions directory"
-        )
+        raise InputError(f"{path} does not exist; give {_KNOWN}")
     if (place / "meta.json").is_file():
-        return _predictions(place)
+        features = read_features_meta(place)
+        return _predictions(place) if features is None else _features(place, features)
     if place.is_dir() and (place / "config.yaml").is_file():
         return _run(place, gmacs)
-    return _model_file(place, gmacs)
+    try:
+        file = find_checkpoint(place)
+    except InputError as error:
+        raise InputError(f"{path} holds nothing that this package wrote; give {_KNOWN}") from error
+    return _model_file(file, gmacs)
 
 
 def _predictions(folder: Path) -> Facts:
@@ -72,7 +84,7 @@ def _predictions(folder: Path) -> Facts:
     if not meta.labelled:
         return {**facts, "next": todo}
     figures = build_report(predictions)["accuracy"]["evaluated"]["video"]
-    facts["accuracy"] = figures and {name: figure["value"] for name, figure in figures.items()}
+    facts["accuracy"] = figures and {_FIGURES[name]: figure["value"] for name, figure in figures.items()}
     has_report = (folder / "report.json").is_file()
     todo.append(f"dnl-video report {folder}" + (" (there is one: report.md)" if has_report else ""))
     return {**facts, "next": [*todo, f"dnl-video compare {folder} OTHER"]}
@@ -112,11 +124,26 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     return {**facts, "next": [*todo, f"dnl-video predict VIDEO --checkpoint {folder}"]}
 
 
-def _model_file(place: Path, gmacs: bool) -> Facts:
-    from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
+def _features(folder: Path, meta: Facts) -> Facts:
+    from dnl_video.inference.features import read_failures
 
-    file = find_checkpoint(place)
-    exported = file.suffix == ".safetensors"
+    return {
+        "kind": "folder of features",
+        "path": str(folder),
+        "model": _changed(meta["model"]),
+        "weights": {"file": meta["weights"], "sha256": meta["weights_sha256"]},
+        "preprocessing": meta["preprocessing"],
+        "protocol": {name: meta[name] for name in ("num_clips", "num_crops")},
+        "videos": {"files": sum(1 for _ in folder.rglob("*.npz")), "failed": len(read_failures(folder))},
+        "next": [f"numpy.load('{folder}/VIDEO.npz')['features']: [clips, channels]"],
+    }
+
+
+def _model_file(file: Path, gmacs: bool) -> Facts:
+    from dnl_video.models.weights.checkpoint import read_raw
+    from dnl_video.models.weights.reading import file_kind
+
+    exported = file_kind(file) == "safetensors"
     facts: Facts = {"kind": "exported model" if exported else "checkpoint", "path": str(file), **_network(file, gmacs)}
     config = facts.pop("config")
     if not exported:
@@ -156,8 +183,15 @@ def _network(file: Path, gmacs: bool) -> Facts:
         **facts,
         "preprocessing": to_dict(loaded.preprocessing),
         "classes": _classes(list(loaded.class_names)),
+        "provenance": _known(loaded.provenance),
         "config": loaded.config,
     }
+
+
+def _known(values: Facts) -> Facts:
+    """Return nested facts without empty ones, their names as words."""
+    plain = {key.replace("_", " "): _known(v) if isinstance(v, dict) else v for key, v in values.items()}
+    return {key: v for key, v in plain.items() if v not in (None, "", [], {})}
 
 
 def _gmacs(loaded: Checkpoint, model: Any) -> float:

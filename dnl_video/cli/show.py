@@ -1,4 +1,4 @@
-"""`dnl-video show`: what a person wants to know about a run, a model file or a predictions directory."""
+"""`dnl-video show`: what a person wants to know about what this package wrote."""
 
 from __future__ import annotations
 
@@ -6,24 +6,31 @@ import argparse
 import json
 from typing import Any
 
-DESCRIPTION = """Show what a run folder, a checkpoint, an exported model or a predictions directory is.
+DESCRIPTION = """Show what a run, a checkpoint, an exported model, a predictions directory or a folder of features is.
 
 Architecture and blocks, parameters, classes, preprocessing, the best epoch and its validation top-1, schedule, lists of
-videos, size and sha256, last metrics, whether it is finished, and the commands that come next.
+videos, size and sha256, where weights come from, last metrics, whether it is finished, and the commands that come next.
 
 examples:
   dnl-video show runs/slow_dnl
   dnl-video show runs/slow_dnl/checkpoints/last.ckpt --gmacs
+  dnl-video show slow_dnl.safetensors
   dnl-video show predictions/slow_dnl
   dnl-video show runs/slow_dnl --json
 """
 
+_SHARES = {
+    *("video-level top-1", "video-level top-5", "mean class accuracy", "validation top-1"),
+    *("val/top1", "val/top5", "train/top1"),
+}
 _MOST_NAMES = 8  # class names shown; --json has all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("path", metavar="RUN", help="a run's folder, a model file or a predictions directory")
+    parser.add_argument(
+        "path", metavar="PATH", help="a run's folder, a model file, a predictions directory or a folder of features"
+    )
     parser.add_argument("--gmacs", action="store_true", help="count multiply-accumulates too (runs the network once)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
@@ -45,21 +52,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
+
+    from dnl_video.cli.screen import plain_table
 
     console = Console(highlight=False)
     state = {True: ", finished", False: ", unfinished", None: ""}[facts.get("finished")]
     console.print(Text(f"{facts['kind']} {facts['path']}{state}", style="bold"))
-    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = plain_table("part", "name", "value", header=False)
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for part in ("model", "weights", "progress", "accuracy", "videos", "protocol", "preprocessing", "classes"):
         _add(table, part, facts.get(part))
-    for part in ("training", "run", "versions"):
+    for part in ("training", "provenance", "run", "versions"):
         _add(table, part, facts.get(part))
     console.print(table)
     for path in facts.get("evaluations", []):
@@ -88,7 +93,7 @@ def _text(key: str, value: Any) -> str:
     if key == "names":
         more = f", and {len(value) - _MOST_NAMES} more" if len(value) > _MOST_NAMES else ""
         return ", ".join(value[:_MOST_NAMES]) + more
-    if key in ("validation top-1", "top1", "top5", "mean_class_accuracy", "val/top1", "val/top5", "train/top1"):
+    if key in _SHARES:
         return f"{100 * value:.2f}%"
     if isinstance(value, dict):
         return ", ".join(f"{k} {_text(k, v)}" for k, v in value.items())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dnl_video.cli.options import add_checkpoint_argument
 from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _ANIMATIONS = {"both": (".mp4", ".gif"), "mp4": (".mp4",), "gif": (".gif",), "no
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("video", metavar="VIDEO", help="The video file.")
-    parser.add_argument("--checkpoint", required=True, help="A checkpoint, or the folder of a training run (its best).")
+    add_checkpoint_argument(parser)
     parser.add_argument("--compare-to", metavar="CHECKPOINT", help="Draw this network's maps beside.")
     parser.add_argument(
         "--query",

@@ -89,7 +89,7 @@ def run_features(
     mine = ShardSampler(len(records), rank=rank, world_size=world_size).indices
     lock = lock_rank(output, rank)
     try:
-        failed = {} if retry_failed else _failures(output)
+        failed = {} if retry_failed else read_failures(output)
         todo = [i for i in mine if records[i].video_id not in failed and not files[i].exists()]
         _clean_up(output, {files[i] for i in todo})
         count = len(mine) - len(todo)
@@ -164,13 +164,14 @@ def _write(predictor: Predictor, record: VideoRecord, item: VideoViews, file: Pa
 
 
 def _state(output: Path, records: Sequence[VideoRecord], files: Sequence[Path]) -> FeatureFiles:
-    failures = _failures(output)
+    failures = read_failures(output)
     without = [record.video_id for record, file in zip(records, files, strict=True) if not file.exists()]
     failed = {video_id: failures[video_id] for video_id in without if video_id in failures}
     return FeatureFiles(len(records) - len(without), failed, len(without) - len(failed))
 
 
-def _failures(output: Path) -> dict[str, str]:
+def read_failures(output: Path) -> dict[str, str]:
+    """Return the reason by id of the videos that could not be read."""
     found = {}
     for log in sorted(output.glob("failed-*.jsonl")):
         for line in log.read_text(encoding="utf-8").splitlines():
@@ -209,6 +210,15 @@ def _meta(checkpoint: Checkpoint, options: EvaluationConfig) -> dict[str, Any]:
     }
 
 
+def read_features_meta(output: Path) -> dict[str, Any] | None:
+    """Return what meta.json says of a folder of features; None where it is absent or of something else."""
+    try:
+        there = json.loads((output / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return there if isinstance(there, dict) and there.get("kind") == _KIND else None
+
+
 def _agree_on_meta(output: Path, meta: dict[str, Any]) -> None:
     """Write meta.json, or check that the one there says the same."""
     path = output / "meta.json"
@@ -216,14 +226,11 @@ def _agree_on_meta(output: Path, meta: dict[str, Any]) -> None:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {output}: {error.strerror}; choose another --output") from error
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         write_atomically(path, (json.dumps(meta, indent=1) + "\n").encode())
         return
-    except (OSError, ValueError):
-        there = None
-    if not isinstance(there, dict) or there.get("kind") != _KIND:
+    there = read_features_meta(output)
+    if there is None:
         raise InputError(f"{path} is not of features; choose another --output")
     # Plain JSON on both sides: a tuple written comes back as a list.
     plain = json.loads(json.dumps(meta))

@@ -18,6 +18,7 @@ The command passes it in: a report knows nothing of decoding.
 
 _MOST_BYTES = 3_000_000  # of all strips of a page, as base64
 _MOST_PIXELS = 6 * 160 * 320  # of one strip
+_GAP = 3  # white pixels between frames
 
 
 class FilmStrips:
@@ -38,7 +39,8 @@ class FilmStrips:
         frames = self._read(path) if self._bytes_left > 0 else "left out, to keep this file small"
         if isinstance(frames, str):
             return Html(f'<div class="no-frames">{escape(frames)}</div>')
-        pixels = np.concatenate(list(frames), axis=1)
+        gap = np.full((frames.shape[1], _GAP, 3), 255, dtype=np.uint8)
+        pixels = np.concatenate([part for frame in frames for part in (gap, frame)][1:], axis=1)
         if pixels.shape[0] * pixels.shape[1] > _MOST_PIXELS:
             step = int(np.ceil((pixels.shape[0] * pixels.shape[1] / _MOST_PIXELS) ** 0.5))
             pixels = np.ascontiguousarray(pixels[::step, ::step])

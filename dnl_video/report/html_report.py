@@ -34,9 +34,9 @@ from dnl_video.report.markdown import (
 
 _MOST_FAILED = 50  # failed videos listed by name; report.json has all
 _LEVELS = (
-    "Papers call three different figures top-1. Video level averages the scores of all views of a video before it "
-    "takes the highest: that is what benchmarks quote. The centre clip is one look at the middle of each video, as in "
-    "validation during training. Single clips count each clip for itself. An action fills only a part of many videos, "
+    "Papers call three different figures top-1. Video-level averages the scores of all views of a video before it "
+    "takes the highest: that is what benchmarks quote. Centre-clip is one look at the middle of each video, as in "
+    "validation during training. Clip-level counts each clip for itself. An action fills only a part of many videos, "
     "and averages see more of it: the first figure is usually several points above the other two."
 )
 _TIES = "A tie counts as wrong: a label must score higher than every other class to be a top-1 hit."
@@ -77,7 +77,7 @@ def _lead(report: dict[str, Any]) -> Html:
     coverage = report["coverage"]
     listed = "" if coverage["listed"] is None else f"of {coverage['listed']:,} listed "
     of = f"{coverage['evaluated']:,} {listed}videos, {report['num_classes']} classes"
-    return join([*notes, shown, paragraph(f"Video level, {of}; {report['protocol']['text']}.")])
+    return join([*notes, shown, paragraph(f"Video-level, {of}; {report['protocol']['text']}.")])
 
 
 def _accuracy(report: dict[str, Any]) -> Html:

@@ -20,8 +20,8 @@ def headline(report: dict[str, Any]) -> str:
         f"{name} {percent(figures[key]['value'])} ({interval(figures[key])})"
         for name, key in (("top-1", "top1"), ("top-5", "top5"), ("mean class accuracy", "mean_class_accuracy"))
     )
-    of_listed = "videos" if coverage["listed"] is None else f"of {coverage['listed']} listed videos"
-    of_listed = f"{coverage['evaluated']} {of_listed}"
+    of_listed = "videos" if coverage["listed"] is None else f"of {coverage['listed']:,} listed videos"
+    of_listed = f"{coverage['evaluated']:,} {of_listed}"
     unfinished = "" if report["complete"] else f"Incomplete ({coverage['finished']} of {coverage['listed']} videos). "
     return f"{unfinished}{model_name(report)}: {shares} on {of_listed}; {report['protocol']['text']}."
 
@@ -63,23 +63,25 @@ def levels(report: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """Return the rows of the accuracy table: name, what exactly is scored, figures (empty when there are none)."""
     evaluated, coverage, protocol = report["accuracy"]["evaluated"], report["coverage"], report["protocol"]
     if protocol["num_clips"] is None:
-        rows = [("video", f"as given, {coverage['evaluated']} evaluated videos", evaluated["video"])]
+        rows = [("video-level", f"as given, {coverage['evaluated']:,} evaluated videos", evaluated["video"])]
         if coverage["listed"] is not None:
             figures = report["accuracy"]["listed"]["video"]
-            rows.append(("video, failed = wrong", f"as given, {coverage['listed']} listed videos", figures))
+            rows.append(
+                ("video-level, listed", f"as given, {coverage['listed']:,} listed videos, failed = wrong", figures)
+            )
         return [(name, what, figures or {}) for name, what, figures in rows]
     last, crops = protocol["num_clips"] - 1, protocol["num_crops"]
     views = f"mean of all {protocol['num_views']} views"
     averaged = f", its {crops} crops averaged" if crops > 1 else ""
     rows = [
-        ("video", f"{views}, {coverage['evaluated']} evaluated videos", evaluated["video"]),
+        ("video-level", f"{views}, {coverage['evaluated']:,} evaluated videos", evaluated["video"]),
         (
-            "video, failed = wrong",
-            f"{views}, {coverage['listed']} listed videos",
+            "video-level, listed",
+            f"{views}, {coverage['listed']:,} listed videos, failed = wrong",
             report["accuracy"]["listed"]["video"],
         ),
-        ("centre clip", f"clip {protocol['num_clips'] // 2} of 0 to {last}{averaged}", evaluated["centre_clip"]),
-        ("single clips", f"every clip alone{averaged}", evaluated["clip"]),
+        ("centre-clip", f"clip {protocol['num_clips'] // 2} of 0 to {last}{averaged}", evaluated["centre_clip"]),
+        ("clip-level", f"every clip alone{averaged}", evaluated["clip"]),
     ]
     return [(name, what, figures or {}) for name, what, figures in rows]
 

@@ -29,7 +29,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1rem; list-style: none; padd
 .tall table { margin-top: 0; } .tall thead th { position: sticky; top: 0; background: var(--page); }
 .scroll:focus-visible { outline: 2px solid var(--link); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .6rem 0; }
-caption { text-align: left; padding: 0 0 .3rem; }
+caption { text-align: left; padding: 0 0 .3rem; max-width: calc(100vw - 2rem); position: sticky; left: 0; }
 th, td { padding: .28rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--grid); }
 th:first-child, td:first-child { padding-left: .2rem; }
 tbody th { min-width: 7rem; } td:last-child:not(.r) { min-width: 12rem; }

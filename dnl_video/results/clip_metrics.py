@@ -1,4 +1,4 @@
-"""What the clips of an evaluation tell: accuracy of single clips, of the centre clip, and of fewer clips per video.
+"""What the clips of an evaluation tell: clip-level and centre-clip accuracy, and that of fewer clips per video.
 
 Papers quote "top-1" for three different things, 5 to 10 points apart; here each has its name. The rules of ties and NaN
 are those of `metrics.py`.
@@ -52,12 +52,12 @@ class ClipAccuracy:
 
     @property
     def clip_level(self) -> float:
-        """Top-1 accuracy of single clips, the mean over all m clips."""
+        """Clip-level top-1: the mean over all m clips."""
         return float(np.mean(self.clip_rank == 0))
 
     @property
     def centre_clip(self) -> float:
-        """Top-1 accuracy of the centre clips, the mean over videos."""
+        """Centre-clip top-1: the mean over videos."""
         return float(np.mean(self.centre_rank == 0))
 
     @property

@@ -143,6 +143,11 @@ def read_meta(directory: str | os.PathLike[str]) -> PredictionsMeta:
         raise InputError(f"{directory} {what}; give the directory that `dnl-video evaluate` or `predict` wrote")
     try:
         values = json.loads(path.read_bytes())
+        if isinstance(values, dict) and "kind" in values and "schema_version" not in values:
+            raise InputError(
+                f"{directory} holds {values['kind']}, not predictions; "
+                "give the directory that `dnl-video evaluate` or `predict` wrote"
+            )
         version = values["schema_version"]
         if version > SCHEMA_VERSION:
             raise InputError(

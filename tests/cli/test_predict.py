@@ -128,7 +128,7 @@ def test_two_processes_merge_to_the_table_of_one(
             assert printed == f"process 1 of 2 is done; others are still at work in {two}\n"
             assert not (two / "predictions.csv").exists()
         else:
-            assert f"best classes: {two / 'predictions.csv'}" in printed
+            assert f"wrote {two / 'predictions.csv'}" in printed
     assert (two / "predictions.csv").read_bytes() == (one / "predictions.csv").read_bytes()
     rows = rows_of(two / "predictions.csv")
     assert [row[0] for row in rows[1:]] == few.read_text(encoding="utf-8").splitlines()
@@ -196,7 +196,7 @@ def test_many_videos_are_kept_and_summed_up(
     printed = capsys.readouterr().out
     assert "8 videos, 1 failed" in printed
     assert "video 0" not in printed
-    assert "best classes: predictions/few/predictions.csv" in printed
+    assert "wrote predictions/few/predictions.csv" in printed
     rows = rows_of(tmp_path / "predictions" / "few" / "predictions.csv")
     assert rows[0] == ["video", "class_1", "score_1", "class_2", "score_2", "error"]
     best = {name: [row[1] for row in rows[1:]].count(name) for name in {row[1] for row in rows[1:-1]}}
@@ -227,9 +227,9 @@ def test_sliding_writes_segments_a_timeline_and_a_copy(
     assert predict(tiny, long_video, *words, options=SLIDING) == 0
     printed = capsys.readouterr().out
     output = Path("predictions/movie")
-    assert "segments: predictions/movie/segments.csv, predictions/movie/segments.json" in printed
-    assert "timeline: predictions/movie/timelines/movie.png" in printed
-    assert "annotated: seen.mp4" in printed
+    assert "wrote predictions/movie/segments.csv\nwrote predictions/movie/segments.json" in printed
+    assert "wrote predictions/movie/timelines/movie.png" in printed
+    assert "wrote seen.mp4" in printed
     assert (output / "timelines" / "movie.png").stat().st_size > 10_000
     with open_video("seen.mp4") as video:
         assert video.num_frames == 128
@@ -260,7 +260,7 @@ def test_sliding_over_several_videos_in_order(
     output = tmp_path / "out"
     assert predict(tiny, few, "--output", output, "--plot-format", "svg", "--per-clip", options=SLIDING) == 3
     printed = capsys.readouterr().out
-    assert f"timelines: {output / 'timelines'}" in printed
+    assert f"timelines in {output / 'timelines'}" in printed
     names = few.read_text(encoding="utf-8").splitlines()
     rows = rows_of(output / "segments.csv")
     assert list(dict.fromkeys(row[0] for row in rows[1:])) == names[:-1]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from dnl_video.cli.main import main
@@ -100,7 +101,7 @@ def test_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert facts["kind"] == "predictions directory"
     assert facts["finished"] is True
     assert facts["videos"] == {"list": "val.csv", "listed": 3, "done": 3, "labelled": True, "failed": 1}
-    assert facts["accuracy"]["top1"] == 0.5
+    assert facts["accuracy"]["video-level top-1"] == 0.5
     assert facts["model"]["context_options"] == {"gc_ratio": 0.0625}
     assert facts["next"] == [f"dnl-video report {folder}", f"dnl-video compare {folder} OTHER"]
     assert main(["report", str(folder)]) == 0
@@ -115,13 +116,49 @@ def test_unfinished_and_unlabelled_predictions(tmp_path: Path, capsys: pytest.Ca
     assert facts["next"] == [f"run the command that wrote {tmp_path / 'p'} again: it goes on where it stopped"]
 
 
+def test_an_exported_model_says_where_it_comes_from(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "model.safetensors"
+    assert main(["export", str(tiny.run), str(file)]) == 0
+    capsys.readouterr()
+    facts = show(capsys, file)
+    best = next((tiny.run / "checkpoints").glob("best-*.ckpt"))
+    assert facts["kind"] == "exported model"
+    assert facts["provenance"]["checkpoint"] == best.name
+    assert facts["provenance"]["checkpoint sha256"] == hashlib.sha256(best.read_bytes()).hexdigest()
+    assert facts["provenance"]["run"] == tiny.run.name
+    assert facts["provenance"]["exported with"]["torch"] == torch.__version__.partition("+")[0]
+    assert main(["show", str(file)]) == 0
+    assert f"checkpoint {best.name}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_features(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "features"
+    (tmp_path / "broken.mp4").write_bytes(b"x")
+    words = [str(next(tiny.val.parent.rglob("*.mp4"))), str(tmp_path / "broken.mp4"), "--num-clips", "1"]
+    assert main(["features", *words, "--checkpoint", str(tiny.run), "--output", str(folder)]) == 3
+    capsys.readouterr()
+    facts = show(capsys, folder)
+    assert facts["kind"] == "folder of features"
+    assert facts["videos"] == {"files": 1, "failed": 1}
+    assert facts["protocol"] == {"num_clips": 1, "num_crops": 1}
+    for command in ("report", "compare"):
+        assert main([command, str(folder), *([str(tmp_path)] if command == "compare" else [])]) == 2
+        assert f"{folder} holds dnl_video features, not predictions; give the" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("nowhere", None, "nowhere does not exist; give a run's folder, a checkpoint, an exported model or a"),
+        ("nowhere", None, "nowhere does not exist; give a run's folder, a checkpoint, an exported model, a"),
         ("run/config.yaml", "- 1", "config.yaml holds no settings; give a run's folder"),
         ("run/config.yaml", "a: [", "config.yaml cannot be read"),
-        ("run/notes.txt", "x", "no best or last checkpoint in this folder; train first"),
+        (
+            "run/notes.txt",
+            "x",
+            "run holds nothing that this package wrote; give a run's folder, a checkpoint, an exported",
+        ),
         ("run", "x", "run: not a file of weights (it starts with b'x')"),
     ],
 )

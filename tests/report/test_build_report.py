@@ -392,10 +392,10 @@ def test_markdown_says_the_result_first_and_labels_every_level(run):
     assert first.startswith(f"**slow_r50 + dnl: top-1 {100 * figures['value']:.1f}% (95% interval ")
     assert first.endswith(" on 157 of 160 listed videos; 10 clips x 3 crops at 256, clips of 8 frames with stride 8.**")
     for expected in (
-        "| video | mean of all 30 views, 157 evaluated videos |",
-        "| video, failed = wrong | mean of all 30 views, 160 listed videos |",
-        "| centre clip | clip 5 of 0 to 9, its 3 crops averaged |",
-        "| single clips | every clip alone, its 3 crops averaged |",
+        "| video-level | mean of all 30 views, 157 evaluated videos |",
+        "| video-level, listed | mean of all 30 views, 160 listed videos, failed = wrong |",
+        "| centre-clip | clip 5 of 0 to 9, its 3 crops averaged |",
+        "| clip-level | every clip alone, its 3 crops averaged |",
         "- `val/v00007.mp4`: cannot decode frame 7\n",
         f"| weights sha256 | `{'a' * 64}` |",
         "context_options (pool [1, 2, 2])",

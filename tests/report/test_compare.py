@@ -288,6 +288,11 @@ def test_another_projects_file_against_a_directory(
     assert written["runs"][1]["model_name"] == "b.csv"
 
 
+# A caption wraps at the width of the screen, although its table scrolls.
+CAPTIONS_FIT = """[...document.querySelectorAll("caption")].every(
+  e => e.getBoundingClientRect().right <= document.documentElement.clientWidth)"""
+
+
 def test_in_a_browser(pair: list[tuple[str, Predictions]], tmp_path: Path) -> None:
     file = tmp_path / "compare.html"
     file.write_text(render_compare_html(build_comparison(pair)), encoding="utf-8")
@@ -297,6 +302,7 @@ def test_in_a_browser(pair: list[tuple[str, Predictions]], tmp_path: Path) -> No
             assert page.problems == []
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.evaluate("document.querySelectorAll('figure svg').length") == 3
+            assert page.evaluate(CAPTIONS_FIT)
             page.click("table.sortable thead th:nth-child(5) button")
             shown = page.evaluate(
                 "[...document.querySelectorAll('table.sortable tbody tr')].map(r => r.cells[4].textContent)"

@@ -33,7 +33,7 @@ def test_the_page_holds_the_figures_of_the_report(report, outline):
     for key in ("top1", "top5", "mean_class_accuracy"):
         assert percent(figures["video"][key]["value"]) in outline.text
     levels = {row[0]: row[1:] for row in outline.tables["Accuracy by level, with 95% intervals"]}
-    for name, level in (("video", "video"), ("centre clip", "centre_clip"), ("single clips", "clip")):
+    for name, level in (("video-level", "video"), ("centre-clip", "centre_clip"), ("clip-level", "clip")):
         top1 = figures[level]["top1"]
         bounds = f"[{100 * top1['low']:.1f}, {100 * top1['high']:.1f}]"
         assert levels[name][0] == f"{percent(top1['value'])} {bounds}"
@@ -193,9 +193,10 @@ def test_strips_show_frames_side_by_side(report):
     assert asked == [m["path"] for m in mistakes]
     images = [attributes for tag, attributes in outline.attributes if tag == "img"]
     assert [image["alt"] for image in images] == [f"Frames of {m['video_id']}, label {m['label']}" for m in mistakes]
-    assert {(image["width"], image["height"]) for image in images} == {("300", "40")}
+    assert {(image["width"], image["height"]) for image in images} == {("315", "40")}
     pixels = decode(images[0]["src"])
-    np.testing.assert_allclose(pixels[20, 25::50, 0], 40 * np.arange(6), atol=6)
+    np.testing.assert_allclose(pixels[20, 25::53, 0], 40 * np.arange(6), atol=6)
+    assert (pixels[20, 51::53] > 180).all()  # a white gap between frames
 
 
 def decode(uri):
