@@ -103,7 +103,7 @@ def test_datasets_read_folders_of_frames_at_the_rate_of_the_listing(tmp_path: Pa
     folder = write_frames(tmp_path / "v", [f"img_{i:05d}.png" for i in range(24)])
     record = VideoRecord("v", str(folder), 0, "a", fps=10.0)
     preprocessing = Preprocessing(num_frames=4, frame_stride=2, short_side=36, crop_size=32)
-    clip = ClipDataset([record], preprocessing, AugmentConfig((36, 40), 32, 0.0), seed=0)[(0, 0)]["clip"]
+    clip = ClipDataset([record], preprocessing, AugmentConfig((36, 40), 32, 0.0), seed=0)[(0, 0)]["clips"][0]
     assert clip.shape == (4, 32, 32, 3)
     greens = clip[:, 16, 16, 1].int()
     assert torch.equal(greens.diff(), torch.full((3,), 20, dtype=torch.int32))
