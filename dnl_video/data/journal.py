@@ -11,7 +11,9 @@ import functools
 import mmap
 import os
 import re
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +43,7 @@ class LoaderStopped(InputError):
 
 @functools.cache
 def _own_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="dnl-video-loaders-")
+    return tempfile.TemporaryDirectory(prefix="dnl-video-loaders-", ignore_cleanup_errors=True)
 
 
 def journal_folder() -> str:
@@ -80,9 +82,11 @@ def loader_faults(timeout_s: float) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error)
+        # Two errors come, one from PyTorch's signal handler, and only that one names the signal.
+        text = f"{error.__cause__ or error.__context__ or ''}\n{error}"
         died = _DIED.search(text)
         if died:
+            _silence_signals()
             pids = [int(pid) for pid in died[1].split(",")]
             videos = tuple(video for pid in pids if (video := _reading(pid)))
             raise LoaderStopped(_dead_message(pids, died[2], videos), videos) from error
@@ -90,6 +94,15 @@ def loader_faults(timeout_s: float) -> Iterator[None]:
             videos = _stuck(timeout_s)
             raise LoaderStopped(_hung_message(timeout_s, videos), videos) from error
         raise
+
+
+def _silence_signals() -> None:
+    """Keep PyTorch's handler from raising the same error again, in the middle of what is saved because of it."""
+    from torch.utils.data._utils import signal_handling
+
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal_handling._SIGCHLD_handler_set = False  # the next loader sets it anew
 
 
 def _dead_message(pids: list[int], reason: str | None, videos: tuple[str, ...]) -> str:
@@ -111,13 +124,26 @@ def _hung_message(timeout_s: float, videos: tuple[str, ...]) -> str:
 
 
 def _reading(pid: int) -> str:
-    return _entry(Path(journal_folder()) / str(pid))[1]
+    file = Path(journal_folder()) / str(pid)
+    path = _entry(file)[1]
+    _forget(file)
+    return path
 
 
 def _stuck(timeout_s: float) -> tuple[str, ...]:
     """Return what has been read for most of the time the loader waited."""
-    entries = [_entry(file) for file in sorted(Path(journal_folder()).iterdir())]
-    return tuple(path for since, path in entries if path and time.time() - since > 0.8 * timeout_s)
+    videos = []
+    for file in sorted(Path(journal_folder()).iterdir()):
+        since, path = _entry(file)
+        if path and time.time() - since > 0.8 * timeout_s:
+            videos.append(path)
+            _forget(file)
+    return tuple(videos)
+
+
+def _forget(file: Path) -> None:
+    with contextlib.suppress(OSError):  # Windows keeps files that a process still maps
+        file.unlink()
 
 
 def _entry(file: Path) -> tuple[float, str]:

@@ -35,6 +35,7 @@ class PacketTable:
         height: Stored height in pixels, before rotation.
         fps: Mean frames a second; 0 where the file does not say.
         duration_s: Length in seconds; 0 where the file does not say.
+        promised_frames: The larger of the header's number of frames and its length times its rate.
         pts: Presentation times in ticks; `NO_TIME` where a packet has none, [P].
         shown: Whether the packet's picture is shown: not cut off by an edit list, not an invisible reference, [P].
         key: Whether the container calls the packet a key frame, [P].
@@ -48,6 +49,7 @@ class PacketTable:
     height: int
     fps: float
     duration_s: float
+    promised_frames: float
     pts: npt.NDArray[np.int64]
     shown: npt.NDArray[np.bool_]
     key: npt.NDArray[np.bool_]
@@ -124,13 +126,16 @@ def read_packets(path: str) -> PacketTable:
             damaged += packet.is_corrupt
         if not pts:
             raise ValueError("no video packet")
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        duration_s = _duration(container, stream)
         return PacketTable(
             container=container.format.name,
             codec=codec,
             width=stream.codec_context.width,
             height=stream.codec_context.height,
-            fps=float(stream.average_rate or stream.guessed_rate or 0),
-            duration_s=_duration(container, stream),
+            fps=fps,
+            duration_s=duration_s,
+            promised_frames=max(stream.frames, duration_s * fps),
             pts=np.array(pts, np.int64),
             shown=np.array(shown),
             key=np.array(key),

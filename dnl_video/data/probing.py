@@ -149,9 +149,9 @@ def why_not_decord(packets: PacketTable) -> str:
         return f"{packets.damaged} damaged packets"
     if not (math.isfinite(packets.fps) and packets.fps > 0):
         return "no frame rate"
-    if packets.duration_s * packets.fps > 2 * len(packets.pts) + 1000:
+    if packets.promised_frames > 2 * len(packets.pts) + 1000:
         # decord takes memory for the frames that the header promises, and aborts the process where there is too little.
-        return f"the header says {packets.duration_s:g} s, the packets make {len(packets.pts) / packets.fps:g} s"
+        return f"the header promises {packets.promised_frames:.0f} frames, there are {len(packets.pts)}"
     return ""
 
 

@@ -1,0 +1,94 @@
+"""Loader processes that die or hang: the error names the video and what to do."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from dnl_video.data.decoding import open_video
+from dnl_video.data.journal import LoaderStopped, loader_faults
+from dnl_video.data.loaders import _worker_options
+from tests.data.odd_videos import encode
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+
+
+class Fatal(Dataset[int]):
+    """Reads a video; the process dies, or hangs, at the third one."""
+
+    def __init__(self, paths: list[Path], end: str) -> None:
+        self.paths = paths
+        self.end = end
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> int:
+        with open_video(self.paths[index]) as video:
+            if index == 2 and self.end == "hang":
+                time.sleep(1000)
+            if index == 2:
+                os.kill(os.getpid(), signal.Signals[self.end])
+            return video.num_frames
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("videos")
+    return [encode(folder / f"{i}.mp4", "libx264", {"preset": "ultrafast", "threads": "1"}, 3) for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (
+            "SIGKILL",
+            r"loader process \d+ was stopped by signal Killed while it read \S+/2\.mp4; if memory ran out, lower "
+            r"num_workers; start again \(train with --resume\): what is done is kept",
+        ),
+        ("SIGABRT", r"loader process \d+ was stopped by signal Aborted while it read \S+/2\.mp4; .*"),
+        (
+            "hang",
+            r"no video came out of the loader in 2 s; a loader process is stuck in \S+/2\.mp4; start again "
+            r"\(train with --resume\): what is done is kept. If the storage or the "
+            r"machine is that slow, raise data.timeout_s or lower num_workers",
+        ),
+    ],
+)
+def test_the_error_names_the_video(paths, end, message):
+    loader = DataLoader(Fatal(paths, end), batch_size=None, **_worker_options(1, 2.0, persistent=False))
+    with pytest.raises(LoaderStopped) as caught, loader_faults(2.0):
+        for _ in loader:
+            pass
+    assert re.fullmatch(message, str(caught.value)), str(caught.value)
+    assert caught.value.videos == (str(paths[2]),)
+
+
+def test_a_process_that_read_nothing():
+    with (
+        pytest.raises(
+            LoaderStopped, match=r"^loader process 4194303 ended without a word; if memory ran out"
+        ) as caught,
+        loader_faults(300.0),
+    ):
+        raise RuntimeError("DataLoader worker (pid(s) 4194303) exited unexpectedly")
+    assert caught.value.videos == ()
+
+
+def test_other_errors_stay_as_they_are():
+    with pytest.raises(RuntimeError, match=r"^something else$"), loader_faults(300.0):
+        raise RuntimeError("something else")
+
+
+def test_loaders_without_processes_write_no_journal(paths):
+    assert multiprocessing.parent_process() is None
+    loader = DataLoader(Fatal(paths[:2], "none"), batch_size=None, **_worker_options(0, 2.0, persistent=False))
+    with loader_faults(2.0):
+        assert list(loader) == [3, 3]
