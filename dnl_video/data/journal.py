@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import mmap
+import multiprocessing
+import multiprocessing.util
 import os
 import re
 import signal
@@ -24,7 +26,6 @@ STOPPED_REASON = "stopped the process that decoded it"
 """What a video is recorded as failed with, whose decoder crashed or hung."""
 
 _SIZE = 8192
-_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited)")
 _page: mmap.mmap | None = None
 
 
@@ -58,6 +59,8 @@ def start_journal(folder: str, worker_id: int) -> None:
     name.write_bytes(bytes(_SIZE))
     with name.open("r+b") as file:
         _page = mmap.mmap(file.fileno(), _SIZE)
+    # Who ends as it should leaves none.
+    multiprocessing.util.Finalize(None, _forget, args=(name,), exitpriority=0)
 
 
 def note_reading(path: str) -> None:
@@ -79,21 +82,26 @@ def loader_faults(timeout_s: float) -> Iterator[None]:
     Raises:
         LoaderStopped: Instead of the loader's RuntimeError.
     """
+    _take_dead()  # what other loaders left
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ConnectionError, EOFError) as error:
         # Two errors come, one from PyTorch's signal handler, and only that one names the signal.
         text = f"{error.__cause__ or error.__context__ or ''}\n{error}"
-        died = _DIED.search(text)
-        if died:
-            _silence_signals()
-            pids = [int(pid) for pid in died[1].split(",")]
-            videos = tuple(video for pid in pids if (video := _reading(pid)))
-            raise LoaderStopped(_dead_message(pids, died[2], videos), videos) from error
         if "DataLoader timed out" in text:
             videos = _stuck(timeout_s)
             raise LoaderStopped(_hung_message(timeout_s, videos), videos) from error
-        raise
+        # A process that dies while it hands over a batch breaks the connection, before it counts as dead.
+        broken = not isinstance(error, RuntimeError)
+        if not broken and "DataLoader worker (pid" not in text:
+            raise
+        _silence_signals()
+        dead = _take_dead(wait_s=2.0)
+        if broken and not dead:
+            raise
+        killed = re.search(r"is killed by signal: ([\w ]+)", text)
+        videos = tuple(path for path in dead.values() if path)
+        raise LoaderStopped(_dead_message(sorted(dead), killed and killed[1], videos), videos) from error
 
 
 def _silence_signals() -> None:
@@ -106,7 +114,7 @@ def _silence_signals() -> None:
 
 
 def _dead_message(pids: list[int], reason: str | None, videos: tuple[str, ...]) -> str:
-    who = f"loader process {', '.join(map(str, pids))}"
+    who = " ".join(["a loader process", *(f"({pid})" for pid in pids)])
     how = f"was stopped by signal {reason.strip()}" if reason else "ended without a word"
     where = f" while it read {', '.join(videos)}" if videos else ""
     return (
@@ -123,11 +131,19 @@ def _hung_message(timeout_s: float, videos: tuple[str, ...]) -> str:
     )
 
 
-def _reading(pid: int) -> str:
-    file = Path(journal_folder()) / str(pid)
-    path = _entry(file)[1]
-    _forget(file)
-    return path
+def _take_dead(wait_s: float = 0.0) -> dict[int, str]:
+    """Return, and forget, the processes that ended otherwise than they should, with what they were reading."""
+    give_up = time.monotonic() + wait_s
+    while True:
+        alive = {process.pid for process in multiprocessing.active_children()}
+        dead = [file for file in sorted(Path(journal_folder()).iterdir()) if int(file.name) not in alive]
+        if dead or time.monotonic() > give_up:
+            break
+        time.sleep(0.05)
+    entries = {int(file.name): _entry(file)[1] for file in dead}
+    for file in dead:
+        _forget(file)
+    return entries
 
 
 def _stuck(timeout_s: float) -> tuple[str, ...]:
