@@ -172,7 +172,7 @@ def _open_reader(name: str, decoder: Decoder, known: str | None) -> _Reader:
     by_decord = probe.exact and (decoder == "decord" or (decoder == "auto" and not drops_exactly(packets)))
     if by_decord:
         reader = _DecordReader(name)
-        if reader.num_frames == probe.frames and reader.has_exact_timestamps():
+        if reader.num_frames == probe.frames:
             return reader
         reader.close()
     return AVReader(name, packets, probe.frames)

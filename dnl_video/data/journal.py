@@ -9,9 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import mmap
+import multiprocessing
+import multiprocessing.util
 import os
 import re
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +26,6 @@ STOPPED_REASON = "stopped the process that decoded it"
 """What a video is recorded as failed with, whose decoder crashed or hung."""
 
 _SIZE = 8192
-_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited)")
 _page: mmap.mmap | None = None
 
 
@@ -41,7 +44,7 @@ class LoaderStopped(InputError):
 
 @functools.cache
 def _own_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="dnl-video-loaders-")
+    return tempfile.TemporaryDirectory(prefix="dnl-video-loaders-", ignore_cleanup_errors=True)
 
 
 def journal_folder() -> str:
@@ -56,6 +59,8 @@ def start_journal(folder: str, worker_id: int) -> None:
     name.write_bytes(bytes(_SIZE))
     with name.open("r+b") as file:
         _page = mmap.mmap(file.fileno(), _SIZE)
+    # Who ends as it should leaves none.
+    multiprocessing.util.Finalize(None, _forget, args=(name,), exitpriority=0)
 
 
 def note_reading(path: str) -> None:
@@ -77,24 +82,39 @@ def loader_faults(timeout_s: float) -> Iterator[None]:
     Raises:
         LoaderStopped: Instead of the loader's RuntimeError.
     """
+    _take_dead()  # what other loaders left
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ConnectionError, EOFError) as error:
         # Two errors come, one from PyTorch's signal handler, and only that one names the signal.
         text = f"{error.__cause__ or error.__context__ or ''}\n{error}"
-        died = _DIED.search(text)
-        if died:
-            pids = [int(pid) for pid in died[1].split(",")]
-            videos = tuple(video for pid in pids if (video := _reading(pid)))
-            raise LoaderStopped(_dead_message(pids, died[2], videos), videos) from error
         if "DataLoader timed out" in text:
             videos = _stuck(timeout_s)
             raise LoaderStopped(_hung_message(timeout_s, videos), videos) from error
-        raise
+        # A process that dies while it hands over a batch breaks the connection, before it counts as dead.
+        broken = not isinstance(error, RuntimeError)
+        if not broken and "DataLoader worker (pid" not in text:
+            raise
+        _silence_signals()
+        dead = _take_dead(wait_s=2.0)
+        if broken and not dead:
+            raise
+        killed = re.search(r"is killed by signal: ([\w ]+)", text)
+        videos = tuple(path for path in dead.values() if path)
+        raise LoaderStopped(_dead_message(sorted(dead), killed and killed[1], videos), videos) from error
+
+
+def _silence_signals() -> None:
+    """Keep PyTorch's handler from raising the same error again, in the middle of what is saved because of it."""
+    from torch.utils.data._utils import signal_handling
+
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal_handling._SIGCHLD_handler_set = False  # the next loader sets it anew
 
 
 def _dead_message(pids: list[int], reason: str | None, videos: tuple[str, ...]) -> str:
-    who = f"loader process {', '.join(map(str, pids))}"
+    who = " ".join(["a loader process", *(f"({pid})" for pid in pids)])
     how = f"was stopped by signal {reason.strip()}" if reason else "ended without a word"
     where = f" while it read {', '.join(videos)}" if videos else ""
     return (
@@ -111,11 +131,19 @@ def _hung_message(timeout_s: float, videos: tuple[str, ...]) -> str:
     )
 
 
-def _reading(pid: int) -> str:
-    file = Path(journal_folder()) / str(pid)
-    path = _entry(file)[1]
-    file.unlink(missing_ok=True)
-    return path
+def _take_dead(wait_s: float = 0.0) -> dict[int, str]:
+    """Return, and forget, the processes that ended otherwise than they should, with what they were reading."""
+    give_up = time.monotonic() + wait_s
+    while True:
+        alive = {process.pid for process in multiprocessing.active_children()}
+        dead = [file for file in sorted(Path(journal_folder()).iterdir()) if int(file.name) not in alive]
+        if dead or time.monotonic() > give_up:
+            break
+        time.sleep(0.05)
+    entries = {int(file.name): _entry(file)[1] for file in dead}
+    for file in dead:
+        _forget(file)
+    return entries
 
 
 def _stuck(timeout_s: float) -> tuple[str, ...]:
@@ -125,8 +153,13 @@ def _stuck(timeout_s: float) -> tuple[str, ...]:
         since, path = _entry(file)
         if path and time.time() - since > 0.8 * timeout_s:
             videos.append(path)
-            file.unlink(missing_ok=True)
+            _forget(file)
     return tuple(videos)
+
+
+def _forget(file: Path) -> None:
+    with contextlib.suppress(OSError):  # Windows keeps files that a process still maps
+        file.unlink()
 
 
 def _entry(file: Path) -> tuple[float, str]:

@@ -156,6 +156,9 @@ def test_bad_inputs(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture
         "num_crops is 2; allowed: 1 (centre), 3 (left, centre, right)": [
             "--manifest", str(tiny.val), "--checkpoint", str(tiny.run), "--num-crops", "2",
         ],
+        "argument --decoder: invalid choice: 'opencv' (choose from ": [
+            "--manifest", str(tiny.val), "--checkpoint", str(tiny.run), "--decoder", "opencv",
+        ],
         "argument --num-clips: invalid int value: 'x'; see dnl-video evaluate --help": [
             "--manifest", str(tiny.val), "--checkpoint", str(tiny.run), "--num-clips", "x",
         ],
@@ -171,6 +174,14 @@ def test_reversed_frames_reverse_the_clip(tiny: TinyRun, tmp_path: Path) -> None
     scores = {order: read_predictions(tmp_path / order).scores for order in ("natural", "reversed", "repeated")}
     assert not np.allclose(scores["natural"], scores["reversed"])
     assert not np.allclose(scores["natural"], scores["repeated"])
+
+
+def test_decoders_score_alike(tiny: TinyRun, tmp_path: Path) -> None:
+    for decoder in ("decord", "av", "auto"):
+        assert evaluate(tiny, tmp_path / decoder, "--decoder", decoder) == 0
+    decord, av, auto = (read_predictions(tmp_path / name).scores for name in ("decord", "av", "auto"))
+    assert np.array_equal(av, auto)
+    np.testing.assert_allclose(decord, av, atol=0.05)  # the two convert colours with different rounding
 
 
 def test_predict_shows_the_best_classes(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

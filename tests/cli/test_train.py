@@ -137,6 +137,11 @@ def test_unknown_keys_name_the_nearest(
     [
         ("model: {context: nll}", "model.context is nll; allowed: none, nl, dnl, pairwise, unary"),
         ("optim: {lr: abc}", "optim.lr is abc; allowed: float"),
+        ("data: {decoder: opencv}", "data.decoder is opencv; allowed: decord, av, auto"),
+        (
+            "evaluation: {decoder: dekord}",
+            "evaluation.decoder is dekord; allowed: decord, av, auto; did you mean 'decord'?",
+        ),
         ("data: {batch_size: 0}", "data.batch_size is 0; give at least 1"),
         ("augment: {crop_size: 300}", "augment.short_side is [256, 320] with crop_size 300; give [low, high]"),
         ("preprocessing: {crop_size: 300}", "crop_size 300 exceeds short_side 256; the crop must fit inside"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from torch.utils.data import DataLoader
 
 from dnl_video.config import AugmentConfig
 from dnl_video.data import dataset as dataset_module
+from dnl_video.data import decoding
 from dnl_video.data.dataset import ClipDataset, ViewDataset, collate_clips
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.manifest import VideoRecord
+from dnl_video.data.sampling import view_indices
 from dnl_video.spec import Preprocessing
 
 # 4 frames every 2 of 24: starts 0 to 17. The videos are 48 x 64 at 10 fps.
@@ -273,3 +276,52 @@ def test_corrupted_real_video_is_an_error(shared_clips):
     item = ViewDataset([record], PREPROCESSING, num_clips=2, num_crops=1)[0]
     assert item.views is None
     assert item.error.startswith("cannot be decoded (")
+
+
+@pytest.mark.parametrize("decoder", ["decord", "av", "auto"])
+def test_an_evaluation_decodes_each_frame_once(records, monkeypatch, decoder):
+    """Ten clips by three crops share most frames: one open, and no picture goes through a decoder twice."""
+    opens, decoded = [], []
+    original = decoding.open_video
+
+    def counting(path, **options):
+        opens.append(path)
+        video = original(path, **options)
+        chunks = video._reader.chunks
+
+        def counted(indices):
+            decoded.extend(indices)
+            return chunks(indices)
+
+        video._reader.chunks = counted
+        return video
+
+    monkeypatch.setattr(dataset_module, "open_video", counting)
+    dataset = ViewDataset(records[:1], PREPROCESSING, num_clips=10, num_crops=3, decoder=decoder)
+    assert dataset[0].views.shape == (30, 4, 48, 48, 3)
+    assert opens == [records[0].path]
+    wanted = view_indices(24, 10.0, PREPROCESSING, 10)
+    assert wanted.size == 40
+    assert decoded == sorted(set(wanted.ravel().tolist()))
+    assert len(decoded) <= 24
+
+
+def test_what_the_listing_says_of_the_decoder_is_used(records, monkeypatch):
+    """The packets of a file are not looked at again where an earlier probe has said that decord reads it."""
+    monkeypatch.setattr(decoding, "probe_with_packets", None)
+    known = [dataclasses.replace(record, decoder="decord") for record in records]
+    assert ViewDataset(known, PREPROCESSING, num_clips=1, num_crops=1)[0].error is None
+    assert ClipDataset(known, PREPROCESSING, AUGMENT, seed=0)[0, 0]["failures"] == []
+    unknown = ViewDataset(records, PREPROCESSING, num_clips=1, num_crops=1)
+    assert "'NoneType' object is not callable" in unknown[0].error  # here it is looked at
+
+
+def test_refused_videos_are_not_opened(records, opened):
+    reasons = {records[1].path: "stopped the process that decoded it"}
+    views = ViewDataset(records, PREPROCESSING, num_clips=1, num_crops=1)
+    views.refuse(reasons)
+    assert views[1].error == "stopped the process that decoded it"
+    clips = ClipDataset(records, PREPROCESSING, AUGMENT, seed=0)
+    clips.refuse(reasons)
+    assert clips[0, 1]["failures"] == list(reasons.items())
+    assert "v1.mp4" not in opened

@@ -220,6 +220,13 @@ def test_own_csv_takes_ids_and_ignores_other_columns(tmp_path):
     )
 
 
+def test_own_csv_may_say_what_reads_each_file(tmp_path):
+    manifest = read_manifest(listing(tmp_path, "path,label,decoder", "a.mp4,0,decord", "b.avi,1,av", "c.mp4,1,"))
+    assert [record.decoder for record in manifest.records] == ["decord", "av", None]
+    named = read_manifest(listing(tmp_path, "path,label,decoder", "a.avi,archery,av"))
+    assert named.records == (VideoRecord("a.avi", str(tmp_path / "a.avi"), 0, "archery", "av"),)
+
+
 def test_root_prefixes_relative_paths_only(tmp_path):
     (tmp_path / "videos").mkdir()
     manifest = read_manifest(listing(tmp_path, "a.mp4 0", "/data/b.mp4 1"), root=tmp_path / "videos")
@@ -265,6 +272,7 @@ def test_root_prefixes_relative_paths_only(tmp_path):
             ", line 1: this looks like an official Kinetics CSV without its header; "
             "add the first line label,youtube_id,time_start,time_end,split",
         ),
+        (["path,label,decoder", "a.mp4,3,opencv"], ", line 2: decoder is 'opencv'; give decord, av, or leave it empty"),
         (["path,label", ",3"], ", line 2: the path is empty; give the file of every video"),
         (["path,label", "a, b.mp4,3"], ", line 2: 3 fields where the header has 2; put fields that contain the "),
     ],

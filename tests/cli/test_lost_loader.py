@@ -1,0 +1,98 @@
+"""A loader process that is killed ends a run in one line, and the run goes on from there."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dnl_video.cli.main import main
+from dnl_video.data import dataset
+from dnl_video.data.decoding import open_video
+from dnl_video.results.predictions import read_predictions
+
+forked = pytest.mark.skipif(
+    multiprocessing.get_start_method(allow_none=False) != "fork", reason="loader processes must see the test's patch"
+)
+
+
+def die_in(name: str, monkeypatch) -> None:
+    """Let loader processes die when they open a video of this name, as a crashing decoder does."""
+
+    def fatal(path, **options):
+        if Path(path).name == name:
+            with open_video(path, **options):
+                os.kill(os.getpid(), signal.SIGABRT)
+        return open_video(path, **options)
+
+    monkeypatch.setattr(dataset, "open_video", fatal)
+
+
+@forked
+def test_evaluation_records_the_video_and_goes_on(tiny, tmp_path, monkeypatch, capsys):
+    victim = sorted((tiny.folder / "videos" / "val").rglob("*.mp4"))[3]
+    command = ["evaluate", "--checkpoint", str(tiny.run), "--manifest", str(tiny.val), "--num-workers", "1"]
+    command += ["--num-clips", "1", "--num-crops", "1", "--device", "cpu", "--output", str(tmp_path / "out")]
+    die_in(victim.name, monkeypatch)
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f" while it read {victim};" in error
+    assert "start again (train with --resume): what is done is kept" in error
+    # The same command does not open the video again, though it would still be fatal.
+    assert main(command) == 3
+    predictions = read_predictions(tmp_path / "out")
+    pairs = zip(predictions.path, predictions.error, strict=True)
+    errors = {Path(path).name: error for path, error in pairs if error}
+    assert errors == {victim.name: "stopped the process that decoded it"}
+    assert len(predictions.path) == 8
+
+
+@forked
+def test_a_resumed_training_does_not_open_the_video_again(tiny, tmp_path, monkeypatch, capsys):
+    config = yaml.safe_load(tiny.config.read_text(encoding="utf-8"))
+    config["output_dir"] = str(tmp_path / "run")
+    config["data"] |= {"num_workers": 1, "max_failed_share": 0.1}
+    config["trainer"] |= {"max_epochs": 2}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    victim = sorted((tiny.folder / "videos" / "train").rglob("*.mp4"))[5]
+    die_in(victim.name, monkeypatch)
+    assert main(["train", "--config", str(file)]) == 2
+    assert f" while it read {victim};" in capsys.readouterr().err
+    lines = (tmp_path / "run" / "crashed_videos.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [str(victim)]
+    resume = ["--resume"] if list((tmp_path / "run" / "checkpoints").glob("*.ckpt")) else []
+    assert main(["train", "--config", str(file), *resume]) == 0
+    assert f"warning: {victim}: stopped the process that decoded it" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the loader process in /proc")
+def test_training_goes_on_after_kill_9_of_a_loader_process(tiny, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "dnl_video", "train", "--config", str(tiny.config), "--output_dir", str(run)]
+    command += ["--data.num_workers", "1", "--trainer.max_epochs", "4", "--trainer.save_every_n_steps", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        for _ in range(6000):
+            if (run / "checkpoints" / "last.ckpt").exists() or process.poll() is not None:
+                break
+            time.sleep(0.01)
+        loaders = [int(pid) for pid in children.read_text().split()]
+        assert loaders
+        os.kill(loaders[-1], signal.SIGKILL)
+        errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 2, errors
+    assert "loader process" in errors.splitlines()[-1]
+    assert errors.splitlines()[-1].endswith("start again (train with --resume): what is done is kept")
+    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=300)
+    assert resumed.returncode == 0, resumed.stderr
+    shutil.rmtree(run)

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from dnl_video.data import probing
+from dnl_video.data.decoding import VideoDecodeError, open_video
+from dnl_video.data.packets import _recovers_at_once
+from dnl_video.data.probing import probe_video
+from tests.data.odd_videos import encode, write
+
+FAST = {"preset": "ultrafast", "threads": "1"}
+
+
+def test_what_a_probe_says(tmp_path):
+    path = encode(tmp_path / "a.mp4", "libx264", FAST, 45)
+    probe = probe_video(path)
+    assert (probe.path, probe.frames, probe.fps, probe.width, probe.height) == (str(path), 45, 30.0, 96, 64)
+    assert (probe.codec, probe.container.split(",")[1], probe.duration_s) == ("h264", "mp4", 1.5)
+    assert (probe.exact, probe.reason, probe.decoder) == (True, "", "decord")
+    odd = probe_video(encode(tmp_path / "a.avi", "mpeg4", {}, 45))
+    assert (odd.frames, odd.exact, odd.decoder) == (None, False, "av")
+
+
+def test_a_file_is_looked_at_once_until_it_changes(tmp_path, monkeypatch):
+    path = encode(tmp_path / "a.mp4", "libx264", FAST, 5)
+    assert probe_video(path).frames == 5
+    real = probing.read_packets
+    monkeypatch.setattr(probing, "read_packets", None)
+    assert probe_video(str(path)).frames == 5
+    monkeypatch.setattr(probing, "read_packets", real)
+    encode(path, "libx264", FAST, 7)
+    os.utime(path, (1, 1))
+    assert probe_video(path).frames == 7
+
+
+def test_the_memory_of_probes_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(probing, "_CACHED", 3)
+    paths = [encode(tmp_path / f"{i}.mp4", "libx264", FAST, 2) for i in range(5)]
+    for path in paths:
+        probe_video(path)
+    assert [key[0] for key in probing._cache] == [str(path) for path in paths[2:]]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "file not found"), (b"", "file is empty"), (b"no video" * 99, "cannot be opened (")],
+)
+def test_files_that_are_no_video(tmp_path, content, reason):
+    if content is not None:
+        (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(VideoDecodeError) as caught:
+        probe_video(tmp_path / "a.mp4")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.mp4'}: {reason}")
+
+
+def test_what_reads_which(tmp_path):
+    """auto takes PyAV for H.264, whose unwanted pictures it can leave out, and decord for the rest that is exact."""
+    h264 = encode(tmp_path / "a.mp4", "libx264", FAST, 5)
+    vp8 = encode(tmp_path / "a.webm", "libvpx", {"cpu-used": "8"}, 5)
+    avi = encode(tmp_path / "a.avi", "mpeg4", {}, 5)
+
+    def reader(path: Path, **options) -> str:
+        with open_video(path, **options) as video:
+            return type(video._reader).__name__
+
+    assert [reader(path) for path in (h264, vp8, avi)] == ["_DecordReader", "_DecordReader", "AVReader"]
+    assert [reader(path, decoder="auto") for path in (h264, vp8, avi)] == ["AVReader", "_DecordReader", "AVReader"]
+    assert [reader(path, decoder="av") for path in (h264, vp8, avi)] == ["AVReader"] * 3
+    assert [reader(path, known="decord") for path in (h264, vp8)] == ["_DecordReader"] * 2
+
+
+def test_unwanted_pictures_are_left_out_of_the_work(tmp_path, monkeypatch):
+    """Every frame is asked for, or every fourth: fewer pictures come out of the decoder, and they are the same."""
+    path = write("closed.mp4", tmp_path)
+    asked = list(range(0, 72, 4))
+    with open_video(path, decoder="av") as video:
+        whole = video.read(range(72))
+        reader = video._reader
+        times = reader._times[asked].tolist()
+        dropped = [frame.pts for frame in reader._decode_needed(times)]
+        assert set(times) <= set(dropped)
+        assert len(dropped) < 72 * 2 / 3  # three in four are B-frames, a third of those referred to
+        assert np.array_equal(video.read(asked), whole[asked])
+
+
+@pytest.mark.parametrize(
+    ("sei", "at_once"),
+    [
+        ([6, 1, 0xC4, 0x80], True),  # recovery_frame_cnt 0 is the bit 1
+        ([6, 1, 0x20, 0x80], False),  # 00100: 3 frames
+        ([5, 2, 6, 1, 6, 1, 0x80, 0x80], True),  # user data whose bytes look like another message
+        ([5, 255, 0, *[6] * 255, 6, 1, 0x40, 0x80], False),  # a size of two bytes
+        ([1, 4, 0, 0], False),  # cut off
+        ([], False),
+    ],
+)
+def test_recovery_points(sei, at_once):
+    assert _recovers_at_once(bytes(sei)) is at_once
+
+
+def test_x264_marks_open_groups_as_recovery_points(tmp_path):
+    """Else open groups would be decoded from the start of the file: right, and slow."""
+    from dnl_video.data.packets import read_packets
+
+    path = write("open.mp4", tmp_path)
+    packets = read_packets(str(path))
+    with av.open(str(path)) as container:
+        keys = sum(frame.key_frame for frame in container.decode(video=0))
+    assert packets.random_access.sum() == packets.key.sum() == keys == 6
+    (tmp_path / "refresh").mkdir()
+    packets = read_packets(str(write("refresh.mp4", tmp_path / "refresh")))
+    assert packets.random_access.sum() == 1 < packets.key.sum()
