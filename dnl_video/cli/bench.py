@@ -55,7 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--frames", type=int, default=8, help="Frames of a clip (%(default)s).")
     network.add_argument("--size", type=int, default=224, help="Side of a clip in pixels (%(default)s).")
     network.add_argument("--compile", action="store_true", help="Also measure torch.compile.")
-    data = subjects.add_parser("data", help="Reading videos: training clips and evaluation views.")
+    data = subjects.add_parser(
+        "data",
+        help="Reading videos: training clips and evaluation views.",
+        description="How many training clips and evaluation views one core makes in a second, of generated videos or "
+        "of yours: dnl-video bench data --files a.mp4 b.mp4.",
+    )
     add_data_arguments(data)
     for subject in (block, network):
         subject.add_argument("--batch", type=int, help="Clips at once (1; on a GPU 8).")

@@ -194,9 +194,12 @@ def test_several_clips_of_one_decoding(records, monkeypatch):
     augment = AugmentConfig(short_side=(48, 48), crop_size=48, flip=0.0)
     once = ClipDataset(records, PREPROCESSING, augment, seed=0)[2, 3]
     opened = []
-    monkeypatch.setattr(
-        dataset_module, "open_video", lambda path, **how: opened.append(path) or open_video(path, **how)
-    )
+
+    def counting_open(path, **options):
+        opened.append(path)
+        return open_video(path, **options)
+
+    monkeypatch.setattr(dataset_module, "open_video", counting_open)
     monkeypatch.setattr("dnl_video.data.decoding.Video.read", counting)
     sample = ClipDataset(records, PREPROCESSING, dataclasses.replace(augment, repeats=3), seed=0)[2, 3]
     assert opened == [records[3].path]
