@@ -75,8 +75,9 @@ def measure_growth(
     height: int,
     largest_naive: int,
     advance: Advance,
+    backward: Sequence[bool] = (False, True),
 ) -> Iterator[GrowthResult]:
-    """Measure how peak memory of the unpooled block grows with its positions, forward and with the backward pass.
+    """Measure how peak memory of the unpooled block grows with its positions.
 
     Args:
         block: Which one.
@@ -86,10 +87,11 @@ def measure_growth(
         height: Height and width of the maps.
         largest_naive: Positions beyond which the literal form is left out.
         advance: Told what is measured next.
+        backward: Without and with the backward pass.
     """
-    for backward in (False, True):
+    for training in backward:
         for variant in VARIANTS:
-            cases = [BlockCase(block, channels, t, height, backward=backward) for t in frames]
+            cases = [BlockCase(block, channels, t, height, backward=training) for t in frames]
             cases = [c for c in cases if variant == "ours" or c.positions <= largest_naive]
             found = []
             for case in cases:
@@ -99,7 +101,7 @@ def measure_growth(
                     return
                 found.append(peak)
             positions = tuple(case.positions for case in cases)
-            yield GrowthResult(variant, backward, positions, tuple(found), growth_exponent(positions, found))
+            yield GrowthResult(variant, training, positions, tuple(found), growth_exponent(positions, found))
 
 
 def growth_exponent(positions: Sequence[int], values: Sequence[float]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 DESCRIPTION = """Show what a run, a checkpoint, an exported model, a predictions directory or a folder of features is.
@@ -57,9 +58,10 @@ def _print(facts: dict[str, Any]) -> None:
 
     from dnl_video.cli.screen import plain_table
 
-    console = Console(highlight=False)
+    # A file or a pipe has no width of its own; paths and checksums should be whole there.
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
     state = {True: ", finished", False: ", unfinished", None: ""}[facts.get("finished")]
-    console.print(Text(f"{facts['kind']} {facts['path']}{state}", style="bold"))
+    console.print(Text(f"{facts['kind']} {facts['path']}{state}", style="bold"), soft_wrap=True)
     table = plain_table("part", "name", "value", header=False)
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for part in ("model", "weights", "progress", "accuracy", "videos", "protocol", "preprocessing", "classes"):
@@ -68,7 +70,7 @@ def _print(facts: dict[str, Any]) -> None:
         _add(table, part, facts.get(part))
     console.print(table)
     for path in facts.get("evaluations", []):
-        console.print(Text(f"evaluated: {path}"))
+        console.print(Text(f"evaluated: {path}"), soft_wrap=True)
     for command in facts["next"]:
         # One line each, to be copied.
         console.print(Text(f"next: {command}"), soft_wrap=True)
