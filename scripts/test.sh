@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lint, types and tests.
-#   scripts/test.sh          every check at a small size, about five minutes on two cores
+#   scripts/test.sh          every check at a small size, about six minutes on two cores
 #   scripts/test.sh --full   the same checks at full size, up to 45 minutes; run it before a release
 # Further arguments go to pytest.
 set -euo pipefail
