@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pytorchvideo.layers.nonlocal_net import create_nonlocal
 from torch.func import functional_call
 
-from dnl_video.models import attention
+from dnl_video.models import attention, onednn
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 
 from . import reference
@@ -365,14 +365,19 @@ def test_no_n_by_m_matrix_in_forward_or_backward(kind, autocast, full_size):
     positions = math.prod(size)
     block = perturb(BLOCKS[kind](8, pool=None))
     x = torch.randn(1, 8, *size, requires_grad=True)
+    usable = onednn.available()  # asked first, since it tries the operators
     with Recorder() as recorder:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             out = block(x)
         out.sum().backward()
-    # Nothing beyond a few times the input, far below positions squared.
-    assert max(recorder.largest.values()) <= 2 * x.numel() < positions**2 / 10, recorder.largest
+    # Large float32 maps are made 256 rows at a time; otherwise nothing is beyond a few times the input.
+    chunked = "_linear_pointwise" in recorder.largest
+    bound = 256 * positions if chunked else 2 * x.numel()
+    assert max(recorder.largest.values()) <= bound < positions**2 / 10, recorder.largest
+    softmax = kind in ("nl", "gaussian", "dnl", "pairwise")
+    assert chunked == (softmax and full_size and not autocast and usable)
     fused = [name for name in recorder.largest if name.startswith("_scaled_dot_product") and "math" not in name]
-    assert len(fused) == (2 if kind in ("nl", "gaussian", "dnl", "pairwise") else 0), recorder.largest
+    assert len(fused) == (2 if softmax and not chunked else 0), recorder.largest
 
     if kind not in ("dot_product", "concatenation", "unary"):
         with Recorder() as recorder:
