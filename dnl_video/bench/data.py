@@ -209,7 +209,7 @@ def our_views(dataset: ViewDataset, epoch: int) -> VideoViews:
 
 def _forget_files() -> None:
     # Among the videos of a real list a process meets each one once in an epoch.
-    probing._cache.clear()
+    probing.forget()
 
 
 def _plain_frames(case: DataCase, epoch: int) -> Sequence[tuple[np.random.Generator, np.ndarray]]:

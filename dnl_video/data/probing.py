@@ -166,3 +166,8 @@ def count_frames(packets: PacketTable) -> int | None:
         and not packets.damaged
     )
     return int(packets.shown.sum()) if tells else None
+
+
+def forget() -> None:
+    """Look at every file anew from now on."""
+    _cache.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +94,12 @@ class Predictor:
         if self.device.type == "cpu":
             check_cpu_precision(self.options.precision)
         self.network = network.eval().to(self.device)
+
+    @functools.cached_property
+    def scorer(self) -> nn.Module:
+        """What gives scores and features; made on first use, since drawing attention needs the network only."""
         folds = self.device.type == "cpu" and self.options.precision == "32-true"
-        self.scorer = optimize_for_inference(self.network) if folds else self.network
+        return optimize_for_inference(self.network) if folds else self.network
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | Path | Checkpoint, options: EvaluationConfig | None = None) -> Predictor:

@@ -46,7 +46,7 @@ def non_local_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: Sca
     """
     if isinstance(scale, Tensor):
         query, scale = query * scale, 1.0
-    if onednn.fits(query, key, value) and onednn.pays(query.numel() * key.shape[1]):
+    if onednn.fits(query, key, value, multiplications=query.numel() * key.shape[1]):
         return onednn.attention(query, key, value, scale=scale)
     # Fused kernels want one width: zeros change neither the similarities nor the other value channels.
     inner, values = query.shape[2], value.shape[2]
@@ -208,7 +208,7 @@ def centered_projections(tokens: Tensor, *projections: tuple[Tensor, Tensor | No
     mean, out = position_mean(tokens), []
     for weight, bias in projections:
         offset = F.linear(mean, weight, _cancelled(bias))
-        if onednn.fits(tokens, weight) and onednn.pays(tokens.numel() * weight.shape[0]):
+        if onednn.fits(tokens, weight, multiplications=tokens.numel() * weight.shape[0]):
             out.append(onednn.linear(tokens, weight) - offset)
             continue
         out.append(torch.baddbmm(offset, tokens, weight.t().expand(tokens.shape[0], -1, -1), beta=-1))

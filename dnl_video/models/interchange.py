@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import logging
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier
+from dnl_video.models.replacing import replacing
 from dnl_video.models.weights.checkpoint import Checkpoint, payload
 
 _TOLERANCE = 1e-3  # of the largest logit: convolutions sum in another order elsewhere
@@ -109,17 +109,9 @@ def export_program(checkpoint: Checkpoint, path: Path) -> float:
 
 def _written(path: Path, write: Callable[[Path], object], check: Callable[[Path], float]) -> float:
     """Write beside, check what was written, then give it its name."""
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
-    try:
+    with replacing(path) as temporary:
         write(temporary)
-        difference = check(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    return difference
+        return check(temporary)
 
 
 @torch.no_grad()

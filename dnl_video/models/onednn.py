@@ -46,20 +46,20 @@ def available() -> bool:
         return False
 
 
-def fits(*tensors: Tensor) -> bool:
-    """Return whether tensors can take this path here: eager, float32, on the CPU, outside torch.func's transforms."""
+def fits(*tensors: Tensor, multiplications: int | None = None) -> bool:
+    """Return whether tensors can take this path here: eager, float32, on the CPU, outside torch.func's transforms.
+
+    Args:
+        tensors: What goes in.
+        multiplications: Those of a product, which must be large enough to make up for the way to it. They are looked
+            at last: a comparison of traced sizes would hold a program of torch.export to batches on one side of it.
+    """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         return False
     plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-    return plain and not torch.is_autocast_enabled("cpu") and available()
-
-
-def pays(multiplications: int) -> bool:
-    """Return whether a product is large enough to make up for the way to it.
-
-    Ask after `fits`: a comparison would hold a program of torch.export to batches on one side of it.
-    """
-    return multiplications >= _WORTHWHILE
+    if not plain or torch.is_autocast_enabled("cpu") or not available():
+        return False
+    return multiplications is None or multiplications >= _WORTHWHILE
 
 
 def wants_gradient(*tensors: Tensor) -> bool:
@@ -124,7 +124,7 @@ class Projection(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., C] -> [..., D]."""
-        if fits(x, self.weight) and pays(x.numel() * self.out_features):
+        if fits(x, self.weight, multiplications=x.numel() * self.out_features):
             return linear(x, self.weight, self.bias)
         return super().forward(x)
 

@@ -13,10 +13,10 @@ from dnl_video.report.compare_markdown import (
     class_words,
     compare_headline,
     difference_text,
+    mcnemar_table,
     mcnemar_words,
     most_changed,
     p_text,
-    p_value,
     points,
 )
 from dnl_video.report.figures import COLORS, INK, new_figure, plain, to_svg
@@ -130,17 +130,8 @@ def _accuracy(comparison: dict[str, Any]) -> Html:
 
 
 def _mcnemar(comparison: dict[str, Any]) -> Html:
-    adjusted = len(comparison["comparisons"]) > 1
-    rows = []
-    for one in comparison["comparisons"]:
-        m = one["mcnemar"]
-        counts = [m[key] for key in ("both_right", "only_run_right", "only_reference_right", "both_wrong")]
-        p = [p_value(m["p"])] + ([p_value(m["p_holm"])] if adjusted else [])
-        rows.append([f"{one['run']}, {one['reference']}", *(f"{n:,}" for n in counts), *p])
-    reference = comparison["runs"][0]["letter"]
-    header = ["", "both right", "only the run", f"only {reference}", "both wrong", "exact p"]
-    header += ["Holm-adjusted p"] if adjusted else []
-    listing = table(header, rows, "lrrrrr" + "r" * adjusted, caption="Videos by who is right, and McNemar's exact test")
+    columns = mcnemar_table(comparison, "{:,}".format)
+    listing = table(*columns, caption="Videos by who is right, and McNemar's exact test")
     return join([listing, paragraph(mcnemar_words(comparison), "note")])
 
 

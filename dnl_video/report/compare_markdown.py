@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dnl_video.report.markdown import code, escape, figure_text, percent, table
@@ -57,6 +58,19 @@ def p_text(one: dict[str, Any]) -> str:
     p, adjusted = one["mcnemar"]["p"], one["mcnemar"]["p_holm"]
     text = f"p {p_value(p)}" if p < 0.0001 else f"p = {p_value(p)}"
     return text if adjusted is None else f"{text}, Holm-adjusted {p_value(adjusted)}"
+
+
+def mcnemar_table(comparison: dict[str, Any], number: Callable[[int], str]) -> tuple[list[str], list[list[str]], str]:
+    """Return header, rows and alignment of the table of who is right; ``number`` writes a count."""
+    adjusted = len(comparison["comparisons"]) > 1
+    rows = []
+    for one in comparison["comparisons"]:
+        m = one["mcnemar"]
+        counts = [m[key] for key in ("both_right", "only_run_right", "only_reference_right", "both_wrong")]
+        p = [p_value(m["p"])] + ([p_value(m["p_holm"])] if adjusted else [])
+        rows.append([f"{one['run']}, {one['reference']}", *(number(n) for n in counts), *p])
+    header = ["", "both right", "only the run", f"only {comparison['runs'][0]['letter']}", "both wrong", "exact p"]
+    return [*header, *(["Holm-adjusted p"] if adjusted else [])], rows, "lrrrrr" + "r" * adjusted
 
 
 def mcnemar_words(comparison: dict[str, Any]) -> str:
@@ -140,15 +154,7 @@ def _differences(comparison: dict[str, Any]) -> str:
 
 
 def _mcnemar(comparison: dict[str, Any]) -> str:
-    adjusted = len(comparison["comparisons"]) > 1
-    rows = []
-    for one in comparison["comparisons"]:
-        m = one["mcnemar"]
-        counts = [m[key] for key in ("both_right", "only_run_right", "only_reference_right", "both_wrong")]
-        p = [p_value(m["p"])] + ([p_value(m["p_holm"])] if adjusted else [])
-        rows.append([f"{one['run']}, {one['reference']}", *(str(n) for n in counts), *p])
-    header = ["", "both right", "only the run", f"only {comparison['runs'][0]['letter']}", "both wrong", "exact p"]
-    return table([*header, *(["Holm-adjusted p"] if adjusted else [])], rows, "lrrrrr" + "r" * adjusted)
+    return table(*mcnemar_table(comparison, str))
 
 
 def _classes(one: dict[str, Any]) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import platform
-import uuid
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dnl_video.errors import InputError
+from dnl_video.models.replacing import replacing
 from dnl_video.models.weights.checkpoint import EXPORTED_NAME, Checkpoint, payload
 from dnl_video.models.weights.exported import write_exported
 from dnl_video.models.weights.model_card import is_model_card, model_card
@@ -92,13 +91,6 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _write_text(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return path

@@ -6,10 +6,8 @@ class names, configuration and provenance, and a sha256 over all of that and the
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dnl_video.errors import InputError
+from dnl_video.models.replacing import replacing
 from dnl_video.models.weights.reading import read_safetensors
 
 FORMAT_KEY = "dnl_video"
@@ -39,18 +38,11 @@ def write_exported(path: str | Path, stored: Mapping[str, Any], tensors: Mapping
     path = Path(path)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     described = {**stored, _CHECKSUM: _checksum(stored, plain)}
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with replacing(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         # "format" is what other readers of safetensors files look for.
         # `save_file` would make it readable for its owner only.
         temporary.write_bytes(save(plain, metadata={"format": "pt", FORMAT_KEY: json.dumps(described)}))
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return path
 
 
