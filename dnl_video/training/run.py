@@ -1,9 +1,8 @@
-"""One training run: checks, Lightning's Trainer, checkpoints and logs in the output folder."""
+"""One training run: checks, Lightning's Trainer, logs in the output folder."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import tempfile
 import warnings
@@ -15,38 +14,27 @@ import torch
 import yaml
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from dnl_video.config import TrainConfig, TrainerConfig
 from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.decoding import VideoDecodeError
-from dnl_video.data.journal import STOPPED_REASON, LoaderStopped, loader_faults
+from dnl_video.data.journal import LoaderStopped, loader_faults
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import min_frames
-from dnl_video.models.weights.checkpoint import FORMAT_KEY, LAST_NAME, find_checkpoint, read_raw
+from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, read_raw
 from dnl_video.training.callbacks import ClipProgress, FiniteLoss, PreciseBatchNorm
+from dnl_video.training.checkpoints import checkpoint_callbacks
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
+from dnl_video.training.resume import note_crashed, read_crashed, refuse_another_run, resume_from
 from dnl_video.training.start import start_from_weights
 
 _DRY_RUN_BATCHES = 2
-_CRASHED_NAME = "crashed_videos.jsonl"
-"""Videos that stopped a loader process, one a line; a resumed run does not open them (delete a line to try again)."""
-# What may not change between the parts of one run. Longer runs, other devices, workers and logs may.
-_FIXED_BY_A_RUN = (
-    "model.",
-    "preprocessing.",
-    "augment.",
-    "optim.",
-    "seed",
-    "data.batch_size",
-    "weights.source",
-    "trainer.accumulate_grad_batches",
-)
 
 
 @dataclass(frozen=True)
@@ -82,51 +70,27 @@ def train(config: TrainConfig, *, resume: str | None = None) -> TrainResult:
             f"optim.warmup_epochs {config.optim.warmup_epochs:g} leaves nothing of trainer.max_epochs "
             f"{config.trainer.max_epochs}; lower it"
         )
-    start_from = _resume_from(resume, output)
+    start_from = resume_from(resume, output)
     datamodule, module = _prepare(config)
-    datamodule.crashed = _read_crashed(output)
+    datamodule.crashed = read_crashed(output)
     if start_from is not None:
-        _refuse_another_run(start_from, module)
+        refuse_another_run(start_from, module)
         # The checkpoint's weights follow; what they grew from stays known.
         module.provenance = read_raw(start_from)[FORMAT_KEY].get("provenance", {})
         report = None
     else:
         report = start_from_weights(config, module)
-    best = ModelCheckpoint(
-        dirpath=output / "checkpoints",
-        monitor="val/top1",
-        mode="max",
-        filename="best-epoch{epoch:03d}-top1_{val/top1:.4f}",
-        auto_insert_metric_name=False,
-    )
-    last = ModelCheckpoint(
-        dirpath=output / "checkpoints",
-        filename=LAST_NAME,
-        every_n_epochs=1,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    callbacks: list[Callback] = [best, last]
-    if config.trainer.save_every_n_steps is not None:
-        callbacks.append(
-            ModelCheckpoint(
-                dirpath=output / "checkpoints",
-                filename=LAST_NAME,
-                every_n_train_steps=config.trainer.save_every_n_steps,
-                enable_version_counter=False,
-            )
-        )
+    best, *others = checkpoint_callbacks(config.trainer, output)
     _write_config(output, module.resolved)
     loggers = _loggers(config, output)
-    trainer = _trainer(config, [*callbacks, *_own_callbacks(config, output)], loggers, output)
+    trainer = _trainer(config, [best, *others, *_own_callbacks(config, output)], loggers, output)
     _announce(config, datamodule, module, trainer)
     if report is not None and trainer.is_global_zero:
         print(report.text(), flush=True)
     try:
         _fit(trainer, module, datamodule, str(start_from) if start_from else None)
     except LoaderStopped as stopped:
-        with (output / _CRASHED_NAME).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(video) + "\n" for video in stopped.videos)
+        note_crashed(output, stopped.videos)
         raise
     top1 = float(best.best_model_score) if best.best_model_score is not None else float("nan")
     return TrainResult(find_checkpoint(best.best_model_path or output), top1, trainer.global_rank, trainer.world_size)
@@ -189,13 +153,6 @@ def _prepare(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]
     return datamodule, VideoTrainingModule(config, names, resolved_config(config))
 
 
-def _read_crashed(output: Path) -> dict[str, str]:
-    """Return the videos that stopped a loader process in an earlier part of the run, and how."""
-    file = output / _CRASHED_NAME
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return {json.loads(line): STOPPED_REASON for line in lines}
-
-
 def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str, ...]:
     classes = config.model.num_classes
     names = datamodule.class_names
@@ -213,37 +170,6 @@ def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str,
             f"is {classes}; set model.num_classes={len(names)}"
         )
     return names
-
-
-def _resume_from(resume: str | None, output: Path) -> Path | None:
-    if resume is not None:
-        return find_checkpoint(output if resume == "last" else resume, last=True)
-    if any((output / "checkpoints").glob("*.ckpt")):
-        raise InputError(
-            f"output_dir {output} holds a run already; continue it with --resume, or give another --output_dir"
-        )
-    return None
-
-
-def _refuse_another_run(file: Path, module: VideoTrainingModule) -> None:
-    """Refuse to go on with settings that the checkpoint's optimiser, data position or classes do not fit."""
-    stored = read_raw(file)[FORMAT_KEY]
-    if stored["class_names"] != list(module.class_names):
-        raise InputError(f"{file}: its classes are not those of data.train_manifest; resume with the run's own videos")
-    there, here = _flat(stored["config"]), _flat(module.resolved)
-    for key in here:
-        if key.startswith(_FIXED_BY_A_RUN) and there.get(key) != here[key]:
-            raise InputError(
-                f"{file}: its {key} is {there.get(key)}, the configuration's is {here[key]}; resume with the run's own "
-                "config.yaml"
-            )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _write_config(output: Path, resolved: dict[str, Any]) -> None:
