@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from dnl_video.cli.main import main
 from dnl_video.data import dataset
 from dnl_video.data.decoding import open_video
 from dnl_video.results.predictions import read_predictions
+from tests.processes import CommandProcess
 
 forked = pytest.mark.skipif(
     multiprocessing.get_start_method(allow_none=False) != "fork", reason="loader processes must see the test's patch"
@@ -76,23 +75,20 @@ def test_a_resumed_training_does_not_open_the_video_again(tiny, tmp_path, monkey
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the loader process in /proc")
-def test_training_goes_on_after_kill_9_of_a_loader_process(tiny, tmp_path):
+@pytest.mark.full
+def test_training_goes_on_after_kill_9_of_a_loader_process(tiny, tmp_path, full_size):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "dnl_video", "train", "--config", str(tiny.config), "--output_dir", str(run)]
-    command += ["--data.num_workers", "1", "--trainer.max_epochs", "4", "--trainer.save_every_n_steps", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        for _ in range(6000):
-            if (run / "checkpoints" / "last.ckpt").exists() or process.poll() is not None:
-                break
-            time.sleep(0.01)
-        loaders = [int(pid) for pid in children.read_text().split()]
-        assert loaders
-        os.kill(loaders[-1], signal.SIGKILL)
-        errors = process.communicate(timeout=300)[1]
-    assert process.returncode == 2, errors
-    assert "loader process" in errors.splitlines()[-1]
-    assert errors.splitlines()[-1].endswith("start again (train with --resume): what is done is kept")
-    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=300)
-    assert resumed.returncode == 0, resumed.stderr
+    words = ["train", "--config", str(tiny.config), "--output_dir", str(run), "--data.num_workers", "1"]
+    words += ["--trainer.max_epochs", "4" if full_size else "2", "--trainer.save_every_n_steps", "1"]
+    process = CommandProcess(words, tmp_path / "printed", new_interpreter=full_size)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (run / "checkpoints" / "last.ckpt").exists() and process.returncode() is None:
+        time.sleep(0.01)
+    loaders = [int(pid) for pid in children.read_text().split()]
+    assert loaders
+    os.kill(loaders[-1], signal.SIGKILL)
+    assert process.wait() == 2, process.stderr
+    assert "loader process" in process.stderr.splitlines()[-1]
+    assert process.stderr.splitlines()[-1].endswith("start again (train with --resume): what is done is kept")
+    assert main([*words, "--resume"]) == 0
     shutil.rmtree(run)

@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
 from dnl_video.results.predictions import read_predictions
 from tests.conftest import TinyRun
+from tests.processes import CommandProcess
 
 QUICK = ["--device", "cpu", "--num-clips", "1"]
 SLIDING = ["--device", "cpu", "--num-workers", "0", "--sliding"]
@@ -32,7 +31,7 @@ def write_noise(path: Path, seed: int, num_frames: int = 8) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two hundred videos of a second, in two folders."""
+    """Two hundred videos of a second, in two folders: four shards of fifty."""
     folder = tmp_path_factory.mktemp("many")
     for i in range(200):
         write_noise(folder / f"part {i % 2}" / f"video {i:03d}.mp4", i)
@@ -70,25 +69,26 @@ def finished(output: Path) -> list[str]:
     return [json.loads(line)["id"] for line in lines]
 
 
+@pytest.mark.full
 def test_two_hundred_videos_killed_twice_redo_nothing(
-    tiny: TinyRun, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: TinyRun, folder: Path, tmp_path: Path, full_size: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    files = sorted(folder.rglob("*.mp4"))
     output = tmp_path / "out"
     words = ["predict", str(folder), "--checkpoint", str(tiny.run), "--output", str(output), *QUICK]
-    command = [sys.executable, "-m", "dnl_video", *words, "--num-workers", "1"]
     rng = np.random.default_rng(7)
     before: dict[str, tuple[int, bytes]] = {}
     for _ in range(2):
         # Kill it some videos after it has recorded some more; its loader worker is left an orphan, as by kill -9.
         had = len(finished(output))
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = CommandProcess([*words, "--num-workers", "1"], tmp_path / "printed", new_interpreter=full_size)
         while len(finished(output)) == had:
-            assert process.poll() is None, process.communicate()
+            assert process.returncode() is None, process.stderr
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.1))
-        process.kill()
-        _, stderr = process.communicate()
-        assert (f"{had} of 200 videos are there already" in stderr) == (had > 0)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert (f"{had} of 200 videos are there already" in process.stderr) == (had > 0)
         now = recorded(output)
         assert now.items() >= before.items(), "a recorded video was touched"
         assert had < len(finished(output)) < 200
@@ -99,15 +99,15 @@ def test_two_hundred_videos_killed_twice_redo_nothing(
     printed = capsys.readouterr()
     assert f"{had} of 200 videos are there already" in printed.err
     assert recorded(output).items() >= before.items()
-    assert sorted(finished(output)) == sorted(str(p.relative_to(folder)) for p in folder.rglob("*.mp4"))
+    assert sorted(finished(output)) == sorted(str(p.relative_to(folder)) for p in files)
     assert [path.name for path in output.iterdir() if path.suffix == ".tmp"] == []
     # The table is in the order of the folder and equals that of a run in one piece.
     rows = rows_of(output / "predictions.csv")
-    assert [row[0] for row in rows[1:]] == sorted(map(str, folder.rglob("*.mp4")))
+    assert [row[0] for row in rows[1:]] == list(map(str, files))
     assert "200 videos, 0 failed" in printed.out
     assert len(printed.out.splitlines()) < 40
     table = read_predictions(output)
-    sample = sorted(folder.rglob("*.mp4"))[60:63]
+    sample = files[60:63]
     assert predict(tiny, *sample, "--output", tmp_path / "whole") == 0
     whole = read_predictions(tmp_path / "whole", order=[str(path) for path in sample])
     np.testing.assert_allclose(whole.scores, table.scores[60:63], atol=1e-6)
@@ -164,27 +164,19 @@ def test_ctrl_c_keeps_what_was_finished(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_real_ctrl_c(tiny: TinyRun, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.full
+def test_a_real_ctrl_c(tiny: TinyRun, folder: Path, tmp_path: Path, full_size: bool) -> None:
     words = ["predict", str(folder), "--checkpoint", str(tiny.run), "--output", str(tmp_path / "out"), *QUICK]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dnl_video", *words, "--num-workers", "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # Background jobs of a shell start with the signal ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = CommandProcess([*words, "--num-workers", "1"], tmp_path / "printed", new_interpreter=full_size)
     while not finished(tmp_path / "out"):
-        assert process.poll() is None, process.communicate()
+        assert process.returncode() is None, process.stderr
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the loader workers get it as well
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert stderr.splitlines() == [
+    assert process.wait(60) == 130, process.stderr
+    assert process.stderr.splitlines() == [
         f"dnl-video: interrupted; what was finished is kept in {tmp_path / 'out'}; the same command goes on there"
     ]
-    assert stdout == ""
+    assert process.stdout == ""
 
 
 def test_many_videos_are_kept_and_summed_up(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from dnl_video.cli.main import main
 from dnl_video.inference import device
 from dnl_video.models.weights.checkpoint import find_checkpoint, load_checkpoint
 from tests.conftest import TinyRun
+from tests.processes import CommandProcess
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -256,25 +257,17 @@ def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in printed
 
 
-def test_ctrl_c_leaves_a_run_that_goes_on(tiny: TinyRun, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dnl_video", *train_words(tiny, tmp_path / "run", "--trainer.max_epochs", "50")]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A test runner in the background has SIGINT ignored, and its children would too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 2/50"):
-            process.send_signal(signal.SIGINT)
-            break
-    printed, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert f"go on with: dnl-video train --config {tmp_path / 'run'}/config.yaml --resume" in printed
-    assert errors.splitlines()[-1] == "dnl-video: interrupted; what was finished is kept"
+@pytest.mark.full
+def test_ctrl_c_leaves_a_run_that_goes_on(tiny: TinyRun, tmp_path: Path, full_size: bool) -> None:
+    words = train_words(tiny, tmp_path / "run", "--trainer.max_epochs", "50")
+    process = CommandProcess(words, tmp_path / "printed", new_interpreter=full_size)
+    while "epoch 2/50" not in process.stdout:
+        assert process.returncode() is None, process.stderr
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130, process.stderr
+    assert f"go on with: dnl-video train --config {tmp_path / 'run'}/config.yaml --resume" in process.stdout
+    assert process.stderr.splitlines()[-1] == "dnl-video: interrupted; what was finished is kept"
     words = ["--config", str(tmp_path / "run" / "config.yaml"), "--trainer.max_epochs", "4", "--resume"]
     assert main(["train", *words]) == 0
 
