@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 import torch
 
 from dnl_video.cli.main import main
-from dnl_video.models import interchange
-from dnl_video.models.weights.checkpoint import load_checkpoint
+from dnl_video.models import build, interchange
+from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, load_checkpoint, payload
 from dnl_video.results.predictions import read_predictions
 from tests.conftest import TinyRun
+from tests.models.helpers import perturb_backbone, shallow
 
 
 @pytest.fixture(scope="module")
@@ -85,29 +87,50 @@ def test_a_folder_for_the_hub(tiny: TinyRun, tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "hub").class_names == load_checkpoint(tiny.run).class_names
 
 
+@pytest.fixture
+def traced(full_size: bool, tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny run's checkpoint; at the small size one of a shallow network with its settings, quickly traced."""
+    if full_size:
+        return tiny.run
+    made, there = build.create_backbone, load_checkpoint(tiny.run)
+    monkeypatch.setattr(build, "create_backbone", lambda *args, **options: shallow(made(*args, **options)))
+    options = dataclasses.replace(there.spec.context_options, positions={"res3": [0], "res4": [0]})
+    spec = dataclasses.replace(there.spec, context_options=options)
+    frames, side = there.preprocessing.num_frames, there.preprocessing.crop_size
+    model = perturb_backbone(build.build_model(spec), torch.randn(4, 3, frames, side, side))
+    weights = {NETWORK_PREFIX + key: value for key, value in model.state_dict().items()}
+    stored = payload(spec, there.preprocessing, there.class_names, {})
+    (tmp_path / "source").mkdir()
+    path = tmp_path / "source" / "shallow.ckpt"
+    torch.save({"state_dict": weights, "dnl_video": stored}, path)
+    return path
+
+
+@pytest.mark.full
 @torch.no_grad()
-def test_onnx_computes_the_same_for_any_batch(tiny: TinyRun, tmp_path: Path) -> None:
+def test_onnx_computes_the_same_for_any_batch(traced: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
-    assert main(["export", str(tiny.run), str(tmp_path / "m.safetensors"), "--onnx"]) == 0
-    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
-    model = load_checkpoint(tiny.run).build()
+    assert main(["export", str(traced), str(tmp_path / "out" / "m.safetensors"), "--onnx"]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "m.onnx", providers=["CPUExecutionProvider"])
+    model = load_checkpoint(traced).build()
     for batch in (1, 4):
         clip = torch.rand(batch, 3, 4, 64, 64)
         logits = session.run(["logits"], {"clip": clip.numpy()})[0]
         np.testing.assert_allclose(logits, model(clip).numpy(), rtol=1e-3, atol=1e-5)
     stored = json.loads(session.get_modelmeta().custom_metadata_map["dnl_video"])
-    assert stored["class_names"] == list(load_checkpoint(tiny.run).class_names)
+    assert stored["class_names"] == list(load_checkpoint(traced).class_names)
     assert stored["preprocessing"]["num_frames"] == 4
-    assert {p.name for p in tmp_path.iterdir()} == {"m.safetensors", "m.md", "m.onnx"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"m.safetensors", "m.md", "m.onnx"}
 
 
+@pytest.mark.full
 @torch.no_grad()
-def test_a_torch_program_computes_the_same(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", str(tiny.run), str(tmp_path / "m.safetensors"), "--torch-export"]) == 0
-    assert f"wrote {tmp_path / 'm.pt2'} (largest difference of logits " in capsys.readouterr().out
-    program, model = torch.export.load(tmp_path / "m.pt2").module(), load_checkpoint(tiny.run).build()
+def test_a_torch_program_computes_the_same(traced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(traced), str(tmp_path / "out" / "m.safetensors"), "--torch-export"]) == 0
+    assert f"wrote {tmp_path / 'out' / 'm.pt2'} (largest difference of logits " in capsys.readouterr().out
+    program, model = torch.export.load(tmp_path / "out" / "m.pt2").module(), load_checkpoint(traced).build()
     for batch in (1, 4):
         clip = torch.rand(batch, 3, 4, 64, 64)
         torch.testing.assert_close(program(clip), model(clip), rtol=1e-4, atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from pytorchvideo.models.resnet import ResStage
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -79,6 +80,14 @@ def perturb_backbone(model: nn.Module, clip: torch.Tensor, seed: int = 0) -> nn.
         norm.momentum = momentum
         norm.running_var.clamp_(min=1e-3)
     return model.train(was_training)
+
+
+def shallow(model: nn.Module) -> nn.Module:
+    """Keep two residual blocks of res2 and one of each later stage, in place: tracers take a while for each block."""
+    for name, module in model.named_modules():
+        if isinstance(module, ResStage):
+            module.res_blocks = module.res_blocks[: 2 if name.startswith("blocks.1") else 1]
+    return model
 
 
 def make_input(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> torch.Tensor:

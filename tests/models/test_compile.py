@@ -8,7 +8,6 @@ import shutil
 
 import pytest
 import torch
-from pytorchvideo.models.resnet import ResStage
 
 from dnl_video.models import dialects
 from dnl_video.models.backbones import create_backbone, insert_context_blocks
@@ -17,7 +16,7 @@ from dnl_video.models.build import block_factory
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
 from dnl_video.spec import ContextOptions
 
-from .helpers import BLOCKS, make_input, perturb, perturb_backbone
+from .helpers import BLOCKS, make_input, perturb, perturb_backbone, shallow
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 EVERY = BLOCKS | {
@@ -39,12 +38,11 @@ def _fresh_compiler():
 
 
 def make_network(architecture, stem_channels, context, full_size):
-    """A narrow network; at the small size with one residual block a stage, for tracing is slow."""
+    """A narrow network, and a shallow one at the small size."""
     model = create_backbone(architecture, num_classes=5, stem_channels=stem_channels, dropout=0.0).eval()
     positions = {"res3": [1, 3], "res4": [1, 3, 5]}
     if not full_size:
-        for stage in [m for m in model.modules() if isinstance(m, ResStage)]:
-            stage.res_blocks = stage.res_blocks[:1]
+        shallow(model)
         positions = {"res3": [0], "res4": [0]}
     insert_context_blocks(model, block_factory(context, ContextOptions()), positions)
     clip = torch.randn(2, 3, 8, 32, 32)

@@ -8,17 +8,27 @@ import pytest
 import torch
 
 from dnl_video.errors import InputError
-from dnl_video.models import interchange
+from dnl_video.models import build, interchange
 from dnl_video.models.build import create_model
 from dnl_video.models.weights.checkpoint import Checkpoint
 from dnl_video.spec import ContextOptions, Preprocessing
-from tests.models.helpers import perturb_backbone
+from tests.models.helpers import perturb_backbone, shallow
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture(autouse=True)
+def _shallow_networks(full_size: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build shallow networks, except at full size."""
+    if not full_size:
+        made = build.create_backbone
+        monkeypatch.setattr(build, "create_backbone", lambda *args, **options: shallow(made(*args, **options)))
 
 
 def checkpoint(architecture: Any, context: Any, **options: Any) -> Checkpoint:
     """A small network of two blocks with signals of ordinary size."""
     frames = 8 if architecture.startswith("slowfast") else 4
-    options |= {"context_options": ContextOptions(positions={"res3": [1], "res4": [1]}, **options.pop("block", {}))}
+    options |= {"context_options": ContextOptions(positions={"res3": [0], "res4": [0]}, **options.pop("block", {}))}
     model = create_model(architecture, context=context, stem_channels=8, num_classes=3, dropout=0.0, **options)
     perturb_backbone(model, torch.randn(4, 3, frames, 32, 32))
     assert model.spec is not None
