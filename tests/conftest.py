@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from dnl_video.cli.main import main
 
 REPOSITORY = Path(__file__).parents[1]
 
-# pytest-xdist starts one worker per core.
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """pytest-xdist starts one worker per core. Its controller, which runs no test, does without torch."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,14 @@ def test_the_first_command_stands_near_the_top() -> None:
     assert "```bash" in "\n".join(TEXT.splitlines()[:30])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.splitlines()[0])
-def test_python_examples_run(block: str, tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_examples_run(
+    block: str, tiny: TinyRun, tmp_path: Path, full_size: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    if not full_size:
+        block = block.replace("224, 224", "64, 64")
     video = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
     block = re.sub(r'"runs/[^"]*"', repr(str(tiny.run)), block)
     block = re.sub(r'"data/[^"]*\.mp4"', repr(str(video)), block)
