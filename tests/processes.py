@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,8 @@ from dnl_video.cli.main import main
 
 class CommandProcess:
     """A command at work, its output in files; in a process group of its own, as a terminal's jobs are.
+
+    On leaving its context nothing of it is left running.
 
     Starting an interpreter and loading torch takes longer than most commands under test, so that the process is a
     fork of the test's, which has them loaded; a new interpreter where it is asked for or where forks cannot train
@@ -36,6 +39,14 @@ class CommandProcess:
                 self._process = subprocess.Popen(command, stdout=out, stderr=errors, preexec_fn=_as_a_terminals_job)
         assert self._process.pid is not None
         self.pid = self._process.pid
+
+    def __enter__(self) -> CommandProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
 
     def _run(self, words: list[str]) -> None:
         _as_a_terminals_job()

@@ -80,14 +80,14 @@ def test_training_goes_on_after_kill_9_of_a_loader_process(tiny, tmp_path, full_
     run = tmp_path / "run"
     words = ["train", "--config", str(tiny.config), "--output_dir", str(run), "--data.num_workers", "1"]
     words += ["--trainer.max_epochs", "4" if full_size else "2", "--trainer.save_every_n_steps", "1"]
-    process = CommandProcess(words, tmp_path / "printed", new_interpreter=full_size)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while not (run / "checkpoints" / "last.ckpt").exists() and process.returncode() is None:
-        time.sleep(0.01)
-    loaders = [int(pid) for pid in children.read_text().split()]
-    assert loaders
-    os.kill(loaders[-1], signal.SIGKILL)
-    assert process.wait() == 2, process.stderr
+    with CommandProcess(words, tmp_path / "printed", new_interpreter=full_size) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not (run / "checkpoints" / "last.ckpt").exists() and process.returncode() is None:
+            time.sleep(0.01)
+        loaders = [int(pid) for pid in children.read_text().split()]
+        assert loaders
+        os.kill(loaders[-1], signal.SIGKILL)
+        assert process.wait() == 2, process.stderr
     assert "loader process" in process.stderr.splitlines()[-1]
     assert process.stderr.splitlines()[-1].endswith("start again (train with --resume): what is done is kept")
     assert main([*words, "--resume"]) == 0

@@ -81,13 +81,13 @@ def test_two_hundred_videos_killed_twice_redo_nothing(
     for _ in range(2):
         # Kill it some videos after it has recorded some more; its loader worker is left an orphan, as by kill -9.
         had = len(finished(output))
-        process = CommandProcess([*words, "--num-workers", "1"], tmp_path / "printed", new_interpreter=full_size)
-        while len(finished(output)) == had:
-            assert process.returncode() is None, process.stderr
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.1))
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        with CommandProcess([*words, "--num-workers", "1"], tmp_path / "printed", new_interpreter=full_size) as process:
+            while len(finished(output)) == had:
+                assert process.returncode() is None, process.stderr
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0, 0.1))
+            os.kill(process.pid, signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
         assert (f"{had} of 200 videos are there already" in process.stderr) == (had > 0)
         now = recorded(output)
         assert now.items() >= before.items(), "a recorded video was touched"
@@ -167,12 +167,12 @@ def test_ctrl_c_keeps_what_was_finished(
 @pytest.mark.full
 def test_a_real_ctrl_c(tiny: TinyRun, folder: Path, tmp_path: Path, full_size: bool) -> None:
     words = ["predict", str(folder), "--checkpoint", str(tiny.run), "--output", str(tmp_path / "out"), *QUICK]
-    process = CommandProcess([*words, "--num-workers", "1"], tmp_path / "printed", new_interpreter=full_size)
-    while not finished(tmp_path / "out"):
-        assert process.returncode() is None, process.stderr
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the loader workers get it as well
-    assert process.wait(60) == 130, process.stderr
+    with CommandProcess([*words, "--num-workers", "1"], tmp_path / "printed", new_interpreter=full_size) as process:
+        while not finished(tmp_path / "out"):
+            assert process.returncode() is None, process.stderr
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the loader workers get it as well
+        assert process.wait(60) == 130, process.stderr
     assert process.stderr.splitlines() == [
         f"dnl-video: interrupted; what was finished is kept in {tmp_path / 'out'}; the same command goes on there"
     ]

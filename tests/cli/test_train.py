@@ -260,12 +260,12 @@ def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.full
 def test_ctrl_c_leaves_a_run_that_goes_on(tiny: TinyRun, tmp_path: Path, full_size: bool) -> None:
     words = train_words(tiny, tmp_path / "run", "--trainer.max_epochs", "50")
-    process = CommandProcess(words, tmp_path / "printed", new_interpreter=full_size)
-    while "epoch 2/50" not in process.stdout:
-        assert process.returncode() is None, process.stderr
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)
-    assert process.wait(60) == 130, process.stderr
+    with CommandProcess(words, tmp_path / "printed", new_interpreter=full_size) as process:
+        while "epoch 2/50" not in process.stdout:
+            assert process.returncode() is None, process.stderr
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130, process.stderr
     assert f"go on with: dnl-video train --config {tmp_path / 'run'}/config.yaml --resume" in process.stdout
     assert process.stderr.splitlines()[-1] == "dnl-video: interrupted; what was finished is kept"
     words = ["--config", str(tmp_path / "run" / "config.yaml"), "--trainer.max_epochs", "4", "--resume"]
