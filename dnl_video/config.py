@@ -163,6 +163,8 @@ class OptimConfig:
         warmup_start_lr: Rate for `lr_batch` clips at which warm-up starts.
         label_smoothing: Label smoothing of the cross entropy.
         precise_bn_batches: Training batches for precise batch-norm statistics before each validation; 0 for none.
+        ema_decay: Share that each step leaves of the weights' moving average, with which validation runs and which
+            checkpoints give to evaluation; null for none.
     """
 
     lr: float = 0.1
@@ -183,6 +185,7 @@ class OptimConfig:
     warmup_start_lr: float = 0.01
     label_smoothing: float = 0.0
     precise_bn_batches: int = 200
+    ema_decay: float | None = None
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -201,6 +204,8 @@ class OptimConfig:
             "precise_bn_batches",
         )
         _at_least("optim.", 0, self, *names)
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise InputError(f"optim.ema_decay is {self.ema_decay}; give a number in [0, 1), for example 0.999")
         for name in ("momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"optim.{name} is {getattr(self, name)}; give a number in [0, 1)")
@@ -226,7 +231,8 @@ class TrainerConfig:
         channels_last: Lay weights out as torch.channels_last_3d, which suits tensor cores.
         compile: Run the network through torch.compile: slower to start, faster afterwards on a GPU.
         check_val_every_n_epoch: Epochs between validations.
-        save_every_n_steps: Steps between saved last checkpoints; null saves at the end of each epoch only.
+        save_every_n_steps: Steps between saved last checkpoints; null saves only before each validation and at the end
+            of each epoch.
         log_every_n_steps: Steps between logged training values.
         progress_bar: Show the progress bar.
         wandb_project: Also log to this Weights & Biases project (needs wandb installed).

@@ -1,8 +1,9 @@
-"""The one exception a person meets when what they gave cannot be used."""
+"""What ends a command early: what was given cannot be used, or the system asks it to stop."""
 
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -11,6 +12,20 @@ class InputError(ValueError):
 
     The command line prints it as one line and exits with status 2.
     """
+
+
+class Terminated(BaseException):
+    """A signal asked this process to stop, and it does; like KeyboardInterrupt, no `except Exception` holds it up.
+
+    Args:
+        signum: The signal.
+        saved: What was saved on its account, in words; empty where nothing was.
+    """
+
+    def __init__(self, signum: signal.Signals, saved: str = "") -> None:
+        super().__init__(signum.name)
+        self.signum = signum
+        self.saved = saved
 
 
 def nearest(value: str, allowed: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NoReturn
 
-from dnl_video.errors import InputError, nearest
+from dnl_video.errors import InputError, Terminated, nearest
 
 # In the order of work. Each name is a module beside this one, and has its line here so that help imports none of them.
 COMMANDS = {
@@ -38,10 +38,11 @@ COMMANDS = {
 USAGE_ERROR = 2
 VIDEOS_FAILED = 3  # some videos could not be read or scored
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0 done, 2 bad input, 130 interrupted, others see the command."""
+    """Run the command line and return the exit status: 0 done, 2 bad input, 130 interrupted, 143 terminated, others its own."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -55,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dnl-video: interrupted; what was finished is kept", file=sys.stderr)
         return INTERRUPTED
+    except Terminated as stop:
+        print(f"dnl-video: terminated by {stop}; what was finished is kept", file=sys.stderr)
+        return TERMINATED
     except BrokenPipeError:
         # The reader (head, less) has left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

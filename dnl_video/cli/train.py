@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from dnl_video.config import TrainConfig
-from dnl_video.errors import InputError, nearest
+from dnl_video.errors import InputError, Terminated, nearest
 
 DESCRIPTION = """Train a network on Kinetics clips.
 
@@ -24,6 +24,7 @@ A recipe is one complete YAML file; any of its values can be given on the comman
   dnl-video train --config RECIPE --weights.source kinetics400               start from published weights, or a file
   dnl-video train --config RECIPE --dry-run                                  check everything in a minute
   dnl-video train --config RECIPE --resume                                   go on where the run stopped
+  dnl-video train --config RECIPE --resume auto                              the same, or start: for jobs that requeue
   torchrun --nproc_per_node 8 -m dnl_video train --config RECIPE             eight GPUs
 """
 
@@ -51,7 +52,11 @@ def add_arguments(parser: PARSER) -> None:
     """Add the options, and every field of `TrainConfig` by its dotted name."""
     parser.add_argument("--config", action=_RecipeFile, metavar="YAML", help="Recipe to start from.")
     parser.add_argument(
-        "--resume", nargs="?", const="last", metavar="CKPT", help="Go on from the run's last checkpoint, or from CKPT."
+        "--resume",
+        nargs="?",
+        const="last",
+        metavar="CKPT",
+        help="Go on from the run's last checkpoint, or from CKPT; 'auto' starts anew where there is none.",
     )
     parser.add_argument("--dry-run", action="store_true", help="Check lists, files, decoding and memory; keep nothing.")
     parser.add_argument(
@@ -86,9 +91,8 @@ def run(arguments: Any) -> int:
         return 0
     try:
         result = train(config, resume=options["resume"])
-    except KeyboardInterrupt:
-        if any(Path(config.output_dir, "checkpoints").glob("*.ckpt")):
-            print(f"interrupted; go on with: dnl-video train --config {config.output_dir}/config.yaml --resume")
+    except (KeyboardInterrupt, Terminated) as stop:
+        _say_how_to_go_on(config, stop)
         raise
     if result.rank == 0:
         print(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
@@ -96,7 +100,27 @@ def run(arguments: Any) -> int:
         if result.rank == 0:
             print(f"next: dnl-video evaluate --checkpoint {config.output_dir} --manifest {config.data.val_manifest}")
         return 0
-    return _final_test(config, str(result.best_checkpoint), result.rank, result.world_size)
+    from dnl_video.training.stopping import StopRequest
+
+    try:
+        with StopRequest():
+            return _final_test(config, str(result.best_checkpoint), result.rank, result.world_size)
+    except Terminated as stop:
+        _say_how_to_go_on(config, stop, " --final-test")
+        raise
+
+
+def _say_how_to_go_on(config: TrainConfig, stop: KeyboardInterrupt | Terminated, words: str = "") -> None:
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    if rank_zero_only.rank == 0 and any(Path(config.output_dir, "checkpoints").glob("*.ckpt")):
+        how = f"stopped by {stop.signum.name}" if isinstance(stop, Terminated) else "interrupted"
+        saved = stop.saved if isinstance(stop, Terminated) else str(stop)
+        print(
+            f"{how}; {saved}{saved and '; '}go on with: dnl-video train --config {config.output_dir}/config.yaml "
+            f"--resume{words}",
+            flush=True,
+        )
 
 
 def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int) -> int:

@@ -55,6 +55,9 @@ def journal_folder() -> str:
 def start_journal(folder: str, worker_id: int) -> None:
     """Keep this process's journal in a folder; the `worker_init_fn` of loaders."""
     global _page
+    if hasattr(os, "setpgid"):
+        # What is sent to the whole group (Ctrl-C, `timeout`) is for the process that waits for this one to answer.
+        os.setpgid(0, 0)
     name = Path(folder) / str(os.getpid())
     name.write_bytes(bytes(_SIZE))
     with name.open("r+b") as file:

@@ -31,7 +31,7 @@ class PreciseBatchNorm(Callback):
         self.num_batches = num_batches
         self.failures = failures
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Update statistics in place, leaving the random state and the training clips alone."""
         assert isinstance(pl_module, VideoTrainingModule)
         network = pl_module.network
@@ -117,7 +117,9 @@ class ClipProgress(TQDMProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         super().on_train_start(trainer, pl_module)
-        self._fit_start, self._first_epoch = time.monotonic(), trainer.current_epoch
+        # A run that is resumed in an epoch does not start that epoch.
+        self._fit_start = self._epoch_start = time.monotonic()
+        self._first_epoch = trainer.current_epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
@@ -156,10 +158,11 @@ class ClipProgress(TQDMProgressBar):
         self._epochs_run = self._epochs_done
         pl_module.log("train/clips_per_s", self._clips_per_s, batch_size=1, sync_dist=True)
         metrics = trainer.callback_metrics
-        line = (
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {float(metrics['train/loss']):.3f}  "
-            f"train top1 {100 * float(pl_module.train_top1.compute()):.1f}%"
-        )
+        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        # Resumed for an epoch's validation, a run has trained nothing of it.
+        if self._steps:
+            line += f"  loss {float(metrics['train/loss']):.3f}"
+            line += f"  train top1 {100 * float(pl_module.train_top1.compute()):.1f}%"
         if "val/top1" in metrics:
             line += f"  val top1 {100 * float(metrics['val/top1']):.1f}%"
         if failed := int(metrics.get("val/failed_videos", 0)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
@@ -21,6 +22,9 @@ from dnl_video.models.weights.checkpoint import FORMAT_KEY, payload
 from dnl_video.training.freezing import freeze, hold
 from dnl_video.training.mixing import mix
 from dnl_video.training.optim import lr_factor, make_optimizer, scaled_lr
+
+# Keeps the draws of networks apart from those of clips and of mixing, which have keys of the same seed.
+_STREAM = 3
 
 
 class VideoTrainingModule(LightningModule):
@@ -72,6 +76,9 @@ class VideoTrainingModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Cross entropy of a batch of clips; top-1 of a mixed one counts the class with the larger share."""
+        # What dropout draws is a function of the place in the run, not of what this process did before.
+        key = [self.config.seed, self.current_epoch, batch_idx, self.global_rank, _STREAM]
+        torch.manual_seed(int(np.random.default_rng(key).integers(2**63)))
         clips, target = mix(
             self._normalized(batch["clip"]),
             batch["label"],

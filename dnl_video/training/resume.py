@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
 from dnl_video.data.journal import STOPPED_REASON
 from dnl_video.errors import InputError
-from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, read_raw
+from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, last_checkpoints, read_raw
 from dnl_video.training.module import VideoTrainingModule
 
 _CRASHED_NAME = "crashed_videos.jsonl"
@@ -27,32 +32,69 @@ _FIXED_BY_A_RUN = (
 )
 
 
-def resume_from(resume: str | None, output: Path) -> Path | None:
+@dataclass(frozen=True)
+class StartPoint:
+    """A checkpoint to go on from, known to be whole.
+
+    Attributes:
+        file: The checkpoint.
+        stored: What it stores beside weights and training state.
+    """
+
+    file: Path
+    stored: dict[str, Any]
+
+
+def resume_from(resume: str | None, output: Path) -> StartPoint | None:
     """Return the checkpoint to go on from; None starts anew.
 
+    Where the last one of a folder is damaged, the one before it takes its place, and a warning says so.
+
     Args:
-        resume: A checkpoint or a run's folder; "last" is the output folder's own last one; None for a new run.
+        resume: A checkpoint or a run's folder; "last" is the output folder's own last one; "auto" that, where there is
+            one; None for a new run.
         output: The run's folder.
 
     Raises:
-        InputError: There is no such checkpoint, or a new run would overwrite one.
+        InputError: There is no such checkpoint, it is damaged (and so is the one before), or a new run would overwrite
+            one.
     """
-    if resume is not None:
-        return find_checkpoint(output if resume == "last" else resume, last=True)
-    if any((output / "checkpoints").glob("*.ckpt")):
+    begun = any((output / "checkpoints").glob("*.ckpt"))
+    if resume is None and begun:
         raise InputError(
             f"output_dir {output} holds a run already; continue it with --resume, or give another --output_dir"
         )
-    return None
+    if resume is None or (resume == "auto" and not begun):
+        return None
+    place = output if resume in ("last", "auto") else Path(resume)
+    # A folder without any is for find_checkpoint to refuse.
+    newest, *older = (last_checkpoints(place) if place.is_dir() else []) or [find_checkpoint(place, last=True)]
+    try:
+        return StartPoint(newest, read_raw(newest)[FORMAT_KEY])
+    except InputError as error:
+        damage = error
+    for file in older:
+        with contextlib.suppress(InputError):
+            start = StartPoint(file, read_raw(file)[FORMAT_KEY])
+            if rank_zero_only.rank == 0:
+                print(f"warning: {damage}; going on from {file}, which was saved before it", file=sys.stderr)
+            return start
+    if not older:
+        raise damage
+    names = " and ".join(file.name for file in (newest, *older))
+    raise InputError(
+        f"{damage}; {names} are all damaged: go on from another checkpoint with --resume CKPT, or start anew with "
+        "another --output_dir"
+    )
 
 
-def refuse_another_run(file: Path, module: VideoTrainingModule) -> None:
+def refuse_another_run(start: StartPoint, module: VideoTrainingModule) -> None:
     """Refuse to go on with settings that the checkpoint's optimiser, data position or classes do not fit.
 
     Raises:
         InputError: A setting or the classes differ from the checkpoint's.
     """
-    stored = read_raw(file)[FORMAT_KEY]
+    file, stored = start.file, start.stored
     if stored["class_names"] != list(module.class_names):
         raise InputError(f"{file}: its classes are not those of data.train_manifest; resume with the run's own videos")
     there, here = _flat(stored["config"]), _flat(module.resolved)

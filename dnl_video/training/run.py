@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import signal
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -23,16 +24,18 @@ from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.journal import LoaderStopped, loader_faults
 from dnl_video.data.loaders import VideoDataModule
-from dnl_video.errors import InputError
+from dnl_video.errors import InputError, Terminated
 from dnl_video.models.backbones import min_frames
-from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, read_raw
+from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
+from dnl_video.training.averaging import weight_average
 from dnl_video.training.callbacks import ClipProgress, FiniteLoss, PreciseBatchNorm
-from dnl_video.training.checkpoints import checkpoint_callbacks
+from dnl_video.training.checkpoints import LastCheckpoint, WholeFiles, best_checkpoint
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
 from dnl_video.training.resume import note_crashed, read_crashed, refuse_another_run, resume_from
 from dnl_video.training.start import start_from_weights
+from dnl_video.training.stopping import StopAtOnce, StopRequest
 
 _DRY_RUN_BATCHES = 2
 
@@ -59,11 +62,24 @@ def train(config: TrainConfig, *, resume: str | None = None) -> TrainResult:
 
     Args:
         config: The run.
-        resume: A checkpoint to go on from; "last" is the output folder's own last one. None starts anew.
+        resume: A checkpoint to go on from; "last" is the output folder's own last one, "auto" that where there is one.
+            None starts anew.
 
     Raises:
         InputError: The configuration, the videos or the checkpoint cannot be used.
+        Terminated: SIGTERM or SIGUSR1 asked it to stop; it did after saving.
+        KeyboardInterrupt: So did Ctrl-C.
     """
+    try:
+        with StopRequest() as request:
+            return _train(config, resume, request)
+    except Terminated as stop:
+        if stop.signum == signal.SIGINT:
+            raise KeyboardInterrupt(stop.saved) from None
+        raise
+
+
+def _train(config: TrainConfig, resume: str | None, request: StopRequest) -> TrainResult:
     output = Path(config.output_dir)
     if config.optim.warmup_epochs >= config.trainer.max_epochs:
         raise InputError(
@@ -76,24 +92,29 @@ def train(config: TrainConfig, *, resume: str | None = None) -> TrainResult:
     if start_from is not None:
         refuse_another_run(start_from, module)
         # The checkpoint's weights follow; what they grew from stays known.
-        module.provenance = read_raw(start_from)[FORMAT_KEY].get("provenance", {})
+        module.provenance = start_from.stored.get("provenance", {})
         report = None
     else:
         report = start_from_weights(config, module)
-    best, *others = checkpoint_callbacks(config.trainer, output)
+    best, last = best_checkpoint(output), LastCheckpoint(output, config.trainer.save_every_n_steps, request)
     _write_config(output, module.resolved)
     loggers = _loggers(config, output)
-    trainer = _trainer(config, [best, *others, *_own_callbacks(config, output)], loggers, output)
+    callbacks = [StopAtOnce(request), *_own_callbacks(config, output), best, last]
+    file = start_from.file if start_from is not None else None
+    trainer = _trainer(config, callbacks, loggers, output, plugins=[WholeFiles(file)])
+    request.attach(trainer)
     _announce(config, datamodule, module, trainer)
     if report is not None and trainer.is_global_zero:
         print(report.text(), flush=True)
     try:
-        _fit(trainer, module, datamodule, str(start_from) if start_from else None)
+        _fit(trainer, module, datamodule, str(file) if file is not None else None)
     except LoaderStopped as stopped:
         note_crashed(output, stopped.videos)
         raise
     top1 = float(best.best_model_score) if best.best_model_score is not None else float("nan")
-    return TrainResult(find_checkpoint(best.best_model_path or output), top1, trainer.global_rank, trainer.world_size)
+    # What a run that went back to an older checkpoint knows as its best may have been replaced since.
+    found = find_checkpoint(best.best_model_path if Path(best.best_model_path).is_file() else output)
+    return TrainResult(found, top1, trainer.global_rank, trainer.world_size)
 
 
 def dry_run(config: TrainConfig) -> dict[str, Any]:
@@ -193,7 +214,10 @@ def resolved_config(config: TrainConfig) -> dict[str, Any]:
 
 def _own_callbacks(config: TrainConfig, output: Path | None) -> list[Callback]:
     failures = FailureMonitor(config.data.max_failed_share, output)
+    average = [] if config.optim.ema_decay is None else [weight_average(config.optim.ema_decay)]
     return [
+        # Validation begins by taking the averaged weights; precise batch norm is of them.
+        *average,
         PreciseBatchNorm(config.optim.precise_bn_batches, failures),
         failures,
         FiniteLoss(),

@@ -21,7 +21,7 @@ from tests.test_recipes import load
 class StatisticsAtValidation(Callback):
     """Keeps what validation sees: batch-norm statistics, global random state, module modes."""
 
-    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         network = pl_module.network
         self.norm = next(m for m in network.modules() if isinstance(m, nn.BatchNorm3d))
         self.mean, self.var = self.norm.running_mean.clone(), self.norm.running_var.clone()

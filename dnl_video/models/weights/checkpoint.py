@@ -14,12 +14,14 @@ from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.exported import FORMAT_KEY, read_exported
-from dnl_video.models.weights.reading import file_kind, file_sha256, load_torch
+from dnl_video.models.weights.reading import check_torch, file_kind, file_sha256, load_torch
 from dnl_video.spec import ModelSpec, Preprocessing, from_dict, to_dict
 
 FORMAT_VERSION = 1
 NETWORK_PREFIX = "network."
 LAST_NAME = "last"
+PREVIOUS_NAME = "previous"
+"""The last checkpoint before the last one."""
 EXPORTED_NAME = "model.safetensors"
 # Written by the training run: best-epoch012-top1_0.8312.ckpt
 _BEST = re.compile(r"^best-.*top1_([\d.]+)\.ckpt$")
@@ -142,13 +144,18 @@ def read_checkpoint(file: Path) -> Checkpoint:
 
 
 def read_raw(file: Path) -> dict[str, Any]:
-    """Read a training checkpoint's dictionary and check that this package wrote it."""
+    """Read a training checkpoint's dictionary, and check that it is undamaged and that this package wrote it.
+
+    Raises:
+        InputError: It is damaged, or no checkpoint of this package.
+    """
     raw = load_torch(file) if file_kind(file) == "torch" else None
     if raw is None or not is_checkpoint(raw) or "state_dict" not in raw:
         raise InputError(
             f"{file}: not a checkpoint of this package; give a .ckpt that `dnl-video train` wrote, or make other "
             "projects' weights one with `dnl-video convert`"
         )
+    check_torch(file)
     _check_version(file, raw[FORMAT_KEY])
     return raw
 
@@ -175,12 +182,24 @@ def find_checkpoint(path: str | Path, *, last: bool = False) -> Path:
         return path
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint; give a .ckpt file or the folder of a training run")
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    folder = _checkpoint_folder(path)
     scored = [(float(found[1]), p) for p in folder.iterdir() if (found := _BEST.match(p.name))]
     wanted = [] if last else [p for _, p in sorted(scored)]
-    wanted = wanted or sorted(folder.glob(f"{LAST_NAME}*.ckpt"), key=lambda p: p.stat().st_mtime)
+    wanted = wanted or last_checkpoints(path)[::-1]
     if not wanted and (path / EXPORTED_NAME).is_file() and not last:
         return path / EXPORTED_NAME
     if not wanted:
         raise InputError(f"{path}: no {'last' if last else 'best or last'} checkpoint in this folder; train first")
     return wanted[-1]
+
+
+def last_checkpoints(path: Path) -> list[Path]:
+    """Return a run folder's checkpoints to go on from: the newest first, then the one that was kept before it."""
+    folder = _checkpoint_folder(path)
+    newest = sorted(folder.glob(f"{LAST_NAME}*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True)
+    before = folder / f"{PREVIOUS_NAME}.ckpt"
+    return [*newest, before] if before.is_file() else newest
+
+
+def _checkpoint_folder(path: Path) -> Path:
+    return path / "checkpoints" if (path / "checkpoints").is_dir() else path

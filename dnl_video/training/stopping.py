@@ -1,0 +1,135 @@
+"""Stopping when the system asks: the step is finished, its state saved, and all processes leave together.
+
+Lightning's own handling does not fit: its SIGTERM handler talks to other processes from within the handler, whatever
+they are doing, and its SLURM handler saves in the middle of a step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from types import FrameType
+from typing import Any, NoReturn
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from dnl_video.errors import Terminated
+
+# SIGUSR1 is what SLURM users ask for ahead of a job's end; Windows has none.
+_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+# torchrun and terminals send the same Ctrl-C twice; a later one is meant.
+_SAME_REQUEST_S = 1.0
+_CHILDREN_LEAVE_S = 30.0
+
+
+class StopRequest:
+    """What SIGTERM, SIGUSR1 and Ctrl-C ask of this process, while it is the context.
+
+    A request ends the block at once by `Terminated`; while `waits` is set it is only noted, for `agreed` to be asked
+    between steps. A repeated one changes nothing, but Ctrl-C a second time is KeyboardInterrupt wherever it comes.
+    """
+
+    def __init__(self) -> None:
+        self.waits = False
+        """Whether a request waits for the step to end."""
+        self.received: signal.Signals | None = None
+        self._since = 0.0
+        self._process = os.getpid()
+        self._launcher: Any = None
+        self._children: list[subprocess.Popen[Any]] = []
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self._before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+        self.listen()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if _in_main_thread():
+            for signum, handler in self._before.items():
+                signal.signal(signum, handler)
+        give_up = time.monotonic() + _CHILDREN_LEAVE_S
+        for child in self._children:
+            try:
+                child.wait(max(give_up - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+    def listen(self) -> None:
+        """Take the signals, from whoever took them since."""
+        if _in_main_thread():
+            for signum in _SIGNALS:
+                signal.signal(signum, self._take)
+
+    def attach(self, trainer: Trainer) -> None:
+        """Pass requests on to the processes that Lightning's own launcher starts."""
+        self._launcher = trainer.strategy.launcher
+
+    def agreed(self, trainer: Trainer) -> bool:
+        """Tell whether any process was asked to stop; all call it together."""
+        return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
+
+    def end(self, saved: str = "") -> NoReturn:
+        """Stop now.
+
+        Args:
+            saved: What was saved before, in words.
+
+        Raises:
+            Terminated: Always.
+        """
+        # Lightning kills everything, this process first, when it sees one of these leave with a status of its own.
+        children = getattr(self._launcher, "procs", [])
+        self._children += children
+        children.clear()
+        # Another process may have been asked, not this one.
+        raise Terminated(self.received or signal.SIGTERM, saved)
+
+    def _take(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a loader's process, which ends with its parent
+        if self.received is None:
+            self.received, self._since = signal.Signals(signum), time.monotonic()
+            for child in getattr(self._launcher, "procs", []):
+                child.send_signal(signum)
+            if not self.waits:
+                self.end()
+        elif signum == signal.SIGINT and time.monotonic() - self._since > _SAME_REQUEST_S:
+            raise KeyboardInterrupt
+
+
+class StopAtOnce(Callback):
+    """Lets requests wait while steps run, and not during validation, before which `LastCheckpoint` saves.
+
+    Belongs before the callbacks that take long when validation starts.
+
+    Args:
+        request: The run's.
+    """
+
+    def __init__(self, request: StopRequest) -> None:
+        self.request = request
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals that Lightning took."""
+        self.request.listen()
+        self.request.waits = True
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait no more."""
+        self.request.waits = False
+        if self.request.received is not None:
+            self.request.end()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait again."""
+        self.request.waits = True
+
+
+def _in_main_thread() -> bool:
+    # Python lets no other thread take signals.
+    return threading.current_thread() is threading.main_thread()
