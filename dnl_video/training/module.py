@@ -76,9 +76,7 @@ class VideoTrainingModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Cross entropy of a batch of clips; top-1 of a mixed one counts the class with the larger share."""
-        # What dropout draws is a function of the place in the run, not of what this process did before.
-        key = [self.config.seed, self.current_epoch, batch_idx, self.global_rank, _STREAM]
-        torch.manual_seed(int(np.random.default_rng(key).integers(2**63)))
+        seed_network(self.config.seed, epoch=self.current_epoch, batch=batch_idx, rank=self.global_rank)
         clips, target = mix(
             self._normalized(batch["clip"]),
             batch["label"],
@@ -153,3 +151,8 @@ class VideoTrainingModule(LightningModule):
         checkpoint[FORMAT_KEY] = payload(
             config.model, config.preprocessing, self.class_names, self.resolved, self.provenance
         )
+
+
+def seed_network(seed: int, *, epoch: int, batch: int, rank: int) -> None:
+    """Make what dropout draws a function of the place in the run and the process, not of what it did before."""
+    torch.manual_seed(int(np.random.default_rng([seed, epoch, batch, rank, _STREAM]).integers(2**63)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -37,9 +38,8 @@ def train_words(tiny: TinyRun, output: Path, *words: str) -> list[str]:
 
 def test_a_run_leaves_checkpoints_config_and_logs(tiny: TinyRun) -> None:
     names = sorted(p.name for p in (tiny.run / "checkpoints").iterdir())
-    assert len(names) == 2
     assert names[0].startswith("best-epoch000-top1_0.")
-    assert names[1] == "last.ckpt"
+    assert names[1:] == ["last.ckpt", "previous.ckpt"]
     resolved = yaml.safe_load((tiny.run / "config.yaml").read_text(encoding="utf-8"))
     assert resolved["model"]["context"] == "dnl"
     rows = list(csv.DictReader((tiny.run / "logs" / "csv" / "metrics.csv").open(encoding="utf-8")))
@@ -144,6 +144,7 @@ def test_unknown_keys_name_the_nearest(
             "evaluation: {decoder: dekord}",
             "evaluation.decoder is dekord; allowed: decord, av, auto; did you mean 'decord'?",
         ),
+        ("optim: {ema_decay: 1}", "optim.ema_decay is 1.0; give a number in [0, 1), for example 0.999"),
         ("data: {batch_size: 0}", "data.batch_size is 0; give at least 1"),
         ("augment: {crop_size: 300}", "augment.short_side is [256, 320] with crop_size 300; give [low, high]"),
         ("preprocessing: {crop_size: 300}", "crop_size 300 exceeds short_side 256; the crop must fit inside"),
@@ -266,10 +267,33 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tiny: TinyRun, tmp_path: Path, full_si
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(60) == 130, process.stderr
+    saved = rf"^interrupted; epoch \d+, step \d+ saved in {tmp_path}/run/checkpoints/last.ckpt; "
+    assert re.search(saved, process.stdout, re.M)
     assert f"go on with: dnl-video train --config {tmp_path / 'run'}/config.yaml --resume" in process.stdout
     assert process.stderr.splitlines()[-1] == "dnl-video: interrupted; what was finished is kept"
     words = ["--config", str(tmp_path / "run" / "config.yaml"), "--trainer.max_epochs", "4", "--resume"]
     assert main(["train", *words]) == 0
+
+
+def test_a_stopped_final_test_goes_on(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dnl_video.cli import evaluate
+
+    output = tmp_path / "run"
+    shutil.copytree(tiny.run, output)
+    words = train_words(tiny, output, "--resume", "--final-test")
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(words) == 143
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == (
+        f"stopped by SIGTERM; go on with: dnl-video train --config {output}/config.yaml --resume --final-test"
+    )
+    assert captured.err.splitlines()[-1] == "dnl-video: terminated by SIGTERM; what was finished is kept"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert main(words) == 0
+    assert list(output.glob("evaluation/*/report.json"))
 
 
 def test_training_starts_from_weights_and_remembers_them(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -9,19 +8,9 @@ import pytest
 import torch
 
 from dnl_video.errors import InputError
-from dnl_video.models.weights.checkpoint import find_checkpoint
-from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.run import train, validation_interval
 from tests.conftest import TinyRun
 from tests.test_recipes import load
-
-
-class Killed(RuntimeError):
-    pass
-
-
-def final_weights(output: Path) -> dict[str, torch.Tensor]:
-    return torch.load(find_checkpoint(output, last=True), weights_only=True)["state_dict"]
 
 
 def config_for(tiny: TinyRun, output: Path) -> Any:
@@ -29,69 +18,6 @@ def config_for(tiny: TinyRun, output: Path) -> Any:
     config.output_dir = str(output)
     config.trainer = dataclasses.replace(config.trainer, max_epochs=3, save_every_n_steps=1, progress_bar=False)
     return config
-
-
-@pytest.fixture(scope="module")
-def whole(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in one piece."""
-    output = tmp_path_factory.mktemp("whole")
-    train(config_for(tiny, output))
-    return output
-
-
-@pytest.mark.parametrize(
-    ("where", "step"),
-    [("training_step", 2), ("training_step", 6), ("validation_step", 4), ("training_step", 8)],
-    ids=["mid first epoch", "mid second epoch", "first validation", "start of third epoch"],
-)
-def test_a_killed_and_resumed_run_ends_with_the_same_weights(
-    where: str, step: int, whole: Path, tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Four steps an epoch. The kill leaves what a real one leaves: the last checkpoint on disk."""
-    original = getattr(VideoTrainingModule, where)
-
-    def killed(self: VideoTrainingModule, *args: Any) -> Any:
-        if self.global_step == step:
-            raise Killed
-        return original(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(VideoTrainingModule, where, killed)
-        with pytest.raises(Killed):
-            train(config_for(tiny, tmp_path / "parts"))
-    train(config_for(tiny, tmp_path / "parts"), resume="last")
-    expected, parts = final_weights(whole), final_weights(tmp_path / "parts")
-    assert expected.keys() == parts.keys()
-    differing = [key for key in expected if not torch.equal(expected[key], parts[key])]
-    assert differing == []
-
-
-def test_a_resumed_run_keeps_the_first_logs(tiny: TinyRun, tmp_path: Path) -> None:
-    config = config_for(tiny, tmp_path / "run")
-    config.trainer.max_epochs = 1
-    train(config)
-    first = (tmp_path / "run" / "logs" / "csv" / "metrics.csv").read_text(encoding="utf-8")
-    config.trainer.max_epochs = 2
-    train(config, resume="last")
-    assert (tmp_path / "run" / "logs" / "csv" / "metrics.csv").read_text(encoding="utf-8") == first
-    added = list(csv.DictReader((tmp_path / "run" / "logs" / "csv-resumed-1" / "metrics.csv").open(encoding="utf-8")))
-    assert {row["epoch"] for row in added if row["train/loss"]} == {"1"}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("optim", {"lr": 0.5}), r"its optim\.lr is 0\.002, the configuration's is 0\.5; resume with the run's own"),
-        (("data", {"batch_size": 8}), r"its data\.batch_size is 4, the configuration's is 8"),
-        (("preprocessing", {"frame_stride": 1}), r"its preprocessing\.frame_stride is 2"),
-    ],
-)
-def test_resuming_refuses_other_settings(change: Any, message: str, tiny: TinyRun) -> None:
-    config = load(tiny.config)
-    section, values = change
-    setattr(config, section, dataclasses.replace(getattr(config, section), **values))
-    with pytest.raises(InputError, match=message):
-        train(config, resume="last")
 
 
 @pytest.mark.parametrize(("wanted", "epochs", "interval"), [(8, 32, 8), (8, 30, 6), (4, 3, 3), (4, 196, 4), (2, 7, 1)])

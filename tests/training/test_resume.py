@@ -1,0 +1,296 @@
+"""Going on with a run that was killed, stopped or whose checkpoint was damaged, as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from dnl_video.config import TrainConfig
+from dnl_video.data.loaders import VideoDataModule
+from dnl_video.errors import InputError, Terminated
+from dnl_video.training.checkpoints import WholeFiles
+from dnl_video.training.module import VideoTrainingModule, seed_network
+from dnl_video.training.resume import resume_from
+from dnl_video.training.run import resolved_config, train
+from tests.conftest import TinyRun
+from tests.test_recipes import load
+
+BATCHES, STEPS = 4, 2  # of an epoch
+
+
+class Killed(RuntimeError):
+    pass
+
+
+def config_for(tiny: TinyRun, output: Path) -> TrainConfig:
+    """Everything that has a state or draws: dropout, mixup, weight average, precise statistics, accumulation."""
+    config = load(tiny.config)
+    config.output_dir = str(output)
+    config.model = dataclasses.replace(config.model, dropout=0.5)
+    config.augment = dataclasses.replace(config.augment, mixup=0.8)
+    config.optim = dataclasses.replace(config.optim, ema_decay=0.8, frozen_stages=1, lr=0.05)
+    config.trainer = dataclasses.replace(
+        config.trainer, max_epochs=3, save_every_n_steps=1, accumulate_grad_batches=2, progress_bar=False
+    )
+    return config
+
+
+def last(output: Path) -> dict[str, Any]:
+    return torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def differing(a: Path, b: Path) -> list[str]:
+    """Return the names of the tensors, trained or averaged, and states that differ between the ends of two runs."""
+    a, b = last(a), last(b)
+    names = []
+    for part in ("state_dict", "current_model_state", "averaging_state"):
+        assert a[part].keys() == b[part].keys()
+        names += [f"{part}.{key}" for key in a[part] if not torch.equal(a[part][key], b[part][key])]
+    states = ("lr_schedulers", "global_step", "epoch")
+    return names + [name for name in states if a[name] != b[name]]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing interrupts."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    train(config_for(tiny, output))
+    return output
+
+
+def kill() -> None:
+    raise Killed
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interrupted(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, call: int, how: Callable[[], None]
+) -> BaseException:
+    """Go on with a run until the given call of a method; return what it ended with.
+
+    The exception leaves what a real kill leaves: the last checkpoint on disk.
+    """
+    original, calls = getattr(owner, method), iter(range(call + 1))
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if next(calls, None) == call:
+            how()
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, wrapped)
+        with pytest.raises((Killed, Terminated)) as error:
+            train(config, resume="auto")
+    return error.value
+
+
+def test_a_run_that_is_killed_and_stopped_again_and_again_ends_with_the_same_weights(
+    whole: Path, tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four batches, two steps an epoch; "auto" begins the run as well."""
+    output = tmp_path / "parts"
+    config = config_for(tiny, output)
+    positions = []
+    save = WholeFiles.save_checkpoint
+
+    def watched(self: WholeFiles, checkpoint: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        positions.append(checkpoint["VideoDataModule"]["train_loader"]["position"])
+        save(self, checkpoint, *args, **kwargs)
+
+    monkeypatch.setattr(WholeFiles, "save_checkpoint", watched)
+    step = (VideoTrainingModule, "training_step")
+    # Before the first checkpoint, then in the second step.
+    interrupted(config, monkeypatch, *step, 0, kill)
+    assert not (output / "checkpoints").exists()
+    interrupted(config, monkeypatch, *step, 2, kill)
+    assert last(output)["global_step"] == 1
+    # Asked in the first half of the second step: it is finished, and what validates the epoch is still to do.
+    stop = interrupted(config, monkeypatch, *step, 0, terminate)
+    path = output / "checkpoints" / "last.ckpt"
+    assert isinstance(stop, Terminated)
+    assert stop.saved == f"epoch 1, step 2 saved in {path}"
+    assert last(output)["global_step"] == 2
+    # During that validation, and during the precise statistics before it, there is nothing to wait for.
+    stop = interrupted(config, monkeypatch, VideoTrainingModule, "validation_step", 1, terminate)
+    assert isinstance(stop, Terminated)
+    assert stop.saved == ""
+    interrupted(config, monkeypatch, VideoDataModule, "precise_bn_dataloader", 0, kill)
+    # Validation is made up for: the best checkpoint of the first epoch is there. Then to the second epoch's middle.
+    stop = interrupted(config, monkeypatch, *step, 1, terminate)
+    assert isinstance(stop, Terminated)
+    assert stop.saved == f"epoch 2, step 3 saved in {path}"
+    assert list((output / "checkpoints").glob("best-epoch000-*"))
+    # A bad last checkpoint costs the steps since the one before it, here an epoch's boundary.
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    capsys.readouterr()
+    interrupted(config, monkeypatch, *step, 1, kill)
+    assert f"; going on from {output}/checkpoints/previous.ckpt, which was saved before it" in capsys.readouterr().err
+    # No step was finished since; nor did the good checkpoint give way to the bad one.
+    train(config, resume="auto")
+    assert differing(whole, output) == []
+    assert {position % 2 for position in positions} == {0}
+    best = [sorted(p.name for p in (run / "checkpoints").glob("best-*")) for run in (whole, output)]
+    assert best[0] == best[1]
+
+
+@pytest.mark.parametrize("workers", [1])
+def test_a_process_that_is_killed_outright_ends_with_the_same_weights(
+    workers: int, whole: Path, tiny: TinyRun, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    config = config_for(tiny, output)
+    config.data.num_workers = workers
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(resolved_config(config)), encoding="utf-8")
+    command = [sys.executable, "-m", "dnl_video", "train", "--config", str(recipe)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2/3"):
+            process.kill()
+            break
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    train(config, resume="last")
+    assert differing(whole, output) == []
+
+
+def test_two_processes_stop_together_and_leave_none(tiny: TinyRun, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    words = ["--output_dir", str(output), "--trainer.devices", "2", "--trainer.max_epochs", "30"]
+    command = [sys.executable, "-m", "dnl_video", "train", "--config", str(tiny.config), *words]
+    # Lightning starts the other process; one session, so that all of them can be found.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2/30"):
+            process.terminate()
+            break
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    assert "Traceback" not in errors
+    stopped = [line for line in printed.splitlines() if line.startswith("stopped by SIGTERM; epoch 3, step ")]
+    assert len(stopped) == 1
+    assert stopped[0].endswith(
+        f" saved in {output}/checkpoints/last.ckpt; go on with: dnl-video train --config {output}/config.yaml --resume"
+    )
+    assert last(output)["global_step"] == int(stopped[0].split("step ")[1].split()[0])
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_what_dropout_draws_depends_on_the_place_alone() -> None:
+    def draws(**place: int) -> torch.Tensor:
+        seed_network(0, **({"epoch": 1, "batch": 2, "rank": 0} | place))
+        return torch.rand(4)
+
+    first = draws()
+    assert torch.equal(first, draws())
+    for place in ({"epoch": 2}, {"batch": 1}, {"rank": 1}):
+        assert not torch.equal(first, draws(**place))
+
+
+def damage(file: Path, how: str) -> None:
+    """Damage a checkpoint as a full disk, a power failure or a bad cable does."""
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    if how == "flipped":
+        content[middle] ^= 1
+    elif how == "zeroed":
+        content[middle : middle + 4096] = bytes(4096)
+    else:
+        del content[int(float(how) * len(content)) if "." in how else int(how) :]
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["0", "1", "40", "0.1", "0.5", "0.999", "-1", "flipped", "zeroed"])
+def test_a_damaged_last_checkpoint_gives_way_to_the_previous_one(
+    how: str, tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(tiny.run / "checkpoints", output / "checkpoints")
+    newest, before = output / "checkpoints" / "last.ckpt", output / "checkpoints" / "previous.ckpt"
+    damage(newest, how)
+    start = resume_from("last", output)
+    assert start is not None
+    assert start.file == before
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"warning: {newest}: ")
+    assert lines[0].endswith(f"; going on from {before}, which was saved before it")
+    if how == "flipped":
+        assert " does not match its checksum); copy it again, or take another one; " in lines[0]
+    damage(before, how)
+    with pytest.raises(InputError) as refused:
+        resume_from("last", output)
+    assert str(refused.value).endswith(
+        "last.ckpt and previous.ckpt are all damaged: go on from another checkpoint with --resume CKPT, or start anew "
+        "with another --output_dir"
+    )
+    before.unlink()
+    with pytest.raises(InputError, match=r"last\.ckpt: "):
+        resume_from("last", output)
+
+
+def test_a_previous_checkpoint_alone_is_enough(tiny: TinyRun, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    shutil.copytree(tiny.run / "checkpoints", folder)
+    (folder / "last.ckpt").unlink()
+    start = resume_from("auto", tmp_path / "run")
+    assert start is not None
+    assert start.file == folder / "previous.ckpt"
+    # What a kill leaves of the very first checkpoint is none.
+    other = tmp_path / "other" / "checkpoints" / "last.ckpt.part"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"PK")
+    assert resume_from("auto", tmp_path / "other") is None
+    assert resume_from(None, tmp_path / "other") is None
+    with pytest.raises(InputError, match="no last checkpoint in this folder; train first"):
+        resume_from("last", tmp_path / "other")
+
+
+def test_a_resumed_run_keeps_the_first_logs(tiny: TinyRun, tmp_path: Path) -> None:
+    config = load(tiny.config)
+    config.output_dir = str(tmp_path / "run")
+    shutil.copytree(tiny.run, config.output_dir)
+    first = (tmp_path / "run" / "logs" / "csv" / "metrics.csv").read_text(encoding="utf-8")
+    config.trainer = dataclasses.replace(config.trainer, max_epochs=2, progress_bar=False)
+    train(config, resume="last")
+    assert (tmp_path / "run" / "logs" / "csv" / "metrics.csv").read_text(encoding="utf-8") == first
+    added = list(csv.DictReader((tmp_path / "run" / "logs" / "csv-resumed-1" / "metrics.csv").open(encoding="utf-8")))
+    assert {row["epoch"] for row in added if row["train/loss"]} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("optim", {"lr": 0.5}), r"its optim\.lr is 0\.002, the configuration's is 0\.5; resume with the run's own"),
+        (("optim", {"ema_decay": 0.5}), r"its optim\.ema_decay is None, the configuration's is 0\.5"),
+        (("data", {"batch_size": 8}), r"its data\.batch_size is 4, the configuration's is 8"),
+        (("preprocessing", {"frame_stride": 1}), r"its preprocessing\.frame_stride is 2"),
+    ],
+)
+def test_resuming_refuses_other_settings(change: Any, message: str, tiny: TinyRun) -> None:
+    config = load(tiny.config)
+    section, values = change
+    setattr(config, section, dataclasses.replace(getattr(config, section), **values))
+    with pytest.raises(InputError, match=message):
+        train(config, resume="last")
