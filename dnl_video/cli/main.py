@@ -42,7 +42,7 @@ TERMINATED = 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0 done, 2 bad input, 130 interrupted, 143 terminated, others its own."""
+    """Run the command line and return the exit status: 0 done, 2 bad input, 130 and 143 stopped, others its own."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]

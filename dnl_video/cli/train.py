@@ -113,14 +113,11 @@ def run(arguments: Any) -> int:
 def _say_how_to_go_on(config: TrainConfig, stop: KeyboardInterrupt | Terminated, words: str = "") -> None:
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-    if rank_zero_only.rank == 0 and any(Path(config.output_dir, "checkpoints").glob("*.ckpt")):
+    if any(Path(config.output_dir, "checkpoints").glob("*.ckpt")):
         how = f"stopped by {stop.signum.name}" if isinstance(stop, Terminated) else "interrupted"
         saved = stop.saved if isinstance(stop, Terminated) else str(stop)
-        print(
-            f"{how}; {saved}{saved and '; '}go on with: dnl-video train --config {config.output_dir}/config.yaml "
-            f"--resume{words}",
-            flush=True,
-        )
+        command = f"dnl-video train --config {config.output_dir}/config.yaml --resume{words}"
+        rank_zero_only(print)(f"{how}; {saved}{saved and '; '}go on with: {command}", flush=True)
 
 
 def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int) -> int:

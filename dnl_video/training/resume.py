@@ -76,8 +76,8 @@ def resume_from(resume: str | None, output: Path) -> StartPoint | None:
     for file in older:
         with contextlib.suppress(InputError):
             start = StartPoint(file, read_raw(file)[FORMAT_KEY])
-            if rank_zero_only.rank == 0:
-                print(f"warning: {damage}; going on from {file}, which was saved before it", file=sys.stderr)
+            warning = f"warning: {damage}; going on from {file}, which was saved before it"
+            rank_zero_only(print)(warning, file=sys.stderr)
             return start
     if not older:
         raise damage

@@ -29,7 +29,7 @@ class StopRequest:
     """What SIGTERM, SIGUSR1 and Ctrl-C ask of this process, while it is the context.
 
     A request ends the block at once by `Terminated`; while `waits` is set it is only noted, for `agreed` to be asked
-    between steps. A repeated one changes nothing, but Ctrl-C a second time is KeyboardInterrupt wherever it comes.
+    between steps. Repeating it changes nothing then, but for Ctrl-C, which the second time is KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
@@ -92,13 +92,16 @@ class StopRequest:
     def _take(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return  # a loader's process, which ends with its parent
-        if self.received is None:
+        again = self.received is not None
+        if again and time.monotonic() - self._since < _SAME_REQUEST_S:
+            return
+        if not again:
             self.received, self._since = signal.Signals(signum), time.monotonic()
             for child in getattr(self._launcher, "procs", []):
                 child.send_signal(signum)
-            if not self.waits:
-                self.end()
-        elif signum == signal.SIGINT and time.monotonic() - self._since > _SAME_REQUEST_S:
+        if not self.waits:
+            self.end()
+        if again and signum == signal.SIGINT:
             raise KeyboardInterrupt
 
 
@@ -122,12 +125,21 @@ class StopAtOnce(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait no more."""
         self.request.waits = False
-        if self.request.received is not None:
-            self.request.end()
+        self._end_if_asked()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Stop, if the exception was lost: Python swallows those in an object's destruction."""
+        self._end_if_asked()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait again."""
         self.request.waits = True
+
+    def _end_if_asked(self) -> None:
+        if self.request.received is not None:
+            self.request.end()
 
 
 def _in_main_thread() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -229,6 +230,15 @@ def test_not_a_checkpoint(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureF
     for name, message in told.items():
         assert main(["predict", video, "--checkpoint", str(tmp_path / name)]) == 2
         assert error_line(capsys).endswith(f"{tmp_path / name}: {message}")
+    # torch.load would take one flipped bit of a weight.
+    flipped = bytearray(real.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (tmp_path / "flipped.ckpt").write_bytes(flipped)
+    assert main(["predict", video, "--checkpoint", str(tmp_path / "flipped.ckpt")]) == 2
+    assert re.search(
+        r"flipped\.ckpt: damaged \(\S+/data/\d+ does not match its checksum\); copy it again, or take another one$",
+        error_line(capsys),
+    )
 
 
 def test_real_kinetics_videos_through_the_command_line(tiny: TinyRun, tmp_path: Path, shared_clips: Path) -> None:
