@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,14 +71,21 @@ def test_a_request_that_was_lost_ends_the_next_batch_of_validation(monkeypatch: 
             callback.on_validation_batch_start(None, None, None, 0)
 
 
+@contextlib.contextmanager
+def _attached(launcher: Any) -> Iterator[None]:
+    with StopRequest() as request:
+        request.attach(SimpleNamespace(strategy=SimpleNamespace(launcher=launcher)))  # type: ignore[arg-type]
+        yield
+
+
 def test_children_are_asked_too_and_waited_for() -> None:
-    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print(flush=True); time.sleep(60)"
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))"
+    code += "; print(flush=True); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert child.stdout is not None
     child.stdout.readline()
     launcher = SimpleNamespace(procs=[child])
-    with pytest.raises(Terminated), StopRequest() as request:
-        request.attach(SimpleNamespace(strategy=SimpleNamespace(launcher=launcher)))  # type: ignore[arg-type]
+    with pytest.raises(Terminated), _attached(launcher):
         ask()
     assert child.returncode == 7
     # Lightning's observer of this list would kill this process when it sees the 7.
