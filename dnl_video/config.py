@@ -221,7 +221,7 @@ class TrainerConfig:
 
     Args:
         max_epochs: Epochs to train.
-        accelerator: auto, cpu, gpu (cuda) or mps.
+        accelerator: auto, cpu, cuda or mps; gpu, Lightning's word, is either of the last two.
         devices: Devices per node, or auto.
         num_nodes: Nodes (start one process a device with torchrun or srun).
         precision: 32-true, bf16-mixed or 16-mixed.
@@ -230,6 +230,8 @@ class TrainerConfig:
         sync_batchnorm: Share batch-norm statistics between processes.
         channels_last: Lay weights out as torch.channels_last_3d, which suits tensor cores.
         compile: Run the network through torch.compile: slower to start, faster afterwards on a GPU.
+        activation_checkpointing: Recompute each residual and context block in the backward pass instead of storing
+            what it needs: less memory for about a third more computation.
         check_val_every_n_epoch: Epochs between validations.
         save_every_n_steps: Steps between saved last checkpoints; null saves only before each validation and at the end
             of each epoch.
@@ -239,7 +241,7 @@ class TrainerConfig:
     """
 
     max_epochs: int = 196
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "mps", "gpu"] = "auto"
     devices: int | Literal["auto"] = "auto"
     num_nodes: int = 1
     precision: Precision = "32-true"
@@ -248,6 +250,7 @@ class TrainerConfig:
     sync_batchnorm: bool = False
     channels_last: bool = False
     compile: bool = False
+    activation_checkpointing: bool = False
     check_val_every_n_epoch: int = 1
     save_every_n_steps: int | None = None
     log_every_n_steps: int = 10

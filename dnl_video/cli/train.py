@@ -79,10 +79,13 @@ def run(arguments: Any) -> int:
     from dnl_video.inference.device import check_cpu_precision, resolve_device
     from dnl_video.training.run import dry_run, train
 
-    if resolve_device(config.evaluation.device).type == "cpu":
+    if resolve_device(config.evaluation.device, "evaluation.device").type == "cpu":
         check_cpu_precision(config.evaluation.precision, "--evaluation.precision")
     accelerator = config.trainer.accelerator
-    if accelerator == "cpu" or (accelerator == "auto" and resolve_device("auto").type == "cpu"):
+    device = resolve_device("auto" if accelerator == "gpu" else accelerator, "trainer.accelerator")
+    if accelerator == "gpu" and device.type == "cpu":
+        raise InputError("trainer.accelerator 'gpu' is not available here; available: cpu")
+    if device.type == "cpu":
         check_cpu_precision(config.trainer.precision, "--trainer.precision")
     if options["dry_run"]:
         for name, value in dry_run(config).items():

@@ -15,8 +15,12 @@ from dnl_video.errors import InputError
 _INSTRUCTIONS = {"bf16-mixed": {"avx512_bf16", "amx_bf16"}, "16-mixed": {"avx512_fp16", "amx_fp16"}}
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, option: str = "device") -> torch.device:
     """Return the device called ``name``; auto takes cuda (the one of LOCAL_RANK), then mps, then cpu.
+
+    Args:
+        name: auto, cpu, cuda, cuda:N or mps.
+        option: What sets it, for the message.
 
     Raises:
         InputError: The device does not exist here.
@@ -28,11 +32,13 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N, mps") from error
+        raise InputError(f"{option} {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N, mps") from error
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device.type, False):
         here = ", ".join(kind for kind, there in available.items() if there)
-        raise InputError(f"device {name!r} is not available here; available: {here}")
+        raise InputError(f"{option} {name!r} is not available here; available: {here}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"{option} {name!r} is not available here; there are {torch.cuda.device_count()}, from cuda:0")
     return device
 
 

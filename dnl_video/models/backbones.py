@@ -25,7 +25,8 @@ with warnings.catch_warnings():
     from pytorchvideo.models.net import MultiPathWayWithFuse
     from pytorchvideo.models.resnet import BottleneckBlock as BottleneckBlock
     from pytorchvideo.models.resnet import ResBlock as ResBlock
-    from pytorchvideo.models.resnet import ResStage, create_resnet
+    from pytorchvideo.models.resnet import ResStage as ResStage
+    from pytorchvideo.models.resnet import create_resnet
     from pytorchvideo.models.slowfast import FuseFastToSlow as FuseFastToSlow
     from pytorchvideo.models.slowfast import PoolConcatPathway, create_slowfast
     from pytorchvideo.models.stem import ResNetBasicStem as ResNetBasicStem
@@ -120,11 +121,18 @@ class ContextStage(ResStage):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the stage on [B, C, T, H, W]."""
-        for index, res_block in enumerate(self.res_blocks):
-            x = res_block(x)
-            if str(index) in self.context_blocks:
-                x = self.context_blocks[str(index)](x)
+        for block in self.in_order():
+            x = block(x)
         return x
+
+    def in_order(self) -> list[nn.Module]:
+        """Return residual and context blocks in the order they run."""
+        blocks: list[nn.Module] = []
+        for index, res_block in enumerate(self.res_blocks):
+            blocks.append(res_block)
+            if str(index) in self.context_blocks:
+                blocks.append(self.context_blocks[str(index)])
+        return blocks
 
 
 class DensePool(nn.Module):

@@ -18,6 +18,7 @@ from dnl_video.data.dataset import VideoViews
 from dnl_video.data.transforms import normalize
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
+from dnl_video.models.checkpointing import checkpoint_stages
 from dnl_video.models.weights.checkpoint import FORMAT_KEY, payload
 from dnl_video.training.freezing import freeze, hold
 from dnl_video.training.mixing import mix
@@ -42,6 +43,8 @@ class VideoTrainingModule(LightningModule):
         self.class_names = tuple(class_names)
         self.resolved = resolved
         self.network: VideoClassifier = build_model(config.model)
+        if config.trainer.activation_checkpointing:
+            checkpoint_stages(self.network)
         freeze(self.network, config.optim)
         if config.trainer.channels_last:
             self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

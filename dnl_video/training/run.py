@@ -253,10 +253,14 @@ def _trainer(
     if loggers:
         callbacks.append(LearningRateMonitor("step"))
     try:
-        return _make_trainer(settings, callbacks, loggers, output, options)
+        trainer = _make_trainer(settings, callbacks, loggers, output, options)
     except (MisconfigurationException, ValueError, TypeError, IndexError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"trainer settings do not fit this machine: {reason}") from error
+    if settings.precision == "16-mixed" and isinstance(trainer.accelerator, CPUAccelerator):
+        # Lightning would take bf16 instead, with a warning.
+        raise InputError("trainer.precision 16-mixed needs a GPU; use bf16-mixed or 32-true")
+    return trainer
 
 
 def validation_interval(wanted: int, max_epochs: int) -> int:
