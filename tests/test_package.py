@@ -30,7 +30,7 @@ ALLOWED = {
     "synthetic": {"errors", "cores", "spec", "data"},
     "training": {"errors", "cores", "spec", "config", "models", "data", "results"},
     "inference": {"errors", "cores", "spec", "config", "models", "data", "results"},
-    "bench": {"errors", "spec", "config", "models", "data"},
+    "bench": {"errors", "cores", "spec", "config", "models", "data", "training"},
     "visualize": {"errors", "cores", "spec", "config", "models", "data", "results", "inference"},
     "cli": {
         *(

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,15 +30,32 @@ def peak_bytes(case: BlockCase, variant: Variant, device: torch.device) -> int |
     """
     if device.type == "cuda":
         return _on_cuda(case, variant, device)
+    return of_own_process("dnl_video.bench.memory", json.dumps(asdict(case)), variant)
+
+
+def of_own_process(module: str, *words: str) -> int | None:
+    """Return the number that ``python -m module words`` prints; None where a process cannot tell its memory.
+
+    Raises:
+        RuntimeError: The process failed.
+    """
     if not _STATUS.is_file():
         return None
     # Otherwise the C library keeps freed blocks, more or fewer from run to run.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}
-    command = [sys.executable, "-m", "dnl_video.bench.memory", json.dumps(asdict(case)), variant]
+    command = [sys.executable, "-m", module, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[2:])}: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
     return int(done.stdout)
+
+
+def grown_by(run: Callable[[], object]) -> int:
+    """Return the bytes by which this process's memory grows at most while ``run`` runs."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
 
 
 def _on_cuda(case: BlockCase, variant: Variant, device: torch.device) -> int:
@@ -56,11 +74,7 @@ def _in_this_process(case: BlockCase, variant: Variant) -> int:
     cpu = torch.device("cpu")
     # Libraries load their code on first use, which is not the block's memory.
     BlockCase(**(asdict(case) | {"frames": 1, "height": 4})).one_pass(variant, cpu)()
-    one_pass = case.one_pass(variant, cpu)
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
-    before = _status("VmRSS")
-    one_pass()
-    return _status("VmHWM") - before
+    return grown_by(case.one_pass(variant, cpu))
 
 
 def _status(field: str) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from dnl_video.cli.bench_data import add_data_arguments, bench_data
 from dnl_video.cli.bench_output import print_table, progress
+from dnl_video.cli.bench_train import EXAMPLES, add_train_arguments, bench_train
 from dnl_video.errors import InputError
 from dnl_video.spec import Architecture, Context
 
@@ -21,6 +22,7 @@ DESCRIPTION = """Measure speed and memory on this machine.
   dnl-video bench block                        one block against its literal form, which makes the N x M map
   dnl-video bench growth                       how its memory grows with the number of positions
   dnl-video bench network --context nl dnl     whole networks: literal blocks, ours, and folded for inference
+  dnl-video bench train --context none dnl     training steps by stage, eager and compiled, and what the blocks add
   dnl-video bench data                         clips a second a core: reading, cropping and batching videos
 
 Variants take turns in one process and medians are shown. On a CPU times are CPU times of one thread, and memory is the
@@ -62,14 +64,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of yours: dnl-video bench data --files a.mp4 b.mp4.",
     )
     add_data_arguments(data)
+    train = subjects.add_parser(
+        "train",
+        help="Training steps: where their time goes, and what blocks add.",
+        description=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_train_arguments(train)
     for subject in (block, network):
         subject.add_argument("--batch", type=int, help="Clips at once (1; on a GPU 8).")
         subject.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], help="Precisions (fp32; GPU: bf16).")
         subject.add_argument("--repeats", type=int, default=9, help="Measured rounds (%(default)s).")
         subject.add_argument("--budget-s", type=float, default=60.0, help="Seconds a case may take (%(default)s).")
-    for subject in (block, growth, network, data):
+    for subject in (block, growth, network, train, data):
         subject.add_argument("--json", help="Also write the figures to this file.")
-    for subject in (block, growth, network):
+    for subject in (block, growth, network, train):
         subject.add_argument("--device", default="auto", help="auto, cpu, cuda (or cuda:N) (%(default)s).")
         subject.add_argument("--threads", type=int, default=1, help="Threads on a CPU (%(default)s).")
 
@@ -85,17 +94,18 @@ def run(args: argparse.Namespace) -> int:
     from dnl_video.bench.timing import describe
     from dnl_video.inference.device import resolve_device
 
-    for name in ("frames", "batch", "repeats", "threads", "size", "channels", "height", "seconds", "clips"):
+    numbers = ("frames", "batch", "repeats", "threads", "size", "channels", "height", "seconds", "clips")
+    for name in (*numbers, "batch_size", "crop_size", "stem_channels", "steps"):
         given = getattr(args, name, None)
         if given is not None and min(given if isinstance(given, list) else [given]) < 1:
-            raise InputError(f"--{name} is {given}; give at least 1")
+            raise InputError(f"--{name.replace('_', '-')} is {given}; give at least 1")
     if args.subject == "growth" and len(args.frames) < 2:
         raise InputError(f"--frames is {args.frames}; give at least two numbers to fit a growth")
     on_cpu = args.subject == "data"
     device = torch.device("cpu") if on_cpu else resolve_device(args.device)
     torch.set_num_threads(1 if on_cpu else args.threads)
     where = describe(device)
-    subjects = {"block": _block, "growth": _growth, "network": _network, "data": bench_data}
+    subjects = {"block": _block, "growth": _growth, "network": _network, "train": bench_train, "data": bench_data}
     records = subjects[args.subject](args, device)
     print(f"measured on {where}")
     if args.json:

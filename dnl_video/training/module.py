@@ -80,17 +80,8 @@ class VideoTrainingModule(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Cross entropy of a batch of clips; top-1 of a mixed one counts the class with the larger share."""
         seed_network(self.config.seed, epoch=self.current_epoch, batch=batch_idx, rank=self.global_rank)
-        clips, target = mix(
-            self._normalized(batch["clip"]),
-            batch["label"],
-            self.config.augment,
-            self.config.model.num_classes,
-            seed=self.config.seed,
-            epoch=self.current_epoch,
-            batch=batch_idx,
-        )
-        logits = self.network(clips)
-        loss = F.cross_entropy(logits, target, label_smoothing=self.config.optim.label_smoothing)
+        clips, target = self.inputs(batch, batch_idx)
+        loss, logits = self.loss(clips, target)
         label = target if target.ndim == 1 else target.argmax(dim=1)
         size = len(label)
         self.train_top1(logits.detach(), label)
@@ -99,6 +90,23 @@ class VideoTrainingModule(LightningModule):
         self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, batch_size=size)
         self.log("train/top1", self.train_top1, on_step=False, on_epoch=True, batch_size=size)
         return loss
+
+    def inputs(self, batch: dict[str, Any], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Return a batch's normalised clips [B, 3, T, H, W], mixed where that is on, and class ids or soft labels."""
+        return mix(
+            self._normalized(batch["clip"]),
+            batch["label"],
+            self.config.augment,
+            self.config.model.num_classes,
+            seed=self.config.seed,
+            epoch=self.current_epoch,
+            batch=batch_idx,
+        )
+
+    def loss(self, clips: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of normalised clips, and their logits [B, K]."""
+        logits = self.network(clips)
+        return F.cross_entropy(logits, target, label_smoothing=self.config.optim.label_smoothing), logits
 
     def on_train_epoch_start(self) -> None:
         """Count anew."""

@@ -162,6 +162,10 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
 
 
 def _prepare(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]:
+    on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if config.trainer.precision == "16-mixed" and (config.trainer.accelerator == "cpu" or not on_gpu):
+        # Lightning would take bf16 instead, with a warning.
+        raise InputError("trainer.precision 16-mixed needs a GPU; use bf16-mixed or 32-true")
     datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
     names = _class_names(config, datamodule)
     needed = min_frames(config.model.architecture, config.model.stem_strides)
@@ -253,14 +257,10 @@ def _trainer(
     if loggers:
         callbacks.append(LearningRateMonitor("step"))
     try:
-        trainer = _make_trainer(settings, callbacks, loggers, output, options)
+        return _make_trainer(settings, callbacks, loggers, output, options)
     except (MisconfigurationException, ValueError, TypeError, IndexError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"trainer settings do not fit this machine: {reason}") from error
-    if settings.precision == "16-mixed" and isinstance(trainer.accelerator, CPUAccelerator):
-        # Lightning would take bf16 instead, with a warning.
-        raise InputError("trainer.precision 16-mixed needs a GPU; use bf16-mixed or 32-true")
-    return trainer
 
 
 def validation_interval(wanted: int, max_epochs: int) -> int:

@@ -1,0 +1,264 @@
+"""Every switch of training does what it says: whole short runs against loops, formulas and tables written by hand."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dnl_video.config import TrainConfig
+from dnl_video.data.loaders import VideoDataModule
+from dnl_video.errors import InputError
+from dnl_video.inference.device import check_cpu_precision
+from dnl_video.models.build import build_model
+from dnl_video.models.weights.checkpoint import load_checkpoint
+from dnl_video.training import module as training_module
+from dnl_video.training.module import VideoTrainingModule
+from dnl_video.training.run import train
+from tests.conftest import TinyRun
+from tests.test_recipes import load
+from tests.training.test_run import final_weights
+
+
+def configured(tiny: TinyRun, output: Path, **changes: dict[str, Any]) -> TrainConfig:
+    """Two steps of four clips of a bare network by SGD at a constant rate, and the sections' changes."""
+    config = load(tiny.config)
+    config.output_dir = str(output)
+    plain: dict[str, dict[str, Any]] = {
+        # Zero residual branches at the start keep rounding from growing through the depth.
+        "model": {"context": "none", "zero_init_residual": True},
+        "data": {"limit_videos": 8, "batch_size": 4},
+        "optim": {
+            "optimizer": "sgd",
+            "lr": 0.002,
+            "lr_batch": None,
+            "weight_decay": 0.0,
+            "schedule": "step",
+            "milestones": (100.0,),
+            "warmup_epochs": 0.0,
+            "precise_bn_batches": 0,
+        },
+        "trainer": {"progress_bar": False},
+    }
+    for section in plain | changes:
+        values = plain.get(section, {}) | changes.get(section, {})
+        setattr(config, section, dataclasses.replace(getattr(config, section), **values))
+    return config
+
+
+def logged(output: Path, column: str) -> dict[int, float]:
+    """Values of a column of the CSV log by step."""
+    with (output / "logs" / "csv" / "metrics.csv").open(encoding="utf-8") as file:
+        return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row.get(column)}
+
+
+def differing(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
+    assert found.keys() == expected.keys()
+    return [name for name in expected if not torch.equal(found[name], expected[name])]
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(
+            found[name], expected[name], rtol=1e-4, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.fixture(scope="module")
+def plain(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run without any switch."""
+    output = tmp_path_factory.mktemp("plain")
+    train(configured(tiny, output))
+    return output
+
+
+def by_hand(config: TrainConfig, clip_norm: float, smoothing: float) -> tuple[dict[str, Tensor], list[float]]:
+    """Train in plain torch; return the weights, and the gradients' norms before clipping."""
+    datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
+    torch.manual_seed(config.seed)
+    network = build_model(config.model).train()
+    velocity = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    norms = []
+    for batch in datamodule.train_dataloader():
+        clips = (batch["clip"].permute(0, 4, 1, 2, 3).float() / 255 - 0.45) / 0.225
+        log_p = network(clips).log_softmax(dim=1)
+        targets = nn.functional.one_hot(batch["label"], 8) * (1 - smoothing) + smoothing / 8
+        network.zero_grad()
+        (-(targets * log_p).sum(dim=1).mean()).backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm)))
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                # Nesterov's momentum as torch writes it.
+                velocity[name] = 0.9 * velocity[name] + parameter.grad
+                parameter -= config.optim.lr * (parameter.grad + 0.9 * velocity[name])
+    return {f"network.{name}": value for name, value in network.state_dict().items()}, norms
+
+
+def test_clipping_and_label_smoothing_against_a_loop_by_hand(tiny: TinyRun, tmp_path: Path) -> None:
+    changes = {"optim": {"label_smoothing": 0.2, "lr": 0.02}, "trainer": {"gradient_clip_val": 0.5}}
+    config = configured(tiny, tmp_path, **changes)
+    train(config)
+    expected, norms = by_hand(config, clip_norm=0.5, smoothing=0.2)
+    assert min(norms) > 0.5
+    found = {name: value for name, value in final_weights(tmp_path).items() if name in expected}
+    assert_close(found, expected, 1e-6)
+    # Either of the two moves the weights by more than the tolerance.
+    for wrong in (by_hand(config, 1e9, 0.2)[0], by_hand(config, 0.5, 0.0)[0]):
+        with pytest.raises(AssertionError):
+            assert_close(found, wrong, 1e-6)
+
+
+def test_two_batches_of_two_are_one_of_four(tiny: TinyRun, tmp_path: Path) -> None:
+    """Without batch statistics, the sum over batches is the sum over clips; the linear rule counts all clips."""
+    frozen = {"freeze_batch_norm": True, "lr": 0.008, "lr_batch": 16}
+    whole = configured(tiny, tmp_path / "whole", optim=frozen)
+    parts = configured(
+        tiny,
+        tmp_path / "parts",
+        optim=frozen,
+        data={"limit_videos": 8, "batch_size": 2},
+        trainer={"accumulate_grad_batches": 2, "progress_bar": False},
+    )
+    for config in (whole, parts):
+        train(config)
+    assert_close(final_weights(tmp_path / "parts"), final_weights(tmp_path / "whole"))
+    assert list(logged(tmp_path / "parts", "lr-SGD").values()) == pytest.approx([0.002] * 2)
+
+
+# Three epochs of two steps; a fractional epoch every half.
+COSINE = [0.01, (0.01 + 0.075) / 2, 0.075, 0.05, 0.025, 0.05 * (1 - 3**0.5 / 2)]
+STEPS = [0.1, 0.1, 0.01, 0.01, 0.01, 0.001]
+
+
+@pytest.mark.parametrize(
+    ("optim", "accumulate", "table"),
+    [
+        ({"schedule": "cosine", "warmup_epochs": 1.0, "warmup_start_lr": 0.01}, 1, COSINE),
+        ({"schedule": "step", "milestones": (1.0, 2.5)}, 2, STEPS),
+    ],
+    ids=["cosine with warm-up", "steps, accumulating"],
+)
+def test_the_rate_of_every_step_is_the_table_s(
+    optim: dict[str, Any], accumulate: int, table: list[float], tiny: TinyRun, tmp_path: Path
+) -> None:
+    config = configured(
+        tiny,
+        tmp_path,
+        optim={"lr": 0.1, **optim},
+        data={"limit_videos": 8, "batch_size": 4 // accumulate},
+        trainer={"max_epochs": 3, "check_val_every_n_epoch": 3, "accumulate_grad_batches": accumulate},
+    )
+    train(config)
+    rates = logged(tmp_path, "lr-SGD")
+    assert list(rates) == list(range(6))
+    assert list(rates.values()) == pytest.approx(table)
+
+
+def test_activation_checkpointing_leaves_a_run_as_it_is(tiny: TinyRun, tmp_path: Path, plain: Path) -> None:
+    train(configured(tiny, tmp_path, trainer={"activation_checkpointing": True}))
+    assert differing(final_weights(tmp_path), final_weights(plain)) == []
+    assert logged(tmp_path, "val/loss") == logged(plain, "val/loss")
+
+
+def test_channels_last_through_the_run_and_its_checkpoints(
+    tiny: TinyRun, tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def layouts(network: nn.Module) -> set[bool]:
+        # A kernel of one position, or of one input channel, has both layouts.
+        spread = [p for p in network.parameters() if p.ndim == 5 and p.shape[1] > 1 and p[0, 0].numel() > 1]
+        return {p.is_contiguous(memory_format=torch.channels_last_3d) for p in spread}
+
+    seen = []
+    step = VideoTrainingModule.training_step
+
+    def watched(self: VideoTrainingModule, *args: Any) -> Tensor:
+        seen.append(layouts(self.network))
+        return step(self, *args)
+
+    monkeypatch.setattr(VideoTrainingModule, "training_step", watched)
+    config = configured(tiny, tmp_path, trainer={"channels_last": True})
+    train(config)
+    assert seen == [{True}, {True}]
+    last, usual = final_weights(tmp_path), final_weights(plain)
+    assert_close(last, usual, 1e-4)
+    # Either layout takes the other's checkpoint and keeps its own.
+    assert layouts(load_checkpoint(tmp_path).build()) == {False}
+    module = VideoTrainingModule(config, [str(i) for i in range(8)], {})
+    module.load_state_dict(usual)
+    assert layouts(module.network) == {True}
+    assert differing(dict(module.state_dict()), usual) == []
+
+
+def test_bf16_computes_in_bf16_and_keeps_weights_in_float32(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        check_cpu_precision("bf16-mixed")
+    except InputError:
+        pytest.skip("this processor emulates bf16")
+    dtypes: set[torch.dtype] = set()
+    step = VideoTrainingModule.training_step
+
+    def watched(self: VideoTrainingModule, *args: Any) -> Tensor:
+        stem = self.network.blocks[0].conv  # type: ignore[union-attr]
+        with stem.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype)):  # type: ignore
+            loss = step(self, *args)
+        dtypes.add(loss.dtype)
+        return loss
+
+    monkeypatch.setattr(VideoTrainingModule, "training_step", watched)
+    # One step: oneDNN's bf16 convolutions now and then leave NaN in a weight's gradient (torch 2.15 on AVX-512).
+    train(configured(tiny, tmp_path, data={"limit_videos": 8, "batch_size": 8}, trainer={"precision": "bf16-mixed"}))
+    assert dtypes == {torch.bfloat16, torch.float32}
+    weights = final_weights(tmp_path)
+    assert {w.dtype for name, w in weights.items() if name.endswith("weight")} == {torch.float32}
+    exact = configured(tiny, tmp_path / "exact", data={"limit_videos": 8, "batch_size": 8})
+    train(exact)
+    losses = logged(tmp_path, "train/loss"), logged(tmp_path / "exact", "train/loss")
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_fp16_needs_a_gpu(tiny: TinyRun, tmp_path: Path) -> None:
+    config = configured(tiny, tmp_path, trainer={"precision": "16-mixed", "accelerator": "cpu"})
+    with pytest.raises(InputError, match=r"trainer\.precision 16-mixed needs a GPU; use bf16-mixed or 32-true"):
+        train(config)
+
+
+def test_a_compiled_run_is_the_eager_one(tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training, precise batch norm and validation, through a stem, one residual block and the head: tracing is slow."""
+
+    def short(spec: Any) -> nn.Module:
+        network = build_model(spec)
+        stem, stage, *_, head = network.blocks
+        stage.res_blocks = stage.res_blocks[:1]  # type: ignore[union-attr, index]
+        head.proj = nn.Linear(32, 8)  # type: ignore[assignment]
+        network.blocks = nn.ModuleList([stem, stage, head])
+        return network
+
+    compiled = []
+    original = nn.Module.compile
+
+    def trace(self: nn.Module) -> None:
+        # aot_eager traces forward and backward as inductor does, and leaves out its C++.
+        compiled.append(self)
+        original(self, backend="aot_eager")
+
+    monkeypatch.setattr(training_module, "build_model", short)
+    monkeypatch.setattr(nn.Module, "compile", trace)
+    torch._dynamo.reset()
+    for name in ("eager", "compiled"):
+        train(
+            configured(tiny, tmp_path / name, optim={"precise_bn_batches": 2}, trainer={"compile": name == "compiled"})
+        )
+    assert [type(network).__name__ for network in compiled] == ["VideoClassifier"]
+    eager, traced = tmp_path / "eager", tmp_path / "compiled"
+    for column in ("train/loss", "val/loss", "val/top1"):
+        assert logged(traced, column) == pytest.approx(logged(eager, column), rel=1e-4)
+    assert_close(final_weights(traced), final_weights(eager))
