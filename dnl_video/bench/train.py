@@ -22,7 +22,7 @@ from dnl_video.spec import Architecture, Context, ModelSpec
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import make_optimizer
 
-STAGES = ("data", "to device", "forward", "backward", "optimiser")
+STAGES = ("data", "input", "forward", "backward", "update")
 # Small: what the weights become does not matter, and they stay finite.
 _LR = 1e-4
 
@@ -112,7 +112,7 @@ class Steps:
             with half:
                 batch = self.module.transfer_batch_to_device(batch, self.device, 0)
                 clips, target = self.module.inputs(batch, number)
-                clock.stop("to device")
+                clock.stop("input")
                 loss, _ = self.module.loss(clips, target)
             if not bool(torch.isfinite(loss)):  # training asks before each backward pass, and so waits
                 raise RuntimeError(f"the loss is {loss.item()} in a measured step")
@@ -122,7 +122,7 @@ class Steps:
             clock.stop("backward")
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            clock.stop("optimiser")
+            clock.stop("update")
         return {stage: total / count for stage, total in clock.seconds().items()}
 
 

@@ -25,8 +25,9 @@ EXAMPLES = """Training steps: clips a second, milliseconds by stage, memory, and
   dnl-video bench train --input synthetic videos --num-workers 16                  with generated videos
   dnl-video bench train --input videos --videos train.csv --root /data/k400/train  with your own
 
-A step is what `dnl-video train` does with a batch: to the device, normalise, forward, loss, backward, optimiser. On a
-GPU the stages are times in its queue ("data" is how long it waits for a batch); on a CPU they are CPU times."""
+A step is what `dnl-video train` does with a batch: wait for it (data), copy to the device and normalise
+(input), forward and loss, backward, optimiser (update). On a GPU the stages are times in its queue, so that data is
+how long it has nothing to do; on a CPU they are CPU times, and data is on the wall."""
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +85,7 @@ def bench_train(args: argparse.Namespace, device: torch.device) -> list[dict[str
             results += _measure(args, device, source, precision)
             # Compiled code of the last precision is not needed any more.
             torch.compiler.reset()
-    _print(results, on_gpu)
+    _print(results)
     return [asdict(result) for result in results]
 
 
@@ -146,7 +147,7 @@ def _measure(args: argparse.Namespace, device: torch.device, source: str, precis
         )
 
 
-def _print(results: list[TrainResult], on_gpu: bool) -> None:
+def _print(results: list[TrainResult]) -> None:
     from dnl_video.bench.train import STAGES
 
     rows = []
@@ -165,6 +166,6 @@ def _print(results: list[TrainResult], on_gpu: bool) -> None:
         f"{case.size} x {case.size} a step. Medians."
     )
     print(
-        "MiB: peak of all that training it needs. blocks: what they add, as a share of the step. data: "
-        + ("how long the GPU waits for a batch." if on_gpu else "on the wall; the other stages are CPU times.")
+        "data: waiting for a batch; input: copying and normalising it. MiB: peak of all that training needs. blocks: "
+        "what they add, as a share of the step."
     )

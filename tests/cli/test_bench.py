@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dnl_video.cli.main import main
+from tests.conftest import TinyRun
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +38,34 @@ def test_network_shows_literal_ours_and_folded(capsys: pytest.CaptureFixture[str
     assert "measured on" in out
 
 
+def test_train_shows_stages_of_both_inputs_and_what_blocks_add(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "train.json"
+    words = "train --device cpu --context none gc --stem-channels 8 --frames 2 --crop-size 32 --repeats 1 --budget-s 0"
+    words += f" --no-memory --input synthetic videos --videos {tiny.train} --num-workers 0 --activation-checkpointing"
+    assert main(["bench", *words.split(), "--json", str(figures)]) == 0
+    out = capsys.readouterr().out
+    assert f"{tiny.train} videos, loader alone with 0 processes: " in out
+    for row in ("none 32-true eager ", "gc 32-true eager ", "gc 32-true eager checkpointed", "checkpointed videos"):
+        assert row in out
+    results = json.loads(figures.read_text())["results"]
+    assert [(r["case"]["context"], r["case"]["checkpointed"]) for r in results[:4]] == [
+        ("none", False),
+        ("gc", False),
+        ("none", True),
+        ("gc", True),
+    ]
+    assert [r["source"] for r in results] == ["synthetic"] * 4 + [str(tiny.train)] * 4
+    assert all(sum(r["stages_s"].values()) > 0 and r["peak"] is None for r in results)
+    assert [r["added"] is None for r in results] == [True, False] * 4
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("train --batch-size 0", "--batch-size is 0; give at least 1"),
+        ("train --precision fp8", "argument --precision: invalid choice: 'fp8'"),
         ("block --frames 0", "--frames is [0]; give at least 1"),
         ("growth --frames 4", "--frames is [4]; give at least two numbers to fit a growth"),
         ("network --size 0", "--size is 0; give at least 1"),

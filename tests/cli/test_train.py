@@ -188,6 +188,34 @@ def test_emulated_half_precision_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("option", ["trainer.accelerator", "evaluation.device"])
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_here(
+    option: str,
+    name: str,
+    tiny: TinyRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    message = refused(capsys, *train_words(tiny, tmp_path / "run", f"--{option}", name))
+    assert message == f"{option} '{name}' is not available here; available: cpu"
+    message = refused(capsys, *train_words(tiny, tmp_path / "run", "--trainer.accelerator", "gpu"))
+    assert message == "trainer.accelerator 'gpu' is not available here; available: cpu"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_beyond_the_last(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    message = refused(capsys, *train_words(tiny, tmp_path / "run", "--evaluation.device", "cuda:2"))
+    assert message == "evaluation.device 'cuda:2' is not available here; there are 2, from cuda:0"
+
+
 def test_classes_must_match(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, *train_words(tiny, tmp_path / "run", "--model.num_classes", "7"))
     assert message == f"{tiny.train} has 8 classes, but model.num_classes is 7; set model.num_classes=8"
