@@ -66,17 +66,19 @@ def bench_train(args: argparse.Namespace, device: torch.device) -> list[dict[str
     """Measure, print a table and return the figures.
 
     Raises:
-        InputError: The precision would be emulated, or the videos cannot be used.
+        InputError: The precision would be emulated or wrong, or the videos cannot be used.
     """
     import torch
 
     from dnl_video.inference.device import check_cpu_precision
+    from dnl_video.training.precision import check_precision
 
     on_gpu = device.type == "cuda"
     precisions = args.precision or (["bf16-mixed"] if on_gpu else ["32-true"])
     if device.type == "cpu":
         for precision in precisions:
             check_cpu_precision(precision)
+            check_precision(precision, on_cpu=True)
     # As training does.
     torch.set_float32_matmul_precision("high")
     results: list[TrainResult] = []

@@ -33,6 +33,7 @@ from dnl_video.training.checkpoints import LastCheckpoint, WholeFiles, best_chec
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
+from dnl_video.training.precision import check_precision
 from dnl_video.training.resume import note_crashed, read_crashed, refuse_another_run, resume_from
 from dnl_video.training.start import start_from_weights
 from dnl_video.training.stopping import StopAtOnce, StopRequest
@@ -163,9 +164,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
 
 def _prepare(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]:
     on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    if config.trainer.precision == "16-mixed" and (config.trainer.accelerator == "cpu" or not on_gpu):
-        # Lightning would take bf16 instead, with a warning.
-        raise InputError("trainer.precision 16-mixed needs a GPU; use bf16-mixed or 32-true")
+    check_precision(config.trainer.precision, on_cpu=config.trainer.accelerator == "cpu" or not on_gpu)
     datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
     names = _class_names(config, datamodule)
     needed = min_frames(config.model.architecture, config.model.stem_strides)

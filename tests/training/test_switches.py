@@ -18,6 +18,7 @@ from dnl_video.inference.device import check_cpu_precision
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.checkpoint import load_checkpoint
 from dnl_video.training import module as training_module
+from dnl_video.training import precision
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.run import train
 from tests.conftest import TinyRun
@@ -213,7 +214,8 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_float32(
         return loss
 
     monkeypatch.setattr(VideoTrainingModule, "training_step", watched)
-    # One step: oneDNN's bf16 convolutions now and then leave NaN in a weight's gradient (torch 2.15 on AVX-512).
+    # One step, of which the loss is right, wherever gradients are not.
+    monkeypatch.setattr(precision, "bf16_gradients_are_right", lambda: True)
     train(configured(tiny, tmp_path, data={"limit_videos": 8, "batch_size": 8}, trainer={"precision": "bf16-mixed"}))
     assert dtypes == {torch.bfloat16, torch.float32}
     weights = final_weights(tmp_path)
@@ -229,6 +231,38 @@ def test_fp16_needs_a_gpu(tiny: TinyRun, tmp_path: Path) -> None:
     config = configured(tiny, tmp_path, trainer={"precision": "16-mixed", "accelerator": "cpu"})
     with pytest.raises(InputError, match=r"trainer\.precision 16-mixed needs a GPU; use bf16-mixed or 32-true"):
         train(config)
+
+
+def right_conv3d(clip: Tensor, weight: Tensor, padding: tuple[int, int, int]) -> Tensor:
+    """The convolution in float32, a temporal tap at a time."""
+    size = clip.shape[2]
+    padded = nn.functional.pad(clip.float(), (0, 0, 0, 0, 1, 1))
+    taps = [
+        torch.einsum("bcthw,dc->bdthw", padded[:, :, k : k + size], weight[:, :, k, 0, 0].float()) for k in range(3)
+    ]
+    return sum(taps).to(clip.dtype)  # type: ignore[union-attr, return-value]
+
+
+def test_bf16_is_refused_where_its_gradients_are_wrong(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwritten_tap(clip: Tensor, weight: Tensor, padding: tuple[int, int, int]) -> Tensor:
+        kept = (
+            torch.cat([weight[:, :, :1].detach(), weight[:, :, 1:]], dim=2) if clip.dtype == torch.bfloat16 else weight
+        )
+        return right_conv3d(clip, kept, padding)
+
+    monkeypatch.setattr(nn.functional, "conv3d", right_conv3d)
+    assert precision.bf16_gradients_are_right()
+    monkeypatch.setattr(nn.functional, "conv3d", unwritten_tap)
+    assert not precision.bf16_gradients_are_right()
+    config = configured(tiny, tmp_path, trainer={"precision": "bf16-mixed", "accelerator": "cpu"})
+    message = (
+        r"trainer\.precision bf16-mixed: on this CPU torch .* wrong gradients of temporal convolutions in bf16; use"
+    )
+    with pytest.raises(InputError, match=message):
+        train(config)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_compiled_run_is_the_eager_one(tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
