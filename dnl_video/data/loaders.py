@@ -21,6 +21,7 @@ from dnl_video.spec import Preprocessing
 
 # Precise batch norm draws clips of its own, so that training clips do not depend on it.
 _PRECISE_BN_STREAM = 1
+_VALIDATION_BATCH = 4
 VIEW_TIMEOUT_S = 300.0
 """Seconds after which an evaluation's loader that gives nothing is an error."""
 
@@ -28,8 +29,9 @@ VIEW_TIMEOUT_S = 300.0
 class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) keys: a permutation of the videos per epoch, dealt to processes in turn.
 
-    A pure function of (seed, epoch): order and content do not depend on workers, and the global batch of W processes
-    with b videos is the batch of one process with W * b. The last incomplete global batch is dropped.
+    A pure function of (seed, epoch): order and content do not depend on workers, and a step of W processes with b
+    videos and A accumulated batches is that of one process with W * b * A. The last incomplete step is dropped, so
+    that every step is of as many clips.
 
     Args:
         num_videos: Videos to draw from.
@@ -37,24 +39,41 @@ class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
         seed: Seed of the order.
         rank: This process.
         world_size: Number of processes.
+        accumulate: Batches of a step.
+
+    Raises:
+        InputError: There are fewer videos than a step takes.
     """
 
-    def __init__(self, num_videos: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        if num_videos < batch_size * world_size:
+    def __init__(
+        self,
+        num_videos: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        needed = batch_size * world_size * accumulate
+        if num_videos < needed:
+            times = f" x {accumulate} accumulated batches" if accumulate > 1 else ""
             raise InputError(
-                f"{num_videos} training videos make no batch of {batch_size} clips on {world_size} process(es); "
-                "lower data.batch_size or give more videos"
+                f"{num_videos} training videos make no step of {needed} ({batch_size} a batch x {world_size} "
+                f"process(es){times}); lower data.batch_size{' or trainer.accumulate_grad_batches' if times else ''}, "
+                "or give more videos"
             )
         self.num_videos = num_videos
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.accumulate = accumulate
         self.epoch = 0
         self.start = 0
 
     def __len__(self) -> int:
-        return self.num_videos // (self.batch_size * self.world_size)
+        return self.num_videos // (self.batch_size * self.world_size * self.accumulate) * self.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_videos)
@@ -64,17 +83,29 @@ class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, int(i)) for i in mine]
 
 
-class ShardSampler(Sampler[int]):
-    """Every world_size-th video from rank on: no padding, no duplicates, an empty shard allowed."""
+def shard(num_videos: int, rank: int, world_size: int) -> range:
+    """Return the videos of a process: every world_size-th from rank on, no padding, no duplicates, perhaps none."""
+    return range(rank, num_videos, world_size)
 
-    def __init__(self, num_videos: int, *, rank: int = 0, world_size: int = 1) -> None:
-        self.indices = range(rank, num_videos, world_size)
+
+class ShardBatchSampler(Sampler[list[int]]):
+    """The shard of a process in batches, as many on every process: the last ones of a smaller shard may be empty.
+
+    Lightning runs collectives around each validation batch, and leaves a process without batches out of validation;
+    the others would wait for it.
+    """
+
+    def __init__(self, num_videos: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = shard(num_videos, rank, world_size)
+        self.batch_size = batch_size
+        self._batches = -(-len(shard(num_videos, 0, world_size)) // batch_size)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return self._batches
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in range(self._batches):
+            yield list(self.indices[batch * self.batch_size : (batch + 1) * self.batch_size])
 
 
 class ResumableLoader(DataLoader):
@@ -199,7 +230,7 @@ class VideoDataModule(LightningDataModule):
         return loader
 
     def val_dataloader(self) -> DataLoader:
-        """All views of one video an item."""
+        """Lists of videos with all their views; as many lists on every process, some of which may be empty."""
         rank, world_size = self._rank_and_world_size()
         dataset = ViewDataset(
             self.val.records,
@@ -209,8 +240,14 @@ class VideoDataModule(LightningDataModule):
             decoder=self.config.decoder,
         )
         dataset.refuse(self.crashed)
-        sampler = ShardSampler(len(dataset), rank=rank, world_size=world_size)
-        return view_loader(dataset, sampler, self.config.num_workers, self.config.timeout_s, batch_size=4)
+        batches = ShardBatchSampler(len(dataset), _VALIDATION_BATCH, rank=rank, world_size=world_size)
+        workers = min(default_workers(self.config.num_workers), len(batches))
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=_unchanged,
+            **_view_options(workers, self.config.timeout_s),
+        )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move training batches; validation views stay, and `validation_step` moves a few at a time."""
@@ -230,7 +267,14 @@ class VideoDataModule(LightningDataModule):
         )
         dataset.refuse(self.crashed)
         videos = self.config.batch_size // self.augment.repeats
-        sampler = ClipBatchSampler(len(self.train_records), videos, seed=seed, rank=rank, world_size=world_size)
+        sampler = ClipBatchSampler(
+            len(self.train_records),
+            videos,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            accumulate=self.trainer.accumulate_grad_batches if self.trainer is not None else 1,
+        )
         workers = default_workers(self.config.num_workers)
         return ResumableLoader(
             dataset,
@@ -245,23 +289,17 @@ class VideoDataModule(LightningDataModule):
 
 
 def view_loader(
-    dataset: ViewDataset,
-    sampler: Sampler[int] | Sequence[int],
-    num_workers: int | None,
-    timeout_s: float = VIEW_TIMEOUT_S,
-    *,
-    batch_size: int | None = None,
+    dataset: ViewDataset, order: Sequence[int], num_workers: int | None, timeout_s: float = VIEW_TIMEOUT_S
 ) -> DataLoader:
-    """Load views of videos, one video (or with ``batch_size`` a list of videos) an item, in the sampler's order."""
-    workers = min(default_workers(num_workers), len(sampler))  # type: ignore[arg-type]
+    """Load views of videos, one video an item, in this order."""
+    workers = min(default_workers(num_workers), len(order))
     return DataLoader(
         dataset,
-        sampler=sampler,
-        batch_size=batch_size,
+        sampler=order,
+        batch_size=None,
         # Without a batch size the loader collates nothing, but would turn arrays into tensors.
         collate_fn=_unchanged,
-        # All views of a video are large: few wait in shared memory.
-        **(_worker_options(workers, timeout_s, persistent=False) | {"prefetch_factor": 2 if workers else None}),
+        **_view_options(workers, timeout_s),
     )
 
 
@@ -296,6 +334,11 @@ def _worker_options(workers: int, timeout_s: float, persistent: bool) -> dict[st
         # Loaders draw a seed for their workers; from a generator of their own, the global random state stays as it is.
         "generator": torch.Generator(),
     }
+
+
+def _view_options(workers: int, timeout_s: float) -> dict[str, Any]:
+    # All views of a video are large: few wait in shared memory.
+    return _worker_options(workers, timeout_s, persistent=False) | {"prefetch_factor": 2 if workers else None}
 
 
 def _without(records: tuple[VideoRecord, ...], dropped: list[VideoRecord]) -> tuple[VideoRecord, ...]:

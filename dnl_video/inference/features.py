@@ -25,7 +25,7 @@ from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.dataset import VideoViews, ViewDataset
 from dnl_video.data.journal import STOPPED_REASON, LoaderStopped, loader_faults
 from dnl_video.data.listings import VIDEO_EXTENSIONS
-from dnl_video.data.loaders import VIEW_TIMEOUT_S, ShardSampler, view_loader
+from dnl_video.data.loaders import VIEW_TIMEOUT_S, shard, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
 from dnl_video.errors import InputError
 from dnl_video.inference.predictor import Predictor
@@ -86,7 +86,7 @@ def run_features(
         torch.set_num_threads(network_threads(default_workers(options.num_workers)))
     records = manifest.records
     files = [output / name for name in file_names(records)]
-    mine = ShardSampler(len(records), rank=rank, world_size=world_size).indices
+    mine = shard(len(records), rank, world_size)
     lock = lock_rank(output, rank)
     try:
         failed = {} if retry_failed else read_failures(output)

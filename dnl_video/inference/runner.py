@@ -22,7 +22,7 @@ from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.dataset import ViewDataset
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.journal import STOPPED_REASON, LoaderStopped, loader_faults
-from dnl_video.data.loaders import VIEW_TIMEOUT_S, ShardSampler, view_loader
+from dnl_video.data.loaders import VIEW_TIMEOUT_S, shard, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
 from dnl_video.inference.predictor import Predictor, VideoScores
 from dnl_video.inference.sliding import predict_sliding
@@ -73,7 +73,7 @@ def run_predictions(
     with PredictionsWriter(output, meta, rank=rank, clip_scores=options.clip_scores) as writer:
         done = finished_ids(output, retry_failed=retry_failed)
         records = manifest.records
-        mine = ShardSampler(len(records), rank=rank, world_size=world_size).indices
+        mine = shard(len(records), rank, world_size)
         todo = [index for index in mine if records[index].video_id not in done]
         count = len(mine) - len(todo)
         if progress is not None:

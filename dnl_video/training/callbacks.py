@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -17,6 +18,7 @@ from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
+from dnl_video.training.processes import mean_over_processes, of_all_processes
 
 
 class PreciseBatchNorm(Callback):
@@ -65,11 +67,13 @@ class PreciseBatchNorm(Callback):
         with trainer.precision_plugin.forward_context():
             update_bn_stats(network, clips(), num_iters=min(self.num_batches, len(loader)))
         with torch.no_grad():
-            for layer, originals in buffers.items():
+            for layer, (mean, variance) in buffers.items():
+                own_mean, own_variance = layer.running_mean, layer.running_var
                 # fvcore binds new tensors; DDP and the optimiser state hold the old ones.
-                for name, original in zip(("running_mean", "running_var"), originals, strict=True):
-                    original.copy_(trainer.strategy.reduce(getattr(layer, name), reduce_op="mean"))
-                    setattr(layer, name, original)
+                layer.running_mean, layer.running_var = mean, variance
+                mean.copy_(mean_over_processes(own_mean))
+                # Of all clips together: the mean variance within processes lacks that between their means.
+                variance.copy_(mean_over_processes(own_variance + (own_mean - mean).square()))
             for counter, batches in zip(counters, trained, strict=True):
                 counter.copy_(batches)
         network.eval()
@@ -78,7 +82,7 @@ class PreciseBatchNorm(Callback):
 
 
 class FiniteLoss(Callback):
-    """Stop before the step when a loss is NaN or infinite, and say which videos made it."""
+    """Stop all processes before the step when the loss of one is NaN or infinite, and say which videos made it."""
 
     def __init__(self) -> None:
         self._batch: Any = None
@@ -89,14 +93,18 @@ class FiniteLoss(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
         """Look at the loss."""
-        if bool(torch.isfinite(loss)):
+        assert isinstance(pl_module, VideoTrainingModule)
+        # No number in one process makes the mean none, so all stop together and none waits for another.
+        if bool(torch.isfinite(pl_module.mean_loss)):
             return
+        own = pl_module.own_loss.item()
         records = trainer.datamodule.train.records  # type: ignore[attr-defined]
-        videos = ", ".join(records[i].video_id for i in self._batch["index"].tolist())
+        bad = {} if math.isfinite(own) else {records[i].video_id: f"{own:g}" for i in self._batch["index"].tolist()}
+        bad = of_all_processes(bad)
         raise InputError(
-            f"the loss is {loss.item():g} in epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1}, of "
-            f"videos {videos}; lower optim.lr, clip gradients (trainer.gradient_clip_val) or take bf16-mixed, and go "
-            "on from the last checkpoint with --resume"
+            f"the loss is {next(iter(bad.values()), 'infinite')} in epoch {trainer.current_epoch + 1}, step "
+            f"{trainer.global_step + 1}, of videos {', '.join(bad)}; lower optim.lr, clip gradients "
+            "(trainer.gradient_clip_val) or take bf16-mixed, and go on from the last checkpoint with --resume"
         )
 
 
@@ -161,7 +169,7 @@ class ClipProgress(TQDMProgressBar):
         line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         # Resumed for an epoch's validation, a run has trained nothing of it.
         if self._steps:
-            line += f"  loss {float(metrics['train/loss']):.3f}"
+            line += f"  loss {float(pl_module.train_loss.compute()):.3f}"
             line += f"  train top1 {100 * float(pl_module.train_top1.compute()):.1f}%"
         if "val/top1" in metrics:
             line += f"  val top1 {100 * float(metrics['val/top1']):.1f}%"

@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dnl_video.data.dataset import VideoViews
 from dnl_video.data.loaders import VideoDataModule, allowed_failures
 from dnl_video.errors import InputError
+from dnl_video.training.processes import of_all_processes
 
 LOG_NAME = "failed_videos.jsonl"
 
@@ -68,7 +68,7 @@ class FailureMonitor(Callback):
         Raises:
             InputError: More training videos failed or are missing than `max_failed_share` allows.
         """
-        new = {path: reason for path, reason in _of_all(self._new).items() if path not in self.failed}
+        new = {path: reason for path, reason in of_all_processes(self._new).items() if path not in self.failed}
         self.failed |= new
         self._new = {}
         self._tell(trainer, "train", new, "another video takes its place")
@@ -117,7 +117,7 @@ class FailureMonitor(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log validation videos that failed; nothing takes their place, and accuracy is over the others."""
-        failed = _of_all(self._new_in_validation)
+        failed = of_all_processes(self._new_in_validation)
         self._tell(trainer, "val", failed, "left out of the validation")
         pl_module.log("val/failed_videos", float(len(failed)), batch_size=1, sync_dist=True)
 
@@ -145,13 +145,3 @@ class FailureMonitor(Callback):
             entries = [{"path": p, "reason": r, "split": split, "epoch": trainer.current_epoch} for p, r in new.items()]
             with self._log.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(entry) + "\n" for entry in entries)
-
-
-def _of_all(failures: dict[str, str]) -> dict[str, str]:
-    """Return the failures of all processes, in the same order in each."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return dict(failures)
-    parts: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(parts, failures)
-    return {path: reason for part in parts for path, reason in part.items()}

@@ -23,6 +23,7 @@ from dnl_video.models.weights.checkpoint import FORMAT_KEY, payload
 from dnl_video.training.freezing import freeze, hold
 from dnl_video.training.mixing import mix
 from dnl_video.training.optim import lr_factor, make_optimizer, scaled_lr
+from dnl_video.training.processes import mean_over_processes
 
 # Keeps the draws of networks apart from those of clips and of mixing, which have keys of the same seed.
 _STREAM = 3
@@ -54,11 +55,16 @@ class VideoTrainingModule(LightningModule):
         # What the weights come from, as plain JSON types; stored in every checkpoint.
         self.provenance: dict[str, Any] = {}
         classes = config.model.num_classes
+        # FiniteLoss looks for NaN.
+        self.train_loss = MeanMetric(nan_strategy="disable")
         self.train_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
         self.val_loss = MeanMetric()
         self.val_failed = 0
+        # The loss of the batch at hand, in this process and as the mean over all.
+        self.own_loss = self.mean_loss = torch.zeros(())
+        self._losses_of_step: list[Tensor] = []
         self._right: Tensor | float = 0.0
         self._seen = 0
 
@@ -87,7 +93,7 @@ class VideoTrainingModule(LightningModule):
         self.train_top1(logits.detach(), label)
         self._right = self._right + (logits.detach().argmax(dim=1) == label).sum()
         self._seen += size
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, batch_size=size)
+        self._log_loss(loss.detach(), batch_idx, size)
         self.log("train/top1", self.train_top1, on_step=False, on_epoch=True, batch_size=size)
         return loss
 
@@ -107,6 +113,17 @@ class VideoTrainingModule(LightningModule):
         """Return the loss of normalised clips, and their logits [B, K]."""
         logits = self.network(clips)
         return F.cross_entropy(logits, target, label_smoothing=self.config.optim.label_smoothing), logits
+
+    def _log_loss(self, loss: Tensor, batch_idx: int, size: int) -> None:
+        """Log the mean over all clips of a step, whichever processes and accumulated batches they came in."""
+        self.own_loss = loss
+        self.mean_loss = mean_over_processes(loss)
+        if batch_idx % self.config.trainer.accumulate_grad_batches == 0:
+            self._losses_of_step = []
+        self._losses_of_step.append(self.mean_loss)
+        self.log("train/loss", torch.stack(self._losses_of_step).mean(), on_step=True, on_epoch=False, batch_size=size)
+        self.train_loss(loss, weight=size)
+        self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True, batch_size=size)
 
     def on_train_epoch_start(self) -> None:
         """Count anew."""

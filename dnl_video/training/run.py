@@ -256,10 +256,16 @@ def _trainer(
     if loggers:
         callbacks.append(LearningRateMonitor("step"))
     try:
-        return _make_trainer(settings, callbacks, loggers, output, options)
+        trainer = _make_trainer(settings, callbacks, loggers, output, options)
     except (MisconfigurationException, ValueError, TypeError, IndexError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"trainer settings do not fit this machine: {reason}") from error
+    if settings.sync_batchnorm and trainer.world_size > 1 and isinstance(trainer.accelerator, CPUAccelerator):
+        raise InputError(
+            f"trainer.sync_batchnorm is true for {trainer.world_size} processes on the CPU, where torch has none; set "
+            "it to false, and for statistics of all processes optim.precise_bn_batches or optim.freeze_batch_norm"
+        )
+    return trainer
 
 
 def validation_interval(wanted: int, max_epochs: int) -> int:
@@ -320,11 +326,6 @@ def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataMod
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         # Lightning's own use of torch.
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-        if len(datamodule.val.records) < trainer.world_size:
-            raise InputError(
-                f"{datamodule.config.val_manifest} has {len(datamodule.val.records)} videos for {trainer.world_size} "
-                "processes; give at least one each"
-            )
         torch.set_float32_matmul_precision("high")
         if isinstance(trainer.accelerator, CPUAccelerator):
             workers = default_workers(datamodule.config.num_workers)
