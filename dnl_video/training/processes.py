@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from typing import Any
 
 import torch
 from torch import Tensor
+
+_PATIENCE_S = 10.0
 
 
 def _several() -> bool:
@@ -31,3 +35,28 @@ def of_all_processes(own: dict[str, str]) -> dict[str, str]:
     parts: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(parts, own)
     return {key: value for part in parts for key, value in part.items()}
+
+
+def another_process_ended(error: BaseException) -> bool:
+    """Tell whether an error only says that another process of the run has gone (gloo has no error of its own)."""
+    return _several() and (
+        isinstance(error, torch.distributed.DistError)
+        or (isinstance(error, RuntimeError) and ("by peer" in str(error) or "gloo" in str(error)))
+    )
+
+
+def wait_for_children(launcher: Any) -> None:
+    """Let the processes that Lightning's launcher started end, and end those that wait for this one.
+
+    A process that fails leaves the others in collectives; on a GPU they would stay there, orphaned.
+    """
+    started = getattr(launcher, "procs", [])
+    children = list(started)
+    # The launcher's observer kills this process too when it finds that one of its list has failed.
+    started.clear()
+    deadline = time.monotonic() + _PATIENCE_S
+    for process in children:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            process.kill()

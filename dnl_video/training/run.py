@@ -34,6 +34,7 @@ from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
 from dnl_video.training.precision import check_precision
+from dnl_video.training.processes import another_process_ended, wait_for_children
 from dnl_video.training.resume import note_crashed, read_crashed, refuse_another_run, resume_from
 from dnl_video.training.start import start_from_weights
 from dnl_video.training.stopping import StopAtOnce, StopRequest
@@ -333,8 +334,16 @@ def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataMod
         try:
             with loader_faults(datamodule.config.timeout_s):
                 trainer.fit(module, datamodule=datamodule, ckpt_path=start_from, weights_only=True)
-        except VideoDecodeError as error:
-            raise InputError(str(error)) from error
+        except Exception as error:
+            wait_for_children(trainer.strategy.launcher)
+            if isinstance(error, VideoDecodeError):
+                raise InputError(str(error)) from error
+            if another_process_ended(error):
+                raise InputError(
+                    f"process {trainer.global_rank} of {trainer.world_size} stops, because another one has ended; its "
+                    "message says why"
+                ) from error
+            raise
         except SystemExit:
             # Lightning's answer to Ctrl-C.
             raise KeyboardInterrupt from None

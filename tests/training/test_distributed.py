@@ -27,6 +27,7 @@ from dnl_video.models.weights.checkpoint import find_checkpoint
 from dnl_video.report import build_report
 from dnl_video.results.predictions import read_predictions
 from tests.conftest import TinyRun
+from tests.lists import write_list
 from tests.test_recipes import load
 from tests.training import commands
 
@@ -79,18 +80,6 @@ class Runs:
             return [float(row[key]) for row in csv.DictReader(file) if row[key]]
 
 
-def write_list(path: Path, manifest: Path, broken: int | None = None, last: int | None = None) -> Path:
-    """Write a tiny list's videos anew, with a broken file put in at a place."""
-    records = read_manifest(manifest, root=manifest.parent / manifest.stem).records[:last]
-    rows = [f"{record.path},{record.class_name}" for record in records]
-    if broken is not None:
-        bad = path.with_suffix(".broken.mp4")
-        bad.write_bytes(b"not a video")
-        rows.insert(broken, f"{bad},{records[broken].class_name}")
-    path.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
-    return path
-
-
 @pytest.fixture(scope="module")
 def runs(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """All jobs of two processes in one launch, while this process does its own part."""
@@ -98,7 +87,7 @@ def runs(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     runs = Runs(folder, tiny)
     # Of nine videos the second process gets four, all in its first batch: its second one is empty.
     nine = write_list(folder / "nine.csv", tiny.val, broken=3)
-    one = write_list(folder / "one.csv", tiny.val, last=1)
+    one = write_list(folder / "one.csv", tiny.val, limit=1)
     damaged = write_list(folder / "damaged.csv", tiny.train, broken=5)
     curve = CURVE | {"weights.source": tiny.run, "data.val_manifest": nine}
     statistics = {"data.val_manifest": one, "data.batch_size": 4, "optim.lr": 1e-9, "optim.precise_bn_batches": 2}

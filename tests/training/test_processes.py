@@ -1,0 +1,87 @@
+"""What processes tell each other, and what becomes of those that are left."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dnl_video.training import processes
+from tests.conftest import TinyRun
+
+
+def test_one_process_has_all_there_is() -> None:
+    own = torch.tensor([1.0, float("nan")])
+    mean = processes.mean_over_processes(own)
+    assert mean is not own
+    torch.testing.assert_close(mean, own, equal_nan=True)
+    assert processes.of_all_processes({"a.mp4": "x"}) == {"a.mp4": "x"}
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:8607. "), True),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:534] Read timeout"), True),
+        (torch.distributed.DistBackendError("NCCL communicator was aborted"), True),
+        (RuntimeError("shape '[2]' is invalid for input of size 3"), False),
+        (ValueError("closed by peer"), False),
+    ],
+)
+def test_a_lost_connection_is_told_from_other_errors(
+    error: Exception, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not processes.another_process_ended(error), "there is no other process"
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    assert processes.another_process_ended(error) == told
+
+
+def test_children_may_end_by_themselves_and_are_ended_if_they_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_PATIENCE_S", 1.0)
+    ending = subprocess.Popen([sys.executable, "-c", "raise SystemExit(2)"])
+    ending.wait()
+    waiting = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    launcher = SimpleNamespace(procs=[waiting, ending])
+    processes.wait_for_children(launcher)
+    assert launcher.procs == []
+    assert waiting.wait() == -signal.SIGKILL
+    assert ending.returncode == 2
+    processes.wait_for_children(None)
+
+
+FAILING = """
+import os, sys
+from dnl_video.cli.main import main
+from dnl_video.errors import InputError
+from dnl_video.training.module import VideoTrainingModule
+
+def alone(self, batch, index):
+    raise InputError("this process alone cannot go on")
+
+if os.environ.get("LOCAL_RANK") == "1":
+    VideoTrainingModule.training_step = alone
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_process_that_fails_alone_ends_the_run_with_its_line(tiny: TinyRun, tmp_path: Path) -> None:
+    """Started by Lightning's launcher, which runs the same script again for the second process."""
+    (tmp_path / "failing.py").write_text(FAILING, encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "failing.py"), "train", "--config", str(tiny.config)]
+    command += ["--output_dir", str(tmp_path / "run"), "--trainer.devices", "2"]
+    # Returns when both have ended, since both hold the pipe.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    # Lightning looks after its children every 5 s, and kills the first process if it comes before its own end.
+    assert done.returncode in (2, -signal.SIGKILL), done.stderr
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if "error" in line]
+    assert errors[0] == "dnl-video: error: this process alone cannot go on"
+    if done.returncode == 2:
+        assert errors[1:] == [
+            "dnl-video: error: process 0 of 2 stops, because another one has ended; its message says why"
+        ]
