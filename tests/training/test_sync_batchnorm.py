@@ -57,8 +57,9 @@ def test_precise_statistics_find_the_converted_ones() -> None:
         precision_plugin=SimpleNamespace(forward_context=contextlib.nullcontext),
     )
     plain, converted = plain_and_converted(OptimConfig(freeze_batch_norm=True))
-    for module in (plain, converted):
-        PreciseBatchNorm(2).on_validation_start(trainer, module)
+    for module, callback in ((plain, PreciseBatchNorm(2)), (converted, PreciseBatchNorm(2))):
+        callback.on_validation_start(trainer, module)
+        callback.on_validation_epoch_start(trainer, module)
     before, after = plain.state_dict(), converted.state_dict()
     moved = {
         name for name in after if "running_var" in name and not torch.equal(after[name], torch.ones_like(after[name]))
