@@ -116,7 +116,11 @@ def runs(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Runs:
             settings = {"data.batch_size": batch, "trainer.accumulate_grad_batches": accumulated}
             assert commands.run(runs.words(name, curve | settings))["status"] == 0
         assert commands.run([*evaluate, str(folder / "evaluated-by-one")])["status"] == 3
-        output, _ = two.communicate(timeout=300)
+        try:
+            output, _ = two.communicate(timeout=600)
+        except subprocess.TimeoutExpired:
+            two.terminate()  # torchrun ends its processes
+            raise
         assert two.returncode == 0, output
     runs.ranks = [json.loads((folder / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
     return runs

@@ -75,7 +75,7 @@ def test_a_process_that_fails_alone_ends_the_run_with_its_line(tiny: TinyRun, tm
     command = [sys.executable, str(tmp_path / "failing.py"), "train", "--config", str(tiny.config)]
     command += ["--output_dir", str(tmp_path / "run"), "--trainer.devices", "2"]
     # Returns when both have ended, since both hold the pipe.
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     # Lightning looks after its children every 5 s, and kills the first process if it comes before its own end.
     assert done.returncode in (2, -signal.SIGKILL), done.stderr
     assert "Traceback" not in done.stderr
