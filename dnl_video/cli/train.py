@@ -126,10 +126,11 @@ def _say_how_to_go_on(config: TrainConfig, stop: KeyboardInterrupt | Terminated,
 def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int) -> int:
     from dnl_video.cli.evaluate import evaluate
     from dnl_video.cli.report import report_directory
+    from dnl_video.training.processes import wait_for_all
 
     # A folder for each checkpoint: a run that is extended may have another best one.
     predictions = Path(config.output_dir) / "evaluation" / Path(checkpoint).stem
-    complete = evaluate(
+    evaluate(
         checkpoint,
         config.data.val_manifest,
         predictions,
@@ -139,7 +140,9 @@ def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int
         rank=rank,
         world_size=world_size,
     )
-    if complete:
+    # What started the run goes on when the first process ends.
+    wait_for_all()
+    if rank == 0:
         report_directory(predictions)
     return 0
 

@@ -37,6 +37,12 @@ def of_all_processes(own: dict[str, str]) -> dict[str, str]:
     return {key: value for part in parts for key, value in part.items()}
 
 
+def wait_for_all() -> None:
+    """Return when all processes of the run have come here."""
+    if _several():
+        torch.distributed.barrier()
+
+
 def another_process_ended(error: BaseException) -> bool:
     """Tell whether an error only says that another process of the run has gone (gloo has no error of its own)."""
     return _several() and (

@@ -100,6 +100,7 @@ def runs(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Runs:
         "sync": curve | TWO | {"trainer.sync_batchnorm": "true"},
     }
     runs.jobs = {name: {"words": runs.words(name, settings)} for name, settings in trained.items()}
+    runs.jobs["two"]["words"].append("--final-test")
     runs.jobs["nan"]["nan_in_step"] = 1
     views = ["--checkpoint", str(tiny.run), "--num-clips", "2", "--num-crops", "1", "--num-workers", "0"]
     evaluate = ["evaluate", "--manifest", str(nine), *views, "--device", "cpu", "--output"]
@@ -225,6 +226,15 @@ def test_an_evaluation_by_two_processes_is_that_of_one(runs: Runs) -> None:
     for report in reports:
         report.pop("run", None)
     assert reports[0] == reports[1]
+
+
+def test_the_final_test_is_reported_once_when_all_are_done(runs: Runs) -> None:
+    first, second = runs.outcomes("two")
+    assert (first["status"], second["status"]) == (0, 0)
+    (report,) = (runs.folder / "two" / "evaluation").glob("*/report.json")
+    assert json.loads(report.read_text(encoding="utf-8"))["coverage"]["finished"] == 9
+    assert str(report) in first["out"]
+    assert str(report) not in second["out"]
 
 
 def test_one_video_for_two_processes(runs: Runs) -> None:
