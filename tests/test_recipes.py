@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import shlex
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,11 +21,45 @@ from dnl_video.config import DataConfig, TrainConfig
 from dnl_video.data.dataset import VideoViews
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.models.build import build_model
+from dnl_video.spec import Context, ModelSpec
 from dnl_video.training.module import VideoTrainingModule
-from dnl_video.training.run import resolved_config, train
+from dnl_video.training.optim import lr_factor, scaled_lr
+from dnl_video.training.run import resolved_config, train, validation_interval
 from tests.conftest import REPOSITORY, TinyRun
 
 RECIPES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+KINETICS = REPOSITORY / "configs" / "kinetics400"
+# (backbone, start) -> its recipes.
+GROUPS = {
+    (backbone, start): [f"{backbone}_8x8_{context}" + f"_{start}" * (start != "scratch") for context in contexts]
+    for start, backbones, contexts in (
+        ("scratch", ("slow_r50", "i3d_r50", "slowfast_r50"), ("none", "nl", "dnl")),
+        ("imagenet", ("slow_r50", "i3d_r50", "slow_r101"), ("none", "nl", "dnl")),
+        ("kinetics400", ("slow_r50", "i3d_r50", "slowfast_r50"), ("nl", "dnl")),
+    )
+    for backbone in backbones
+}
+_SCHEDULE = {
+    "weights.source",
+    "model.zero_init_residual",
+    "optim.lr",
+    "optim.warmup_epochs",
+    "optim.warmup_start_lr",
+    "trainer.max_epochs",
+}
+# What a start may change of the from-scratch recipe.
+STARTS_DIFFER_IN = {
+    "kinetics400": _SCHEDULE,
+    "imagenet": _SCHEDULE
+    | {
+        "optim.schedule",
+        "optim.milestones",
+        "trainer.check_val_every_n_epoch",
+        "trainer.gradient_clip_val",
+        "preprocessing.mean",
+        "preprocessing.std",
+    },
+}
 
 
 class FakeTrainer:
@@ -33,9 +70,14 @@ class FakeTrainer:
         self.datamodule = SimpleNamespace(val=SimpleNamespace(records=(record, record)))
 
 
-def load(path: Path) -> TrainConfig:
-    """Parse a recipe as the command line does."""
-    arguments = make_parser("train", command_module("train")).parse_args(["--config", str(path)])
+def load(path: Path, *overrides: str) -> TrainConfig:
+    """Parse a recipe, with overrides, as the command line does."""
+    return copy.deepcopy(_parsed(path, *overrides))
+
+
+@cache
+def _parsed(path: Path, *overrides: str) -> TrainConfig:
+    arguments = make_parser("train", command_module("train")).parse_args(["--config", str(path), *overrides])
     for name in ("config", "resume", "dry_run", "final_test", "limit_videos"):
         arguments.pop(name)
     parser = ArgumentParser()
@@ -43,49 +85,109 @@ def load(path: Path) -> TrainConfig:
     return TrainConfig(**vars(parser.instantiate(arguments)))
 
 
-def keys(values: dict[str, Any], prefix: str = "") -> set[str]:
-    found: set[str] = set()
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested settings into dotted names and values."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return found
+
+
+@cache
+def settings(name: str) -> dict[str, Any]:
+    """Return every field of a Kinetics recipe as it is parsed, however the file is written."""
+    return flat(resolved_config(load(KINETICS / f"{name}.yaml")))
+
+
+def differing(one: str, other: str) -> set[str]:
+    a, b = settings(one), settings(other)
+    return {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
+
+
+@cache
+def build_on_meta(spec: ModelSpec, frames: int) -> tuple[torch.Size, int]:
+    """Return the shape of the logits of two clips, and the number of blocks, without computing anything."""
+    with torch.device("meta"):
+        model = build_model(spec)
+    blocks = [name for name, _ in model.named_modules() if name.split(".")[-2:-1] == ["context_blocks"]]
+    return model(torch.empty(2, 3, frames, 224, 224, device="meta")).shape, len(blocks)
+
+
+def check_network(config: TrainConfig) -> None:
+    # Initial values are not computed here, and networks that differ in nothing else are built once.
+    spec = dataclasses.replace(config.model, zero_init_residual=True)
+    shape, blocks = build_on_meta(spec, config.preprocessing.num_frames)
+    assert shape == (2, spec.num_classes)
+    assert blocks == (0 if spec.context == "none" else 5)
 
 
 def test_the_recipes_are_there() -> None:
     names = {str(p.relative_to(REPOSITORY / "configs")) for p in RECIPES}
     demo = {f"demo/{name}.yaml" for name in ("i3d_dnl", "slow_dnl", "slow_none", "slowfast_dnl")}
-    k400 = {
-        f"kinetics400/{backbone}_r50_8x8_{context}.yaml"
-        for backbone in ("slow", "i3d", "slowfast")
-        for context in ("none", "nl", "dnl")
-    }
-    assert names == demo | k400
+    assert names == demo | {f"kinetics400/{name}.yaml" for group in GROUPS.values() for name in group}
+    assert len(names - demo) <= 24
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_recipes_are_complete(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    recipe = yaml.safe_load(text)
-    assert keys(recipe) == keys(resolved_config(TrainConfig()))
-    first = text.splitlines()[0]
-    assert f"train --config {path.relative_to(REPOSITORY)}" in first, "the first comment is the command that runs it"
-    assert resolved_config(load(path)) == recipe
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert flat(recipe).keys() == flat(resolved_config(TrainConfig())).keys()
+    config = load(path)
+    assert resolved_config(config) == recipe
+    assert config.output_dir == f"runs/{path.relative_to(REPOSITORY / 'configs').with_suffix('')}"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_the_first_comment_is_the_command_that_runs_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    mark, *words = shlex.split(path.read_text(encoding="utf-8").splitlines()[0])
+    assert mark == "#"
+    here = words.index("train")
+    config = load(path)
+    if path.parent == KINETICS:
+        assert words[:here] == ["torchrun", "--nproc_per_node", "8", "-m", "dnl_video"]
+        assert 8 * config.data.batch_size == config.optim.lr_batch, "on 8 GPUs the rate is the published one"
+    else:
+        assert words[:here] == ["dnl-video"]
+    arguments = make_parser("train", command_module("train")).parse_args(words[here + 1 :])
+    assert [str(file) for file in arguments.config] == [str(path.relative_to(REPOSITORY))]
+    assert arguments.output_dir == config.output_dir
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_recipes_build(path: Path) -> None:
-    config = load(path)
-    with torch.device("meta"):
-        model = build_model(config.model)
-    crop, frames = config.augment.crop_size, config.preprocessing.num_frames
-    assert model(torch.empty(2, 3, frames, crop, crop, device="meta")).shape == (2, config.model.num_classes)
-    blocks = [name for name, _ in model.named_modules() if name.split(".")[-2:-1] == ["context_blocks"]]
-    assert len(blocks) == (0 if config.model.context == "none" else 5)
+    check_network(load(path))
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_recipes_take_a_step_at_a_reduced_size(path: Path) -> None:
+@pytest.mark.parametrize("context", get_args(Context))
+@pytest.mark.parametrize(
+    "name", ["slow_r50_8x8_nl", "i3d_r50_8x8_none_imagenet", "slow_r101_8x8_dnl_imagenet", "slowfast_r50_8x8_none"]
+)
+def test_every_other_context_is_an_override(name: str, context: str) -> None:
+    """One recipe of each backbone: that the others have the same network is tested below."""
+    config = load(KINETICS / f"{name}.yaml", "--model.context", context)
+    assert config.model.context == context
+    check_network(config)
+
+
+def reduced(path: Path) -> TrainConfig:
+    """Return the recipe with an eighth of the channels."""
     config = load(path)
     config.model = dataclasses.replace(config.model, stem_channels=8)
+    return config
+
+
+def one_of_each_network() -> list[Path]:
+    found: dict[tuple[str, str], Path] = {}
+    for path in RECIPES:
+        model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+        found.setdefault((model["architecture"], model["context"]), path)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("path", one_of_each_network(), ids=lambda p: p.stem)
+def test_recipes_take_a_step_at_a_reduced_size(path: Path) -> None:
+    config = reduced(path)
     torch.manual_seed(0)
     module = VideoTrainingModule(config, [str(i) for i in range(config.model.num_classes)], {})
     clips = torch.randint(0, 256, (2, config.preprocessing.num_frames, 48, 48, 3), dtype=torch.uint8)
@@ -110,20 +212,45 @@ def test_recipes_take_a_step_at_a_reduced_size(path: Path) -> None:
     assert module.val_loss.compute() == pytest.approx(-scores[1].log().item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("backbone", ["slow", "i3d", "slowfast"])
-def test_within_a_backbone_only_the_context_differs(backbone: str) -> None:
-    folder = REPOSITORY / "configs" / "kinetics400"
-    plain = []
-    for context in ("none", "nl", "dnl"):
-        recipe = yaml.safe_load((folder / f"{backbone}_r50_8x8_{context}.yaml").read_text(encoding="utf-8"))
-        assert recipe["model"].pop("context") == context
-        assert recipe.pop("output_dir") == f"runs/kinetics400/{backbone}_r50_8x8_{context}"
-        plain.append(recipe)
-    assert plain[0] == plain[1] == plain[2]
+@pytest.mark.parametrize("group", GROUPS, ids="-".join)
+def test_within_a_backbone_and_start_only_the_context_differs(group: tuple[str, str]) -> None:
+    for name in GROUPS[group]:
+        assert settings(name)["model.context"] == name.split("_")[3]
+        assert differing(GROUPS[group][0], name) <= {"model.context", "output_dir"}
+
+
+def test_between_starts_of_a_backbone_only_the_training_differs() -> None:
+    for (backbone, start), names in GROUPS.items():
+        if start != "scratch":
+            name = next(n for n in names if "_dnl_" in n)
+            found = differing(f"{backbone}_8x8_dnl" if backbone != "slow_r101" else "slow_r50_8x8_dnl", name)
+            assert found - {"output_dir", "model.architecture"} <= STARTS_DIFFER_IN[start]
+            assert ("model.architecture" in found) == (backbone == "slow_r101")
+
+
+def test_between_backbones_of_a_start_only_these_differ() -> None:
+    allowed = {
+        "scratch": {"preprocessing.num_frames", "preprocessing.frame_stride"},
+        "kinetics400": {"preprocessing.num_frames", "preprocessing.frame_stride"},
+        # Slow's published schedule from ImageNet is not I3D's.
+        "imagenet": {
+            "optim.milestones",
+            "optim.warmup_epochs",
+            "optim.warmup_start_lr",
+            "trainer.max_epochs",
+            "trainer.check_val_every_n_epoch",
+            "trainer.gradient_clip_val",
+        },
+    }
+    for (_, start), names in GROUPS.items():
+        first = next(group for (_, s), group in GROUPS.items() if s == start)
+        found = differing(first[-1], names[-1])
+        assert found <= allowed[start] | {"model.architecture", "output_dir"}
+    assert differing("slow_r50_8x8_dnl_imagenet", "slow_r101_8x8_dnl_imagenet") == {"model.architecture", "output_dir"}
 
 
 def test_kinetics_recipes_follow_the_published_schedule() -> None:
-    config = load(REPOSITORY / "configs" / "kinetics400" / "slow_r50_8x8_dnl.yaml")
+    config = load(KINETICS / "slow_r50_8x8_dnl.yaml")
     assert (config.preprocessing.num_frames, config.preprocessing.frame_stride) == (8, 8)
     optim, augment = config.optim, config.augment
     assert (optim.lr, optim.lr_batch, optim.momentum, optim.weight_decay) == (0.1, 64, 0.9, 1e-4)
@@ -131,8 +258,38 @@ def test_kinetics_recipes_follow_the_published_schedule() -> None:
     assert (optim.norm_weight_decay, optim.precise_bn_batches, config.model.dropout) == (0, 200, 0.5)
     assert (augment.short_side, augment.crop_size, augment.flip) == ((256, 320), 224, 0.5)
     assert (config.evaluation.num_clips, config.evaluation.num_crops, config.preprocessing.crop_size) == (10, 3, 256)
-    slowfast = load(REPOSITORY / "configs" / "kinetics400" / "slowfast_r50_8x8_dnl.yaml").preprocessing
+    slowfast = load(KINETICS / "slowfast_r50_8x8_dnl.yaml").preprocessing
     assert (slowfast.num_frames, slowfast.frame_stride) == (32, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch", "rate"),
+    [
+        # mmaction2: LinearLR of factor 0.1 for 10 epochs, MultiStepLR at 90 and 130; 0.02 for 128 clips.
+        ("slow_r50_8x8_dnl_imagenet", 0, 0.001),
+        ("slow_r50_8x8_dnl_imagenet", 5, 0.0055),
+        ("slow_r50_8x8_dnl_imagenet", 10, 0.01),
+        ("slow_r50_8x8_dnl_imagenet", 89.9, 0.01),
+        ("slow_r50_8x8_dnl_imagenet", 90, 0.001),
+        ("slow_r101_8x8_dnl_imagenet", 149, 0.0001),
+        # PySlowFast: STEPS [0, 44, 88, 118], LRS [1, 0.1, 0.01, 0.001] of 0.01, no warm-up.
+        ("i3d_r50_8x8_nl_imagenet", 0, 0.01),
+        ("i3d_r50_8x8_nl_imagenet", 43.9, 0.01),
+        ("i3d_r50_8x8_nl_imagenet", 44, 0.001),
+        ("i3d_r50_8x8_nl_imagenet", 117, 0.0001),
+        # Ours.
+        ("slowfast_r50_8x8_dnl_kinetics400", 0, 0.001),
+        ("slowfast_r50_8x8_dnl_kinetics400", 20, 0.005),
+        ("slowfast_r50_8x8_dnl_kinetics400", 40, 0.0),
+    ],
+)
+def test_learning_rate_of_64_clips_at_an_epoch(name: str, epoch: float, rate: float) -> None:
+    config = load(KINETICS / f"{name}.yaml")
+    peak = scaled_lr(config.optim, 64)
+    assert peak * lr_factor(epoch, config.optim, config.trainer.max_epochs) == pytest.approx(rate, abs=1e-12)
+    assert validation_interval(config.trainer.check_val_every_n_epoch, config.trainer.max_epochs) == (
+        config.trainer.check_val_every_n_epoch
+    )
 
 
 @pytest.mark.parametrize("name", ["slow_none", "slow_dnl", "slowfast_dnl"])

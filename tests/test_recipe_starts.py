@@ -1,0 +1,141 @@
+"""What recipes start from, other class lists, and the two stages: each through the code that a real run takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorchvideo.models.hub as hub
+import torch
+
+import dnl_video
+from dnl_video.cli.main import main
+from dnl_video.config import TrainConfig
+from dnl_video.models.weights.checkpoint import load_checkpoint
+from dnl_video.models.weights.load_report import LoadReport
+from dnl_video.models.weights.pretrained import SOURCES
+from dnl_video.training import run as training_run
+from dnl_video.training.module import VideoTrainingModule
+from dnl_video.training.start import start_from_weights
+from tests.conftest import REPOSITORY, TinyRun
+from tests.models.weights.test_imagenet import NarrowResNet
+from tests.test_recipes import GROUPS, KINETICS, reduced
+
+STARTED = sorted(name for (_, start), names in GROUPS.items() if start != "scratch" for name in names)
+# Narrow, small and short: what turns a recipe for Kinetics into seconds on a CPU.
+SMALL = shlex.split(
+    "--model.stem_channels 8 --preprocessing.short_side 48 --preprocessing.crop_size 48 --augment.crop_size 48 "
+    '--augment.short_side "[48, 56]" --data.batch_size 4 --data.num_workers 0 --optim.precise_bn_batches 1 '
+    "--optim.warmup_epochs 0.5 --trainer.max_epochs 1 --trainer.accelerator cpu --trainer.progress_bar false "
+    "--data.train_root null --data.val_root null"
+)
+
+
+def published(architecture: str, source: str | None) -> dict[str, Any]:
+    """Return what the published file holds, an eighth as wide."""
+    if source == "imagenet":
+        return NarrowResNet(101 if architecture.endswith("r101") else 50).state_dict()
+    slowfast = architecture.startswith("slowfast")
+    width = {"stem_dim_outs": (8, 1)} if slowfast else {"stem_dim_out": 8}
+    return {"model_state": getattr(hub, architecture)(pretrained=False, model_num_class=400, **width).state_dict()}
+
+
+def started(config: TrainConfig) -> tuple[VideoTrainingModule, LoadReport]:
+    module = VideoTrainingModule(config, [str(i) for i in range(config.model.num_classes)], {})
+    report = start_from_weights(config, module)
+    assert report is not None
+    return module, report
+
+
+@pytest.mark.parametrize("name", STARTED)
+@torch.no_grad()
+def test_each_start_fills_its_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = reduced(KINETICS / f"{name}.yaml")
+    source, architecture = config.weights.source, config.model.architecture
+    assert source is not None
+    assert architecture in SOURCES[source], "these weights are published"
+    torch.save(published(architecture, source), tmp_path / "published.pth")
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    monkeypatch.setitem(SOURCES[source], architecture, (tmp_path / "published.pth").as_uri())
+    module, report = started(config)
+    assert not [note for note in report.notes if note.startswith("preprocessing.")], "clips are as the weights expect"
+    new = {key.rpartition(".proj.")[2] for key in report.new if "context_blocks." not in key}
+    assert new == ({"weight", "bias"} if source == "imagenet" else set()), "only ImageNet's classifier is not taken"
+    assert bool(report.inflated) == (source == "imagenet")
+    if source == "kinetics400":
+        config.model = dataclasses.replace(config.model, context="none")
+        bare, _ = started(config)
+        clips = torch.randint(0, 256, (1, config.preprocessing.num_frames, 48, 48, 3), dtype=torch.uint8)
+        assert torch.equal(module.eval()(clips), bare.eval()(clips)), "new blocks change nothing"
+
+
+@pytest.mark.parametrize("classes", [600, 700])
+def test_other_kinetics_are_overrides(
+    classes: int, tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = Path(dnl_video.__file__).parent / "data" / "labels" / f"kinetics{classes}.txt"
+    names = labels.read_text(encoding="utf-8").splitlines()
+    videos = sorted((tiny.folder / "videos" / "train").rglob("*.mp4"))
+    rows = [f"{video},{names[-(i % 2)]}" for i, video in enumerate(videos)]
+    listing = tmp_path / "list.csv"
+    listing.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+    words = ["--data.class_list", f"kinetics{classes}", "--model.num_classes", str(classes)]
+    words += ["--data.train_manifest", str(listing), "--data.val_manifest", str(listing)]
+    recipe = ["--config", str(KINETICS / "slow_r50_8x8_dnl.yaml")]
+    assert main(["train", *recipe, *words, *SMALL, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(rf"^classes +{classes}$", printed, flags=re.MULTILINE)
+    assert re.search(r"^training videos +16$", printed, flags=re.MULTILINE)
+
+
+def two_stages() -> list[list[str]]:
+    """Return the words behind `dnl_video` of the README's pair of commands."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    pair = re.search(r"^(torchrun .* train .*)\n(torchrun .* --weights\.source runs/\S+_none .*)$", text, re.MULTILINE)
+    assert pair is not None
+    return [shlex.split(line.partition(" dnl_video ")[2], comments=True) for line in pair.groups()]
+
+
+def test_stage_two_starts_from_stage_one(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
+    monkeypatch.chdir(tmp_path)
+    small = [*SMALL, "--data.train_manifest", str(tiny.train), "--data.val_manifest", str(tiny.val)]
+    small += ["--data.class_list", "null", "--model.num_classes", "8"]
+    clips = torch.randint(0, 256, (2, 8, 48, 48, 3), dtype=torch.uint8)
+    before_any_step: list[torch.Tensor] = []
+    fit = training_run._fit
+
+    def watched(trainer: Any, module: VideoTrainingModule, *args: Any) -> None:
+        with torch.no_grad():
+            before_any_step.append(module.eval()(clips))
+        module.train()
+        fit(trainer, module, *args)
+
+    monkeypatch.setattr(training_run, "_fit", watched)
+    first, second = two_stages()
+    assert main([*first, *small]) == 0
+    capsys.readouterr()
+    assert main([*(word for word in second if word != "--final-test"), *small]) == 0
+    assert re.search(r"^ +\d+ tensors new: .*block", capsys.readouterr().out, flags=re.MULTILINE)
+
+    stage_one = load_checkpoint(second[second.index("--weights.source") + 1])
+    config = reduced(KINETICS / "slow_r50_8x8_none.yaml")
+    config.model = stage_one.spec
+    module = VideoTrainingModule(config, stage_one.class_names, {})
+    module.network.load_state_dict(stage_one.state_dict)
+    with torch.no_grad():
+        trained = module.eval()(clips)
+    assert not torch.equal(before_any_step[0], trained), "stage one learned"
+    assert torch.equal(before_any_step[1], trained), "stage two starts where it ended"
+
+    stage_two = load_checkpoint(second[second.index("--output_dir") + 1])
+    assert stage_two.spec.context == "dnl"
+    ends = [value for key, value in stage_two.state_dict.items() if re.search(r"context_blocks\.\d\.norm\.weight", key)]
+    assert len(ends) == 5
+    assert all(value.abs().max() > 0 for value in ends), "new blocks learn"
