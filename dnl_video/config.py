@@ -222,8 +222,8 @@ class TrainerConfig:
     Args:
         max_epochs: Epochs to train.
         accelerator: auto, cpu, cuda or mps; gpu, Lightning's word, is either of the last two.
-        devices: Devices per node, or auto.
-        num_nodes: Nodes (start one process a device with torchrun or srun).
+        devices: Devices per node; auto is one for each process that torchrun or srun started here, alone all there are.
+        num_nodes: Nodes; with devices auto, torchrun's or srun's.
         precision: 32-true, bf16-mixed or 16-mixed.
         accumulate_grad_batches: Batches per optimiser step.
         gradient_clip_val: Largest gradient norm; null for no clipping.

@@ -10,6 +10,7 @@ from dnl_video.cli.main import VIDEOS_FAILED
 from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_arguments, view_options
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
+from dnl_video.processes import rank_and_world_size
 
 if TYPE_CHECKING:
     from dnl_video.models.weights.checkpoint import Checkpoint
@@ -45,11 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and print the headline."""
-    from dnl_video.inference.runner import shard_from_environment
     from dnl_video.results.predictions import read_predictions
 
     output = Path(arguments.output or Path("predictions") / Path(arguments.manifest).resolve().stem)
-    rank, world_size = shard_from_environment()
+    rank, world_size = rank_and_world_size()
     complete = evaluate(
         arguments.checkpoint,
         arguments.manifest,

@@ -7,6 +7,7 @@ import argparse
 from dnl_video.cli.main import VIDEOS_FAILED
 from dnl_video.cli.options import add_checkpoint_argument, add_view_arguments, view_options
 from dnl_video.config import EvaluationConfig
+from dnl_video.processes import rank_and_world_size
 
 DESCRIPTION = """Store the backbone's pooled features of every clip, one npz per video.
 
@@ -36,11 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.cli.progress import prediction_progress
     from dnl_video.data.manifest import read_videos
     from dnl_video.inference.features import run_features
-    from dnl_video.inference.runner import shard_from_environment
     from dnl_video.models.weights.checkpoint import load_checkpoint
 
     manifest = read_videos(arguments.videos, root=arguments.root)
-    rank, world_size = shard_from_environment()
+    rank, world_size = rank_and_world_size()
     with prediction_progress("features", quiet=rank != 0) as progress:
         files = run_features(
             load_checkpoint(arguments.checkpoint),

@@ -14,6 +14,7 @@ from dnl_video.cli.main import INTERRUPTED, VIDEOS_FAILED
 from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_arguments, view_options
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
+from dnl_video.processes import rank_and_world_size
 
 if TYPE_CHECKING:
     from dnl_video.data.manifest import Manifest
@@ -66,7 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Classify; write and show the best classes per video and, with --sliding, per stretch of time."""
     from dnl_video.data.manifest import read_videos
-    from dnl_video.inference.runner import shard_from_environment
 
     hop_s = _check(arguments)
     manifest = read_videos(arguments.videos, root=arguments.root)
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--annotate writes one video, and {len(manifest.records)} were given; give one")
         if Path(arguments.annotate).resolve() == Path(manifest.records[0].path).resolve():
             raise InputError(f"--annotate {arguments.annotate} is the video itself; give another name")
-    rank, world_size = shard_from_environment()
+    rank, world_size = rank_and_world_size()
     keep = bool(arguments.output) or hop_s is not None or world_size > 1 or len(manifest.records) > MANY_VIDEOS
     with _output_folder(arguments, keep) as output:
         try:

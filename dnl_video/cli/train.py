@@ -88,9 +88,11 @@ def run(arguments: Any) -> int:
     if device.type == "cpu":
         check_cpu_precision(config.trainer.precision, "--trainer.precision")
     if options["dry_run"]:
-        for name, value in dry_run(config).items():
+        facts = dry_run(config)
+        for name, value in facts.items():
             print(f"{name:<24} {value:.3f}" if isinstance(value, float) else f"{name:<24} {value:,}")
-        print("dry run passed: lists, decoding, one short epoch, validation and a checkpoint all work")
+        if facts:
+            print("dry run passed: lists, decoding, one short epoch, validation and a checkpoint all work")
         return 0
     try:
         result = train(config, resume=options["resume"])

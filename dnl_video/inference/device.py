@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
@@ -10,13 +9,14 @@ import torch
 
 from dnl_video.config import Precision
 from dnl_video.errors import InputError
+from dnl_video.processes import local_rank
 
 # Instructions without which an x86 CPU emulates half precision, 30 to 100 times slower than float32.
 _INSTRUCTIONS = {"bf16-mixed": {"avx512_bf16", "amx_bf16"}, "16-mixed": {"avx512_fp16", "amx_fp16"}}
 
 
 def resolve_device(name: str, option: str = "device") -> torch.device:
-    """Return the device called ``name``; auto takes cuda (the one of LOCAL_RANK), then mps, then cpu.
+    """Return the device called ``name``; auto takes cuda (the one of this process), then mps, then cpu.
 
     Args:
         name: auto, cpu, cuda, cuda:N or mps.
@@ -40,11 +40,6 @@ def resolve_device(name: str, option: str = "device") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"{option} {name!r} is not available here; there are {torch.cuda.device_count()}, from cuda:0")
     return device
-
-
-def local_rank() -> int:
-    """Return this process's number on its machine, from torchrun or Lightning; 0 alone."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def check_cpu_precision(precision: Precision, option: str = "--precision") -> None:

@@ -6,7 +6,6 @@ any process may die and be started again.
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import time
@@ -97,11 +96,6 @@ def run_predictions(
                     writer.add(VideoPrediction(record.video_id, record.path, record.label, error=STOPPED_REASON))
             raise
     return len(finished_ids(output)) == len(manifest.records)
-
-
-def shard_from_environment() -> tuple[int, int]:
-    """Return (rank, world size) as torchrun sets them; (0, 1) alone."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _spread(

@@ -27,6 +27,7 @@ from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError, Terminated
 from dnl_video.models.backbones import min_frames
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
+from dnl_video.processes import devices_and_nodes
 from dnl_video.training.averaging import weight_average
 from dnl_video.training.callbacks import ClipProgress, FiniteLoss, PreciseBatchNorm
 from dnl_video.training.checkpoints import LastCheckpoint, WholeFiles, best_checkpoint
@@ -123,7 +124,8 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
     """Check everything a run needs in about a minute: lists, files, decoding, memory, a checkpoint; keep nothing.
 
     Returns:
-        What was found: numbers of videos, missing files, classes, parameters, loss of the last batch.
+        What was found: numbers of videos, missing files, classes, parameters, loss of the last batch. Nothing in
+        processes other than the first, which speaks for all.
     """
     config = dataclasses.replace(
         config,
@@ -152,6 +154,8 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
             if report is not None:
                 print(report.text())
             read_raw(Path(folder) / "check.ckpt")
+    if not trainer.is_global_zero:
+        return {}
     return {
         "processes": trainer.world_size,
         "training videos": len(datamodule.train_records),
@@ -277,11 +281,12 @@ def validation_interval(wanted: int, max_epochs: int) -> int:
 def _make_trainer(
     settings: TrainerConfig, callbacks: list[Callback], loggers: list[Logger], output: Path, options: dict[str, Any]
 ) -> Trainer:
+    devices, num_nodes = devices_and_nodes(settings.devices, settings.num_nodes)
     return Trainer(
         max_epochs=settings.max_epochs,
         accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
+        devices=devices,
+        num_nodes=num_nodes,
         precision=settings.precision,
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val,

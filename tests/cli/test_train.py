@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 
 from dnl_video.cli.main import main
 from dnl_video.inference import device
@@ -113,6 +114,14 @@ def test_dry_run_keeps_nothing(tiny: TinyRun, tmp_path: Path, capsys: pytest.Cap
     assert main(train_words(tiny, output, "--dry-run")) == 0
     assert "dry run passed" in capsys.readouterr().out
     assert not output.exists()
+
+
+def test_one_process_speaks_for_a_dry_run(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "is_global_zero", False)
+    assert main(train_words(tiny, tmp_path / "run", "--dry-run")) == 0
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from dnl_video.config import TrainerConfig
 from dnl_video.errors import InputError
+from dnl_video.training import run
 from dnl_video.training.run import train, validation_interval
 from tests.conftest import TinyRun
 from tests.test_recipes import load
@@ -71,3 +73,12 @@ def test_only_broken_videos_stop_with_the_list(tiny: TinyRun, tmp_path: Path) ->
         InputError, match=r"8 videos in a row cannot be read, check the data: .*0\.mp4 \(file is empty\)"
     ):
         train(config)
+
+
+def test_open_devices_are_what_torchrun_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "32"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(run, "Trainer", dict)
+    for settings, devices, nodes in ((TrainerConfig(), 8, 4), (TrainerConfig(devices=2, num_nodes=3), 2, 3)):
+        options: Any = run._make_trainer(settings, [], [], tmp_path, {})
+        assert (options["devices"], options["num_nodes"]) == (devices, nodes)
