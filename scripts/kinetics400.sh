@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# From Kinetics' lists and videos to report.html. Each command is shown before it runs; run again, each goes on where it
+# stopped.
+#
+#   TRAIN_CSV=kinetics_train.csv TRAIN_VIDEOS=/data/kinetics400/train \
+#   VAL_CSV=kinetics_val.csv VAL_VIDEOS=/data/kinetics400/val scripts/kinetics400.sh
+#
+#   scripts/kinetics400.sh [STEP ...] [-- OVERRIDE ...]
+#
+# STEPs: prepare, check, train, evaluate, report; without any, all of them in this order. OVERRIDEs go to the training:
+#   scripts/kinetics400.sh -- --model.context snl --optim.lr 0.05
+#
+# Further variables, with their defaults:
+#   RECIPE=configs/kinetics400/slow_r50_8x8_dnl.yaml
+#   RUN=runs/kinetics400/<name of the recipe>   folder of the run
+#   LISTS=data/kinetics400                      folder of the prepared lists
+#   CLASSES=kinetics400                         or kinetics600 with -- --model.num_classes 600
+#   EVALUATE=                                   options of `dnl-video evaluate`: "--num-clips 10 --num-crops 3"
+#   GPUS=1                                      GPUs of a machine; with several, torchrun starts a process for each
+#   NODES=1 HEAD= PORT=29500                    machines, the first one's name, and two free ports of it from PORT on
+#
+# On several machines, which share folders, run prepare and report on one, and train and evaluate on each at the same time:
+#   NODES=4 GPUS=8 HEAD=node01 ... scripts/kinetics400.sh train
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/environment.sh
+
+: "${TRAIN_CSV:?is the list of training videos}" "${TRAIN_VIDEOS:?is the folder of the training videos}"
+: "${VAL_CSV:?is the list of validation videos}" "${VAL_VIDEOS:?is the folder of the validation videos}"
+RECIPE=${RECIPE:-configs/kinetics400/slow_r50_8x8_dnl.yaml}
+RUN=${RUN:-runs/kinetics400/$(basename "$RECIPE" .yaml)}
+LISTS=${LISTS:-data/kinetics400}
+CLASSES=${CLASSES:-kinetics400}
+GPUS=${GPUS:-1} NODES=${NODES:-1} PORT=${PORT:-29500}
+# A stopped run saves first; torchrun itself would give it 30 seconds.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}
+
+steps=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do steps+=("$1") && shift; done
+[ $# -eq 0 ] || shift
+[ ${#steps[@]} -gt 0 ] || steps=(prepare check train evaluate report)
+read -ra views <<<"${EVALUATE:-}"
+training=(
+    --config "$RECIPE" --output_dir "$RUN" --data.class_list "$CLASSES"
+    --data.train_manifest "$LISTS/train.csv" --data.train_root "$TRAIN_VIDEOS"
+    --data.val_manifest "$LISTS/val.csv" --data.val_root "$VAL_VIDEOS" "$@"
+)
+
+run() { printf '\n$'; printf ' %q' "$@"; printf '\n'; "$@"; }
+
+# launch PORT COMMAND ...: one process, or one for each GPU of each machine.
+launch() {
+    local port=$1 launcher=(dnl-video)
+    shift
+    if [ "$NODES" -gt 1 ]; then
+        launcher=(torchrun --nnodes "$NODES" --nproc_per_node "$GPUS" --rdzv_id "$(basename "$RUN")-$1"
+            --rdzv_backend c10d --rdzv_endpoint "${HEAD:?is the name of the first machine}:$port" -m dnl_video)
+    elif [ "$GPUS" -gt 1 ]; then
+        launcher=(torchrun --standalone --nproc_per_node "$GPUS" -m dnl_video)
+    fi
+    # A step alone becomes its command, which so receives the signals for this script.
+    if [ ${#steps[@]} -eq 1 ]; then set -- exec "${launcher[@]}" "$@"; else set -- "${launcher[@]}" "$@"; fi
+    run "$@"
+}
+
+for step in "${steps[@]}"; do
+    say "$step"
+    case $step in
+    prepare)
+        run dnl-video prepare --annotations "$TRAIN_CSV" --videos "$TRAIN_VIDEOS" --classes "$CLASSES" \
+            --out "$LISTS/train.csv"
+        # Missing and broken videos stay in the list, and the report counts them.
+        run dnl-video prepare --annotations "$VAL_CSV" --videos "$VAL_VIDEOS" --classes "$CLASSES" \
+            --out "$LISTS/val.csv" --keep-failed
+        ;;
+    check) launch "$PORT" train "${training[@]}" --dry-run ;;
+    train)
+        resume=()
+        ! compgen -G "$RUN/checkpoints/*.ckpt" >/dev/null || resume=(--resume)
+        launch "$PORT" train "${training[@]}" "${resume[@]}"
+        ;;
+    # Another port: the training's may not be free yet.
+    evaluate) launch $((PORT + 1)) evaluate --checkpoint "$RUN" --manifest "$LISTS/val.csv" --root "$VAL_VIDEOS" \
+        --output "$RUN/evaluation/best" --allow-failed "${views[@]}" ;;
+    report)
+        run dnl-video report "$RUN/evaluation/best"
+        echo "report: $RUN/evaluation/best/report.html"
+        ;;
+    *) fail "no step $step; allowed: prepare, check, train, evaluate, report" ;;
+    esac
+done
