@@ -138,20 +138,17 @@ def test_recipes_are_complete(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_the_first_comment_is_the_command_that_runs_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPOSITORY)
+def test_the_first_comment_is_the_command_that_runs_it(path: Path) -> None:
     mark, *words = shlex.split(path.read_text(encoding="utf-8").splitlines()[0])
     assert mark == "#"
     here = words.index("train")
-    config = load(path)
+    assert words[here:] == ["train", "--config", str(path.relative_to(REPOSITORY)), "--final-test"]
     if path.parent == KINETICS:
+        config = load(path)
         assert words[:here] == ["torchrun", "--nproc_per_node", "8", "-m", "dnl_video"]
         assert 8 * config.data.batch_size == config.optim.lr_batch, "on 8 GPUs the rate is the published one"
     else:
         assert words[:here] == ["dnl-video"]
-    arguments = make_parser("train", command_module("train")).parse_args(words[here + 1 :])
-    assert [str(file) for file in arguments.config] == [str(path.relative_to(REPOSITORY))]
-    assert arguments.output_dir == config.output_dir
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)

@@ -148,7 +148,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
             enable_checkpointing=False,
         )
         _fit(trainer, module, datamodule, None)
-        trainer.save_checkpoint(Path(folder) / "check.ckpt")
+        trainer.save_checkpoint(Path(folder) / "check.ckpt", weights_only=False)
         # Each process has a folder of its own, and the first one writes.
         if trainer.is_global_zero:
             if report is not None:
