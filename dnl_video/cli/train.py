@@ -26,6 +26,7 @@ A recipe is one complete YAML file; any of its values can be given on the comman
   dnl-video train --config RECIPE --resume                                   go on where the run stopped
   dnl-video train --config RECIPE --resume auto                              the same, or start: for jobs that requeue
   torchrun --nproc_per_node 8 -m dnl_video train --config RECIPE             eight GPUs
+  dnl-video train --config RECIPE --trainer.devices 8                        the same, by Lightning's launcher
 """
 
 
