@@ -7,7 +7,7 @@ import argparse
 from dnl_video.cli.main import VIDEOS_FAILED
 from dnl_video.cli.options import add_checkpoint_argument, add_view_arguments, view_options
 from dnl_video.config import EvaluationConfig
-from dnl_video.processes import rank_and_world_size
+from dnl_video.launcher import rank_and_world_size
 
 DESCRIPTION = """Store the backbone's pooled features of every clip, one npz per video.
 

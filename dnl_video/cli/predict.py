@@ -14,7 +14,7 @@ from dnl_video.cli.main import INTERRUPTED, VIDEOS_FAILED
 from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_arguments, view_options
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
-from dnl_video.processes import rank_and_world_size
+from dnl_video.launcher import rank_and_world_size
 
 if TYPE_CHECKING:
     from dnl_video.data.manifest import Manifest

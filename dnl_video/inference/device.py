@@ -9,7 +9,7 @@ import torch
 
 from dnl_video.config import Precision
 from dnl_video.errors import InputError
-from dnl_video.processes import local_rank
+from dnl_video.launcher import local_rank
 
 # Instructions without which an x86 CPU emulates half precision, 30 to 100 times slower than float32.
 _INSTRUCTIONS = {"bf16-mixed": {"avx512_bf16", "amx_bf16"}, "16-mixed": {"avx512_fp16", "amx_fp16"}}

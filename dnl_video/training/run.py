@@ -25,9 +25,9 @@ from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.journal import LoaderStopped, loader_faults
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError, Terminated
+from dnl_video.launcher import devices_and_nodes
 from dnl_video.models.backbones import min_frames
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
-from dnl_video.processes import devices_and_nodes
 from dnl_video.training.averaging import weight_average
 from dnl_video.training.callbacks import ClipProgress, FiniteLoss, PreciseBatchNorm
 from dnl_video.training.checkpoints import LastCheckpoint, WholeFiles, best_checkpoint

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dnl_video.processes import devices_and_nodes, local_rank, rank_and_world_size
+from dnl_video.launcher import devices_and_nodes, local_rank, rank_and_world_size
 
 # The third process of the second of four machines with eight each, as each launcher says it.
 TORCHRUN = {"RANK": 10, "LOCAL_RANK": 2, "WORLD_SIZE": 32, "LOCAL_WORLD_SIZE": 8, "TORCHELASTIC_RUN_ID": "none"}
