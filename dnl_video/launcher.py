@@ -1,4 +1,4 @@
-"""Which of the processes that a launcher started this one is. Standard library only.
+"""Which of the processes that a launcher started this one is.
 
 torchrun sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, srun the SLURM_ names of `man srun`; torchrun's come
 first, since it may run inside a step of srun. A batch script is no step: it has SLURM_PROCID and SLURM_NTASKS, too, but
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from typing import Literal
+
+from dnl_video.errors import InputError
 
 
 def rank_and_world_size() -> tuple[int, int]:
@@ -28,21 +30,30 @@ def local_rank() -> int:
 
 
 def devices_and_nodes(devices: int | Literal["auto"], num_nodes: int) -> tuple[int | Literal["auto"], int]:
-    """Return the devices a node and the nodes to train on: those a launcher started processes for, where it is open.
+    """Return the devices a node and the nodes to train on: those that a launcher started processes for.
 
     Args:
-        devices: Devices a node; with a number both stay as they are.
+        devices: Devices a node; auto leaves both to the launcher.
         num_nodes: Nodes, where no launcher says.
+
+    Raises:
+        InputError: The launcher started other processes than ``devices`` and ``num_nodes`` ask for.
     """
-    if devices != "auto":
-        return devices, num_nodes
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        here = int(os.environ["LOCAL_WORLD_SIZE"])
-        return here, int(os.environ["WORLD_SIZE"]) // here
-    if _tasks() > 1:
-        nodes = int(os.environ["SLURM_STEP_NUM_NODES"])
-        return _tasks() // nodes, nodes
-    return devices, num_nodes
+        launcher, here = "torchrun", int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // here
+    elif _tasks() > 1:
+        launcher, nodes = "srun", int(os.environ["SLURM_STEP_NUM_NODES"])
+        here = _tasks() // nodes
+    else:
+        return devices, num_nodes
+    if devices != "auto" and (devices, num_nodes) != (here, nodes):
+        # Each process would train alone, all of them into one folder.
+        raise InputError(
+            f"trainer.devices is {devices} and trainer.num_nodes {num_nodes}, but {launcher} started "
+            f"{here} process(es) on {nodes} node(s); set trainer.devices=auto"
+        )
+    return here, nodes
 
 
 def _tasks() -> int:

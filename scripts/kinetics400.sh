@@ -74,11 +74,7 @@ for step in "${steps[@]}"; do
             --out "$LISTS/val.csv" --keep-failed
         ;;
     check) launch "$PORT" train "${training[@]}" --dry-run ;;
-    train)
-        resume=()
-        ! compgen -G "$RUN/checkpoints/*.ckpt" >/dev/null || resume=(--resume)
-        launch "$PORT" train "${training[@]}" "${resume[@]}"
-        ;;
+    train) launch "$PORT" train "${training[@]}" --resume auto ;;
     # Another port: the training's may not be free yet.
     evaluate) launch $((PORT + 1)) evaluate --checkpoint "$RUN" --manifest "$LISTS/val.csv" --root "$VAL_VIDEOS" \
         --output "$RUN/evaluation/best" --allow-failed "${views[@]}" ;;

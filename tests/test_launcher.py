@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from dnl_video.errors import InputError
 from dnl_video.launcher import devices_and_nodes, local_rank, rank_and_world_size
 
 # The third process of the second of four machines with eight each, as each launcher says it.
@@ -42,4 +45,24 @@ def test_each_launcher_is_understood(
     assert rank_and_world_size() == rank
     assert local_rank() == local
     assert devices_and_nodes("auto", 1) == layout
-    assert devices_and_nodes(2, 3) == (2, 3), "numbers in the recipe stand"
+
+
+def test_alone_the_recipe_says_how_many() -> None:
+    assert devices_and_nodes(2, 3) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("environment", "launcher"), [(TORCHRUN, "torchrun"), (SRUN, "srun")], ids=["torchrun", "srun"]
+)
+def test_a_launcher_and_the_recipe_must_agree(
+    environment: dict, launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+    assert devices_and_nodes(8, 4) == (8, 4)
+    message = (
+        f"trainer.devices is 1 and trainer.num_nodes 1, but {launcher} started 8 process(es) on 4 node(s); "
+        "set trainer.devices=auto"
+    )
+    with pytest.raises(InputError, match="^" + re.escape(message) + "$"):
+        devices_and_nodes(1, 1)

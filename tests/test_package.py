@@ -20,7 +20,7 @@ ALLOWED = {
     "__main__": {"cli"},
     "errors": set(),
     "cores": set(),
-    "launcher": set(),
+    "launcher": {"errors"},
     "spec": {"errors"},
     "config": {"errors", "spec"},
     "safe_pickle": set(),

@@ -127,23 +127,16 @@ def test_one_gpu(machine: Machine) -> None:
     assert lines == [
         *PREPARE,
         f"dnl-video {TRAIN} --optim.lr 0.05 --dry-run",
-        f"dnl-video {TRAIN} --optim.lr 0.05",
+        f"dnl-video {TRAIN} --optim.lr 0.05 --resume auto",
         f"dnl-video {EVALUATE} --num-clips 3",
         REPORT,
     ]
 
 
-def test_a_second_start_resumes(machine: Machine, tmp_path: Path) -> None:
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    assert machine.run("kinetics400.sh", "train") == [f"dnl-video {TRAIN}"]
-    (tmp_path / "run" / "checkpoints" / "last.ckpt").touch()
-    assert machine.run("kinetics400.sh", "train") == [f"dnl-video {TRAIN} --resume"]
-
-
 def test_eight_gpus(machine: Machine) -> None:
     lines = machine.run("kinetics400.sh", "check", "train", "evaluate", GPUS="8")
     torchrun = "torchrun --standalone --nproc_per_node 8 -m dnl_video"
-    assert lines == [f"{torchrun} {TRAIN} --dry-run", f"{torchrun} {TRAIN}", f"{torchrun} {EVALUATE}"]
+    assert lines == [f"{torchrun} {TRAIN} --dry-run", f"{torchrun} {TRAIN} --resume auto", f"{torchrun} {EVALUATE}"]
 
 
 def many_nodes(head: str, port: int, step: str) -> str:
@@ -156,7 +149,7 @@ def many_nodes(head: str, port: int, step: str) -> str:
 def test_each_of_four_machines(machine: Machine) -> None:
     lines = machine.run("kinetics400.sh", "train", "evaluate", GPUS="8", NODES="4", HEAD="node01")
     assert lines == [
-        f"{many_nodes('node01', 29500, 'train')} {TRAIN}",
+        f"{many_nodes('node01', 29500, 'train')} {TRAIN} --resume auto",
         f"{many_nodes('node01', 29501, 'evaluate')} {EVALUATE}",
     ]
 
@@ -193,7 +186,7 @@ def test_slurm(machine: Machine) -> None:
         "srun --nodes=1 --ntasks=1 scripts/kinetics400.sh prepare",
         *PREPARE,
         "srun --ntasks-per-node=1 scripts/kinetics400.sh train -- --model.context snl",
-        f"{many_nodes('node07', 20006, 'train')} {TRAIN} --model.context snl",
+        f"{many_nodes('node07', 20006, 'train')} {TRAIN} --model.context snl --resume auto",
         "srun --ntasks-per-node=1 scripts/kinetics400.sh evaluate",
         f"{many_nodes('node07', 20007, 'evaluate')} {EVALUATE}",
         "srun --nodes=1 --ntasks=1 scripts/kinetics400.sh report",

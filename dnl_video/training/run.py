@@ -262,6 +262,8 @@ def _trainer(
         callbacks.append(LearningRateMonitor("step"))
     try:
         trainer = _make_trainer(settings, callbacks, loggers, output, options)
+    except InputError:
+        raise
     except (MisconfigurationException, ValueError, TypeError, IndexError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"trainer settings do not fit this machine: {reason}") from error

@@ -79,6 +79,16 @@ def test_open_devices_are_what_torchrun_started(tmp_path: Path, monkeypatch: pyt
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "32"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(run, "Trainer", dict)
-    for settings, devices, nodes in ((TrainerConfig(), 8, 4), (TrainerConfig(devices=2, num_nodes=3), 2, 3)):
-        options: Any = run._make_trainer(settings, [], [], tmp_path, {})
-        assert (options["devices"], options["num_nodes"]) == (devices, nodes)
+    options: Any = run._make_trainer(TrainerConfig(), [], [], tmp_path, {})
+    assert (options["devices"], options["num_nodes"]) == (8, 4)
+
+
+def test_other_processes_than_the_recipe_wants_are_refused(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    config = load(tiny.config)
+    config.output_dir, config.trainer.devices = str(tmp_path / "run"), 1
+    with pytest.raises(InputError, match=r"^trainer\.devices is 1 and .*set trainer\.devices=auto$"):
+        train(config)
