@@ -25,8 +25,9 @@ from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.dataset import VideoViews, ViewDataset
 from dnl_video.data.journal import STOPPED_REASON, LoaderStopped, loader_faults
 from dnl_video.data.listings import VIDEO_EXTENSIONS
-from dnl_video.data.loaders import VIEW_TIMEOUT_S, shard, view_loader
+from dnl_video.data.loaders import VIEW_TIMEOUT_S, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
+from dnl_video.data.samplers import shard
 from dnl_video.errors import InputError
 from dnl_video.inference.predictor import Predictor
 from dnl_video.models.weights.checkpoint import Checkpoint

@@ -14,8 +14,9 @@ from dnl_video.data import dataset as dataset_module
 from dnl_video.data.augmentation import change_pixels, random_resized_crop, seeded
 from dnl_video.data.dataset import ClipDataset, collate_clips
 from dnl_video.data.decoding import open_video
-from dnl_video.data.loaders import ClipBatchSampler, VideoDataModule, class_ids
+from dnl_video.data.loaders import VideoDataModule, class_ids
 from dnl_video.data.manifest import VideoRecord
+from dnl_video.data.samplers import ClipBatchSampler
 from dnl_video.data.transforms import train_transform
 from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing

@@ -19,8 +19,9 @@ import torch
 from fvcore.nn.precise_bn import update_bn_stats
 from torch import Tensor, nn
 
-from dnl_video.data.loaders import ClipBatchSampler, VideoDataModule
+from dnl_video.data.loaders import VideoDataModule
 from dnl_video.data.manifest import read_manifest
+from dnl_video.data.samplers import ClipBatchSampler
 from dnl_video.data.transforms import normalize
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.checkpoint import find_checkpoint
