@@ -56,5 +56,10 @@ def devices_and_nodes(devices: int | Literal["auto"], num_nodes: int) -> tuple[i
     return here, nodes
 
 
+def alone_under_slurm() -> bool:
+    """Tell whether this is the one process of its kind in a SLURM job: of a batch script, or of a step of one task."""
+    return "SLURM_NTASKS" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ and _tasks() == 1
+
+
 def _tasks() -> int:
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))

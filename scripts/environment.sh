@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by demo.sh and test.sh: a virtual environment with this package, made once and reused while it is current.
+# Sourced by the other scripts: a virtual environment with this package, made once and reused while it is current.
 #   prepare_environment [EXTRA]   EXTRA: "dev" adds the test tools
 # DNL_VENV chooses its folder (default: .venv here), PYTHON the interpreter it is made with (default: python3).
 set -euo pipefail

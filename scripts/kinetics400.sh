@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From Kinetics' lists and videos to report.html. Each command is shown before it runs; run again, each goes on where it
-# stopped.
+# From Kinetics' lists and videos to report.html, with the package's environment active. Each command is shown before it
+# runs; run again, each goes on where it stopped. Relative paths are relative to this repository.
 #
 #   TRAIN_CSV=kinetics_train.csv TRAIN_VIDEOS=/data/kinetics400/train \
 #   VAL_CSV=kinetics_val.csv VAL_VIDEOS=/data/kinetics400/val scripts/kinetics400.sh
@@ -16,11 +16,19 @@
 #   LISTS=data/kinetics400                      folder of the prepared lists
 #   CLASSES=kinetics400                         or kinetics600 with -- --model.num_classes 600
 #   EVALUATE=                                   options of `dnl-video evaluate`: "--num-clips 10 --num-crops 3"
+#   PREDICTIONS=$RUN/evaluation/best            folder of predictions and report; another one for other options
 #   GPUS=1                                      GPUs of a machine; with several, torchrun starts a process for each
 #   NODES=1 HEAD= PORT=29500                    machines, the first one's name, and two free ports of it from PORT on
 #
-# On several machines, which share folders, run prepare and report on one, and train and evaluate on each at the same time:
+# On several machines, which share folders, run prepare and report on one, then train on each at the same time, then
+# evaluate; an evaluation that was cut off goes on when it is started again:
 #   NODES=4 GPUS=8 HEAD=node01 ... scripts/kinetics400.sh train
+#
+# Lightning's own launcher instead of torchrun, on one machine:
+#   scripts/kinetics400.sh train -- --trainer.devices 8
+#
+# Ctrl-C lets the training save and stop. SIGTERM does where one step is started alone; torchrun passes SIGUSR1 on to
+# nobody.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
@@ -29,6 +37,7 @@ source scripts/environment.sh
 : "${VAL_CSV:?is the list of validation videos}" "${VAL_VIDEOS:?is the folder of the validation videos}"
 RECIPE=${RECIPE:-configs/kinetics400/slow_r50_8x8_dnl.yaml}
 RUN=${RUN:-runs/kinetics400/$(basename "$RECIPE" .yaml)}
+PREDICTIONS=${PREDICTIONS:-$RUN/evaluation/best}
 LISTS=${LISTS:-data/kinetics400}
 CLASSES=${CLASSES:-kinetics400}
 GPUS=${GPUS:-1} NODES=${NODES:-1} PORT=${PORT:-29500}
@@ -64,6 +73,14 @@ launch() {
 }
 
 for step in "${steps[@]}"; do
+    case $step in
+    check | train | evaluate) ;;
+    prepare | report) [ "$NODES" -eq 1 ] || fail "$step is for one machine; start it there without NODES" ;;
+    *) fail "no step $step; allowed: prepare, check, train, evaluate, report" ;;
+    esac
+done
+
+for step in "${steps[@]}"; do
     say "$step"
     case $step in
     prepare)
@@ -77,11 +94,10 @@ for step in "${steps[@]}"; do
     train) launch "$PORT" train "${training[@]}" --resume auto ;;
     # Another port: the training's may not be free yet.
     evaluate) launch $((PORT + 1)) evaluate --checkpoint "$RUN" --manifest "$LISTS/val.csv" --root "$VAL_VIDEOS" \
-        --output "$RUN/evaluation/best" --allow-failed "${views[@]}" ;;
+        --output "$PREDICTIONS" --allow-failed ${views[@]+"${views[@]}"} ;;
     report)
-        run dnl-video report "$RUN/evaluation/best"
-        echo "report: $RUN/evaluation/best/report.html"
+        run dnl-video report "$PREDICTIONS"
+        echo "report: $PREDICTIONS/report.html"
         ;;
-    *) fail "no step $step; allowed: prepare, check, train, evaluate, report" ;;
     esac
 done

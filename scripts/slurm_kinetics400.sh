@@ -15,6 +15,7 @@
 #
 # One task a machine, which is a torchrun that starts a process for each GPU. Five minutes before the time limit the
 # training saves, and the job is queued again; so it is after a machine failed. It then goes on where it stopped.
+# Without torchrun: srun --ntasks-per-node=8 dnl-video train --config RECIPE --resume auto, a task for each GPU.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 source scripts/environment.sh
@@ -39,7 +40,7 @@ trap queue_again USR1
 # In the background, so that the signal is not kept waiting.
 step() { printf '\n$ srun'; printf ' %q' "$@"; printf '\n'; srun "$@" & wait $!; }
 
-step --nodes=1 --ntasks=1 scripts/kinetics400.sh prepare
+step --nodes=1 --ntasks=1 env NODES=1 scripts/kinetics400.sh prepare
 step --ntasks-per-node=1 scripts/kinetics400.sh train -- "$@"
 step --ntasks-per-node=1 scripts/kinetics400.sh evaluate
-step --nodes=1 --ntasks=1 scripts/kinetics400.sh report
+step --nodes=1 --ntasks=1 env NODES=1 scripts/kinetics400.sh report

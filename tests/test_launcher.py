@@ -5,7 +5,7 @@ import re
 import pytest
 
 from dnl_video.errors import InputError
-from dnl_video.launcher import devices_and_nodes, local_rank, rank_and_world_size
+from dnl_video.launcher import alone_under_slurm, devices_and_nodes, local_rank, rank_and_world_size
 
 # The third process of the second of four machines with eight each, as each launcher says it.
 TORCHRUN = {"RANK": 10, "LOCAL_RANK": 2, "WORLD_SIZE": 32, "LOCAL_WORLD_SIZE": 8, "TORCHELASTIC_RUN_ID": "none"}
@@ -45,6 +45,17 @@ def test_each_launcher_is_understood(
     assert rank_and_world_size() == rank
     assert local_rank() == local
     assert devices_and_nodes("auto", 1) == layout
+
+
+@pytest.mark.parametrize(
+    ("environment", "alone"),
+    [({}, False), (TORCHRUN, False), (SRUN, False), (TORCHRUN_IN_SRUN, False), (BATCH, True), (SHELL, True)],
+    ids=["no SLURM", "torchrun", "srun", "torchrun in srun", "batch script", "interactive step"],
+)
+def test_a_batch_script_is_no_task_of_srun(environment: dict, alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+    assert alone_under_slurm() == alone
 
 
 def test_alone_the_recipe_says_how_many() -> None:

@@ -204,7 +204,6 @@ def test_recipes_take_a_step_at_a_reduced_size(path: Path) -> None:
             [VideoViews(0, views, nowhere, nowhere, None), VideoViews(1, None, nowhere, nowhere, "x")], 0
         )
         scores = module(views).softmax(dim=1).mean(dim=0)
-    assert module.val_failed == 1
     assert module.val_top1.compute() == float(scores.argmax() == 1)
     assert module.val_loss.compute() == pytest.approx(-scores[1].log().item(), rel=1e-4)
 
@@ -262,7 +261,7 @@ def test_kinetics_recipes_follow_the_published_schedule() -> None:
 @pytest.mark.parametrize(
     ("name", "epoch", "rate"),
     [
-        # mmaction2: LinearLR of factor 0.1 for 10 epochs, MultiStepLR at 90 and 130; 0.02 for 128 clips.
+        # mmaction2: LinearLR of factor 0.1 for 10 epochs, MultiStepLR at 90 and 130; bare: 0.02 for 128 clips.
         ("slow_r50_8x8_dnl_imagenet", 0, 0.001),
         ("slow_r50_8x8_dnl_imagenet", 5, 0.0055),
         ("slow_r50_8x8_dnl_imagenet", 10, 0.01),

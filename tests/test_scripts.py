@@ -32,7 +32,7 @@ if name == "srun":
         file.write(str(os.getpid()))
     while words[0].startswith("--"):
         words.pop(0)
-    os.execv(words[0], words)
+    os.execvp(words[0], words)
 if (name, words[:2]) == ("scontrol", ["show", "hostnames"]):
     print("node07", "node08", "node11", "node12", sep="\\n")
 if name == "torchrun" and "WAIT_FOR_SIGNAL" in os.environ:
@@ -157,7 +157,8 @@ def test_each_of_four_machines(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("words", "variables", "message"),
     [
-        (("tarin",), {}, "error: no step tarin; allowed: prepare, check, train, evaluate, report"),
+        (("prepare", "tarin"), {}, "error: no step tarin; allowed: prepare, check, train, evaluate, report"),
+        (("prepare",), {"NODES": "4", "HEAD": "a"}, "error: prepare is for one machine; start it there without NODES"),
         (("train",), {"TRAIN_CSV": ""}, "TRAIN_CSV: is the list of training videos"),
         (("train",), {"NODES": "2"}, "HEAD: is the name of the first machine"),
     ],
@@ -183,13 +184,13 @@ def test_slurm(machine: Machine) -> None:
     lines = machine.run("slurm_kinetics400.sh", "--model.context", "snl", **SLURM)
     assert lines == [
         "scontrol show hostnames 'node[07-08,11-12]'",
-        "srun --nodes=1 --ntasks=1 scripts/kinetics400.sh prepare",
+        "srun --nodes=1 --ntasks=1 env NODES=1 scripts/kinetics400.sh prepare",
         *PREPARE,
         "srun --ntasks-per-node=1 scripts/kinetics400.sh train -- --model.context snl",
         f"{many_nodes('node07', 20006, 'train')} {TRAIN} --model.context snl --resume auto",
         "srun --ntasks-per-node=1 scripts/kinetics400.sh evaluate",
         f"{many_nodes('node07', 20007, 'evaluate')} {EVALUATE}",
-        "srun --nodes=1 --ntasks=1 scripts/kinetics400.sh report",
+        "srun --nodes=1 --ntasks=1 env NODES=1 scripts/kinetics400.sh report",
         REPORT,
     ]
 

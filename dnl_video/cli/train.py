@@ -6,13 +6,16 @@ import argparse
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError, Terminated, nearest
+
+if TYPE_CHECKING:
+    from dnl_video.training.run import TrainResult
 
 DESCRIPTION = """Train a network on Kinetics clips.
 
@@ -95,25 +98,28 @@ def run(arguments: Any) -> int:
         if facts:
             print("dry run passed: lists, decoding, one short epoch, validation and a checkpoint all work")
         return 0
-    try:
-        result = train(config, resume=options["resume"])
-    except (KeyboardInterrupt, Terminated) as stop:
-        _say_how_to_go_on(config, stop)
-        raise
-    if result.rank == 0:
-        print(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
-    if not options["final_test"]:
-        if result.rank == 0:
-            print(f"next: dnl-video evaluate --checkpoint {config.output_dir} --manifest {config.data.val_manifest}")
-        return 0
     from dnl_video.training.stopping import StopRequest
 
+    words = ""
     try:
-        with StopRequest():
+        # One for both, so that processes which Lightning's launcher started hear of a stop in the final test, too.
+        with StopRequest() as request:
+            result = train(config, resume=options["resume"], request=request)
+            _say_what_is_next(config, result, final_test=options["final_test"])
+            if not options["final_test"]:
+                return 0
+            words = " --final-test"
             return _final_test(config, str(result.best_checkpoint), result.rank, result.world_size)
-    except Terminated as stop:
-        _say_how_to_go_on(config, stop, " --final-test")
+    except (KeyboardInterrupt, Terminated) as stop:
+        _say_how_to_go_on(config, stop, words)
         raise
+
+
+def _say_what_is_next(config: TrainConfig, result: TrainResult, *, final_test: bool) -> None:
+    if result.rank == 0:
+        print(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
+        if not final_test:
+            print(f"next: dnl-video evaluate --checkpoint {config.output_dir} --manifest {config.data.val_manifest}")
 
 
 def _say_how_to_go_on(config: TrainConfig, stop: KeyboardInterrupt | Terminated, words: str = "") -> None:

@@ -61,7 +61,6 @@ class VideoTrainingModule(LightningModule):
         self.val_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
         self.val_loss = MeanMetric()
-        self.val_failed = 0
         # The loss of the batch at hand, in this process and as the mean over all.
         self.own_loss = self.mean_loss = torch.zeros(())
         self._losses_of_step: list[Tensor] = []
@@ -133,15 +132,10 @@ class VideoTrainingModule(LightningModule):
         """Return this process's training top-1 of the epoch so far, without asking the other processes."""
         return float(self._right) / max(self._seen, 1)
 
-    def on_validation_epoch_start(self) -> None:
-        """Count failures anew."""
-        self.val_failed = 0
-
     def validation_step(self, batch: list[VideoViews], batch_idx: int) -> None:
-        """Video-level accuracy: the mean of softmax over each video's views. Failed videos are counted, not guessed."""
+        """Video-level accuracy: the mean of softmax over each video's views. Failed videos are left out."""
         records = self.trainer.datamodule.val.records  # type: ignore[attr-defined]
         decoded = [item for item in batch if item.views is not None]
-        self.val_failed += len(batch) - len(decoded)
         if decoded:
             counts = [len(item.views) for item in decoded]  # type: ignore[arg-type]
             views = torch.cat([item.views for item in decoded if item.views is not None])
@@ -179,6 +173,7 @@ class VideoTrainingModule(LightningModule):
         checkpoint[FORMAT_KEY] = payload(
             config.model, config.preprocessing, self.class_names, self.resolved, self.provenance
         )
+        checkpoint[FORMAT_KEY]["processes"] = self.trainer.world_size
 
 
 def seed_network(seed: int, *, epoch: int, batch: int, rank: int) -> None:

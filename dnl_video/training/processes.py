@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -51,18 +52,26 @@ def another_process_ended(error: BaseException) -> bool:
     )
 
 
-def wait_for_children(launcher: Any) -> None:
-    """Let the processes that Lightning's launcher started end, and end those that wait for this one.
+def take_children(launcher: Any) -> list[subprocess.Popen[Any]]:
+    """Take the processes that Lightning's launcher started out of its hands.
 
-    A process that fails leaves the others in collectives; on a GPU they would stay there, orphaned.
+    Its observer kills everything, this process first, when one of them leaves with a status other than 0.
     """
     started = getattr(launcher, "procs", [])
     children = list(started)
-    # The launcher's observer kills this process too when it finds that one of its list has failed.
     started.clear()
-    deadline = time.monotonic() + _PATIENCE_S
+    return children
+
+
+def wait_for_children(children: Iterable[subprocess.Popen[Any]], patience_s: float = _PATIENCE_S) -> None:
+    """Let them end, and end those that wait for this one.
+
+    A process that fails leaves the others in collectives; on a GPU they would stay there, orphaned.
+    """
+    deadline = time.monotonic() + patience_s
     for process in children:
         try:
             process.wait(max(deadline - time.monotonic(), 0.0))
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()

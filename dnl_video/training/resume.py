@@ -19,7 +19,7 @@ from dnl_video.training.module import VideoTrainingModule
 
 _CRASHED_NAME = "crashed_videos.jsonl"
 """Videos that stopped a loader process, one a line; a resumed run does not open them (delete a line to try again)."""
-# What may not change between the parts of one run. Longer runs, other devices, workers and logs may.
+# What may not change between the parts of one run. Longer runs, other kinds of devices, workers and logs may.
 _FIXED_BY_A_RUN = (
     "model.",
     "preprocessing.",
@@ -106,6 +106,21 @@ def refuse_another_run(start: StartPoint, module: VideoTrainingModule) -> None:
             )
 
 
+def refuse_other_processes(start: StartPoint, world_size: int) -> None:
+    """Refuse another number of processes: schedule and data position are counted in their steps.
+
+    Raises:
+        InputError: The checkpoint was written by fewer or more.
+    """
+    there = start.stored.get("processes", world_size)
+    if there != world_size:
+        raise InputError(
+            f"{start.file}: its run has {there} process(es), not {world_size}, and its schedule and place in the epoch "
+            f"count their steps; go on with {there}, or begin another run from it with --weights.source and "
+            "--output_dir"
+        )
+
+
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
@@ -116,8 +131,11 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def read_crashed(output: Path) -> dict[str, str]:
     """Return the videos that stopped a loader process in an earlier part of the run, and how."""
     file = output / _CRASHED_NAME
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return {json.loads(line): STOPPED_REASON for line in lines}
+    crashed = {}
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        with contextlib.suppress(ValueError):  # half a line of a killed run
+            crashed[json.loads(line)] = STOPPED_REASON
+    return crashed
 
 
 def note_crashed(output: Path, videos: Iterable[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import signal
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from dnl_video.config import TrainConfig, TrainerConfig
@@ -24,9 +24,10 @@ from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.journal import LoaderStopped, loader_faults
 from dnl_video.data.loaders import VideoDataModule
-from dnl_video.errors import InputError, Terminated
-from dnl_video.launcher import devices_and_nodes
+from dnl_video.errors import InputError
+from dnl_video.launcher import alone_under_slurm, devices_and_nodes
 from dnl_video.models.backbones import min_frames
+from dnl_video.models.replacing import replacing
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
 from dnl_video.training.averaging import weight_average
 from dnl_video.training.callbacks import ClipProgress, FiniteLoss, PreciseBatchNorm
@@ -35,8 +36,14 @@ from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
 from dnl_video.training.precision import check_precision
-from dnl_video.training.processes import another_process_ended, wait_for_children
-from dnl_video.training.resume import note_crashed, read_crashed, refuse_another_run, resume_from
+from dnl_video.training.processes import another_process_ended, take_children, wait_for_children
+from dnl_video.training.resume import (
+    note_crashed,
+    read_crashed,
+    refuse_another_run,
+    refuse_other_processes,
+    resume_from,
+)
 from dnl_video.training.start import start_from_weights
 from dnl_video.training.stopping import StopAtOnce, StopRequest
 
@@ -60,26 +67,24 @@ class TrainResult:
     world_size: int
 
 
-def train(config: TrainConfig, *, resume: str | None = None) -> TrainResult:
+def train(config: TrainConfig, *, resume: str | None = None, request: StopRequest | None = None) -> TrainResult:
     """Train as the configuration says; writes checkpoints, logs and config.yaml to ``config.output_dir``.
 
     Args:
         config: The run.
         resume: A checkpoint to go on from; "last" is the output folder's own last one, "auto" that where there is one.
             None starts anew.
+        request: Asks to stop; the caller's context, which goes on after the training. None is one of its own.
 
     Raises:
         InputError: The configuration, the videos or the checkpoint cannot be used.
         Terminated: SIGTERM or SIGUSR1 asked it to stop; it did after saving.
         KeyboardInterrupt: So did Ctrl-C.
     """
-    try:
-        with StopRequest() as request:
-            return _train(config, resume, request)
-    except Terminated as stop:
-        if stop.signum == signal.SIGINT:
-            raise KeyboardInterrupt(stop.saved) from None
-        raise
+    if request is not None:
+        return _train(config, resume, request)
+    with StopRequest() as own:
+        return _train(config, resume, own)
 
 
 def _train(config: TrainConfig, resume: str | None, request: StopRequest) -> TrainResult:
@@ -100,11 +105,15 @@ def _train(config: TrainConfig, resume: str | None, request: StopRequest) -> Tra
     else:
         report = start_from_weights(config, module)
     best, last = best_checkpoint(output), LastCheckpoint(output, config.trainer.save_every_n_steps, request)
-    _write_config(output, module.resolved)
     loggers = _loggers(config, output)
-    callbacks = [StopAtOnce(request), *_own_callbacks(config, output), best, last]
+    progress = ClipProgress(config.trainer.progress_bar)
+    callbacks = [StopAtOnce(request), *_own_callbacks(config, output), progress, best, last]
     file = start_from.file if start_from is not None else None
     trainer = _trainer(config, callbacks, loggers, output, plugins=[WholeFiles(file)])
+    if start_from is not None:
+        refuse_other_processes(start_from, trainer.world_size)
+    if trainer.is_global_zero:
+        _write_config(output, module.resolved)
     request.attach(trainer)
     _announce(config, datamodule, module, trainer)
     if report is not None and trainer.is_global_zero:
@@ -112,8 +121,14 @@ def _train(config: TrainConfig, resume: str | None, request: StopRequest) -> Tra
     try:
         _fit(trainer, module, datamodule, str(file) if file is not None else None)
     except LoaderStopped as stopped:
+        if request.received is not None:
+            request.end()  # who asked this process to stop may have asked its loaders, too
         note_crashed(output, stopped.videos)
         raise
+    request.listen()
+    request.waits = False
+    if request.received is not None:
+        request.end()
     top1 = float(best.best_model_score) if best.best_model_score is not None else float("nan")
     # What a run that went back to an older checkpoint knows as its best may have been replaced since.
     found = find_checkpoint(best.best_model_path if Path(best.best_model_path).is_file() else output)
@@ -139,7 +154,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(
             config,
-            _own_callbacks(config, None)[:-1],
+            _own_callbacks(config, None),
             [],
             Path(folder),
             limit_train_batches=_DRY_RUN_BATCHES,
@@ -204,9 +219,10 @@ def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str,
 def _write_config(output: Path, resolved: dict[str, Any]) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise InputError(f"output_dir {output} cannot be written ({error.strerror}); choose another") from error
+    with replacing(output / "config.yaml") as file:
+        file.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
 
 
 def resolved_config(config: TrainConfig) -> dict[str, Any]:
@@ -229,7 +245,6 @@ def _own_callbacks(config: TrainConfig, output: Path | None) -> list[Callback]:
         PreciseBatchNorm(config.optim.precise_bn_batches, failures),
         failures,
         FiniteLoss(),
-        ClipProgress(config.trainer.progress_bar),
     ]
 
 
@@ -284,6 +299,10 @@ def _make_trainer(
     settings: TrainerConfig, callbacks: list[Callback], loggers: list[Logger], output: Path, options: dict[str, Any]
 ) -> Trainer:
     devices, num_nodes = devices_and_nodes(settings.devices, settings.num_nodes)
+    plugins = options.pop("plugins", [])
+    if alone_under_slurm():
+        # Lightning would take this process for one of many.
+        plugins = [*plugins, LightningEnvironment()]
     return Trainer(
         max_epochs=settings.max_epochs,
         accelerator=settings.accelerator,
@@ -302,6 +321,7 @@ def _make_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,
+        plugins=plugins,
         **options,
     )
 
@@ -342,7 +362,7 @@ def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataMod
             with loader_faults(datamodule.config.timeout_s):
                 trainer.fit(module, datamodule=datamodule, ckpt_path=start_from, weights_only=True)
         except Exception as error:
-            wait_for_children(trainer.strategy.launcher)
+            wait_for_children(take_children(trainer.strategy.launcher))
             if isinstance(error, VideoDecodeError):
                 raise InputError(str(error)) from error
             if another_process_ended(error):

@@ -14,9 +14,11 @@ import time
 from types import FrameType
 from typing import Any, NoReturn
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dnl_video.errors import Terminated
+from dnl_video.training.processes import mean_over_processes, take_children, wait_for_children
 
 # SIGUSR1 is what SLURM users ask for ahead of a job's end; Windows has none.
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
@@ -28,8 +30,9 @@ _CHILDREN_LEAVE_S = 30.0
 class StopRequest:
     """What SIGTERM, SIGUSR1 and Ctrl-C ask of this process, while it is the context.
 
-    A request ends the block at once by `Terminated`; while `waits` is set it is only noted, for `agreed` to be asked
-    between steps. Repeating it changes nothing then, but for Ctrl-C, which the second time is KeyboardInterrupt.
+    A request ends the block at once, by `Terminated`, or KeyboardInterrupt where it was Ctrl-C; while `waits` is set it
+    is only noted, for `agreed` to be asked between steps. Ctrl-C after a request that is noted ends the block, too;
+    other repetitions change nothing.
     """
 
     def __init__(self) -> None:
@@ -47,17 +50,15 @@ class StopRequest:
         self.listen()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if _in_main_thread():
             for signum, handler in self._before.items():
                 signal.signal(signum, handler)
-        give_up = time.monotonic() + _CHILDREN_LEAVE_S
-        for child in self._children:
-            try:
-                child.wait(max(give_up - time.monotonic(), 0))
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+        if error is not None:
+            self._children += take_children(self._launcher)
+        wait_for_children(self._children, _CHILDREN_LEAVE_S)
+        if isinstance(error, Terminated) and error.signum == signal.SIGINT:
+            raise KeyboardInterrupt(error.saved) from None
 
     def listen(self) -> None:
         """Take the signals, from whoever took them since."""
@@ -71,7 +72,8 @@ class StopRequest:
 
     def agreed(self, trainer: Trainer) -> bool:
         """Tell whether any process was asked to stop; all call it together."""
-        return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
+        asked = torch.tensor(float(self.received is not None), device=trainer.strategy.root_device)
+        return bool(mean_over_processes(asked) > 0)
 
     def end(self, saved: str = "") -> NoReturn:
         """Stop now.
@@ -82,10 +84,7 @@ class StopRequest:
         Raises:
             Terminated: Always.
         """
-        # Lightning kills everything, this process first, when it sees one of these leave with a status of its own.
-        children = getattr(self._launcher, "procs", [])
-        self._children += children
-        children.clear()
+        self._children += take_children(self._launcher)
         # Another process may have been asked, not this one.
         raise Terminated(self.received or signal.SIGTERM, saved)
 
@@ -98,7 +97,8 @@ class StopRequest:
         if not again:
             self.received, self._since = signal.Signals(signum), time.monotonic()
             for child in getattr(self._launcher, "procs", []):
-                child.send_signal(signum)
+                # Not Ctrl-C, which a terminal sends them too: twice it would mean at once.
+                child.send_signal(signal.SIGTERM)
         if not self.waits:
             self.end()
         if again and signum == signal.SIGINT:

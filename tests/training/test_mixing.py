@@ -15,7 +15,8 @@ from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.run import train
 from tests.conftest import REPOSITORY, TinyRun
 from tests.test_recipes import load
-from tests.training.test_run import Killed, config_for, final_weights
+from tests.training.runs import Killed, final_weights
+from tests.training.test_run import config_for
 
 LABELS = torch.tensor([3, 1, 4, 1, 5])
 CLIPS = torch.randn(5, 3, 2, 8, 10, generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,9 @@ import torch
 
 from dnl_video.config import TrainerConfig
 from dnl_video.errors import InputError
+from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, read_raw
 from dnl_video.training import run
+from dnl_video.training.resume import StartPoint, refuse_other_processes
 from dnl_video.training.run import train, validation_interval
 from tests.conftest import TinyRun
 from tests.test_recipes import load
@@ -92,3 +94,24 @@ def test_other_processes_than_the_recipe_wants_are_refused(
     config.output_dir, config.trainer.devices = str(tmp_path / "run"), 1
     with pytest.raises(InputError, match=r"^trainer\.devices is 1 and .*set trainer\.devices=auto$"):
         train(config)
+
+
+def test_going_on_with_another_number_of_processes_is_refused(tiny: TinyRun) -> None:
+    stored = read_raw(find_checkpoint(tiny.run, last=True))[FORMAT_KEY]
+    assert stored["processes"] == 1
+    start = StartPoint(Path("last.ckpt"), {"processes": 8})
+    refuse_other_processes(start, 8)
+    with pytest.raises(InputError) as refused:
+        refuse_other_processes(start, 32)
+    assert str(refused.value) == (
+        "last.ckpt: its run has 8 process(es), not 32, and its schedule and place in the epoch count their steps; "
+        "go on with 8, or begin another run from it with --weights.source and --output_dir"
+    )
+
+
+def test_lightning_starts_processes_in_a_batch_script_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NAME": "k400"}.items():
+        monkeypatch.setenv(name, value)
+    trainer = run._make_trainer(TrainerConfig(accelerator="cpu", devices=2), [], [], tmp_path, {})
+    assert trainer.world_size == 2
+    assert trainer.strategy.launcher is not None

@@ -22,7 +22,7 @@ def ask(signum: signal.Signals = signal.SIGTERM) -> None:
     os.kill(os.getpid(), signum)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_request_ends_the_block_and_the_handlers_return(name: str) -> None:
     signum = signal.Signals[name]
     before = signal.getsignal(signum)
@@ -32,9 +32,20 @@ def test_a_request_ends_the_block_and_the_handlers_return(name: str) -> None:
     assert signal.getsignal(signum) == before
 
 
+def test_ctrl_c_is_a_keyboard_interrupt_that_says_what_was_saved() -> None:
+    with pytest.raises(KeyboardInterrupt) as interrupted, StopRequest():
+        ask(signal.SIGINT)
+    assert str(interrupted.value) == ""
+    request = StopRequest()
+    request.received = signal.SIGINT
+    with pytest.raises(KeyboardInterrupt) as interrupted, request:
+        request.end("step 3 saved")
+    assert str(interrupted.value) == "step 3 saved"
+
+
 def test_a_request_waits_where_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "_SAME_REQUEST_S", 0.0)
-    alone = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision))
+    alone = SimpleNamespace(strategy=SimpleNamespace(root_device="cpu"))
     with StopRequest() as request:
         request.waits = True
         assert not request.agreed(alone)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.run import train
 from tests.conftest import TinyRun
 from tests.test_recipes import load
-from tests.training.test_run import final_weights
+from tests.training.runs import final_weights
 
 
 def configured(tiny: TinyRun, output: Path, **changes: dict[str, Any]) -> TrainConfig:
