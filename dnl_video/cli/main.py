@@ -33,6 +33,7 @@ COMMANDS = {
     "export": "Write a trained network as one file that needs nothing else.",
     "convert": "Turn weights of other projects into such a file.",
     "models": "List what networks cost: parameters and multiply-accumulates.",
+    "ablate": "Compare the contexts in a controlled study, over several seeds.",
     "bench": "Measure speed and memory of blocks and networks on this machine.",
 }
 USAGE_ERROR = 2

@@ -40,12 +40,14 @@ class FORMATTER(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
 class PARSER(ArgumentParser):
     """jsonargparse's parser with one-line errors that name the key and the nearest valid one."""
 
+    command = "dnl-video train"
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(exit_on_error=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage."""
-        raise InputError(_one_line(message, self.keys())) from ex
+        raise InputError(_one_line(message, self.keys(), self.command)) from ex
 
     def keys(self) -> list[str]:
         """Return every dotted name a recipe may hold."""
@@ -54,7 +56,7 @@ class PARSER(ArgumentParser):
 
 def add_arguments(parser: PARSER) -> None:
     """Add the options, and every field of `TrainConfig` by its dotted name."""
-    parser.add_argument("--config", action=_RecipeFile, metavar="YAML", help="Recipe to start from.")
+    parser.add_argument("--config", action=RecipeFile, metavar="YAML", help="Recipe to start from.")
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -156,16 +158,22 @@ def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int
     return 0
 
 
-class _RecipeFile(ActionConfigFile):
+class RecipeFile(ActionConfigFile):
     """`--config`, with the keys checked first, so that a wrong one is named with its place and its neighbour."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        recipe = _read_yaml(str(values))
-        _check_keys(recipe, parser.keys(), str(values))
+        """Check the file's keys, then take its values."""
+        recipe = read_yaml(str(values))
+        check_keys(recipe, parser.keys(), str(values))
         super().__call__(parser, namespace, values, option_string)
 
 
-def _read_yaml(path: str) -> Mapping[str, Any]:
+def read_yaml(path: str) -> Mapping[str, Any]:
+    """Read a recipe as it stands.
+
+    Raises:
+        InputError: It cannot be read, or holds no settings.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -179,25 +187,30 @@ def _read_yaml(path: str) -> Mapping[str, Any]:
     return recipe
 
 
-def _check_keys(values: Mapping[str, Any], known: list[str], path: str, prefix: str = "") -> None:
+def check_keys(values: Mapping[str, Any], known: list[str], path: str, prefix: str = "") -> None:
+    """Refuse a key that is not known, and say which it may be.
+
+    Raises:
+        InputError: There is one.
+    """
     sections = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 1)}
     for name, value in values.items():
         key = f"{prefix}{name}"
         if key in sections:
             if not isinstance(value, Mapping):
                 raise InputError(f"{path}: {key} is {value!r}; give its settings, one a line below it")
-            _check_keys(value, known, path, f"{key}.")
+            check_keys(value, known, path, f"{key}.")
         elif key not in known and key not in sections:
             raise InputError(f"{path}: unknown key {key!r}{nearest(key, [*known, *sections])}")
 
 
-def _one_line(message: str, keys: list[str]) -> str:
+def _one_line(message: str, keys: list[str], command: str) -> str:
     """Say jsonargparse's message in one line, in terms of dotted keys."""
     text = " ".join(message.split())
     if match := re.search(
         r"Parser key \"([\w.]+)\": Does not validate .*?Given value(?: type)?: (.*?)(?: Errors|$)", text
     ):
-        return f"{match[1]} is {match[2]}; `dnl-video train --help` says what it takes"
+        return f"{match[1]} is {match[2]}; `{command} --help` says what it takes"
     if match := re.search(r"Parser key \"([\w.]+)\": Expected an? (.+?)\. Got value: (.*)", text):
         key, expected, value = match.groups()
         allowed = re.sub(r"typing\.|<class '|'>", "", expected)
@@ -209,4 +222,4 @@ def _one_line(message: str, keys: list[str]) -> str:
         key = match.group(1)
     else:
         return text
-    return f"unknown option {key!r}{nearest(key, keys)}; see dnl-video train --help"
+    return f"unknown option {key!r}{nearest(key, keys)}; see {command} --help"

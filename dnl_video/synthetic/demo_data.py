@@ -13,22 +13,23 @@ videos changes it.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import math
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dnl_video.cores import default_workers
-from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
 from dnl_video.synthetic.motion import MOTION_CLASSES, OPPOSITE, render_motion
+from dnl_video.synthetic.video_files import write_missing, write_text
 
 WIDTH: Final = 80
 HEIGHT: Final = 64
@@ -40,10 +41,6 @@ Split = Literal["train", "val"]
 _SPLITS: Final[tuple[Split, ...]] = ("train", "val")
 _RECORD: Final = "demo-data.json"
 _MOST: Final = 1_000_000  # six digits in the id
-# Equal bytes each time: x264's output depends on how many threads it has, and at this size its macroblock tree on
-# memory it never set.
-_ENCODER: Final = {"preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
-_CRF: Final = 15  # low: artefacts of compression must not hint at the motion
 
 
 @dataclass(frozen=True)
@@ -203,32 +200,27 @@ def _fill(
 ) -> int:
     """Write the missing videos, then the manifests; return how many videos were missing."""
     directory.mkdir(parents=True, exist_ok=True)
-    _write_text(directory / _RECORD, json.dumps(record, indent=2) + "\n")
-    missing = [video for split in _SPLITS for video in videos[split] if not (directory / video.path).exists()]
-    if missing and progress is not None:
-        progress(0, len(missing))
-    # Threads do: numpy and the encoder release the interpreter, and nothing of the caller's process is copied.
-    executor = ThreadPoolExecutor(workers)
-    try:
-        waiting = [executor.submit(_write_one, directory, record["seed"], video) for video in missing]
-        for done, future in enumerate(as_completed(waiting), start=1):
-            future.result()
-            if progress is not None:
-                progress(done, len(missing))
-    finally:
-        # Ctrl-C or an error: the few videos under way end, no manifest is written.
-        executor.shutdown(wait=True, cancel_futures=True)
+    write_text(directory / _RECORD, json.dumps(record, indent=2) + "\n")
+    written = write_missing(
+        [
+            (directory / video.path, functools.partial(_draw, record["seed"], video))
+            for split in _SPLITS
+            for video in videos[split]
+        ],
+        FPS,
+        workers,
+        progress,
+    )
     for split in _SPLITS:
-        _write_text(directory / f"{split}.csv", _csv_text([(video, video.label) for video in videos[split]]))
+        write_text(directory / f"{split}.csv", _csv_text([(video, video.label) for video in videos[split]]))
     reversed_labels = [(video, OPPOSITE[video.label]) for video in videos["val"]]
-    _write_text(directory / "val_reversed.csv", _csv_text(reversed_labels))
-    return len(missing)
+    write_text(directory / "val_reversed.csv", _csv_text(reversed_labels))
+    return written
 
 
-def _write_one(directory: Path, seed: int, video: _Video) -> None:
+def _draw(seed: int, video: _Video) -> NDArray[np.uint8]:
     rng = np.random.default_rng([seed, _SPLITS.index(video.split), video.index, 0])
-    frames = render_motion(video.label, rng, num_frames=NUM_FRAMES, height=HEIGHT, width=WIDTH)
-    write_video(directory / video.path, frames, FPS, crf=_CRF, options=_ENCODER)
+    return render_motion(video.label, rng, num_frames=NUM_FRAMES, height=HEIGHT, width=WIDTH)
 
 
 def _csv_text(videos: list[tuple[_Video, str]]) -> str:
@@ -237,12 +229,3 @@ def _csv_text(videos: list[tuple[_Video, str]]) -> str:
     writer.writerow(CSV_COLUMNS)
     writer.writerows((label, v.youtube_id, v.time_start, v.time_end, v.split) for v, label in videos)
     return text.getvalue()
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; leave it alone when it holds this text already."""
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
