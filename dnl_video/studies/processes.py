@@ -15,6 +15,7 @@ from typing import Any
 from dnl_video.cores import available_cores
 from dnl_video.errors import InputError
 
+_PROGRAM = [sys.executable, "-m", "dnl_video"]
 _POLL_S = 0.1
 _GRACE_S = 10.0
 
@@ -81,7 +82,7 @@ def _start(command: list[str], log: Path, at_once: int, keep_open: Sequence[int]
     environment.setdefault("OMP_NUM_THREADS", str(max(available_cores() // at_once, 1)))
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "dnl_video", *command],
+            [*_PROGRAM, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -4,18 +4,19 @@ The frame is a grid of windows. In some of them a coloured square moves, and wha
 back on the other:
 
     the sample       white, moves in a direction drawn uniformly
-    the candidates   as many colours as there are directions, each direction once, in an order drawn uniformly
+    the candidates   one of each colour; one of them moves as the sample does, all others the opposite way
     the distractors  further colours, each direction equally often, in an order drawn uniformly
 
-The label is the candidate's colour whose direction is the sample's. Windows, and where in its window a square is, are
-drawn uniformly and independently of everything else. Therefore, in every class alike:
+The label is the colour of the candidate that moves as the sample does. Windows, and where in its window a square is,
+are drawn uniformly and independently of everything else. Therefore, in every class alike:
 
     one frame                  shows squares at independent, uniform places: a constant step on a torus leaves them so
-    counts of local motions    every direction as often as any other, and the sample's once more; that one is uniform
+    counts of local motions    are those of the sample's direction (twice, apart from distractors) and of its opposite,
+                               and the sample's direction is uniform
     one square's motion        is uniform over the directions, for the sample, each candidate and each distractor
 
-so that no sum of local evidence (a square's colour, place, direction, or all three) tells the label; two squares have
-to be brought together. `draw_single` makes the videos of one square that teach a network to see motion at all.
+so that no sum of local evidence (a square's colour, place, direction, or all three) tells the label; squares have to be
+brought together. `draw_single` makes the videos of one square that teach a network to see motion at all.
 """
 
 from __future__ import annotations
@@ -28,16 +29,20 @@ from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
 
-# Steps (x, y) of the directions, y down; a task of two directions has the first two.
+# Steps (x, y), y down, each beside its opposite; a task of two directions has the first two.
 DIRECTIONS: Final[dict[str, tuple[int, int]]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 CANDIDATES: Final[dict[str, tuple[int, int, int]]] = {
     "red": (230, 60, 60),
     "blue": (60, 90, 230),
     "green": (60, 200, 80),
     "yellow": (220, 210, 70),
+    "magenta": (200, 80, 200),
+    "cyan": (80, 210, 210),
+    "black": (20, 20, 20),
+    "orange": (240, 150, 60),
 }
 _SAMPLE: Final = (235, 235, 235)
-_DISTRACTORS: Final = ((200, 80, 200), (80, 210, 210), (20, 20, 20), (240, 150, 60))
+_DISTRACTORS: Final = ((120, 60, 20), (130, 40, 130), (20, 100, 100), (250, 180, 200))
 _BACKGROUND: Final = (90.0, 130.0)  # grey level
 _TINT: Final = 10.0  # of the background, either way
 _SPEED_SPREAD: Final = 1.1  # factor, either way
@@ -48,7 +53,8 @@ class RelationTask:
     """How the videos of the task look.
 
     Args:
-        directions: 2 (left, right) or 4 (also up, down); as many candidates, and classes.
+        candidates: Candidates, and classes; 2 to 8.
+        directions: 2 (left, right) or 4 (also up, down).
         distractors: Further moving squares; a multiple of the directions, 4 at most.
         grid: Windows along each side of the frame.
         window: Side of a window in pixels, even; the frame's side is grid times this.
@@ -58,6 +64,7 @@ class RelationTask:
         num_frames: Frames of a video.
     """
 
+    candidates: int = 4
     directions: int = 2
     distractors: int = 0
     grid: int = 3
@@ -68,6 +75,8 @@ class RelationTask:
     num_frames: int = 12
 
     def __post_init__(self) -> None:
+        if not 2 <= self.candidates <= len(CANDIDATES):
+            raise InputError(f"task.candidates is {self.candidates}; give 2 to {len(CANDIDATES)}")
         if self.directions not in (2, 4):
             raise InputError(f"task.directions is {self.directions}; give 2 (left, right) or 4 (also up, down)")
         if self.distractors % self.directions or not 0 <= self.distractors <= len(_DISTRACTORS):
@@ -95,7 +104,7 @@ class RelationTask:
     @property
     def squares(self) -> int:
         """Moving squares of a video: the sample, the candidates, the distractors."""
-        return 1 + self.directions + self.distractors
+        return 1 + self.candidates + self.distractors
 
     @property
     def side(self) -> int:
@@ -105,7 +114,7 @@ class RelationTask:
     @property
     def classes(self) -> tuple[str, ...]:
         """Colours of the candidates."""
-        return tuple(CANDIDATES)[: self.directions]
+        return tuple(CANDIDATES)[: self.candidates]
 
     @property
     def direction_names(self) -> tuple[str, ...]:
@@ -142,10 +151,11 @@ def draw_relation(task: RelationTask, label: int, rng: np.random.Generator) -> S
 
     The squares are the sample, the candidates in the order of `RelationTask.classes`, then the distractors.
     """
-    directions = np.arange(task.directions)
-    candidates = rng.permutation(directions)
-    distractors = rng.permutation(np.resize(directions, task.distractors))
-    return _drawn(task, np.arange(task.squares), np.concatenate([candidates[[label]], candidates, distractors]), rng)
+    sample = int(rng.integers(task.directions))
+    candidates = np.full(task.candidates, sample ^ 1)  # its opposite
+    candidates[label] = sample
+    distractors = rng.permutation(np.resize(np.arange(task.directions), task.distractors))
+    return _drawn(task, np.arange(task.squares), np.concatenate([[sample], candidates, distractors]), rng)
 
 
 def draw_single(task: RelationTask, direction: int, rng: np.random.Generator) -> Squares:

@@ -9,7 +9,7 @@ import pytest
 
 from dnl_video.data.manifest import read_manifest
 from dnl_video.errors import InputError
-from dnl_video.synthetic import demo_data
+from dnl_video.synthetic import demo_data, video_files
 from dnl_video.synthetic.demo_data import write_demo_data
 from dnl_video.synthetic.motion import MOTION_CLASSES
 
@@ -161,7 +161,7 @@ def test_an_error_of_the_disk_is_said_in_one_line(tmp_path, monkeypatch):
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(demo_data, "write_video", full)
+    monkeypatch.setattr(video_files, "write_video", full)
     with pytest.raises(InputError, match=r"cannot write demo data to .*: No space left on device"):
         write_demo_data(tmp_path, **SMALL)
     assert set(contents(tmp_path)) == {"demo-data.json"}

@@ -1,0 +1,223 @@
+"""`dnl-video ablate` on a miniature study: interrupted, gone on with, and its errors."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dnl_video.cli import ablate
+from dnl_video.cli.main import main, make_parser
+from dnl_video.studies import processes
+from tests.conftest import REPOSITORY
+
+RECIPE = REPOSITORY / "configs" / "studies" / "relations_recipe.yaml"
+
+
+class InProcess:
+    """In place of processes: runs each command here, one after the other, and can be interrupted before one."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.stop_before: int | None = None
+
+    def start(self, command: list[str], log: Path, at_once: int, keep_open: Sequence[int]) -> Any:
+        if len(self.commands) == self.stop_before:
+            raise KeyboardInterrupt
+        self.commands.append(command)
+        with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            status = main(command)
+
+        class Ended:
+            returncode = status
+
+            def poll(self) -> int:
+                return status
+
+            def terminate(self) -> None: ...
+
+            def wait(self, timeout: float) -> int:
+                return status
+
+        return Ended()
+
+    def runs(self) -> list[str]:
+        return [f"{command[0]} {Path(command[2]).stem if command[0] == 'train' else ''}" for command in self.commands]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> InProcess:
+    """Commands run in this process."""
+    runner = InProcess()
+    monkeypatch.setattr(processes, "_start", runner.start)
+    monkeypatch.setattr(processes, "_POLL_S", 0.0)
+    return runner
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study of two contexts and two seeds that trains for seconds."""
+    values = {
+        "output_dir": str(tmp_path / "study"),
+        "recipe": str(RECIPE),
+        "overrides": {
+            "trainer.max_epochs": 2,
+            "trainer.accelerator": "cpu",
+            "optim.warmup_epochs": 0.5,
+            "data.batch_size": 4,
+            "preprocessing.num_frames": 4,
+            "preprocessing.short_side": 32,
+            "preprocessing.crop_size": 32,
+            "augment.short_side": [32, 32],
+            "augment.crop_size": 32,
+            "evaluation.device": "cpu",
+            "data.num_workers": 0,
+        },
+        "start": {"trainer.max_epochs": 1},
+        "contexts": ["none", "dnl"],
+        "seeds": [0, 1],
+        "jobs": 2,
+        "data_dir": str(tmp_path / "data"),
+        "task": {
+            "candidates": 2,
+            "directions": 2,
+            "grid": 2,
+            "window": 16,
+            "radius": 4.0,
+            "speed": 2.5,
+            "num_frames": 4,
+        },
+        "videos": {"start_train": 4, "start_val": 2, "train": 4, "val": 4, "test": 6},
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def test_a_study_interrupted_and_gone_on_with(
+    study: Path, here: InProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows_file = tmp_path / "study" / "runs.jsonl"
+    # Two starts, two runs with their evaluations; then seed 1's none is trained, and its evaluation interrupted.
+    here.stop_before = 7
+    assert main(["ablate", "--config", str(study)]) == 130
+    first = rows_file.read_text(encoding="utf-8")
+    assert [(json.loads(line)["context"], json.loads(line)["seed"]) for line in first.splitlines()] == [
+        ("none", 0),
+        ("dnl", 0),
+    ]
+    assert not (tmp_path / "study" / "study.md").exists()
+    out = capsys.readouterr().out
+    assert "data: wrote 20 videos" in out
+    assert "4 runs: 2 contexts x 2 seeds, 2 at a time, after 2 that give the starting weights" in out
+    assert "run 4 of 6  dnl-seed0 " in out
+    assert "test top-1 " in out.splitlines()[-1]
+    # What a killed run leaves: a folder with a checkpoint in it, and half a row.
+    left = tmp_path / "study" / "runs" / "dnl-seed1" / "checkpoints"
+    left.mkdir(parents=True, exist_ok=True)
+    (left / "last.ckpt").write_bytes(b"half")
+    (tmp_path / "study" / "runs" / "dnl-seed1" / "trained.json").unlink(missing_ok=True)
+    with rows_file.open("a", encoding="utf-8") as file:
+        file.write('{"context": "none", "se')
+
+    here.stop_before, here.commands = None, []
+    assert main(["ablate", "--config", str(study)]) == 0
+    assert sorted(here.runs()) == ["evaluate ", "evaluate ", "train dnl-seed1"]
+    assert rows_file.read_text(encoding="utf-8").startswith(first)
+    rows = [json.loads(line) for line in rows_file.read_text(encoding="utf-8").splitlines()]
+    assert sorted((row["context"], row["seed"]) for row in rows) == [(c, s) for c in ("dnl", "none") for s in (0, 1)]
+    for row in rows:
+        assert row["top1"] == row["correct"] / 6
+        assert [epoch for epoch, _ in row["val_top1"]] == [1, 2]
+    out = capsys.readouterr().out
+    assert "run 6 of 6" in out
+    assert out.splitlines()[-4:] == [
+        str(tmp_path / "study" / name) for name in ("runs.jsonl", "study.json", "study.md", "curves.png")
+    ]
+    text = (tmp_path / "study" / "study.md").read_text(encoding="utf-8")
+    assert "| `none` |" in text
+    assert "on 6 test videos (2 classes, chance 50.0 %)" in text
+    written = json.loads((tmp_path / "study" / "study.json").read_text(encoding="utf-8"))
+    assert [figures["seeds"] for figures in written["summary"]] == [[0, 1], [0, 1]]
+    assert (tmp_path / "study" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+    # Both contexts of a seed started from the same weights, and nothing is left to do.
+    provenance = [
+        yaml.safe_load((tmp_path / "study" / "runs" / f"{c}-seed0" / "config.yaml").read_text())["weights"]["source"]
+        for c in ("none", "dnl")
+    ]
+    assert provenance == [str(tmp_path / "study" / "runs" / "start-seed0" / "checkpoints" / "last.ckpt")] * 2
+    here.commands = []
+    assert main(["ablate", "--config", str(study)]) == 0
+    assert here.commands == []
+    assert "data: all videos are there" in capsys.readouterr().out
+
+    # The same folder does not take other settings, nor a second process.
+    assert main(["ablate", "--config", str(study), "--set", "optim.lr=0.5"]) == 2
+    assert "holds runs with overrides.optim.lr=None, not 0.5; give another output_dir" in capsys.readouterr().err
+    with (tmp_path / "study" / ".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["ablate", "--config", str(study)]) == 2
+    assert "another process works on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "optim.lr"], "--set optim.lr: give NAME=VALUE, for example --set optim.lr=0.001"),
+        (["--set", "optim.lr=[1"], "--set optim.lr=[1: '[1' is no value in YAML"),
+        (["--set", "optim.lrr=1"], "overrides has 'optim.lrr', which the recipe does not have; did you mean 'optim.lr"),
+        (["--set", "optim.lr=-1"], "optim.lr is -1"),
+        (["--recipe", "nothing.yaml"], "nothing.yaml: cannot be read"),
+        (["--context", "[none]"], "unknown option 'context'; did you mean 'contexts'?; see dnl-video ablate --help"),
+        (["--seeds", "[0, zero]"], "seeds"),
+        (["--task.grid", "1"], "task.grid is 1; 3 squares need as many windows"),
+    ],
+)
+def test_wrong_words_cost_no_time(
+    words: list[str], message: str, study: Path, here: InProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ablate", "--config", str(study), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_unknown_key_is_named_with_its_neighbour(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = yaml.safe_load(study.read_text(encoding="utf-8"))
+    values["task"]["windw"] = 3
+    study.write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert main(["ablate", "--config", str(study)]) == 2
+    assert "unknown key 'task.windw'; did you mean 'task.window'?" in capsys.readouterr().err
+    incomplete = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    del incomplete["optim"]["momentum"]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(incomplete), encoding="utf-8")
+    del values["task"]["windw"]
+    study.write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert main(["ablate", "--config", str(study), "--recipe", str(tmp_path / "recipe.yaml")]) == 2
+    assert "recipe.yaml: optim.momentum is missing; a study needs a complete recipe" in capsys.readouterr().err
+
+
+def test_a_folder_of_something_else_is_refused(
+    study: Path, here: InProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "thesis.tex").write_text("x")
+    assert main(["ablate", "--config", str(study)]) == 2
+    assert f"output_dir {tmp_path / 'study'} holds something else; give a new folder" in capsys.readouterr().err
+
+
+def test_help_shows_the_way() -> None:
+    text = make_parser("ablate", ablate).format_help()
+    assert "dnl-video ablate --config configs/studies/relations.yaml" in text
+    assert "--set NAME=VALUE" in text
+    assert "--task.directions" in text

@@ -1,0 +1,89 @@
+"""The runs of a study: what differs between them is what the study compares, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from dnl_video.errors import InputError
+from dnl_video.models.build import build_model
+from dnl_video.spec import ModelSpec, from_dict
+from dnl_video.studies.config import StudyConfig
+from dnl_video.studies.plan import Run, plan_runs
+from tests.conftest import REPOSITORY
+
+RECIPE = yaml.safe_load((REPOSITORY / "configs" / "studies" / "relations_recipe.yaml").read_text(encoding="utf-8"))
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {name: leaf for key, value in values.items() for name, leaf in flat(value, f"{prefix}.{key}").items()}
+
+
+def differing(first: Run, second: Run) -> set[str]:
+    a, b = flat(first.recipe), flat(second.recipe)
+    return {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
+
+
+def test_runs_of_one_seed_differ_in_their_context_alone() -> None:
+    config = StudyConfig(start={"trainer.max_epochs": 1}, overrides={"optim.lr": 0.5}, seeds=(0, 7))
+    starts, runs = plan_runs(config, RECIPE)
+    assert [run.name for run in starts] == ["start-seed0", "start-seed7"]
+    assert [run.name for run in runs[:8]] == [*(f"{c}-seed0" for c in config.contexts), "none-seed7"]
+    assert len(runs) == 14
+    for run in runs[1:7]:
+        assert differing(runs[0], run) == {".model.context", ".output_dir"}
+        assert run.start is starts[0]
+    assert differing(runs[0], runs[7]) == {".seed", ".output_dir"}
+    assert all(run.recipe["optim"]["lr"] == 0.5 for run in (*starts, *runs))
+    first = starts[0].recipe
+    assert (first["trainer"]["max_epochs"], first["model"]["context"]) == (1, "none")
+    assert first["data"]["train_manifest"] == "data/relations/start_train.csv"
+    assert runs[0].recipe["data"]["train_manifest"] == "data/relations/train.csv"
+    assert RECIPE["optim"]["lr"] != 0.5, "the recipe itself stays as it is"
+    assert plan_runs(StudyConfig(), RECIPE)[0] == []
+
+
+def test_runs_of_one_seed_start_from_the_same_backbone() -> None:
+    """Without a start, too: the backbone's weights are drawn before the blocks'."""
+    _, runs = plan_runs(StudyConfig(seeds=(3,)), RECIPE)
+    states = []
+    for run in runs:
+        torch.manual_seed(run.seed)
+        states.append(build_model(from_dict(ModelSpec, run.recipe["model"])).state_dict())
+    for state in states[1:]:
+        for key, value in states[0].items():
+            assert torch.equal(state[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"overrides": {"optim.lrr": 1}}, "overrides has 'optim.lrr', which the recipe does not have; did you mean 'o"),
+        ({"overrides": {"seed": 1}}, "overrides sets 'seed', which the study sets for each run; leave it out"),
+        ({"start": {"model.contxt": 1}}, "start has 'model.contxt', which the recipe does not have; did you mean 'mo"),
+    ],
+)
+def test_overrides_of_nothing_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_runs(StudyConfig(**values), RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"contexts": ("none", "dln")}, "contexts has 'dln'; allowed: none, nl, dnl, .*; did you mean 'dnl'"),
+        ({"contexts": ()}, r"contexts is \[\]; give at least one, each once"),
+        ({"seeds": (1, 1)}, r"seeds is \[1, 1\]; give at least one, each once"),
+        ({"seeds": (-1,)}, "seeds has -1; give 0 or more"),
+        ({"data_seed": -2}, "data_seed has -2; give 0 or more"),
+        ({"jobs": 0}, "jobs is 0; give at least 1"),
+    ],
+)
+def test_impossible_studies_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StudyConfig(**values)

@@ -1,0 +1,167 @@
+"""The relation task: what its videos show, counted from squares and from pixels, and that no local evidence tells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dnl_video.errors import InputError
+from dnl_video.synthetic.relations import (
+    CANDIDATES,
+    DIRECTIONS,
+    RelationTask,
+    Squares,
+    draw_relation,
+    draw_single,
+    render_squares,
+)
+
+TASK = RelationTask(candidates=4, directions=4, distractors=4, grid=3, window=16, radius=3.5, speed=2.5, num_frames=8)
+VIDEOS = 3000  # of each class
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[list[Squares]]:
+    """Squares of many videos, class by class."""
+    return [
+        [draw_relation(TASK, label, np.random.default_rng([label, i])) for i in range(VIDEOS)] for label in range(4)
+    ]
+
+
+def test_the_label_is_the_candidate_that_moves_as_the_sample_does(drawn: list[list[Squares]]) -> None:
+    for label, videos in enumerate(drawn):
+        for squares in videos:
+            sample, *candidates = squares.direction[:5].tolist()
+            assert [direction == sample for direction in candidates] == [i == label for i in range(4)]
+            steps = np.array(list(DIRECTIONS.values()))
+            assert all((steps[d] == -steps[sample]).all() for i, d in enumerate(candidates) if i != label)
+            assert len(set(squares.window.tolist())) == TASK.squares
+
+
+def test_counts_of_motions_are_the_same_in_every_class(drawn: list[list[Squares]]) -> None:
+    for videos in drawn:
+        samples = np.zeros(4)
+        for squares in videos:
+            counts = np.bincount(squares.direction, minlength=4)
+            # A distractor each way; sample and match; the three others the opposite way: nothing that depends on which.
+            assert sorted(counts.tolist()) == [1, 1, 3, 4]
+            samples[(counts == 3).argmax()] += 1
+        assert np.abs(samples / VIDEOS - 1 / 4).max() < 0.035  # 4.4 standard deviations of a share of 3000
+
+
+def test_each_squares_motion_place_and_speed_have_the_same_marginals_in_every_class(drawn: list[list[Squares]]) -> None:
+    for videos in drawn:
+        direction = np.array([squares.direction for squares in videos])  # [videos, squares]
+        window = np.array([squares.window for squares in videos])
+        for look in range(TASK.squares):
+            assert np.abs(np.bincount(direction[:, look], minlength=4) / VIDEOS - 1 / 4).max() < 0.035
+            assert np.abs(np.bincount(window[:, look], minlength=9) / VIDEOS - 1 / 9).max() < 0.026
+        place = np.array([squares.place for squares in videos]).reshape(-1, 2) / TASK.window
+        assert np.abs(place.mean(axis=0) - 0.5).max() < 0.01
+        speed = np.log([squares.speed for squares in videos]) - np.log(TASK.speed)
+        assert abs(speed.mean()) < 0.002
+        assert np.abs(speed).max() <= np.log(1.1)
+
+
+def test_no_sum_of_local_evidence_tells_the_class_and_the_relation_does(drawn: list[list[Squares]]) -> None:
+    """The best linear reading of every (look, direction, window) is at chance; one of equal directions is perfect."""
+
+    def features(squares: Squares) -> tuple[np.ndarray, np.ndarray]:
+        local = np.zeros((TASK.squares, 4, 9))
+        local[squares.look, squares.direction, squares.window] = 1
+        return local.ravel(), (squares.direction[1:5] == squares.direction[0]).astype(float)
+
+    rows = [(*features(squares), label) for label, videos in enumerate(drawn) for squares in videos]
+    labels = np.array([row[2] for row in rows])
+    order = np.random.default_rng(0).permutation(len(rows))
+    half = len(rows) // 2
+    for column, low, high in ((0, 0.225, 0.275), (1, 1.0, 1.0)):
+        x = np.array([row[column] for row in rows])
+        first, second = order[:half], order[half:]
+        weights = np.linalg.lstsq(x[first], np.eye(4)[labels[first]], rcond=None)[0]
+        right = float(np.mean((x[second] @ weights).argmax(axis=1) == labels[second]))
+        assert low <= right <= high
+
+
+def test_one_frame_is_the_same_in_every_class(drawn: list[list[Squares]]) -> None:
+    """A square's place in its window is uniform in the first frame too, whichever way it moves."""
+    from dnl_video.synthetic.relations import centres
+
+    for videos in drawn:
+        place = np.array([centres(TASK, squares)[:, 0] for squares in videos[:1000]]) / TASK.window
+        assert ((place >= 0) & (place < 1)).all()
+        for bins in (4, 16):
+            for axis in (0, 1):
+                share = np.histogram(place[..., axis], bins=bins, range=(0, 1))[0] / place[..., axis].size
+                assert np.abs(share * bins - 1).max() < 0.2 * np.sqrt(bins / 16)
+
+
+def moves(frames: np.ndarray, color: tuple[int, int, int]) -> tuple[int, tuple[float, float]]:
+    """Find the window where a colour is, and its mean step (x, y) a frame on the window's torus, from pixels alone."""
+    near = (np.abs(frames.astype(int) - np.array(color)).max(axis=-1) < 32).astype(float)  # [T, side, side]
+    windows = near.reshape(len(frames), 3, 16, 3, 16).sum(axis=(0, 2, 4))
+    window = int(windows.argmax())
+    row, column = divmod(window, 3)
+    part = near[:, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
+    wave = np.exp(2j * np.pi * np.arange(16) / 16)
+    steps = []
+    for axis in (1, 2):  # sums over rows leave columns: x
+        phase = np.angle(part.sum(axis=axis) @ wave)
+        turn = np.angle(np.exp(1j * np.diff(phase)))
+        steps.append(float(turn.mean() * 16 / (2 * np.pi)))
+    return window, (steps[0], steps[1])
+
+
+def test_pixels_show_the_squares() -> None:
+    for label in range(4):
+        rng = np.random.default_rng([9, label])
+        squares = draw_relation(TASK, label, rng)
+        frames = render_squares(TASK, squares, rng)
+        assert frames.shape == (8, 48, 48, 3)
+        assert frames.dtype == np.uint8
+        for look, color in enumerate(TASK.looks):
+            window, (x, y) = moves(frames, color)
+            assert window == squares.window[look]
+            step = np.array(list(DIRECTIONS.values())[squares.direction[look]]) * squares.speed[look]
+            assert np.allclose((x, y), step, atol=0.35)
+
+
+def test_a_single_square_moves_in_its_direction() -> None:
+    looks = set()
+    for index in range(60):
+        squares = draw_single(TASK, index % 4, np.random.default_rng(index))
+        assert squares.direction.tolist() == [index % 4]
+        looks.add(int(squares.look[0]))
+    assert looks == set(range(9))
+    rng = np.random.default_rng(3)
+    squares = draw_single(TASK, 1, rng)
+    _, (x, y) = moves(render_squares(TASK, squares, rng), TASK.looks[squares.look[0]])
+    assert x == pytest.approx(squares.speed[0], abs=0.35)
+    assert abs(y) < 0.1
+
+
+def test_two_directions_leave_the_vertical_ones_out() -> None:
+    task = RelationTask(candidates=2, directions=2, distractors=2)
+    assert (task.classes, task.direction_names) == (("red", "blue"), ("left", "right"))
+    assert (task.squares, task.side, len(task.looks)) == (5, 72, 5)
+    assert list(CANDIDATES)[:2] == list(task.classes)
+    assert set(draw_relation(task, 0, np.random.default_rng(0)).direction.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"candidates": 9}, "task.candidates is 9; give 2 to 8"),
+        ({"directions": 3}, r"task.directions is 3; give 2 \(left, right\) or 4 \(also up, down\)"),
+        ({"directions": 4, "distractors": 2}, r"task.distractors is 2; give a multiple of task.directions \(4\), 4 at"),
+        ({"window": 15}, "task.window is 15; give an even number of pixels"),
+        ({"grid": 1}, "task.grid is 1; 5 squares need as many windows"),
+        ({"radius": 12.0}, "task.radius is 12.0; give a square that fits into a window of 24"),
+        ({"speed": 11.0}, r"task.speed is 11.0; give pixels a frame above 0 and well below half a window \(12\)"),
+        ({"noise": -1.0}, "task.noise is -1.0; give at least 0"),
+        ({"num_frames": 1}, "task.num_frames is 1; motion needs at least 2"),
+    ],
+)
+def test_impossible_tasks_are_refused(values: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RelationTask(**values)  # type: ignore[arg-type]
