@@ -32,6 +32,7 @@ ALLOWED = {
     "training": {"errors", "cores", "launcher", "spec", "config", "models", "data", "results"},
     "inference": {"errors", "cores", "launcher", "spec", "config", "models", "data", "results"},
     "bench": {"errors", "cores", "spec", "config", "models", "data", "training"},
+    "studies": {"errors", "cores", "spec", "models", "results", "report", "synthetic"},
     "visualize": {"errors", "cores", "spec", "config", "models", "data", "results", "inference"},
     "cli": {
         *(
@@ -48,6 +49,7 @@ ALLOWED = {
             "training",
             "inference",
         ),
+        "studies",
         "visualize",
     },
 }

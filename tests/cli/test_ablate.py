@@ -128,7 +128,8 @@ def test_a_study_interrupted_and_gone_on_with(
 
     here.stop_before, here.commands = None, []
     assert main(["ablate", "--config", str(study)]) == 0
-    assert sorted(here.runs()) == ["evaluate ", "evaluate ", "train dnl-seed1"]
+    # A training whose end nobody saw is done again.
+    assert sorted(here.runs()) == ["evaluate ", "evaluate ", "train dnl-seed1", "train none-seed1"]
     assert rows_file.read_text(encoding="utf-8").startswith(first)
     rows = [json.loads(line) for line in rows_file.read_text(encoding="utf-8").splitlines()]
     assert sorted((row["context"], row["seed"]) for row in rows) == [(c, s) for c in ("dnl", "none") for s in (0, 1)]

@@ -14,8 +14,10 @@ from dnl_video.studies.statistics import mean, paired_t, standard_deviation, t_c
 @pytest.mark.parametrize(
     ("freedom", "two_sided_95", "two_sided_99"),
     # Student's table, e.g. Abramowitz & Stegun, table 26.10.
-    [(1, 12.706, 63.657), (2, 4.303, 9.925), (3, 3.182, 5.841), (4, 2.776, 4.604), (5, 2.571, 4.032)]
-    + [(9, 2.262, 3.250), (10, 2.228, 3.169), (30, 2.042, 2.750), (120, 1.980, 2.617)],
+    [
+        *((1, 12.706, 63.657), (2, 4.303, 9.925), (3, 3.182, 5.841), (4, 2.776, 4.604), (5, 2.571, 4.032)),
+        *((9, 2.262, 3.250), (10, 2.228, 3.169), (30, 2.042, 2.750), (120, 1.980, 2.617)),
+    ],
 )
 def test_quantiles_are_the_published_ones(freedom: int, two_sided_95: float, two_sided_99: float) -> None:
     assert t_quantile(0.975, freedom) == pytest.approx(two_sided_95, abs=6e-4)

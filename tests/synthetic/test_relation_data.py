@@ -86,5 +86,5 @@ def test_another_folder_is_refused(folder: Path, tmp_path: Path) -> None:
         write_relation_data(tmp_path, TASK, COUNTS)
     with pytest.raises(InputError, match="is a file; give a folder"):
         write_relation_data(tmp_path / "something", TASK, COUNTS)
-    with pytest.raises(InputError, match="videos.val is 0; give at least 1"):
+    with pytest.raises(InputError, match=r"videos\.val is 0; give at least 1"):
         RelationCounts(val=0)
