@@ -1,7 +1,7 @@
 """The videos of the relation task as a data set: mp4 files and lists of `path,label`.
 
     DIR/relation-data.json                  how it was made
-    DIR/start_train.csv, DIR/start_val.csv  one square a video; the label is its direction
+    DIR/start_train.csv, DIR/start_val.csv  one square a video; the label is its colour and direction
     DIR/train.csv, DIR/val.csv              the task; the label is the candidate that moves as the sample does
     DIR/test.csv                            the same, for one look at the end
     DIR/train/000003.mp4, ...
@@ -106,8 +106,8 @@ def write_relation_data(
 
 
 def class_names(task: RelationTask, split: str) -> tuple[str, ...]:
-    """Return the labels of a list: colours of candidates, or directions where one square moves."""
-    return task.direction_names if split.startswith("start") else task.classes
+    """Return the labels of a list: colours of candidates, or colour and direction where one square moves."""
+    return task.single_classes if split.startswith("start") else task.classes
 
 
 def _labels(task: RelationTask, split: str, count: int, seed: int) -> list[int]:

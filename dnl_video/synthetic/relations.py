@@ -16,7 +16,8 @@ are drawn uniformly and independently of everything else. Therefore, in every cl
     one square's motion        is uniform over the directions, for the sample, each candidate and each distractor
 
 so that no sum of local evidence (a square's colour, place, direction, or all three) tells the label; squares have to be
-brought together. `draw_single` makes the videos of one square that teach a network to see motion at all.
+brought together. `draw_single` makes the videos of one square that teach a network all local evidence: which square
+moves which way.
 """
 
 from __future__ import annotations
@@ -117,9 +118,10 @@ class RelationTask:
         return tuple(CANDIDATES)[: self.candidates]
 
     @property
-    def direction_names(self) -> tuple[str, ...]:
-        """Names of the directions."""
-        return tuple(DIRECTIONS)[: self.directions]
+    def single_classes(self) -> tuple[str, ...]:
+        """Look and direction of a square that is alone, look by look."""
+        looks = ("white", *self.classes, *(f"distractor {i + 1}" for i in range(self.distractors)))
+        return tuple(f"{look} {direction}" for look in looks for direction in tuple(DIRECTIONS)[: self.directions])
 
     @property
     def looks(self) -> tuple[tuple[int, int, int], ...]:
@@ -158,9 +160,10 @@ def draw_relation(task: RelationTask, label: int, rng: np.random.Generator) -> S
     return _drawn(task, np.arange(task.squares), np.concatenate([[sample], candidates, distractors]), rng)
 
 
-def draw_single(task: RelationTask, direction: int, rng: np.random.Generator) -> Squares:
-    """Draw a video of one square of any look that moves in ``direction``."""
-    return _drawn(task, rng.integers(task.squares, size=1), np.array([direction]), rng)
+def draw_single(task: RelationTask, label: int, rng: np.random.Generator) -> Squares:
+    """Draw a video of one square, of a look and a direction: class ``label`` of `RelationTask.single_classes`."""
+    look, direction = divmod(label, task.directions)
+    return _drawn(task, np.array([look]), np.array([direction]), rng)
 
 
 def _drawn(

@@ -14,8 +14,8 @@ from dnl_video.errors import InputError
 from dnl_video.synthetic.relation_data import SPLITS, RelationCounts, write_relation_data
 from dnl_video.synthetic.relations import RelationTask
 
-TASK = RelationTask(directions=4, window=16, radius=3.5, speed=2.5, num_frames=8)
-COUNTS = RelationCounts(start_train=9, start_val=4, train=10, val=4, test=8)
+TASK = RelationTask(candidates=2, directions=2, window=16, radius=3.5, speed=2.5, num_frames=8)
+COUNTS = RelationCounts(start_train=9, start_val=6, train=10, val=4, test=8)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -26,7 +26,7 @@ def digests(folder: Path) -> dict[str, str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data set, read only."""
     folder = tmp_path_factory.mktemp("relations") / "data"
-    assert write_relation_data(folder, TASK, COUNTS, seed=5, workers=1) == 35
+    assert write_relation_data(folder, TASK, COUNTS, seed=5, workers=1) == 37
     return folder
 
 
@@ -35,12 +35,12 @@ def test_lists_are_whole_and_balanced(folder: Path) -> None:
     for split in SPLITS:
         manifest = read_manifest(folder / f"{split}.csv")
         assert len(manifest.records) == getattr(COUNTS, split)
-        names = ("down", "left", "right", "up") if split.startswith("start") else ("blue", "green", "red", "yellow")
-        assert manifest.class_names == names
+        single = {f"{look} {way}" for look in ("blue", "red", "white") for way in ("left", "right")}
+        assert manifest.class_names == tuple(sorted(single if split.startswith("start") else {"blue", "red"}))
         counts = Counter(record.label for record in manifest.records)
         assert max(counts.values()) - min(counts.values()) <= 1
         seen |= {record.path for record in manifest.records}
-    assert len(seen) == 35
+    assert len(seen) == 37
     assert all(Path(path).is_file() for path in seen)
 
 
@@ -51,13 +51,13 @@ def test_videos_decode_to_the_tasks_size(folder: Path) -> None:
 
 
 def test_bytes_depend_on_the_seed_alone(folder: Path, tmp_path: Path) -> None:
-    smaller = RelationCounts(start_train=4, start_val=4, train=4, val=4, test=4)
-    assert write_relation_data(tmp_path / "a", TASK, smaller, seed=5, workers=2) == 20
+    smaller = RelationCounts(start_train=6, start_val=6, train=4, val=4, test=4)
+    assert write_relation_data(tmp_path / "a", TASK, smaller, seed=5, workers=2) == 24
     whole = digests(folder)
     assert digests(tmp_path / "a").items() <= whole.items()
     # Larger counts add to what is there; a lost video comes back as it was.
     (tmp_path / "a" / "test" / "000001.mp4").unlink()
-    assert write_relation_data(tmp_path / "a", TASK, COUNTS, seed=5, workers=2) == 16
+    assert write_relation_data(tmp_path / "a", TASK, COUNTS, seed=5, workers=2) == 14
     assert digests(tmp_path / "a") == whole
     assert (tmp_path / "a" / "train.csv").read_bytes() == (folder / "train.csv").read_bytes()
     assert write_relation_data(tmp_path / "a", TASK, COUNTS, seed=5) == 0
@@ -72,7 +72,7 @@ def test_no_list_appears_before_the_last_video(tmp_path: Path) -> None:
         write_relation_data(tmp_path, TASK, COUNTS, workers=1, progress=stop)
     assert not list(tmp_path.glob("*.csv"))
     assert not list(tmp_path.rglob("*.part"))
-    assert 0 < write_relation_data(tmp_path, TASK, COUNTS, workers=1) <= 32
+    assert 0 < write_relation_data(tmp_path, TASK, COUNTS, workers=1) <= 34
     assert len(list(tmp_path.glob("*.csv"))) == 5
 
 
@@ -80,7 +80,7 @@ def test_another_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was made with seed=5, not 6; choose another folder, or remove this one"):
         write_relation_data(folder, TASK, COUNTS, seed=6)
     with pytest.raises(InputError, match=r"was made with speed=2.5, not 3.0"):
-        write_relation_data(folder, RelationTask(directions=4, window=16, radius=3.5, num_frames=8), COUNTS, seed=5)
+        write_relation_data(folder, RelationTask(candidates=2, window=16, radius=3.5, num_frames=8), COUNTS, seed=5)
     (tmp_path / "something").write_text("x")
     with pytest.raises(InputError, match=r"is not empty and holds no videos of this task \(relation-data.json\)"):
         write_relation_data(tmp_path, TASK, COUNTS)

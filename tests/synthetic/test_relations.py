@@ -126,23 +126,21 @@ def test_pixels_show_the_squares() -> None:
             assert np.allclose((x, y), step, atol=0.35)
 
 
-def test_a_single_square_moves_in_its_direction() -> None:
-    looks = set()
-    for index in range(60):
-        squares = draw_single(TASK, index % 4, np.random.default_rng(index))
-        assert squares.direction.tolist() == [index % 4]
-        looks.add(int(squares.look[0]))
-    assert looks == set(range(9))
-    rng = np.random.default_rng(3)
-    squares = draw_single(TASK, 1, rng)
-    _, (x, y) = moves(render_squares(TASK, squares, rng), TASK.looks[squares.look[0]])
-    assert x == pytest.approx(squares.speed[0], abs=0.35)
-    assert abs(y) < 0.1
+def test_a_single_square_is_of_its_look_and_moves_in_its_direction() -> None:
+    assert len(TASK.single_classes) == 36
+    for label, name in enumerate(TASK.single_classes[:20]):
+        rng = np.random.default_rng(label)
+        squares = draw_single(TASK, label, rng)
+        look, direction = name.split()
+        color = (235, 235, 235) if look == "white" else CANDIDATES[look]
+        _, step = moves(render_squares(TASK, squares, rng), color)
+        assert np.allclose(step, np.array(DIRECTIONS[direction]) * squares.speed, atol=0.35)
 
 
 def test_two_directions_leave_the_vertical_ones_out() -> None:
     task = RelationTask(candidates=2, directions=2, distractors=2)
-    assert (task.classes, task.direction_names) == (("red", "blue"), ("left", "right"))
+    assert task.classes == ("red", "blue")
+    assert task.single_classes[:4] == ("white left", "white right", "red left", "red right")
     assert (task.squares, task.side, len(task.looks)) == (5, 72, 5)
     assert list(CANDIDATES)[:2] == list(task.classes)
     assert set(draw_relation(task, 0, np.random.default_rng(0)).direction.tolist()) == {0, 1}
