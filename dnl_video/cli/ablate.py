@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dnl_video.cli import train
+from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError
 from dnl_video.studies.config import StudyConfig
 
@@ -44,6 +45,9 @@ class PARSER(train.PARSER):
 
     command = "dnl-video ablate"
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
     def keys(self) -> list[str]:
         """Return every dotted name a study may hold."""
         return [action.dest for action in self._actions if action.dest not in ("help", "config", "set")]
@@ -70,7 +74,8 @@ def run(arguments: Any) -> int:
     from dnl_video.studies.plan import plan_runs
 
     starts, runs = plan_runs(config, train.read_yaml(config.recipe))
-    for planned in (*starts, *runs):
+    # Of further seeds only the seed differs.
+    for planned in (*starts[:1], *runs[: len(config.contexts)]):
         _check_recipe(planned, config.recipe)
 
     from dnl_video.studies.run import count_costs, describe_machine, run_study, write_results
@@ -108,13 +113,13 @@ def _assignment(word: str) -> tuple[str, Any]:
 def _check_recipe(planned: Run, path: str) -> None:
     """Parse a run's recipe as `dnl-video train` will, so that a wrong value costs no time."""
     parser = train.PARSER()
-    train.add_arguments(parser)
+    parser.add_class_arguments(TrainConfig, None)
     known = parser.keys()
     train.check_keys(planned.recipe, known, path)
     missing = [key for key in known if not _has(planned.recipe, key)]
     if missing:
         raise InputError(f"{path}: {missing[0]} is missing; a study needs a complete recipe")
-    parser.parse_object(planned.recipe)
+    TrainConfig(**vars(parser.instantiate(parser.parse_object(planned.recipe))))
 
 
 def _has(values: Mapping[str, Any], key: str) -> bool:
