@@ -61,7 +61,7 @@ def run_study(
         InputError: The folder is another study's, another process works on it, or a run failed.
     """
     folder = Path(config.output_dir)
-    check_settings(folder, _settings(config, starts, runs))
+    check_settings(folder, _settings(config, runs))
     with _lock(folder) as lock:
         finished = {(row["context"], row["seed"]) for row in read_rows(folder)}
         waiting = [run for run in runs if (run.context, run.seed) not in finished]
@@ -170,9 +170,10 @@ def _trained(config: StudyConfig, run: Run) -> bool:
     return (run_folder(config, run) / _TRAINED_NAME).exists()
 
 
-def _settings(config: StudyConfig, starts: Sequence[Run], runs: Sequence[Run]) -> dict[str, Any]:
-    """Return what the rows of one study share; contexts, seeds and jobs may grow."""
-    settings = {key: value for key, value in asdict(config).items() if key not in ("contexts", "seeds", "jobs")}
+def _settings(config: StudyConfig, runs: Sequence[Run]) -> dict[str, Any]:
+    """Return what the rows of one study share; contexts, seeds and jobs may change, and the folder may move."""
+    free = ("contexts", "seeds", "jobs", "output_dir", "recipe")  # the recipe's values stand in its place
+    settings = {key: value for key, value in asdict(config).items() if key not in free}
     settings["recipe_values"] = {
         key: value for key, value in runs[0].recipe.items() if key not in ("output_dir", "seed", "weights")
     }
