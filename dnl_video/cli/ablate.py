@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """Compare contexts under equal conditions: the same network, data, order and budget, several seeds.
 
 The task is generated: of several moving squares, say which candidate moves as the white sample does. No square, place
-or motion alone tells, and no sum of them; the videos are real mp4 files. A run of a bare network on videos of one
+or motion alone tells; the videos are real mp4 files. A run of a bare network on videos of one
 square gives the weights from which every run of its seed starts. Top-1 is that of the last checkpoint on videos that
 nothing else sees.
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import MaxNLocator
+
 from dnl_video.report.figures import new_figure, percent_axis
 from dnl_video.results.shards import write_atomically
 
@@ -20,10 +22,12 @@ _STYLES = {
     "unary": ("#0072b2", "P", "-"),
     "dnl": ("#d55e00", "X", "-"),
 }
+_FAINT = "#777777"
+_SPREAD = 0.5  # of an epoch, over which the contexts stand
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], contexts: Sequence[str], classes: int, path: Path) -> None:
-    """Draw the mean over seeds, and the range as a band.
+    """Draw the mean over seeds, and the range as a bar; contexts stand side by side at each epoch.
 
     Args:
         rows: Finished runs, each with context and val_top1, pairs of (epochs done, share).
@@ -32,7 +36,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], contexts: Sequence[str], clas
         path: The PNG.
     """
     figure, axes = new_figure(6.4, 3.8)
-    for context in contexts:
+    for place, context in enumerate(contexts):
         by_epoch: dict[int, list[float]] = {}
         for row in rows:
             if row["context"] == context:
@@ -42,13 +46,19 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], contexts: Sequence[str], clas
             continue
         epochs = sorted(by_epoch)
         color, marker, line = _STYLES[context]
+        x = [epoch + _SPREAD * (place - (len(contexts) - 1) / 2) / len(contexts) for epoch in epochs]
         middle = [sum(by_epoch[epoch]) / len(by_epoch[epoch]) for epoch in epochs]
         low, high = ([end(by_epoch[epoch]) for epoch in epochs] for end in (min, max))
-        axes.fill_between(epochs, low, high, color=color, alpha=0.1, linewidth=0)
-        axes.plot(epochs, middle, color=color, marker=marker, linestyle=line, markersize=4, label=context)
-    axes.axhline(1 / classes, color="#888888", linewidth=0.8, linestyle=":")
-    axes.annotate("chance", (1, 1 / classes), (0, 3), textcoords="offset points", color="#666666", fontsize=8)
+        axes.vlines(x, low, high, color=color, linewidth=1.0)
+        axes.plot(x, middle, color=color, marker=marker, linestyle=line, markersize=4.5, linewidth=1.3, label=context)
+    axes.axhline(1 / classes, color=_FAINT, linewidth=0.8, linestyle=":")
+    axes.annotate(
+        "chance", (1, 1 / classes), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
+        color=_FAINT, fontsize=8,
+    )  # fmt: skip
     percent_axis(axes, "y")
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
     axes.set_xlabel("epochs")
     axes.set_ylabel("validation top-1, mean and range over seeds")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -15,9 +15,11 @@ are drawn uniformly and independently of everything else. Therefore, in every cl
                                and the sample's direction is uniform
     one square's motion        is uniform over the directions, for the sample, each candidate and each distractor
 
-so that no sum of local evidence (a square's colour, place, direction, or all three) tells the label; squares have to be
-brought together. `draw_single` makes the videos of one square that teach a network all local evidence: which square
-moves which way.
+so that squares have to be brought together. Sums of local evidence (of each square's colour, place and direction, a
+sum for each class, the largest winning) do not suffice: a video and the one with all motions reversed are of one class,
+and a sum that is right about both can be so for one class only. They reach 1/2, by naming the candidate that moves
+right, and at most 1/2 + 1/(2 * candidates). `draw_single` makes the videos of one square that teach a network all local
+evidence: which square moves which way.
 """
 
 from __future__ import annotations

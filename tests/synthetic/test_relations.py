@@ -1,4 +1,4 @@
-"""The relation task: what its videos show, counted from squares and from pixels, and that no local evidence tells."""
+"""The relation task: what its videos show, counted from squares and from pixels, and how far local evidence gets."""
 
 from __future__ import annotations
 
@@ -63,24 +63,45 @@ def test_each_squares_motion_place_and_speed_have_the_same_marginals_in_every_cl
         assert np.abs(speed).max() <= np.log(1.1)
 
 
-def test_no_sum_of_local_evidence_tells_the_class_and_the_relation_does(drawn: list[list[Squares]]) -> None:
-    """The best linear reading of every (look, direction, window) is at chance; one of equal directions is perfect."""
+# The task of configs/studies/relations.yaml, and one with everything.
+@pytest.mark.parametrize("task", [RelationTask(candidates=8, window=16, radius=3.5, speed=2.5), TASK])
+def test_sums_of_local_evidence_get_half_way_and_the_relation_all(task: RelationTask) -> None:
+    """Linear readings of every (look, direction, window) stay below their bound; one of equal directions is perfect."""
+    classes, videos = task.candidates, 8000
 
     def features(squares: Squares) -> tuple[np.ndarray, np.ndarray]:
-        local = np.zeros((TASK.squares, 4, 9))
+        local = np.zeros((task.squares, 4, 9))
         local[squares.look, squares.direction, squares.window] = 1
-        return local.ravel(), (squares.direction[1:5] == squares.direction[0]).astype(float)
+        return local.ravel(), (squares.direction[1 : 1 + classes] == squares.direction[0]).astype(float)
 
-    rows = [(*features(squares), label) for label, videos in enumerate(drawn) for squares in videos]
-    labels = np.array([row[2] for row in rows])
-    order = np.random.default_rng(0).permutation(len(rows))
-    half = len(rows) // 2
-    for column, low, high in ((0, 0.225, 0.275), (1, 1.0, 1.0)):
-        x = np.array([row[column] for row in rows])
-        first, second = order[:half], order[half:]
-        weights = np.linalg.lstsq(x[first], np.eye(4)[labels[first]], rcond=None)[0]
-        right = float(np.mean((x[second] @ weights).argmax(axis=1) == labels[second]))
-        assert low <= right <= high
+    rng = np.random.default_rng(1)
+    labels = rng.permutation(np.arange(videos) % classes)
+    rows = [features(draw_relation(task, label, rng)) for label in labels]
+    local, relation = (np.array(column) for column in zip(*rows, strict=True))
+
+    def fitted(x: np.ndarray) -> float:
+        half = videos // 2
+        weights = np.linalg.lstsq(x[:half], np.eye(classes)[labels[:half]], rcond=None)[0]
+        return float(np.mean((x[half:] @ weights).argmax(axis=1) == labels[half:]))
+
+    bound = 1 / 2 + 1 / (2 * classes) + 0.03  # of a sample of 4000
+    assert fitted(local) < bound
+    assert fitted(relation) == 1
+    # The candidate that moves right (of four directions: or down), wherever it is: right when the sample does so too.
+    forwards = local.reshape(videos, task.squares, 4, 9)[:, 1 : 1 + classes, 1::2].sum(axis=(2, 3))
+    only = (forwards.argmax(axis=1) == labels) & (forwards.sum(axis=1) == 1)
+    assert only.mean() == pytest.approx(0.5, abs=0.025)
+    for _ in range(20):
+        weights = rng.standard_normal((local.shape[1], classes))
+        assert np.mean((local @ weights).argmax(axis=1) == labels) < bound
+
+
+def test_a_video_with_all_motions_reversed_is_of_the_same_class(drawn: list[list[Squares]]) -> None:
+    """Which is why a sum cannot be right about both, but for one class."""
+    for label, videos in enumerate(drawn):
+        for squares in videos[:200]:
+            sample, *candidates = (squares.direction[:5] ^ 1).tolist()
+            assert [direction == sample for direction in candidates] == [i == label for i in range(4)]
 
 
 def test_one_frame_is_the_same_in_every_class(drawn: list[list[Squares]]) -> None:
