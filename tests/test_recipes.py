@@ -28,7 +28,8 @@ from dnl_video.synthetic.relation_data import RelationCounts
 from dnl_video.synthetic.relations import RelationTask
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import lr_factor, scaled_lr
-from dnl_video.training.run import resolved_config, train, validation_interval
+from dnl_video.training.run import resolved_config, train
+from dnl_video.training.trainer import validation_interval
 from tests.conftest import REPOSITORY, TinyRun
 
 STUDIES = [REPOSITORY / "configs" / "studies" / f"{name}.yaml" for name in ("relations", "relations_gpu")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -14,18 +13,13 @@ import torch
 import yaml
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from dnl_video.config import TrainConfig, TrainerConfig
+from dnl_video.config import TrainConfig
 from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.journal import LoaderStopped, loader_faults
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
-from dnl_video.launcher import alone_under_slurm, devices_and_nodes
 from dnl_video.models.backbones import min_frames
 from dnl_video.models.replacing import replacing
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
@@ -46,6 +40,7 @@ from dnl_video.training.resume import (
 )
 from dnl_video.training.start import start_from_weights
 from dnl_video.training.stopping import StopAtOnce, StopRequest
+from dnl_video.training.trainer import make_loggers, make_trainer
 
 _DRY_RUN_BATCHES = 2
 
@@ -105,11 +100,11 @@ def _train(config: TrainConfig, resume: str | None, request: StopRequest) -> Tra
     else:
         report = start_from_weights(config, module)
     best, last = best_checkpoint(output), LastCheckpoint(output, config.trainer.save_every_n_steps, request)
-    loggers = _loggers(config, output)
+    loggers = make_loggers(config, output)
     progress = ClipProgress(config.trainer.progress_bar)
     callbacks = [StopAtOnce(request), *_own_callbacks(config, output), progress, best, last]
     file = start_from.file if start_from is not None else None
-    trainer = _trainer(config, callbacks, loggers, output, plugins=[WholeFiles(file)])
+    trainer = make_trainer(config, callbacks, loggers, output, plugins=[WholeFiles(file)])
     if start_from is not None:
         refuse_other_processes(start_from, trainer.world_size)
     if trainer.is_global_zero:
@@ -152,7 +147,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
     datamodule, module = _prepare(config)
     report = start_from_weights(config, module)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(
+        trainer = make_trainer(
             config,
             _own_callbacks(config, None),
             [],
@@ -246,84 +241,6 @@ def _own_callbacks(config: TrainConfig, output: Path | None) -> list[Callback]:
         failures,
         FiniteLoss(),
     ]
-
-
-def _loggers(config: TrainConfig, output: Path) -> list[Logger]:
-    # Lightning empties a CSV log it finds, so a resumed run writes beside the first one's.
-    parts = len(list((output / "logs").glob("csv*")))
-    loggers: list[Logger] = [
-        CSVLogger(output, name="logs", version=f"csv-resumed-{parts}" if parts else "csv"),
-        TensorBoardLogger(output, name="logs", version="tensorboard"),
-    ]
-    if config.trainer.wandb_project is not None:
-        try:
-            import wandb  # noqa: F401
-        except ImportError as error:
-            raise InputError("trainer.wandb_project is set but wandb is not installed; pip install wandb") from error
-        from lightning.pytorch.loggers import WandbLogger
-
-        loggers.append(WandbLogger(project=config.trainer.wandb_project, save_dir=output))
-    return loggers
-
-
-def _trainer(
-    config: TrainConfig, callbacks: list[Callback], loggers: list[Logger], output: Path, **options: Any
-) -> Trainer:
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        # The hardware table; our own announcement says what is used.
-        logging.getLogger(name).setLevel(logging.WARNING)
-    settings = config.trainer
-    if loggers:
-        callbacks.append(LearningRateMonitor("step"))
-    try:
-        trainer = _make_trainer(settings, callbacks, loggers, output, options)
-    except InputError:
-        raise
-    except (MisconfigurationException, ValueError, TypeError, IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"trainer settings do not fit this machine: {reason}") from error
-    if settings.sync_batchnorm and trainer.world_size > 1 and isinstance(trainer.accelerator, CPUAccelerator):
-        raise InputError(
-            f"trainer.sync_batchnorm is true for {trainer.world_size} processes on the CPU, where torch has none; set "
-            "it to false, and for statistics of all processes optim.precise_bn_batches or optim.freeze_batch_norm"
-        )
-    return trainer
-
-
-def validation_interval(wanted: int, max_epochs: int) -> int:
-    """Return the most epochs between validations, up to ``wanted``, at which the last epoch is validated."""
-    return next(n for n in range(min(wanted, max_epochs), 0, -1) if max_epochs % n == 0)
-
-
-def _make_trainer(
-    settings: TrainerConfig, callbacks: list[Callback], loggers: list[Logger], output: Path, options: dict[str, Any]
-) -> Trainer:
-    devices, num_nodes = devices_and_nodes(settings.devices, settings.num_nodes)
-    plugins = options.pop("plugins", [])
-    if alone_under_slurm():
-        # Lightning would take this process for one of many.
-        plugins = [*plugins, LightningEnvironment()]
-    return Trainer(
-        max_epochs=settings.max_epochs,
-        accelerator=settings.accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        precision=settings.precision,
-        accumulate_grad_batches=settings.accumulate_grad_batches,
-        gradient_clip_val=settings.gradient_clip_val,
-        sync_batchnorm=settings.sync_batchnorm,
-        check_val_every_n_epoch=validation_interval(settings.check_val_every_n_epoch, settings.max_epochs),
-        log_every_n_steps=settings.log_every_n_steps,
-        default_root_dir=output,
-        callbacks=callbacks,
-        logger=loggers or False,
-        # Lightning's sampler pads validation with duplicates; ours deals every video once.
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        plugins=plugins,
-        **options,
-    )
 
 
 def _announce(config: TrainConfig, datamodule: VideoDataModule, module: VideoTrainingModule, trainer: Trainer) -> None:

@@ -10,9 +10,10 @@ import torch
 from dnl_video.config import TrainerConfig
 from dnl_video.errors import InputError
 from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, read_raw
-from dnl_video.training import run
+from dnl_video.training import trainer
 from dnl_video.training.resume import StartPoint, refuse_other_processes
-from dnl_video.training.run import train, validation_interval
+from dnl_video.training.run import train
+from dnl_video.training.trainer import validation_interval
 from tests.conftest import TinyRun
 from tests.test_recipes import load
 
@@ -80,8 +81,8 @@ def test_only_broken_videos_stop_with_the_list(tiny: TinyRun, tmp_path: Path) ->
 def test_open_devices_are_what_torchrun_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "32"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(run, "Trainer", dict)
-    options: Any = run._make_trainer(TrainerConfig(), [], [], tmp_path, {})
+    monkeypatch.setattr(trainer, "Trainer", dict)
+    options: Any = trainer._build(TrainerConfig(), [], [], tmp_path, {})
     assert (options["devices"], options["num_nodes"]) == (8, 4)
 
 
@@ -112,6 +113,6 @@ def test_going_on_with_another_number_of_processes_is_refused(tiny: TinyRun) -> 
 def test_lightning_starts_processes_in_a_batch_script_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NAME": "k400"}.items():
         monkeypatch.setenv(name, value)
-    trainer = run._make_trainer(TrainerConfig(accelerator="cpu", devices=2), [], [], tmp_path, {})
-    assert trainer.world_size == 2
-    assert trainer.strategy.launcher is not None
+    built = trainer._build(TrainerConfig(accelerator="cpu", devices=2), [], [], tmp_path, {})
+    assert built.world_size == 2
+    assert built.strategy.launcher is not None
