@@ -15,6 +15,8 @@ fi
 prepare_environment dev
 # One thread a test process: two that share cores slow each other down many times.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Each test process would compile every test anew.
+unset PYTHONDONTWRITEBYTECODE
 
 say "lint"
 ruff check .
