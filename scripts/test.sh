@@ -13,6 +13,8 @@ if [ "${1:-}" = "--full" ]; then
     shift
 fi
 prepare_environment dev
+# Before the threads: nproc answers with OMP_NUM_THREADS where that is set.
+cores=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 # One thread a test process: two that share cores slow each other down many times.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # Each test process would compile every test anew.
@@ -24,4 +26,4 @@ ruff format --check .
 say "types"
 mypy
 say "tests"
-pytest -n "$(nproc 2>/dev/null || sysctl -n hw.ncpu)" --dist worksteal -q "$@"
+pytest -n "$cores" --dist worksteal -q "$@"
