@@ -148,29 +148,42 @@ def test_a_run_that_is_killed_and_stopped_again_and_again_ends_with_the_same_wei
     assert best[0] == best[1]
 
 
+KILLED = """
+import os, signal, sys
+from dnl_video.cli.main import main
+from dnl_video.training.module import VideoTrainingModule
+
+original = VideoTrainingModule.training_step
+
+def step(self, batch, batch_idx):
+    if (self.current_epoch, batch_idx) == (1, 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, batch, batch_idx)
+
+VideoTrainingModule.training_step = step
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_a_process_that_is_killed_outright_ends_with_the_same_weights(
     whole: Path, tiny: TinyRun, tmp_path: Path
 ) -> None:
-    """With loader processes that read ahead, too; the uninterrupted run has none."""
+    """In the middle of the second epoch, after its first step; with loader processes that read ahead."""
     output = tmp_path / "run"
     config = config_for(tiny, output)
     config.data.num_workers = 1
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(resolved_config(config)), encoding="utf-8")
-    command = [sys.executable, "-m", "dnl_video", "train", "--config", str(recipe)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 2/3"):
-            process.kill()
-            break
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script), "train", "--config", str(recipe)], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert (last(output)["epoch"], last(output)["global_step"]) == (1, last(whole)["global_step"] // 2)
     train(config, resume="last")
     assert differing(whole, output) == []
 
 
-def test_two_processes_stop_together_and_leave_none(tiny: TinyRun, tmp_path: Path) -> None:
+def test_two_processes_stop_together_leave_none_and_go_on(tiny: TinyRun, tmp_path: Path) -> None:
     output = tmp_path / "run"
     words = ["--output_dir", str(output), "--trainer.devices", "2", "--trainer.max_epochs", "30"]
     command = [sys.executable, "-m", "dnl_video", "train", "--config", str(tiny.config), *words]
@@ -179,11 +192,14 @@ def test_two_processes_stop_together_and_leave_none(tiny: TinyRun, tmp_path: Pat
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
+    printed = ""
     for line in process.stdout:
+        printed += line
         if line.startswith("epoch 2/30"):
             process.terminate()
             break
-    printed, errors = process.communicate(timeout=120)
+    rest, errors = process.communicate(timeout=120)
+    printed += rest
     assert process.returncode == 143, errors
     assert "Traceback" not in errors
     stopped = re.findall(
@@ -195,6 +211,15 @@ def test_two_processes_stop_together_and_leave_none(tiny: TinyRun, tmp_path: Pat
     assert stopped == [str(last(output)["global_step"])], printed
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+    # To the end of the epoch after the one it was stopped in.
+    state = last(output)
+    epochs, batches = state["epoch"] + 2, 2
+    words = ["--config", str(output / "config.yaml"), "--trainer.max_epochs", str(epochs), "--resume"]
+    done = subprocess.run([sys.executable, "-m", "dnl_video", "train", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ended = re.findall(r"^epoch (\d+)/", printed + done.stdout, re.MULTILINE)
+    assert ended == [str(epoch) for epoch in range(1, epochs + 1)], "each epoch once"
+    assert last(output)["global_step"] == epochs * batches
 
 
 def test_what_dropout_draws_depends_on_the_place_alone() -> None:
