@@ -34,7 +34,10 @@ def test_python_examples_run(
     exec(compile(block, "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("line", re.findall(r"^dnl-video (.*)", SHELL.replace("\\\n", " "), flags=re.MULTILINE))
+COMMAND = re.compile(r"^(?:torchrun .*? -m dnl_video|dnl-video) (?!.* \.\.\. )(.*)", flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", COMMAND.findall(SHELL.replace("\\\n", " ")))
 def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     name, *words = shlex.split(line, comments=True)

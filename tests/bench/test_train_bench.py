@@ -46,7 +46,7 @@ def test_a_step_is_one_of_training() -> None:
         torch.testing.assert_close(value, network.state_dict()[name], rtol=1e-5, atol=1e-6)
 
 
-def test_waiting_for_a_batch_counts_as_data_alone() -> None:
+def test_waiting_for_a_batch_counts_as_data() -> None:
     def slow() -> Iterator[dict[str, Any]]:
         for batch in synthetic_batches(SMALL, CPU):
             time.sleep(0.3)
