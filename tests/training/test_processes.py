@@ -47,7 +47,7 @@ def test_children_may_end_by_themselves_and_are_ended_if_they_do_not(monkeypatch
     ending.wait()
     waiting = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     launcher = SimpleNamespace(procs=[waiting, ending])
-    processes.wait_for_children(processes.take_children(launcher))
+    processes.wait_for_children(processes.take_children(launcher), patience_s=0.5)
     assert launcher.procs == []
     assert waiting.wait() == -signal.SIGKILL
     assert ending.returncode == 2
