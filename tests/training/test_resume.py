@@ -27,10 +27,7 @@ from dnl_video.training.resume import resume_from
 from dnl_video.training.run import resolved_config, train
 from tests.conftest import TinyRun
 from tests.test_recipes import load
-
-
-class Killed(RuntimeError):
-    pass
+from tests.training.runs import Killed
 
 
 def config_for(tiny: TinyRun, output: Path) -> TrainConfig:
