@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder = check_out(arguments.out)
     if arguments.onnx:
-        from dnl_video.models.interchange import require_onnx
+        from dnl_video.models.runtime.program_export import require_onnx
 
         require_onnx()
     checkpoint = load_checkpoint(arguments.checkpoint)
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write_programs(checkpoint: Checkpoint, file: Path, *, onnx: bool, program: bool) -> None:
-    from dnl_video.models.interchange import export_onnx, export_program
+    from dnl_video.models.runtime.program_export import export_onnx, export_program
 
     if program:
         difference = export_program(checkpoint, file.with_suffix(".pt2"))

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     from dnl_video.cli.screen import plain_table
     from dnl_video.models.build import create_model
-    from dnl_video.models.flops import count
+    from dnl_video.models.inspect.flops import count
 
     if min(args.size) < 32:
         raise InputError(f"--size {min(args.size)} is too small; give at least 32 pixels")

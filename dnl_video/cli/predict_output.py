@@ -18,7 +18,7 @@ from dnl_video.results.tables import TopClasses
 
 if TYPE_CHECKING:
     from dnl_video.data.manifest import VideoRecord
-    from dnl_video.inference.timeline import Segment
+    from dnl_video.inference.clip_votes import Segment
 
 _MOST_SEGMENTS = 50
 _MOST_CLASSES = 10
@@ -78,9 +78,9 @@ def print_clips(output: Path, records: Sequence[VideoRecord]) -> None:
 
 def write_and_print_timelines(output: Path, records: Sequence[VideoRecord], plot_format: str, most_plots: int) -> None:
     """Write segments.csv, segments.json and pictures of the first videos; show the segments of a few."""
+    from dnl_video.inference.clip_votes import find_segments
     from dnl_video.inference.segments import read_timelines, write_segments
-    from dnl_video.inference.timeline import find_segments
-    from dnl_video.visualize.timeline import draw_timeline, save_figure
+    from dnl_video.visualize.timeline_picture import draw_timeline, save_figure
 
     names = read_meta(output).class_names
     plots = _plot_paths(output / "timelines", records[:most_plots], plot_format)

@@ -195,7 +195,7 @@ def _known(values: Facts) -> Facts:
 
 
 def _gmacs(loaded: Checkpoint, model: Any) -> float:
-    from dnl_video.models.flops import count
+    from dnl_video.models.inspect.flops import count
 
     size = loaded.preprocessing.crop_size
     return count(model, 1, 3, loaded.preprocessing.num_frames, size, size).macs / 1e9

@@ -137,7 +137,7 @@ def _say_how_to_go_on(config: TrainConfig, stop: KeyboardInterrupt | Terminated,
 def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int) -> int:
     from dnl_video.cli.evaluate import evaluate
     from dnl_video.cli.report import report_directory
-    from dnl_video.training.processes import wait_for_all
+    from dnl_video.training.collectives import wait_for_all
 
     # A folder for each checkpoint: a run that is extended may have another best one.
     predictions = Path(config.output_dir) / "evaluation" / Path(checkpoint).stem

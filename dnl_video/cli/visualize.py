@@ -111,7 +111,8 @@ def _made(folder: Path) -> Path:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    from dnl_video.results.predictions import write_atomically
+    from dnl_video.files import atomic_path
 
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
     print(f"wrote {path}")

@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from dnl_video.config import Decoder
 from dnl_video.data.av_reader import CHUNK, AVReader, Frames, drops_exactly
+from dnl_video.data.crash_record import note_reading
 from dnl_video.data.decode_error import VideoDecodeError, one_line
 from dnl_video.data.frame_folders import FrameFolderReader
-from dnl_video.data.journal import note_reading
 from dnl_video.data.probing import check_is_file, probe_with_packets
 
 __all__ = ["CHUNK", "Frames", "Video", "VideoDecodeError", "open_video"]

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
 from dnl_video.cores import default_workers
+from dnl_video.data.crash_record import journal_folder, start_journal
 from dnl_video.data.dataset import ClipDataset, ViewDataset, collate_clips
-from dnl_video.data.journal import journal_folder, start_journal
 from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_class_list, read_manifest
 from dnl_video.data.samplers import ClipBatchSampler, ShardBatchSampler
 from dnl_video.errors import InputError, nearest

@@ -23,7 +23,7 @@ from dnl_video.data.file_check import GOP, CheckJob, TranscodeJob, check_file, t
 from dnl_video.data.isolation import run_isolated
 from dnl_video.data.listings import VIDEO_EXTENSIONS, Row, read_class_folders, read_lines, read_rows
 from dnl_video.data.manifest import assign_labels, read_class_list
-from dnl_video.data.prepare_journal import Journal
+from dnl_video.data.prepare_cache import Journal
 from dnl_video.data.prepare_options import PrepareOptions
 from dnl_video.data.prepare_summary import summarise
 from dnl_video.errors import InputError

@@ -22,16 +22,17 @@ import torch
 
 from dnl_video.config import EvaluationConfig
 from dnl_video.cores import default_workers, network_threads
+from dnl_video.data.crash_record import STOPPED_REASON, LoaderStopped, loader_faults
 from dnl_video.data.dataset import VideoViews, ViewDataset
-from dnl_video.data.journal import STOPPED_REASON, LoaderStopped, loader_faults
 from dnl_video.data.listings import VIDEO_EXTENSIONS
 from dnl_video.data.loaders import VIEW_TIMEOUT_S, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
 from dnl_video.data.samplers import shard
 from dnl_video.errors import InputError
+from dnl_video.files import atomic_path, write_atomic
 from dnl_video.inference.predictor import Predictor
 from dnl_video.models.weights.checkpoint import Checkpoint
-from dnl_video.results.predictions import VideoPrediction, write_atomically
+from dnl_video.results.predictions import VideoPrediction
 from dnl_video.results.shards import lock_rank
 from dnl_video.spec import to_dict
 
@@ -120,9 +121,7 @@ def run_features(
                     _log_failure(log, record, STOPPED_REASON)
             raise
     finally:
-        if lock is not None:
-            Path(lock.name).unlink(missing_ok=True)  # type: ignore[arg-type]
-            lock.close()
+        lock.release()
     return _state(output, records, files)
 
 
@@ -160,7 +159,8 @@ def _write(predictor: Predictor, record: VideoRecord, item: VideoViews, file: Pa
         "path": record.path,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, lambda stream: np.savez(stream, **arrays))
+    with atomic_path(file) as temporary:
+        np.savez(temporary, **arrays)
     return None
 
 
@@ -228,7 +228,7 @@ def _agree_on_meta(output: Path, meta: dict[str, Any]) -> None:
     except OSError as error:
         raise InputError(f"cannot make the folder {output}: {error.strerror}; choose another --output") from error
     if not path.exists():
-        write_atomically(path, (json.dumps(meta, indent=1) + "\n").encode())
+        write_atomic(path, json.dumps(meta, indent=1) + "\n")
         return
     there = read_features_meta(output)
     if there is None:

@@ -20,8 +20,8 @@ from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
 from dnl_video.inference.device import check_cpu_precision, resolve_device
 from dnl_video.models.backbones import VideoClassifier
-from dnl_video.models.features import pooled_features
-from dnl_video.models.inference_mode import optimize_for_inference
+from dnl_video.models.inspect.pooled_features import pooled_features
+from dnl_video.models.runtime.folding import optimize_for_inference
 from dnl_video.models.weights.checkpoint import Checkpoint, load_checkpoint
 from dnl_video.spec import Preprocessing
 

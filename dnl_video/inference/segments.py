@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dnl_video.inference.timeline import Segment, Timeline, make_timeline
+from dnl_video.files import dump_json, write_atomic
+from dnl_video.inference.clip_votes import Segment, Timeline, make_timeline
 from dnl_video.results.predictions import iter_predictions, read_meta
-from dnl_video.results.shards import dump_json, encode, write_atomically
 from dnl_video.results.tables import write_csv
 
 SCHEMA_VERSION = 1
@@ -76,5 +76,5 @@ def write_segments(
     }
     table, document = directory / "segments.csv", directory / "segments.json"
     write_csv(table, lines())
-    write_atomically(document, encode(dump_json(content, indent=1) + "\n"))
+    write_atomic(document, dump_json(content, indent=1) + "\n")
     return table, document

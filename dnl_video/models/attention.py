@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnl_video.models import onednn
+from dnl_video.models.runtime import onednn
 
 Scale = float | Tensor
 # Elements of an attention map that are computed at once: 64 MiB in float32.

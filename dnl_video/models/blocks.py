@@ -25,7 +25,7 @@ from dnl_video.models.context_block import (
     check_choice,
     query_rows,
 )
-from dnl_video.models.onednn import Projection
+from dnl_video.models.runtime.onednn import Projection
 
 Similarity = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
 _SOFTMAX = ("embedded_gaussian", "gaussian")

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.errors import InputError
+from dnl_video.files import write_atomic
 from dnl_video.report.build import build_report
 from dnl_video.report.film_strips import FrameReader
 from dnl_video.report.html_report import render_html
 from dnl_video.report.markdown import render_markdown
-from dnl_video.results.predictions import read_predictions, write_atomically
+from dnl_video.results.predictions import read_predictions
 
 
 def write_report(directory: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> list[Path]:
@@ -75,5 +76,5 @@ def write_files(output: str | os.PathLike[str], files: Mapping[str, str]) -> lis
     for name, text in files.items():
         # Lone surrogates of undecodable file names become JSON escapes, and question marks elsewhere.
         errors = "backslashreplace" if name.endswith(".json") else "replace"
-        write_atomically(output / name, text.encode("utf-8", errors))
+        write_atomic(output / name, text.encode("utf-8", errors))
     return [output / name for name in files]

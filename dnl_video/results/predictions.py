@@ -2,6 +2,7 @@
 
 One directory holds one table of videos, appended to by any number of processes, now or after a restart::
 
+    .lock                      held while meta.json or the merged files are written
     meta.json                  the run: model, weights, protocol, classes, list of videos
     scores-<rank>-<seq>.npz    scores [n, K]; clip_video [m], clip_start_s [m], clip_end_s [m], clip_scores [m, K]
     videos-<rank>-<seq>.jsonl  a line per video: id, path, label, num_views, row of `scores`, and top5 or error
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 from dnl_video.results.reader import finished_ids, iter_predictions, read_predictions
 from dnl_video.results.records import SCHEMA_VERSION, Predictions, PredictionsMeta, VideoPrediction, read_meta
-from dnl_video.results.shards import write_atomically
 from dnl_video.results.writer import PredictionsWriter
 
 __all__ = [
@@ -27,5 +27,4 @@ __all__ = [
     "iter_predictions",
     "read_meta",
     "read_predictions",
-    "write_atomically",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
-from dnl_video.results.shards import dump_json, encode, write_atomically
+from dnl_video.files import dump_json, lock_file, write_atomic
 
 SCHEMA_VERSION = 1
 
@@ -176,8 +175,9 @@ def agree_on_meta(directory: Path, meta: PredictionsMeta) -> None:
     values = dataclasses.asdict(meta)
     if not path.exists():
         # Of several processes that start together one creates the file; the others compare.
-        with contextlib.suppress(FileExistsError):
-            write_atomically(path, encode(dump_json(values, indent=1) + "\n"), exclusive=True)
+        with lock_file(directory / ".lock", None):
+            if not path.exists():
+                write_atomic(path, dump_json(values, indent=1) + "\n")
     there = dataclasses.asdict(read_meta(directory))
     now = json.loads(dump_json(values))  # tuples to lists
     differences = [d for key in now if key not in _NOT_COMPARED for d in _differences(key, there[key], now[key])]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
+from dnl_video.files import atomic_path
 from dnl_video.results.reader import iter_predictions
-from dnl_video.results.shards import write_atomically
 
 
 @dataclass(frozen=True)
@@ -97,12 +95,9 @@ def write_csv(path: Path, lines: Iterator[list[str]]) -> None:
     Raises:
         InputError: The file cannot be written.
     """
-
-    def write(file: IO[bytes]) -> None:
-        # File names that are no Unicode hold lone surrogates.
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
-        csv.writer(text, lineterminator="\n").writerows(lines)
-        text.flush()
-        text.detach()
-
-    write_atomically(path, write)
+    # File names that are not Unicode hold lone surrogates.
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows(lines)

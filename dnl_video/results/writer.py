@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
+from dnl_video.files import atomic_path, dump_json, write_atomic
 from dnl_video.results.records import PredictionsMeta, VideoPrediction, agree_on_meta
-from dnl_video.results.shards import dump_json, encode, list_shards, lock_rank, write_atomically
+from dnl_video.results.shards import list_shards, lock_rank
+
+_ADVICE = "fix that and run the same command again (finished work is kept)"
 
 
 class PredictionsWriter:
@@ -91,9 +94,10 @@ class PredictionsWriter:
             return
         name = f"{self.rank:04d}-{pending.seq:06d}"
         arrays, rows = _tabulate(pending.videos, self.meta.class_names, self._with_clips)
-        write_atomically(self.directory / f"scores-{name}.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        with atomic_path(self.directory / f"scores-{name}.npz", advice=_ADVICE) as temporary:
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]
         lines = "".join(dump_json(row) + "\n" for row in rows)
-        write_atomically(self.directory / f"videos-{name}.jsonl", encode(lines))
+        write_atomic(self.directory / f"videos-{name}.jsonl", lines, advice=_ADVICE)
         # One assignment, so that Ctrl-C anywhere above or below repeats this very shard or starts the next.
         self._pending = _Pending(pending.seq + 1)
 
@@ -105,15 +109,14 @@ class PredictionsWriter:
             self.flush()
         finally:
             self._closed = True
-            if self._lock is not None:
-                Path(self._lock.name).unlink(missing_ok=True)
-                self._lock.close()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
 
     def _clean_up(self) -> int:
         """Remove what a killed process of this rank left; return its last finished shard's number, or -1."""
         finished = {seq for rank, seq, _ in list_shards(self.directory) if rank == self.rank}
         for path in self.directory.iterdir():
-            left = re.fullmatch(r"(\.?)(scores|videos)-(\d+)-(\d+)\.(npz|jsonl)(\.\w+\.tmp)?", path.name)
+            left = re.fullmatch(r"(\.\w+\.)?(scores|videos)-(\d+)-(\d+)\.(npz|jsonl)", path.name)
             if left and int(left[3]) == self.rank and (left[1] or int(left[4]) not in finished):
                 path.unlink(missing_ok=True)
         return max(finished, default=-1)

@@ -9,8 +9,8 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
+from dnl_video.files import write_atomic
 from dnl_video.report.figures import new_figure, percent_axis
-from dnl_video.results.shards import write_atomically
 
 # Okabe & Ito, "Color universal design", 2008: told apart with any colour vision; markers tell them apart in print.
 _STYLES = {
@@ -64,4 +64,4 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], contexts: Sequence[str], clas
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150, facecolor="white")
-    write_atomically(path, picture.getvalue())
+    write_atomic(path, picture.getvalue())

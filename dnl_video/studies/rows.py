@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.errors import InputError
+from dnl_video.files import dump_json, write_atomic
 from dnl_video.results.metrics import rank_of_label
 from dnl_video.results.reader import read_predictions
-from dnl_video.results.shards import dump_json, write_atomically
 
 ROWS_NAME = "runs.jsonl"
 _SETTINGS_NAME = "settings.json"
@@ -32,7 +32,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"output_dir {folder} cannot be written ({error.strerror}); choose another") from error
-        write_atomically(path, (dump_json(settings, indent=2) + "\n").encode())
+        write_atomic(path, dump_json(settings, indent=2) + "\n")
         return
     there, here = _flat(_read_json(path)), _flat(json.loads(dump_json(settings)))
     for key in sorted(there.keys() | here.keys()):
@@ -55,7 +55,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
-        write_atomically(path, whole.encode())
+        write_atomic(path, whole)
     rows = []
     for number, line in enumerate(whole.splitlines(), start=1):
         try:

@@ -16,13 +16,13 @@ from typing import Any
 import yaml
 
 from dnl_video.errors import InputError
+from dnl_video.files import dump_json, write_atomic
 from dnl_video.models.weights.checkpoint import find_checkpoint
-from dnl_video.results.shards import dump_json, write_atomically
 from dnl_video.studies.config import StudyConfig
 from dnl_video.studies.curves import draw_curves
 from dnl_video.studies.plan import Run, run_folder
-from dnl_video.studies.processes import Job, Steps, run_side_by_side
 from dnl_video.studies.rows import ROWS_NAME, accuracy, append_row, check_settings, read_rows, validation_curve
+from dnl_video.studies.run_processes import Job, Steps, run_side_by_side
 from dnl_video.studies.summary import results_table, summarize
 
 _TRAINED_NAME = "trained.json"
@@ -107,8 +107,8 @@ def write_results(
         "seed, with 95 % t intervals. GMACs of one clip.\n\n"
         f"```bash\n{command}\n```\n"
     )
-    write_atomically(folder / "study.json", (dump_json(study, indent=2) + "\n").encode())
-    write_atomically(folder / "study.md", text.encode())
+    write_atomic(folder / "study.json", dump_json(study, indent=2) + "\n")
+    write_atomic(folder / "study.md", text)
     draw_curves(rows, config.contexts, classes, folder / "curves.png")
     return [folder / name for name in (ROWS_NAME, "study.json", "study.md", "curves.png")]
 
@@ -116,7 +116,7 @@ def write_results(
 def count_costs(runs: Sequence[Run]) -> dict[str, dict[str, int]]:
     """Return parameters and multiply-accumulates of one clip for each context."""
     from dnl_video.models.build import build_model
-    from dnl_video.models.flops import count
+    from dnl_video.models.inspect.flops import count
     from dnl_video.spec import ModelSpec, from_dict
 
     costs: dict[str, dict[str, int]] = {}
@@ -145,11 +145,11 @@ def _steps(config: StudyConfig, run: Run) -> Steps:
         if run.start is not None:
             run.recipe["weights"]["source"] = str(find_checkpoint(run_folder(config, run.start), last=True))
         recipe.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(recipe, yaml.safe_dump(run.recipe, sort_keys=False).encode())
+        write_atomic(recipe, yaml.safe_dump(run.recipe, sort_keys=False))
         began = time.monotonic()
         yield ["train", "--config", str(recipe)]
         seconds = {"train_s": round(time.monotonic() - began, 1)}
-        write_atomically(folder / _TRAINED_NAME, dump_json(seconds).encode())
+        write_atomic(folder / _TRAINED_NAME, dump_json(seconds))
     result: dict[str, Any] = {"val_top1": validation_curve(folder)}
     if run.context is None:
         return result

@@ -16,9 +16,9 @@ from torch import nn
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
+from dnl_video.training.collectives import mean_over_processes, of_all_processes
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
-from dnl_video.training.processes import mean_over_processes, of_all_processes
 
 
 class PreciseBatchNorm(Callback):

@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from dnl_video.data.dataset import VideoViews
 from dnl_video.data.loaders import VideoDataModule, allowed_failures
 from dnl_video.errors import InputError
-from dnl_video.training.processes import of_all_processes
+from dnl_video.training.collectives import of_all_processes
 
 LOG_NAME = "failed_videos.jsonl"
 

@@ -18,12 +18,12 @@ from dnl_video.data.dataset import VideoViews
 from dnl_video.data.transforms import normalize
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
-from dnl_video.models.checkpointing import checkpoint_stages
+from dnl_video.models.runtime.activation_checkpointing import checkpoint_stages
 from dnl_video.models.weights.checkpoint import FORMAT_KEY, payload
+from dnl_video.training.collectives import mean_over_processes
 from dnl_video.training.freezing import freeze, hold
 from dnl_video.training.mixing import mix
 from dnl_video.training.optim import lr_factor, make_optimizer, scaled_lr
-from dnl_video.training.processes import mean_over_processes
 
 # Keeps the draws of networks apart from those of clips and of mixing, which have keys of the same seed.
 _STREAM = 3

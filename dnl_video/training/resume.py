@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from dnl_video.data.journal import STOPPED_REASON
+from dnl_video.data.crash_record import STOPPED_REASON
 from dnl_video.errors import InputError
 from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, last_checkpoints, read_raw
 from dnl_video.training.module import VideoTrainingModule

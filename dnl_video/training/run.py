@@ -16,21 +16,21 @@ from lightning.pytorch.accelerators import CPUAccelerator
 
 from dnl_video.config import TrainConfig
 from dnl_video.cores import default_workers, network_threads
+from dnl_video.data.crash_record import LoaderStopped, loader_faults
 from dnl_video.data.decoding import VideoDecodeError
-from dnl_video.data.journal import LoaderStopped, loader_faults
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
+from dnl_video.files import write_atomic
 from dnl_video.models.backbones import min_frames
-from dnl_video.models.replacing import replacing
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
 from dnl_video.training.averaging import weight_average
 from dnl_video.training.callbacks import ClipProgress, FiniteLoss, PreciseBatchNorm
-from dnl_video.training.checkpoints import LastCheckpoint, WholeFiles, best_checkpoint
+from dnl_video.training.checkpoint_callbacks import LastCheckpoint, WholeFiles, best_checkpoint
+from dnl_video.training.collectives import another_process_ended, take_children, wait_for_children
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
 from dnl_video.training.precision import check_precision
-from dnl_video.training.processes import another_process_ended, take_children, wait_for_children
 from dnl_video.training.resume import (
     note_crashed,
     read_crashed,
@@ -216,8 +216,7 @@ def _write_config(output: Path, resolved: dict[str, Any]) -> None:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output_dir {output} cannot be written ({error.strerror}); choose another") from error
-    with replacing(output / "config.yaml") as file:
-        file.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    write_atomic(output / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))
 
 
 def resolved_config(config: TrainConfig) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dnl_video.errors import Terminated
-from dnl_video.training.processes import mean_over_processes, take_children, wait_for_children
+from dnl_video.training.collectives import mean_over_processes, take_children, wait_for_children
 
 # SIGUSR1 is what SLURM users ask for ahead of a job's end; Windows has none.
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError, nearest
 from dnl_video.inference.predictor import Predictor
-from dnl_video.models.analysis import decompose
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.context_block import AttentionBlock, ContextBlock
-from dnl_video.models.geometry import PlacedBlock, pathway_frames, placed_blocks
+from dnl_video.models.inspect.decomposition import decompose
+from dnl_video.models.inspect.geometry import PlacedBlock, pathway_frames, placed_blocks
 from dnl_video.models.simplified import GlobalContextBlock3d
 from dnl_video.visualize.clip import Clip
 from dnl_video.visualize.queries import Query

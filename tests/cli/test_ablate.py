@@ -14,7 +14,7 @@ import yaml
 
 from dnl_video.cli import ablate
 from dnl_video.cli.main import main, make_parser
-from dnl_video.studies import processes
+from dnl_video.studies import run_processes as processes
 from tests.conftest import REPOSITORY
 
 RECIPE = REPOSITORY / "configs" / "studies" / "relations_recipe.yaml"

@@ -9,7 +9,7 @@ import torch
 
 from dnl_video.data import av_reader
 from dnl_video.data.decoding import VideoDecodeError, open_video
-from dnl_video.data.sliding import SlidingClips, read_ahead
+from dnl_video.data.sliding_clips import SlidingClips, read_ahead
 from dnl_video.spec import Preprocessing
 
 

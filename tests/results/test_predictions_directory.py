@@ -1,4 +1,6 @@
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import signal
@@ -11,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dnl_video import files
 from dnl_video.errors import InputError
-from dnl_video.results import shards, writer
+from dnl_video.files import atomic_path
+from dnl_video.results import writer
 from dnl_video.results.predictions import (
     PredictionsMeta,
     PredictionsWriter,
@@ -20,7 +24,6 @@ from dnl_video.results.predictions import (
     finished_ids,
     read_meta,
     read_predictions,
-    write_atomically,
 )
 
 NAMES = ["run", "jump", "sit"]
@@ -94,6 +97,7 @@ def test_the_table_is_the_same_whatever_the_shards(tmp_path, ranks, flush_every)
 def test_the_layout_on_disk_is_the_documented_one(tmp_path):
     write(tmp_path, [failed(1), make_video(7)], rank=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".lock",
         "meta.json",
         "scores-0002-000000.npz",
         "videos-0002-000000.jsonl",
@@ -186,14 +190,19 @@ def test_ctrl_c_during_a_flush_neither_loses_nor_doubles_videos(tmp_path, monkey
     """The interrupt comes after the n-th file was written; closing then flushes again."""
     count = 0
 
-    def interrupted(path, content):
+    @contextlib.contextmanager
+    def interrupted(path, **options):
         nonlocal count
-        write_atomically(path, content)
+        with atomic_path(path, **options) as temporary:
+            yield temporary
         count += 1
         if count == calls:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(writer, "write_atomically", interrupted)
+    out = PredictionsWriter(tmp_path, make_meta())  # meta.json is there before the interrupts count
+    out.close()
+    monkeypatch.setattr(writer, "atomic_path", interrupted)
+    monkeypatch.setattr(files, "atomic_path", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, map(make_video, range(4)), flush_every=2)
     assert_table_of(read_predictions(tmp_path), range(2 * ((calls + 1) // 2)))
@@ -211,11 +220,12 @@ def test_flushing_by_time(tmp_path, monkeypatch):
 
 
 _CHILD = """
-import os, signal, sys
+import contextlib, os, signal, sys
 sys.path.insert(0, {here!r})
 from test_predictions_directory import make_meta, make_video, failed
+from dnl_video import files
 from dnl_video.results import writer
-from dnl_video.results.predictions import PredictionsWriter, finished_ids, write_atomically
+from dnl_video.results.predictions import PredictionsWriter, finished_ids
 directory, rank = sys.argv[1], int(sys.argv[2])
 {body}
 """
@@ -232,21 +242,21 @@ def child(body, *args):
 @pytest.mark.parametrize("where", ["inside npz", "before jsonl", "inside jsonl", "after jsonl"])
 def test_a_writer_killed_anywhere_loses_only_its_last_shard(tmp_path, where):
     body = """
-    def killing(path, content):
-        if "000002" not in path.name or WHEN.split()[1] not in path.name:
-            return write_atomically(path, content)
+    atomic_path = files.atomic_path
+    @contextlib.contextmanager
+    def killing(path, **options):
+        here = "000002" in path.name and WHEN.split()[1] in path.name
         die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-        if WHEN.startswith("before"):
+        if here and WHEN.startswith("before"):
             die()
-        if WHEN.startswith("inside"):
-            def half(file):
-                file.write(b"half")
-                file.flush()
+        with atomic_path(path, **options) as temporary:
+            if here and WHEN.startswith("inside"):
+                temporary.write_bytes(b"half")
                 die()
-            content = half
-        write_atomically(path, content)
-        die()
-    writer.write_atomically = killing
+            yield temporary
+        if here:
+            die()
+    writer.atomic_path = files.atomic_path = killing
     with PredictionsWriter(directory, make_meta(), flush_every=2) as out:
         for i in range(10):
             out.add(make_video(i))
@@ -311,12 +321,11 @@ def test_the_children_of_a_killed_writer_do_not_hold_its_lock(tmp_path):
         process.stderr.close()
 
 
-def test_a_file_system_without_locks_and_links_still_works(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_still_works(tmp_path, monkeypatch):
     def refuse(*args):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(os, "link", refuse)
-    monkeypatch.setattr(shards.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     write(tmp_path, [make_video(0)])
     write(tmp_path, [make_video(1)])
     assert_table_of(read_predictions(tmp_path), range(2))
@@ -479,9 +488,9 @@ def test_an_output_that_cannot_be_made_or_written(tmp_path, monkeypatch):
     out = PredictionsWriter(tmp_path / "p", make_meta())
     out.add(make_video(0))
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"cannot write .*scores-0000-000000.npz: No space left on device; mend that"):
+    with pytest.raises(InputError, match=r"scores-0000-000000.npz: cannot be written \(No space left.*\); fix that"):
         out.close()
-    assert [p.name for p in (tmp_path / "p").iterdir()] == ["meta.json"]
+    assert sorted(p.name for p in (tmp_path / "p").iterdir()) == [".lock", "meta.json"]
 
 
 @pytest.mark.parametrize(

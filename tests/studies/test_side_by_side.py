@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dnl_video.errors import InputError
-from dnl_video.studies import processes
-from dnl_video.studies.processes import Job, Steps, run_side_by_side
+from dnl_video.studies import run_processes as processes
+from dnl_video.studies.run_processes import Job, Steps, run_side_by_side
 
 # Says which threads it was given, notes its pid and the time; then waits, or ends with a status.
 SCRIPT = """

@@ -21,7 +21,7 @@ import yaml
 from dnl_video.config import TrainConfig
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError, Terminated
-from dnl_video.training.checkpoints import WholeFiles
+from dnl_video.training.checkpoint_callbacks import WholeFiles
 from dnl_video.training.module import VideoTrainingModule, seed_network
 from dnl_video.training.resume import resume_from
 from dnl_video.training.run import resolved_config, train

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.errors import InputError
-from dnl_video.models.replacing import replacing
+from dnl_video.files import write_atomic
 from dnl_video.models.weights.checkpoint import EXPORTED_NAME, Checkpoint, payload
 from dnl_video.models.weights.exported import write_exported
 from dnl_video.models.weights.model_card import is_model_card, model_card
@@ -91,6 +91,5 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _write_text(path: Path, text: str) -> Path:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_atomic(path, text)
     return path

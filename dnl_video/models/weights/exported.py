@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dnl_video.errors import InputError
-from dnl_video.models.replacing import replacing
+from dnl_video.files import atomic_path
 from dnl_video.models.weights.reading import read_safetensors
 
 FORMAT_KEY = "dnl_video"
@@ -38,7 +38,7 @@ def write_exported(path: str | Path, stored: Mapping[str, Any], tensors: Mapping
     path = Path(path)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     described = {**stored, _CHECKSUM: _checksum(stored, plain)}
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         # "format" is what other readers of safetensors files look for.
         # `save_file` would make it readable for its owner only.

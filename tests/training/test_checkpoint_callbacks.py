@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dnl_video.errors import InputError
-from dnl_video.training.checkpoints import WholeFiles
+from dnl_video.training.checkpoint_callbacks import WholeFiles
 
 
 def held(folder: Path) -> dict[str, int]:

@@ -6,7 +6,7 @@ import torch
 
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import create_model
-from dnl_video.models.geometry import PlacedBlock, pathway_frames, placed_blocks
+from dnl_video.models.inspect.geometry import PlacedBlock, pathway_frames, placed_blocks
 from dnl_video.spec import Architecture, ContextOptions
 
 

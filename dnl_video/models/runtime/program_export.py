@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from dnl_video.errors import InputError
+from dnl_video.files import atomic_path
 from dnl_video.models.backbones import VideoClassifier
-from dnl_video.models.replacing import replacing
 from dnl_video.models.weights.checkpoint import Checkpoint, payload
 
 _TOLERANCE = 1e-3  # of the largest logit: convolutions sum in another order elsewhere
@@ -109,7 +109,7 @@ def export_program(checkpoint: Checkpoint, path: Path) -> float:
 
 def _written(path: Path, write: Callable[[Path], object], check: Callable[[Path], float]) -> float:
     """Write beside, check what was written, then give it its name."""
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         write(temporary)
         return check(temporary)
 

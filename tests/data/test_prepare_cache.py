@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dnl_video.data.prepare_journal import Journal
+from dnl_video.data.prepare_cache import Journal
 
 
 def test_what_is_added_is_there_again_while_its_stamp_holds(tmp_path: Path) -> None:

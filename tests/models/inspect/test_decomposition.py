@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dnl_video.models import attention
-from dnl_video.models.analysis import decompose
 from dnl_video.models.blocks import NonLocalBlock3d
+from dnl_video.models.inspect.decomposition import decompose
 
 from . import naive
 from .helpers import BLOCKS, Recorder, make_input, perturb

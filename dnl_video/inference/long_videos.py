@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dnl_video.cores import default_workers
-from dnl_video.data.sliding import SlidingClips, read_ahead
+from dnl_video.data.sliding_clips import SlidingClips, read_ahead
 from dnl_video.inference.predictor import Predictor, VideoScores
 
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dnl_video.models import onednn
 from dnl_video.models.backbones import BottleneckBlock, FuseFastToSlow, ResBlock, ResNetBasicStem, ResStage
+from dnl_video.models.runtime import onednn
 
 
 def optimize_for_inference(model: nn.Module) -> nn.Module:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dnl_video.inference.timeline import Timeline, condense, find_segments, leading_classes
-from dnl_video.results.predictions import write_atomically
+from dnl_video.files import write_atomic
+from dnl_video.inference.clip_votes import Timeline, condense, find_segments, leading_classes
 
 _OTHER = "#c7c7c7"
 _MINUTES_FROM_S = 120.0
@@ -65,7 +65,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     # No date, so that the same scores give the same file.
     metadata = {"Date": None} if path.suffix == ".svg" else None
     figure.savefig(picture, format=path.suffix.removeprefix("."), dpi=120, metadata=metadata)
-    write_atomically(path, picture.getvalue())
+    write_atomic(path, picture.getvalue())
 
 
 def _draw_strip(axes: Axes, timeline: Timeline, colours: dict[int, tuple[float, ...]]) -> None:

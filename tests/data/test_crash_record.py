@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from dnl_video.data.crash_record import LoaderStopped, loader_faults
 from dnl_video.data.decoding import open_video
-from dnl_video.data.journal import LoaderStopped, loader_faults
 from dnl_video.data.loaders import _worker_options
 from tests.data.odd_videos import encode
 

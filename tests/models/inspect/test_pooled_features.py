@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dnl_video.models.build import create_model
-from dnl_video.models.features import pooled_features
+from dnl_video.models.inspect.pooled_features import pooled_features
 from dnl_video.spec import Architecture, Head
 
 

@@ -15,7 +15,7 @@ from dnl_video.errors import InputError
 from dnl_video.models.backbones import ResStage, insert_context_blocks
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.build import create_model
-from dnl_video.models.checkpointing import CheckpointedStage, checkpoint_stages
+from dnl_video.models.runtime.activation_checkpointing import CheckpointedStage, checkpoint_stages
 from dnl_video.spec import ContextOptions
 
 

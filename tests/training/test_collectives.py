@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dnl_video.training import processes
+from dnl_video.training import collectives as processes
 from tests.conftest import TinyRun
 
 

@@ -1,0 +1,146 @@
+"""Atomic file writes, locks, checksums and JSON lines."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dnl_video.errors import InputError
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, *, advice: str = "choose another path") -> Iterator[Path]:
+    """Give a temporary path in the same folder; rename it to ``path`` when the block ends without an error.
+
+    The temporary file is synced to disk before the rename, so a crash leaves the old file or the new one. On an error,
+    Ctrl-C included, it is removed.
+
+    Args:
+        path: The file to write. The temporary name keeps its suffix.
+        advice: What the error message tells the user to do.
+
+    Raises:
+        InputError: The file cannot be written (disk full, no permission).
+    """
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); {advice}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: bytes | str, *, advice: str = "choose another path") -> None:
+    """Write a whole file with `atomic_path`; text is encoded as UTF-8.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    with atomic_path(path, advice=advice) as temporary:
+        temporary.write_bytes(encode(content) if isinstance(content, str) else content)
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync a folder to disk, so that a renamed file survives a power failure. Windows cannot open folders."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def lock_file(path: Path, busy: str | None) -> FileLock:
+    """Take a lock that ends with this process or with ``release()``; forked children do not hold it.
+
+    Args:
+        path: The lock file; made when missing.
+        busy: The error message when another process holds the lock; None waits for it.
+
+    Raises:
+        InputError: Another process holds it, or the file cannot be written.
+    """
+    try:
+        path.touch()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=busy is None)
+    except Timeout:
+        raise InputError(busy) from None
+    except OSError:
+        pass  # a file system without locks (some network drives): go on without one
+    return lock
+
+
+def dump_json(value: Any, indent: int | None = None) -> str:
+    """Return strict JSON: no NaN or infinity."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def encode(text: str) -> bytes:
+    """Return text as UTF-8. Lone surrogates, from file names that are not Unicode, become escapes."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def append_json_lines(path: Path, *values: Any) -> None:
+    """Append one line of JSON for each value, in a single write, synced to disk.
+
+    If a killed process left half a line at the end of the file, the new lines start after it.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    lines = "".join(dump_json(value) + "\n" for value in values)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            if file.tell() and not _ends_with_newline(path):
+                lines = "\n" + lines
+            file.write(encode(lines))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """Return the values of a file that `append_json_lines` wrote; a half-written line is skipped.
+
+    Returns an empty list when there is no such file.
+    """
+    values = []
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            values.append(json.loads(line))
+    return values
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

@@ -1,0 +1,1 @@
+"""How a network is executed: attention kernels, folded batch norms, recomputation, exported programs."""

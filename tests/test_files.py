@@ -1,0 +1,118 @@
+"""Atomic writes, locks and JSON lines."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dnl_video.errors import InputError
+from dnl_video.files import (
+    append_json_lines,
+    atomic_path,
+    file_sha256,
+    lock_file,
+    read_json_lines,
+    write_atomic,
+)
+
+
+def test_a_write_replaces_the_file_and_leaves_no_temporary(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_atomic(file, "old")
+    write_atomic(file, "näme \udcff")
+    assert file.read_bytes() == "näme ".encode() + rb"\udcff"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_in_the_block_keeps_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+    file = tmp_path / "a.mp4"
+    file.write_text("old")
+    with pytest.raises(error), atomic_path(file) as temporary:  # noqa: PT012
+        assert (temporary.suffix, temporary.parent) == (".mp4", tmp_path)
+        temporary.write_text("half")
+        raise error
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"folder: cannot be written \(Is a directory\); choose another path"):
+        write_atomic(tmp_path / "folder", b"")
+    missing = tmp_path / "missing" / "a"
+    with (
+        pytest.raises(InputError, match=r"missing/a: cannot be written .*; free some space"),
+        atomic_path(missing, advice="free some space") as temporary,
+    ):
+        temporary.write_bytes(b"")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:
+    content = os.urandom(3_000_001)
+    (tmp_path / "a").write_bytes(content)
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_lock_is_exclusive_until_it_is_released(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from dnl_video.files import lock_file; lock_file(Path(sys.argv[1]), 'x')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
+    lock = lock_file(tmp_path / ".lock", "another process writes here; wait for it")
+    held = subprocess.run(command, capture_output=True, text=True)
+    assert held.returncode == 1
+    assert "InputError: x" in held.stderr
+    lock.release()
+    subprocess.run(command, check=True)
+    lock_file(tmp_path / ".lock", "free again").release()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_hold_the_lock_of_a_killed_process(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path; from dnl_video.files import lock_file\n"
+        "lock_file(Path(sys.argv[1]), 'busy')\n"
+        "child = os.fork()\n"
+        "if child == 0: time.sleep(60)\n"
+        "print(child, flush=True); os._exit(0)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            process.wait()
+            lock_file(tmp_path / ".lock", "the child holds it").release()
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_lock_in_a_missing_folder_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"\.lock: cannot be written"):
+        lock_file(tmp_path / "file" / ".lock", "busy")
+
+
+def test_json_lines_survive_a_torn_last_line(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "a.jsonl"
+    assert read_json_lines(file) == []
+    append_json_lines(file, {"a": 1}, {"name": "ä\udcff\n"})
+    assert len(file.read_bytes().splitlines()) == 2
+    file.write_bytes(file.read_bytes()[:-5])
+    assert read_json_lines(file) == [{"a": 1}]
+    append_json_lines(file, {"b": 2})
+    append_json_lines(file, {"c": 3})
+    assert read_json_lines(file) == [{"a": 1}, {"b": 2}, {"c": 3}]
+
+
+def test_json_lines_keep_names_that_are_not_unicode(tmp_path: Path) -> None:
+    append_json_lines(tmp_path / "a.jsonl", "ä\udcff\n")
+    assert read_json_lines(tmp_path / "a.jsonl") == ["ä\udcff\n"]
