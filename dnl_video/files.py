@@ -74,7 +74,7 @@ def file_sha256(path: Path) -> str:
 
 
 def lock_file(path: Path, busy: str | None) -> FileLock:
-    """Take a lock that ends with this process or with ``release()``; forked children do not hold it.
+    """Take a lock and return it; it ends with this process or with ``release()``. Forked children do not hold it.
 
     Args:
         path: The lock file; made when missing.
@@ -95,6 +95,16 @@ def lock_file(path: Path, busy: str | None) -> FileLock:
     except OSError:
         pass  # a file system without locks (some network drives): go on without one
     return lock
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold `lock_file`'s lock in a block; by default wait for it."""
+    lock = lock_file(path, busy)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
-from dnl_video.files import dump_json, lock_file, write_atomic
+from dnl_video.files import dump_json, locked, write_atomic
 
 SCHEMA_VERSION = 1
 
@@ -175,7 +175,7 @@ def agree_on_meta(directory: Path, meta: PredictionsMeta) -> None:
     values = dataclasses.asdict(meta)
     if not path.exists():
         # Of several processes that start together one creates the file; the others compare.
-        with lock_file(directory / ".lock", None):
+        with locked(directory / ".lock"):
             if not path.exists():
                 write_atomic(path, dump_json(values, indent=1) + "\n")
     there = dataclasses.asdict(read_meta(directory))

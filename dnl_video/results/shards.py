@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock
 
 from dnl_video.errors import InputError
-from dnl_video.files import lock_file, write_atomic
+from dnl_video.files import lock_file, locked, write_atomic
 
 _SHARD = re.compile(r"videos-(\d+)-(\d+)\.jsonl")
 
@@ -111,6 +111,6 @@ def merging(directory: Path, settings: str) -> Iterator[bool]:
     names = "\n".join([settings, *(path.name for *_, path in list_shards(directory))])
     digest = hashlib.sha256(names.encode()).hexdigest()
     stamp = directory / ".merged"
-    with lock_file(directory / ".lock", None):
+    with locked(directory / ".lock"):
         yield not (stamp.exists() and stamp.read_text(encoding="ascii") == digest)
         write_atomic(stamp, digest)

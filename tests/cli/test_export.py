@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from dnl_video.cli.main import main
-from dnl_video.models import build, interchange
+from dnl_video.models import build
+from dnl_video.models.runtime import program_export
 from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, load_checkpoint, payload
 from dnl_video.results.predictions import read_predictions
 from tests.conftest import TinyRun
@@ -145,7 +146,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_without_the_onnx_libraries(
     tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(interchange, "find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setattr(program_export, "find_spec", lambda name: None if name == "onnxscript" else object())
     message = refused(capsys, "export", str(tiny.run), str(tmp_path / "m.safetensors"), "--onnx")
     assert message == "--onnx needs onnxscript; pip install 'dnl-video[onnx]'"
     assert not list(tmp_path.iterdir())

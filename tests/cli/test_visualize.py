@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO
 
 import pytest
 import torch
@@ -95,8 +94,8 @@ def test_it_writes_whole_files_only(
     assert main(words) == 0
     former = (tmp_path / "res3.1.png").read_bytes()
 
-    def full(self: object, file: IO[bytes], **options: object) -> None:
-        file.write(b"half")
+    def full(self: object, file: Path, **options: object) -> None:
+        file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)

@@ -109,7 +109,7 @@ def _peaks_mib(videos: list[Path]) -> list[float]:
     code = f"""
         import time, torch
         from pathlib import Path
-        from tests.inference.test_sliding import Brightest
+        from tests.inference.test_long_videos import Brightest
         from dnl_video.config import EvaluationConfig
         from dnl_video.inference.predictor import Predictor
         from dnl_video.inference.long_videos import predict_sliding

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from pytorchvideo.layers.nonlocal_net import create_nonlocal
 from torch.func import functional_call
 
-from dnl_video.models import attention, onednn
+from dnl_video.models import attention
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
+from dnl_video.models.runtime import onednn
 
 from . import reference
 from .helpers import BLOCKS, TEMPERATURE, Recorder, make_input, perturb, relative_error

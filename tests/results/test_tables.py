@@ -81,7 +81,10 @@ def test_the_same_shards_are_merged_once(tmp_path: Path) -> None:
 
 
 def test_a_merge_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dnl_video.results.shards.fcntl", None)
+    def refuse(*args: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
     with PredictionsWriter(tmp_path, make_meta()) as writer:
         writer.add(make_video(0))
     with merging(tmp_path, "") as fresh:

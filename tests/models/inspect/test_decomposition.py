@@ -11,8 +11,8 @@ from dnl_video.models import attention
 from dnl_video.models.blocks import NonLocalBlock3d
 from dnl_video.models.inspect.decomposition import decompose
 
-from . import naive
-from .helpers import BLOCKS, Recorder, make_input, perturb
+from .. import naive
+from ..helpers import BLOCKS, Recorder, make_input, perturb
 
 SHAPE = (2, 8, 3, 5, 4)
 POSITIONS = math.prod(SHAPE[2:])

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from dnl_video.errors import InputError
-from dnl_video.models import build, interchange
+from dnl_video.models import build
 from dnl_video.models.build import create_model
+from dnl_video.models.runtime import program_export
 from dnl_video.models.weights.checkpoint import Checkpoint
 from dnl_video.spec import ContextOptions, Preprocessing
 from tests.models.helpers import perturb_backbone, shallow
@@ -46,13 +47,13 @@ def checkpoint(architecture: Any, context: Any, **options: Any) -> Checkpoint:
 def test_onnx_agrees(architecture: Any, context: Any, options: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    assert interchange.export_onnx(checkpoint(architecture, context, **options), tmp_path / "m.onnx") < 1e-3
+    assert program_export.export_onnx(checkpoint(architecture, context, **options), tmp_path / "m.onnx") < 1e-3
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 
 @pytest.mark.parametrize("context", ["none", "nl", "gc"])
 def test_programs_agree(context: Any, tmp_path: Path) -> None:
-    assert interchange.export_program(checkpoint("slow_r50", context), tmp_path / "m.pt2") < 1e-4
+    assert program_export.export_program(checkpoint("slow_r50", context), tmp_path / "m.pt2") < 1e-4
 
 
 def test_concatenation_is_not_taken_by_onnx_but_by_torch(tmp_path: Path) -> None:
@@ -60,8 +61,8 @@ def test_concatenation_is_not_taken_by_onnx_but_by_torch(tmp_path: Path) -> None
     pytest.importorskip("onnxruntime")
     network = checkpoint("slow_r50", "nl", block={"attention": "concatenation"})
     with pytest.raises(InputError, match=r"the ONNX exporter does not take slow_r50 with context nl \(.+\); use --tor"):
-        interchange.export_onnx(network, tmp_path / "m.onnx")
-    assert interchange.export_program(network, tmp_path / "m.pt2") < 1e-4
+        program_export.export_onnx(network, tmp_path / "m.onnx")
+    assert program_export.export_program(network, tmp_path / "m.pt2") < 1e-4
     assert [p.name for p in tmp_path.iterdir()] == ["m.pt2"]
 
 
@@ -76,5 +77,5 @@ def test_a_program_that_computes_something_else_is_not_written(tmp_path: Path, m
 
     monkeypatch.setattr(torch.export, "export", altered)
     with pytest.raises(InputError, match=r"m\.pt2: not written: its logits differ from those of slow_r50 with"):
-        interchange.export_program(network, tmp_path / "m.pt2")
+        program_export.export_program(network, tmp_path / "m.pt2")
     assert not list(tmp_path.iterdir())

@@ -148,7 +148,7 @@ def test_nothing_half_written_is_left(checkpoint: Checkpoint, tmp_path: Path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match="cannot be written \\(No space left on device\\); choose another place"):
+    with pytest.raises(InputError, match="cannot be written \\(No space left on device\\); choose another path"):
         export_model(checkpoint, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
