@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from dnl_video.models import attention
-
-from . import reference
-from .helpers import Recorder, relative_error
+from tests.models import reference
+from tests.models.helpers import Recorder, relative_error
 
 SCALE = 0.7
 B, N, M, D, E = 2, 11, 7, 4, 3

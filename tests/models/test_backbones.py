@@ -25,8 +25,7 @@ from dnl_video.models.backbones import (
     slow_pathway_frames,
 )
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d
-
-from .helpers import perturb, perturb_backbone, relative_error
+from tests.models.helpers import perturb, perturb_backbone, relative_error
 
 R50 = ("slow_r50", "i3d_r50", "c2d_r50", "slowfast_r50")
 R50S = pytest.mark.parametrize("architecture", R50)

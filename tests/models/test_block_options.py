@@ -13,9 +13,8 @@ from dnl_video.models.attention import concatenation_attention
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.context_block import ContextBlock
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
-
-from . import naive, reference
-from .helpers import BLOCKS, make_input, perturb, relative_error
+from tests.models import naive, reference
+from tests.models.helpers import BLOCKS, make_input, perturb, relative_error
 
 EVERY = BLOCKS | {"snl": SimplifiedNonLocalBlock3d, "gc": GlobalContextBlock3d}
 EVERY_BLOCK = pytest.mark.parametrize("kind", EVERY)

@@ -14,9 +14,8 @@ from torch.func import functional_call
 from dnl_video.models import attention
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.runtime import onednn
-
-from . import reference
-from .helpers import BLOCKS, TEMPERATURE, Recorder, make_input, perturb, relative_error
+from tests.models import reference
+from tests.models.helpers import BLOCKS, TEMPERATURE, Recorder, make_input, perturb, relative_error
 
 # Height 5 and, for the last two, T = 3 leave a remainder under pooling.
 POOLS = [

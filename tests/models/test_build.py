@@ -17,8 +17,7 @@ from dnl_video.models.build import build_model, create_model
 from dnl_video.models.context_block import AttentionBlock, ContextBlock
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
 from dnl_video.spec import ContextOptions, ModelSpec
-
-from .helpers import perturb, perturb_backbone, relative_error
+from tests.models.helpers import perturb, perturb_backbone, relative_error
 
 R50 = ("slow_r50", "i3d_r50", "c2d_r50", "slowfast_r50")
 R101 = ("slow_r101", "i3d_r101", "c2d_r101", "slowfast_r101")

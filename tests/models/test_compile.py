@@ -15,8 +15,7 @@ from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.build import block_factory
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
 from dnl_video.spec import ContextOptions
-
-from .helpers import BLOCKS, make_input, perturb, perturb_backbone, shallow
+from tests.models.helpers import BLOCKS, make_input, perturb, perturb_backbone, shallow
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 EVERY = BLOCKS | {

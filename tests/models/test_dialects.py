@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from dnl_video.models import dialects
-
-from . import naive
-from .helpers import make_input, perturb, relative_error
+from tests.models import naive
+from tests.models.helpers import make_input, perturb, relative_error
 
 POOL = (1, 2, 2)
 DETECTION = {"scaled": True, "temperature": 0.05}

@@ -11,9 +11,8 @@ import torch
 from torch.func import functional_call
 
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
-
-from . import reference
-from .helpers import make_input, perturb, relative_error
+from tests.models import reference
+from tests.models.helpers import make_input, perturb, relative_error
 
 BLOCKS = {
     "snl": SimplifiedNonLocalBlock3d,

@@ -10,9 +10,8 @@ import torch
 from dnl_video.models import attention
 from dnl_video.models.blocks import NonLocalBlock3d
 from dnl_video.models.inspect.decomposition import decompose
-
-from .. import naive
-from ..helpers import BLOCKS, Recorder, make_input, perturb
+from tests.models import naive
+from tests.models.helpers import BLOCKS, Recorder, make_input, perturb
 
 SHAPE = (2, 8, 3, 5, 4)
 POSITIONS = math.prod(SHAPE[2:])

@@ -12,8 +12,7 @@ from pytorchvideo.models.csn import create_csn
 from dnl_video.models.build import create_model
 from dnl_video.models.runtime import onednn
 from dnl_video.models.runtime.folding import optimize_for_inference
-
-from ..helpers import perturb_backbone, relative_error
+from tests.models.helpers import perturb_backbone, relative_error
 
 FAMILIES = ("slow_r50", "i3d_r50", "c2d_r50", "slowfast_r50")
 CONTEXTS = ("none", "nl", "dnl", "pairwise", "unary")

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from dnl_video.models import attention
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d
 from dnl_video.models.runtime import onednn
-
-from ..helpers import relative_error
+from tests.models.helpers import relative_error
 
 needs_onednn = pytest.mark.skipif(not onednn.available(), reason="this build or processor lacks the operators")
 
