@@ -272,7 +272,7 @@ class ViewsConfig:
     Args:
         num_clips: Clips along time.
         num_crops: Crops per clip: 1 (centre) or 3 (left, centre, right; or top, middle, bottom).
-        views_per_forward: Views that go through the network at once.
+        views_per_forward: Views per forward pass of the network.
     """
 
     num_clips: int = 1
@@ -287,19 +287,17 @@ class ViewsConfig:
 
 @dataclass
 class EvaluationConfig(ViewsConfig):
-    """Views per video, and how they are run.
+    """Views per video, and how they are scored.
 
     Args:
-        num_clips: Clips along time.
-        num_crops: Crops per clip: 1 (centre) or 3 (left, centre, right; or top, middle, bottom).
-        views_per_forward: Views that go through the network at once.
         device: auto, cpu, cuda (or cuda:N) or mps.
-        precision: Arithmetic of the network.
-        num_workers: Decoding processes; null picks the cores available, 8 at most.
-        clip_scores: Also store the scores of every clip.
-        frame_order: Order of frames within a clip: natural; or, to see what a network knows of motion, reversed,
-            shuffled, or repeated (the middle frame throughout).
-        decoder: decord, av or auto, as in the data section.
+        precision: Floating-point precision of the network.
+        num_workers: Decoding processes. null: one per available core, at most 8.
+        clip_scores: Store the scores of every clip, not only of every video.
+        frame_order: Order of the frames within a clip. reversed, shuffled and repeated (the middle frame in every
+            position) test what the network knows about motion.
+        decoder: Video reader. decord: decord where it is exact, PyAV elsewhere. av: PyAV. auto: the faster of the exact
+            ones.
     """
 
     num_clips: int = 10

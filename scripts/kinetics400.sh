@@ -85,10 +85,10 @@ for step in "${steps[@]}"; do
     case $step in
     prepare)
         run dnl-video prepare --annotations "$TRAIN_CSV" --videos "$TRAIN_VIDEOS" --classes "$CLASSES" \
-            --out "$LISTS/train.csv"
+            --output "$LISTS/train.csv"
         # Missing and broken videos stay in the list, and the report counts them.
         run dnl-video prepare --annotations "$VAL_CSV" --videos "$VAL_VIDEOS" --classes "$CLASSES" \
-            --out "$LISTS/val.csv" --keep-failed
+            --output "$LISTS/val.csv" --keep-failed
         ;;
     check) launch "$PORT" train "${training[@]}" --dry-run ;;
     train) launch "$PORT" train "${training[@]}" --resume auto ;;

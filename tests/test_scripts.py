@@ -109,9 +109,9 @@ EVALUATE = (
 )
 PREPARE = [
     "dnl-video prepare --annotations 'train list.csv' --videos /videos/train --classes kinetics400 "
-    "--out LISTS/train.csv",
+    "--output LISTS/train.csv",
     "dnl-video prepare --annotations val.csv --videos /videos/val --classes kinetics400 "
-    "--out LISTS/val.csv --keep-failed",
+    "--output LISTS/val.csv --keep-failed",
 ]
 REPORT = "dnl-video report RUN/evaluation/best"
 

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--val-videos", type=int, default=160, metavar="N", help="validation videos, at least 1 (default: %(default)s)"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="videos made at the same time (default: the cores, 8 at most)"
+        "--num-workers", type=int, metavar="N", help="Processes. Default: one per available core, at most 8."
     )
 
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             train_videos=args.train_videos,
             val_videos=args.val_videos,
-            workers=args.workers,
+            workers=args.num_workers,
             progress=show,
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dnl_video.cli.main import VIDEOS_FAILED
-from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_arguments, view_options
+from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_options, config_from
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
 from dnl_video.launcher import rank_and_world_size
@@ -34,13 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-failed", action="store_true", help=f"Exit 0, not {VIDEOS_FAILED}, when videos failed to decode."
     )
-    add_view_arguments(parser, EvaluationConfig())
-    parser.add_argument(
-        "--frame-order",
-        choices=("natural", "reversed", "shuffled", "repeated"),
-        default="natural",
-        help="Change the order of frames within clips, to see what the network knows of motion (%(default)s).",
-    )
+    add_view_options(parser, EvaluationConfig(), "clip_scores", "frame_order")
     add_output_argument(parser, "predictions/<name of the list>")
 
 
@@ -54,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.checkpoint,
         arguments.manifest,
         output,
-        view_options(arguments),
+        config_from(arguments, EvaluationConfig),
         root=arguments.root,
         limit_videos=arguments.limit_videos,
         retry_failed=arguments.retry_failed,

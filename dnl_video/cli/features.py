@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dnl_video.cli.main import VIDEOS_FAILED
-from dnl_video.cli.options import add_checkpoint_argument, add_view_arguments, view_options
+from dnl_video.cli.options import add_checkpoint_argument, add_view_options, config_from
 from dnl_video.config import EvaluationConfig
 from dnl_video.launcher import rank_and_world_size
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_argument(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="Folder for the files.")
     parser.add_argument("--root", help="Folder that relative paths of lists are looked up in; default: the list's own.")
-    add_view_arguments(parser, EvaluationConfig(num_clips=10, num_crops=1), clip_scores=False)
+    add_view_options(parser, EvaluationConfig(num_crops=1))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
             load_checkpoint(arguments.checkpoint),
             manifest,
             arguments.output,
-            view_options(arguments),
+            config_from(arguments, EvaluationConfig),
             rank=rank,
             world_size=world_size,
             retry_failed=arguments.retry_failed,

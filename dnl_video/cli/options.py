@@ -1,11 +1,72 @@
-"""Options that several commands share."""
+"""Command-line options derived from config dataclasses, and the options that several commands share."""
 
 from __future__ import annotations
 
 import argparse
-from typing import get_args
+import dataclasses
+import inspect
+import re
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from dnl_video.config import Decoder, EvaluationConfig
+from dnl_video.config import EvaluationConfig
+
+_Config = TypeVar("_Config")
+
+
+def add_config_options(parser: Any, config: Any, *names: str, metavars: Mapping[str, str] = {}, **helps: str) -> None:
+    """Add one option per named field of a config dataclass, for example ``--num-clips`` for ``num_clips``.
+
+    Type and choices come from the field's annotation, the help from its line in the class docstring, where "null:"
+    describes the default None.
+
+    Args:
+        parser: The parser or argument group.
+        config: An instance, whose values are the defaults, or the class; fields without a default are then required.
+        names: Fields, in the order of the help.
+        metavars: Placeholders of values by field, where N for numbers and the field's name are not good enough.
+        helps: Help by field, where the docstring does not suit the command.
+    """
+    kind = config if isinstance(config, type) else type(config)
+    hints, lines = get_type_hints(kind), field_help(kind) | helps
+    for name in names:
+        hint, text = hints[name], lines[name].replace("null:", "Default:").replace("%", "%%")
+        if NoneType in get_args(hint):
+            hint = get_args(hint)[0]
+        default = getattr(config, name, dataclasses.MISSING)
+        options: dict[str, Any] = {"required": True} if default is dataclasses.MISSING else {"default": default}
+        if hint is bool:
+            options["action"] = argparse.BooleanOptionalAction if default else "store_true"
+        else:
+            if default is not None and default is not dataclasses.MISSING:
+                text += f" Default: {default:g}." if isinstance(default, float) else f" Default: {default}."
+            choices = get_args(hint) if get_origin(hint) is Literal else None
+            options |= {"choices": choices, "type": type(choices[0]) if choices else hint}
+            options["metavar"] = metavars.get(name, "N" if hint in (int, float) else None)
+        parser.add_argument(f"--{name.replace('_', '-')}", help=text, **options)
+
+
+def field_help(kind: type) -> dict[str, str]:
+    """Return the description of each field from the ``Args`` of a dataclass's docstring and of its bases'."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        arguments = inspect.cleandoc(base.__doc__ or "").partition("Args:\n")[2]
+        for name, text in re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE):
+            found[name] = " ".join(text.split())
+    return found
+
+
+def config_from(arguments: argparse.Namespace, kind: type[_Config], **values: Any) -> _Config:
+    """Build a config from the options that `add_config_options` added; other fields keep their defaults.
+
+    Args:
+        arguments: The parsed options.
+        kind: The config dataclass.
+        values: Further fields.
+    """
+    given = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(kind) if hasattr(arguments, f.name)}  # type: ignore[arg-type]
+    return kind(**(given | values))
 
 
 def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
@@ -13,63 +74,20 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         required=True,
-        help="A checkpoint, an exported model, or the folder of a training run (its best).",
+        help="A checkpoint, an exported model, or the folder of a training run (its best checkpoint).",
     )
 
 
-def add_view_arguments(
-    parser: argparse.ArgumentParser, defaults: EvaluationConfig, *, clip_scores: bool = True
-) -> None:
-    """Add the options of looking at many videos.
-
-    Args:
-        parser: The command's.
-        defaults: What the help states.
-        clip_scores: Whether the command stores scores of clips, which one may leave out.
-    """
+def add_view_options(parser: argparse.ArgumentParser, defaults: EvaluationConfig, *more: str) -> None:
+    """Add the options of scoring many videos, and those of the fields ``more``."""
     views = parser.add_argument_group("views and device")
-    views.add_argument("--num-clips", type=int, default=defaults.num_clips, help="Clips along time (%(default)s).")
+    common = ("num_clips", "num_crops", "views_per_forward", "device", "precision", "num_workers", "decoder")
+    add_config_options(views, defaults, *common, *more)
     views.add_argument(
-        "--num-crops", type=int, default=defaults.num_crops, help="Crops per clip, 1 or 3 (%(default)s)."
+        "--retry-failed", action="store_true", help="Score the videos again that failed in an earlier run."
     )
-    views.add_argument(
-        "--views-per-forward", type=int, default=defaults.views_per_forward, help="Views at once (%(default)s)."
-    )
-    views.add_argument("--device", default=defaults.device, help="auto, cpu, cuda, cuda:N or mps (%(default)s).")
-    views.add_argument(
-        "--precision",
-        default=defaults.precision,
-        choices=("32-true", "16-mixed", "bf16-mixed"),
-        help="Arithmetic of the network (%(default)s).",
-    )
-    views.add_argument("--num-workers", type=int, help="Decoding processes; default: the cores, 8 at most.")
-    views.add_argument(
-        "--decoder",
-        choices=get_args(Decoder),
-        default=defaults.decoder,
-        help="What reads the videos: decord where it is exact, else PyAV (av); auto: the faster of those that are "
-        "exact (%(default)s).",
-    )
-    if clip_scores:
-        views.add_argument("--no-clip-scores", action="store_true", help="Store scores of whole videos only.")
-    views.add_argument("--retry-failed", action="store_true", help="Try again the videos that failed in a former run.")
 
 
 def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
     """Add --output."""
-    parser.add_argument("--output", metavar="DIR", help=f"Predictions directory; default: {default}.")
-
-
-def view_options(arguments: argparse.Namespace) -> EvaluationConfig:
-    """Return the options that `add_view_arguments` added."""
-    return EvaluationConfig(
-        num_clips=arguments.num_clips,
-        num_crops=arguments.num_crops,
-        views_per_forward=arguments.views_per_forward,
-        device=arguments.device,
-        precision=arguments.precision,
-        num_workers=arguments.num_workers,
-        decoder=arguments.decoder,
-        clip_scores=not getattr(arguments, "no_clip_scores", False),
-        frame_order=getattr(arguments, "frame_order", "natural"),
-    )
+    parser.add_argument("--output", metavar="DIR", help=f"Predictions directory. Default: {default}.")

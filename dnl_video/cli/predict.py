@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dnl_video.cli.main import INTERRUPTED, VIDEOS_FAILED
-from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_arguments, view_options
+from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_options, config_from
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
 from dnl_video.launcher import rank_and_world_size
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     long.add_argument(
         "--plot-format", choices=("png", "svg"), default="png", help="Format of the timelines (%(default)s)."
     )
-    add_view_arguments(parser, EvaluationConfig(num_clips=_NUM_CLIPS, num_crops=1))
+    add_view_options(parser, EvaluationConfig(num_clips=_NUM_CLIPS, num_crops=1), "clip_scores")
     add_output_argument(
         parser,
         f"nothing is kept; predictions/<name> with --sliding, several processes or over {MANY_VIDEOS} videos",
@@ -104,7 +104,7 @@ def _check(arguments: argparse.Namespace) -> float | None:
         raise InputError(f"--hop-s is {hop_s:g}; give seconds above 0")
     if arguments.num_clips != _NUM_CLIPS:
         raise InputError("--num-clips spreads clips over a short video; with --sliding give --hop-s")
-    if arguments.no_clip_scores:
+    if not arguments.clip_scores:
         raise InputError("--no-clip-scores leaves nothing to make segments of; drop it or --sliding")
     if arguments.annotate:
         from dnl_video.data.encoding import container_of
@@ -144,7 +144,7 @@ def _run(
             load_checkpoint(arguments.checkpoint),
             manifest,
             output,
-            view_options(arguments),
+            config_from(arguments, EvaluationConfig),
             hop_s=hop_s,
             rank=rank,
             world_size=world_size,

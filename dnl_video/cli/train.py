@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -44,6 +45,11 @@ class PARSER(ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(exit_on_error=False, **kwargs)
+
+    def parse_args(self, args: Sequence[str] | None = None, **options: Any) -> Any:  # type: ignore[override]
+        """Take ``--output``, the name of this option in the other commands, for ``--output_dir``."""
+        words = [re.sub(r"^--output(?==|$)", "--output_dir", word) for word in (sys.argv[1:] if args is None else args)]
+        return super().parse_args(words, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage."""

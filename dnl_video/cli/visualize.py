@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnl_video.cli.options import add_checkpoint_argument
+from dnl_video.cli.options import add_checkpoint_argument, add_config_options
+from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,13 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--animation", choices=tuple(_ANIMATIONS), default="both", help="Moving pictures to write (%(default)s)."
     )
     parser.add_argument("--fps", type=float, default=4.0, help="Frames a second of the animation (%(default)s).")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s).")
+    add_config_options(parser, EvaluationConfig(), "device")
     parser.add_argument("--output", metavar="DIR", help="Folder for the pictures; default: attention/<name of VIDEO>.")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw, and name the files."""
-    from dnl_video.config import EvaluationConfig
     from dnl_video.inference.predictor import Predictor
     from dnl_video.visualize.animation import animate, write_animation
     from dnl_video.visualize.examine import examine

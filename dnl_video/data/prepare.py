@@ -95,7 +95,7 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
     report = progress or (lambda *_: None)
     report("reading the list", 0, 0, 0)
     videos = _list_videos(options)
-    out = Path(options.out).expanduser()
+    out = Path(options.output).expanduser()
     todo = [video for video in videos if not video.status]
     if not todo:
         raise InputError(
@@ -123,7 +123,7 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
         _write_csv(out, COLUMNS, [_line(video, root) for video in kept])
     except OSError as error:
         raise InputError(
-            f"--out {options.out} cannot be written ({error.strerror or error}); choose another"
+            f"--output {options.output} cannot be written ({error.strerror or error}); choose another"
         ) from error
     written = (out, out.with_suffix(".broken.csv"), out.with_suffix(".summary.json"))
     return Prepared(*written, summary=summary, checked=checked, transcoded=transcoded)
@@ -238,7 +238,7 @@ def _work(
     done, broken = len(videos) - len(todo), sum("error" in known[i] for i in set(range(len(known))) - set(todo))
     report(verb, done, len(videos), broken)
     outcomes = run_isolated(
-        function, [jobs[i] for i in todo], workers=default_workers(options.workers), deadline_s=options.timeout_s
+        function, [jobs[i] for i in todo], workers=default_workers(options.num_workers), deadline_s=options.timeout_s
     )
     for outcome in outcomes:
         place = todo[outcome.index]

@@ -1,4 +1,4 @@
-"""What `dnl-video prepare` is asked for."""
+"""Options of `dnl-video prepare`."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from dnl_video.errors import InputError
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What to prepare, and how.
+    """Options of `dnl-video prepare`.
 
     Args:
-        videos: Folder of the videos.
-        out: Manifest to write, .csv.
-        annotations: The listing; None where `videos` holds class folders.
-        classes: Class list that labels must be in; None takes them as they are.
-        workers: Processes; None takes the cores available, 8 at most.
-        sample_frames: Frames decoded of each file.
-        timeout_s: Seconds a file may take before it counts as broken.
-        frames_fps: Frames a second of folders of frames.
-        resize: Transcode to this short side; None leaves the files alone.
-        resized_dir: Folder of transcoded files.
-        crf: Constant rate factor of transcoded files.
-        keep_small: Leave files alone whose short side is `resize` or less.
-        keep_failed: List missing and broken videos in the manifest, too.
-        relative: Write paths relative to the folder of the (transcoded) videos instead of absolute ones.
-        retry_broken: Look again at files that were broken in an earlier run.
+        videos: Folder that contains the videos.
+        output: Manifest to write; its name ends with .csv.
+        annotations: List of the videos. null: `videos` contains one folder per class.
+        classes: Check labels against these class names: a file with one name per line, or kinetics400, kinetics600 or
+            kinetics700.
+        num_workers: Checking processes. null: one per available core, at most 8.
+        sample_frames: Frames to decode from each file, including the first and the last.
+        timeout_s: Seconds after which a file counts as broken.
+        frames_fps: Frame rate of frame folders.
+        resize: Transcode to H.264 with this short side (for example 320 or 256). Smaller videos keep their size. All
+            frames are kept, with a key frame at least every 16 frames; sound is dropped.
+        resized_dir: Folder for the transcoded files. The manifest then lists these.
+        crf: Constant rate factor of the transcoded files; lower is better and larger.
+        keep_small: Do not transcode files whose short side is at most `resize`.
+        keep_failed: Also list missing and broken videos in the manifest. Use it for validation, so that evaluate counts
+            them.
+        relative: Write paths relative to the folder of the (transcoded) videos. Set that folder as root later.
+        retry_broken: Check files again that were broken in an earlier run.
     """
 
     videos: str
-    out: str
+    output: str
     annotations: str | None = None
     classes: str | None = None
-    workers: int | None = None
+    num_workers: int | None = None
     sample_frames: int = 8
     timeout_s: float = 120.0
     frames_fps: float = 30.0
@@ -47,16 +50,16 @@ class PrepareOptions:
     retry_broken: bool = False
 
     def __post_init__(self) -> None:
-        least = {"workers": 1, "sample_frames": 1, "resize": 16, "crf": 0}
+        least = {"num_workers": 1, "sample_frames": 1, "resize": 16, "crf": 0}
         for name, value in least.items():
             given = getattr(self, name)
             if given is not None and given < value:
                 raise InputError(f"--{name.replace('_', '-')} is {given}; give at least {value}")
-        for name, unit in (("timeout_s", "--timeout"), ("frames_fps", "--frames-fps")):
+        for name, unit in (("timeout_s", "--timeout-s"), ("frames_fps", "--frames-fps")):
             if not getattr(self, name) > 0:
                 raise InputError(f"{unit} is {getattr(self, name):g}; give a number above 0")
-        if Path(self.out).suffix.lower() != ".csv":
-            raise InputError(f"--out is {self.out}; give a name that ends with .csv")
+        if Path(self.output).suffix.lower() != ".csv":
+            raise InputError(f"--output is {self.output}; give a name that ends with .csv")
         if (self.resize is None) != (self.resized_dir is None):
             raise InputError("--resize and --resized-dir go together; give both, or neither")
         if self.resized_dir is not None:

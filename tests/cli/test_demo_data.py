@@ -18,7 +18,7 @@ def parser():
 
 def test_it_generates_says_where_and_what_comes_next(parser, tmp_path, capsys):
     directory = tmp_path / "my demo"
-    args = parser.parse_args([str(directory), "--train-videos", "8", "--val-videos", "2", "--workers", "2"])
+    args = parser.parse_args([str(directory), "--train-videos", "8", "--val-videos", "2", "--num-workers", "2"])
     assert demo_data.run(args) == 0
     out, err = capsys.readouterr()
     assert f"{directory}: 8 training and 2 validation videos (wrote 10 videos)" in out
@@ -40,7 +40,7 @@ def test_it_generates_says_where_and_what_comes_next(parser, tmp_path, capsys):
 
 def test_defaults_and_help(parser):
     args = parser.parse_args(["data"])
-    assert (args.seed, args.train_videos, args.val_videos, args.workers) == (0, 400, 160, None)
+    assert (args.seed, args.train_videos, args.val_videos, args.num_workers) == (0, 400, 160, None)
     text = parser.format_help()
     assert "dnl-video demo-data data/demo" in text
     assert "flip 0" in text

@@ -152,7 +152,7 @@ def test_bad_inputs(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture
         "device 'tpux' is unknown; allowed: auto, cpu, cuda, cuda:N, mps": [
             "--manifest", str(tiny.val), "--checkpoint", str(tiny.run), "--device", "tpux",
         ],
-        "num_crops is 2; allowed: 1 (centre), 3 (left, centre, right)": [
+        "argument --num-crops: invalid choice: 2 (choose from 1, 3)": [
             "--manifest", str(tiny.val), "--checkpoint", str(tiny.run), "--num-crops", "2",
         ],
         "argument --decoder: invalid choice: 'opencv' (choose from ": [

@@ -10,13 +10,20 @@ from tests.conftest import TinyRun
 
 
 def prepare(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(["prepare", *words, "--workers", "1"]) == 0
+    assert main(["prepare", *words, "--num-workers", "1"]) == 0
     return capsys.readouterr().out
 
 
 def test_a_prepared_list_trains(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     videos = tiny.folder / "videos"
-    words = ["--annotations", str(tiny.train), "--videos", str(videos / "train"), "--out", str(tmp_path / "train.csv")]
+    words = [
+        "--annotations",
+        str(tiny.train),
+        "--videos",
+        str(videos / "train"),
+        "--output",
+        str(tmp_path / "train.csv"),
+    ]
     text = prepare(capsys, *words)
     assert re.search(r"^listed +16$", text, re.MULTILINE)
     assert re.search(r"^usable +16  \(100\.0 % of the videos listed, 0\.0 h\)$", text, re.MULTILINE)
@@ -39,7 +46,7 @@ def test_faults_and_transcoding_are_told(tiny: TinyRun, tmp_path: Path, capsys: 
         (videos / name).write_bytes(source.read_bytes())
     (videos / "b").mkdir()
     (videos / "b" / "3.mp4").touch()
-    words = ["--videos", str(videos), "--out", str(tmp_path / "m.csv"), "--relative"]
+    words = ["--videos", str(videos), "--output", str(tmp_path / "m.csv"), "--relative"]
     text = prepare(capsys, *words, "--resize", "32", "--resized-dir", str(tmp_path / "small"))
     assert "broken because\n        1  file is empty\n" in text
     assert "warning: 1 classes have no usable video: b\n" in text
@@ -55,14 +62,21 @@ def test_faults_and_transcoding_are_told(tiny: TinyRun, tmp_path: Path, capsys: 
 def test_a_list_without_labels(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
     (tmp_path / "test.csv").write_text(f"path\n{source}\n")
-    words = ["--annotations", str(tmp_path / "test.csv"), "--videos", str(tmp_path), "--out", str(tmp_path / "m.csv")]
+    words = [
+        "--annotations",
+        str(tmp_path / "test.csv"),
+        "--videos",
+        str(tmp_path),
+        "--output",
+        str(tmp_path / "m.csv"),
+    ]
     text = prepare(capsys, *words)
     assert "classes" not in text
     assert f"next (the list has no labels):\n  dnl-video predict {tmp_path / 'm.csv'} --checkpoint ...\n" in text
 
 
 def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["prepare", "--videos", str(tmp_path / "no"), "--out", "m.csv"]) == 2
+    assert main(["prepare", "--videos", str(tmp_path / "no"), "--output", "m.csv"]) == 2
     assert capsys.readouterr().err == (
         f"dnl-video: error: --videos {tmp_path / 'no'} is no folder; give the folder that holds the videos\n"
     )

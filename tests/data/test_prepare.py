@@ -45,7 +45,7 @@ class Kinetics:
 
     @property
     def journal(self) -> Path:
-        return Path(self.options.out).with_suffix(".journal.jsonl")
+        return Path(self.options.output).with_suffix(".journal.jsonl")
 
 
 def generate(folder: Path, write_coloured: Write, number: int) -> Kinetics:
@@ -66,7 +66,7 @@ def generate(folder: Path, write_coloured: Write, number: int) -> Kinetics:
     truth["gone0000000_000005_000015"] = "missing"
     listing = folder / "kinetics_train.csv"
     listing.write_text("\n".join(lines) + "\n")
-    options = PrepareOptions(str(folder / "videos"), str(folder / "out" / "train.csv"), str(listing), workers=2)
+    options = PrepareOptions(str(folder / "videos"), str(folder / "out" / "train.csv"), str(listing), num_workers=2)
     return Kinetics(options, truth)
 
 
@@ -151,10 +151,10 @@ def test_a_second_run_opens_no_file(kinetics: tuple[Kinetics, Prepared], monkeyp
 @pytest.mark.full
 def test_killed_half_way_it_resumes(kinetics: tuple[Kinetics, Prepared], tmp_path: Path, full_size: bool) -> None:
     made, whole = kinetics
-    options = replace(made.options, out=str(tmp_path / "train.csv"))
+    options = replace(made.options, output=str(tmp_path / "train.csv"))
     journal = tmp_path / "train.journal.jsonl"
-    words = ["--annotations", str(options.annotations), "--videos", options.videos, "--out", options.out]
-    command = [sys.executable, "-m", "dnl_video", "prepare", *words, "--workers", "1"]
+    words = ["--annotations", str(options.annotations), "--videos", options.videos, "--output", options.output]
+    command = [sys.executable, "-m", "dnl_video", "prepare", *words, "--num-workers", "1"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     least = 200 if full_size else 10
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
@@ -164,7 +164,7 @@ def test_killed_half_way_it_resumes(kinetics: tuple[Kinetics, Prepared], tmp_pat
         process.kill()
     known = journal.read_bytes().count(b"\n")
     assert least <= known < len(made.truth) - 1
-    assert not Path(options.out).exists()
+    assert not Path(options.output).exists()
     resumed = prepare(options)
     assert resumed.checked == len(made.truth) - 1 - known
     assert resumed.manifest.read_bytes() == whole.manifest.read_bytes()
@@ -175,7 +175,7 @@ def test_only_changed_and_new_files_are_looked_at_again(tmp_path: Path, write_co
     for name in ("a/1.mp4", "a/2.mp4", "b/3.mp4"):
         write_coloured(tmp_path / "v" / name, red=9)
     (tmp_path / "v" / "a" / "2.mp4").write_bytes(b"broken")
-    options = PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), workers=1)
+    options = PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), num_workers=1)
     assert (prepare(options).checked, prepare(options).checked) == (3, 0)
     assert prepare(replace(options, retry_broken=True)).checked == 1
     assert prepare(replace(options, sample_frames=3)).checked == 3
@@ -192,7 +192,7 @@ def test_only_changed_and_new_files_are_looked_at_again(tmp_path: Path, write_co
 def test_names_that_a_list_cannot_hold_are_broken(tmp_path: Path, write_coloured: Write) -> None:
     source = write_coloured(tmp_path / "v" / "a" / "1.mp4", red=1)
     os.link(source, os.fsencode(source.parent) + b"/\xff.mp4")
-    prepared = prepare(PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), workers=1))
+    prepared = prepare(PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), num_workers=1))
     assert [row["video_id"] for row in table(prepared.manifest)] == ["a/1.mp4"]
     assert [(row["video_id"], row["reason"]) for row in table(prepared.broken)] == [
         ("a/\\udcff.mp4", "the name is not UTF-8, which a list cannot hold; rename the file")
@@ -220,7 +220,7 @@ def test_layouts_of_the_official_lists(tmp_path: Path, write_coloured: Write) ->
         (tmp_path / name).write_text("\n".join(lines) + "\n")
         out = tmp_path / "out" / name
         options = PrepareOptions(
-            str(tmp_path / "v"), str(out), str(tmp_path / name), workers=1, frames_fps=12.5, relative=True
+            str(tmp_path / "v"), str(out), str(tmp_path / name), num_workers=1, frames_fps=12.5, relative=True
         )
         rows = table(prepare(options).manifest)
         assert [row["path"] for row in rows] == expected
@@ -240,7 +240,9 @@ def test_rows_listed_twice_are_kept_once_and_named(tmp_path: Path, write_coloure
     write_coloured(tmp_path / "1.mp4", red=1)
     write_coloured(tmp_path / "2 b.mp4", red=2)
     (tmp_path / "list.txt").write_text("1.mp4 archery\n2 b.mp4 zumba\n1.mp4 zumba\n./2 b.mp4 zumba\n")
-    prepared = prepare(PrepareOptions(str(tmp_path), str(tmp_path / "m.csv"), str(tmp_path / "list.txt"), workers=1))
+    prepared = prepare(
+        PrepareOptions(str(tmp_path), str(tmp_path / "m.csv"), str(tmp_path / "list.txt"), num_workers=1)
+    )
     assert [(row["video_id"], row["label"]) for row in table(prepared.manifest)] == [
         ("1.mp4", "archery"),
         ("2 b.mp4", "zumba"),
@@ -255,7 +257,7 @@ def test_rows_listed_twice_are_kept_once_and_named(tmp_path: Path, write_coloure
 def test_classes_spell_the_labels_and_integers_stay(tmp_path: Path, write_coloured: Write) -> None:
     for name in ("air_drumming/1.mp4", "archery/2.mp4"):
         write_coloured(tmp_path / "v" / name, red=1)
-    options = PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), classes="kinetics400", workers=1)
+    options = PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), classes="kinetics400", num_workers=1)
     assert [row["label"] for row in table(prepare(options).manifest)] == ["air drumming", "archery"]
     (tmp_path / "list.txt").write_text("air_drumming/1.mp4 7\n")
     options = replace(options, annotations=str(tmp_path / "list.txt"), classes=None)
@@ -270,7 +272,7 @@ def test_failed_videos_can_stay_in_the_list_for_validation(tmp_path: Path, write
     write_coloured(tmp_path / "1.mp4", red=1)
     (tmp_path / "2.mp4").write_bytes(b"?")
     (tmp_path / "list.txt").write_text("1.mp4 a\n2.mp4 a\n3.mp4 b\n1.mp4 b\n")
-    options = PrepareOptions(str(tmp_path), str(tmp_path / "m.csv"), str(tmp_path / "list.txt"), workers=1)
+    options = PrepareOptions(str(tmp_path), str(tmp_path / "m.csv"), str(tmp_path / "list.txt"), num_workers=1)
     prepared = prepare(replace(options, keep_failed=True))
     assert [(r["video_id"], r["status"]) for r in table(prepared.manifest)] == [
         ("1.mp4", "ok"),
@@ -284,7 +286,7 @@ def test_failed_videos_can_stay_in_the_list_for_validation(tmp_path: Path, write
 def test_real_clips(shared_clips: Path, tmp_path: Path) -> None:
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "x").symlink_to(shared_clips)
-    prepared = prepare(PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), workers=1))
+    prepared = prepare(PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), num_workers=1))
     assert [row["video_id"] for row in table(prepared.broken)] == ["x/corrupted.mp4"]
     rows = {row["video_id"]: row for row in table(prepared.manifest)}
     assert [len(rows), rows["x/rotated_90.mov"]["width"] < rows["x/rotated_90.mov"]["height"]] == [4, True]
@@ -306,7 +308,7 @@ def test_resized_copies_take_the_place_of_the_files(
     (tmp_path / "v" / "b" / "bad.mp4").write_bytes(b"?")
     small = tmp_path / "small"
     options = PrepareOptions(
-        str(tmp_path / "v"), str(tmp_path / "m.csv"), workers=1, resize=48, resized_dir=str(small), keep_small=True
+        str(tmp_path / "v"), str(tmp_path / "m.csv"), num_workers=1, resize=48, resized_dir=str(small), keep_small=True
     )
     prepared = prepare(options)
     rows = {row["video_id"]: row for row in table(prepared.manifest)}
@@ -347,12 +349,12 @@ def test_resized_copies_take_the_place_of_the_files(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 0}, "--workers is 0; give at least 1"),
+        ({"num_workers": 0}, "--num-workers is 0; give at least 1"),
         ({"sample_frames": 0}, "--sample-frames is 0; give at least 1"),
         ({"resize": 8, "resized_dir": "x"}, "--resize is 8; give at least 16"),
-        ({"timeout_s": 0.0}, "--timeout is 0; give a number above 0"),
+        ({"timeout_s": 0.0}, "--timeout-s is 0; give a number above 0"),
         ({"frames_fps": -1.0}, "--frames-fps is -1; give a number above 0"),
-        ({"out": "m.txt"}, "--out is m.txt; give a name that ends with .csv"),
+        ({"output": "m.txt"}, "--output is m.txt; give a name that ends with .csv"),
         ({"resize": 256}, "--resize and --resized-dir go together; give both, or neither"),
         ({"resized_dir": "x"}, "--resize and --resized-dir go together; give both, or neither"),
         ({"resize": 256, "resized_dir": "v/x"}, "--resized-dir v/x lies in --videos v; choose one outside"),
@@ -368,7 +370,7 @@ def test_resized_copies_take_the_place_of_the_files(
             {},
             "none of the 1 videos found can be read, for example {folder}/v/a/bad.mp4: file is empty; see m.broken.csv",
         ),
-        ({"out": "file/m.csv"}, "--out file/m.csv cannot be written (File exists); choose another"),
+        ({"output": "file/m.csv"}, "--output file/m.csv cannot be written (File exists); choose another"),
     ],
 )
 def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str) -> None:
@@ -378,5 +380,5 @@ def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[s
     (tmp_path / "list.txt").write_text("9.mp4 a\n")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=f"^{re.escape(message.format(folder=tmp_path))}$"):
-        prepare(PrepareOptions(**{"videos": "v", "out": "m.csv", "workers": 1} | options))
+        prepare(PrepareOptions(**{"videos": "v", "output": "m.csv", "num_workers": 1} | options))
     assert not (tmp_path / "m.csv").exists()
