@@ -1,7 +1,6 @@
-"""Which video each loader process is reading, kept where it outlives the process.
+"""Records which video each loader process reads, so that an error can name the video of a process that died or hung.
 
-A decoder that crashes takes its process along, and one that spins forever never answers; the process that waits for
-them learns from the journal which video it was.
+Each process keeps its record in a memory-mapped file. A process that exits normally deletes its file.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from pathlib import Path
 from dnl_video.errors import InputError
 
 STOPPED_REASON = "stopped the process that decoded it"
-"""What a video is recorded as failed with, whose decoder crashed or hung."""
+"""Reason of failure of a video whose decoder crashed or hung."""
 
-_SIZE = 8192
-_page: mmap.mmap | None = None
+_RECORD_BYTES = 8192
+_record: mmap.mmap | None = None
 
 
 class LoaderStopped(InputError):
     """Loader processes died or hung.
 
     Args:
-        message: What happened, and what to do.
-        videos: The videos they were reading, where known.
+        message: What happened and what to do.
+        videos: The videos they were reading, if known.
     """
 
     def __init__(self, message: str, videos: tuple[str, ...] = ()) -> None:
@@ -43,62 +42,62 @@ class LoaderStopped(InputError):
 
 
 @functools.cache
-def _own_folder() -> tempfile.TemporaryDirectory[str]:
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="dnl-video-loaders-", ignore_cleanup_errors=True)
 
 
-def journal_folder() -> str:
-    """Return where the loaders of this process keep their journals; made on the first call, removed at exit."""
-    return _own_folder().name
+def record_folder() -> str:
+    """Return the folder for the records of this process's loaders. It is deleted when this process exits."""
+    return _temporary_folder().name
 
 
-def start_journal(folder: str, worker_id: int) -> None:
-    """Keep this process's journal in a folder; the `worker_init_fn` of loaders."""
-    global _page
+def start_record(folder: str, worker_id: int) -> None:
+    """Start this loader process's record in a folder (a `worker_init_fn`)."""
+    global _record
     if hasattr(os, "setpgid"):
-        # What is sent to the whole group (Ctrl-C, `timeout`) is for the process that waits for this one to answer.
+        # Own process group: the main process handles Ctrl-C and `timeout`, and then stops its loaders.
         os.setpgid(0, 0)
-    name = Path(folder) / str(os.getpid())
-    name.write_bytes(bytes(_SIZE))
-    with name.open("r+b") as file:
-        _page = mmap.mmap(file.fileno(), _SIZE)
-    # Who ends as it should leaves none.
-    multiprocessing.util.Finalize(None, _forget, args=(name,), exitpriority=0)
+    file = Path(folder) / str(os.getpid())
+    file.write_bytes(bytes(_RECORD_BYTES))
+    with file.open("r+b") as opened:
+        _record = mmap.mmap(opened.fileno(), _RECORD_BYTES)
+    multiprocessing.util.Finalize(None, _delete, args=(file,), exitpriority=0)
 
 
-def note_reading(path: str) -> None:
-    """Note that this process now reads a video; "" that it reads none. Nothing happens without a journal."""
-    if _page is not None:
-        line = f"{time.time()}\n{path}".encode(errors="surrogateescape")[: _SIZE - 1]
-        _page[: len(line) + 1] = line + b"\0"
+def record_reading(path: str) -> None:
+    """Record that this process now reads a video; "" for none. Does nothing in a process without a record."""
+    if _record is not None:
+        line = f"{time.time()}\n{path}".encode(errors="surrogateescape")[: _RECORD_BYTES - 1]
+        _record[: len(line) + 1] = line + b"\0"
 
 
 @contextlib.contextmanager
 def loader_faults(timeout_s: float) -> Iterator[None]:
-    """Turn the errors of a loader whose processes died or hang into one that names the video and what to do.
+    """Replace the errors of a loader whose processes died or hung by one that names the video and what to do.
 
-    PyTorch raises them from a signal handler too, so this belongs around all that runs while a loader is in use.
+    PyTorch also raises these errors from a signal handler, so the block must hold all code that runs while a loader is
+    in use.
 
     Args:
-        timeout_s: The loader's.
+        timeout_s: Timeout of the loader in seconds.
 
     Raises:
-        LoaderStopped: Instead of the loader's RuntimeError.
+        LoaderStopped: In place of the loader's RuntimeError.
     """
-    _take_dead()  # what other loaders left
+    _take_dead()  # left by earlier loaders
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
-        # Two errors come, one from PyTorch's signal handler, and only that one names the signal.
+        # PyTorch raises two errors. Only the one from its signal handler names the signal.
         text = f"{error.__cause__ or error.__context__ or ''}\n{error}"
         if "DataLoader timed out" in text:
             videos = _stuck(timeout_s)
             raise LoaderStopped(_hung_message(timeout_s, videos), videos) from error
-        # A process that dies while it hands over a batch breaks the connection, before it counts as dead.
+        # A process that dies while it sends a batch breaks the connection before it is seen as dead.
         broken = not isinstance(error, RuntimeError)
         if not broken and "DataLoader worker (pid" not in text:
             raise
-        _silence_signals()
+        _disable_signal_handler()
         dead = _take_dead(wait_s=2.0)
         if broken and not dead:
             raise
@@ -107,67 +106,68 @@ def loader_faults(timeout_s: float) -> Iterator[None]:
         raise LoaderStopped(_dead_message(sorted(dead), killed and killed[1], videos), videos) from error
 
 
-def _silence_signals() -> None:
-    """Keep PyTorch's handler from raising the same error again, in the middle of what is saved because of it."""
+def _disable_signal_handler() -> None:
+    """Keep PyTorch's handler from raising the error again while the results so far are saved."""
     from torch.utils.data._utils import signal_handling
 
     if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal_handling._SIGCHLD_handler_set = False  # the next loader sets it anew
+        signal_handling._SIGCHLD_handler_set = False  # the next loader sets it again
 
 
 def _dead_message(pids: list[int], reason: str | None, videos: tuple[str, ...]) -> str:
     who = " ".join(["a loader process", *(f"({pid})" for pid in pids)])
-    how = f"was stopped by signal {reason.strip()}" if reason else "ended without a word"
+    how = f"was stopped by signal {reason.strip()}" if reason else "exited unexpectedly"
     where = f" while it read {', '.join(videos)}" if videos else ""
     return (
         f"{who} {how}{where}; if memory ran out, lower num_workers; start again (train with --resume): "
-        "what is done is kept"
+        "finished work is kept"
     )
 
 
 def _hung_message(timeout_s: float, videos: tuple[str, ...]) -> str:
     where = f"; a loader process is stuck in {', '.join(videos)}" if videos else ""
     return (
-        f"no video came out of the loader in {timeout_s:g} s{where}; start again (train with --resume): what is done "
+        f"the loader returned no video within {timeout_s:g} s{where}; start again (train with --resume): finished work "
         "is kept. If the storage or the machine is that slow, raise data.timeout_s or lower num_workers"
     )
 
 
 def _take_dead(wait_s: float = 0.0) -> dict[int, str]:
-    """Return, and forget, the processes that ended otherwise than they should, with what they were reading."""
-    give_up = time.monotonic() + wait_s
+    """Return the processes that did not exit normally, with the video each was reading; delete their records."""
+    deadline = time.monotonic() + wait_s
     while True:
         alive = {process.pid for process in multiprocessing.active_children()}
-        dead = [file for file in sorted(Path(journal_folder()).iterdir()) if int(file.name) not in alive]
-        if dead or time.monotonic() > give_up:
+        dead = [file for file in sorted(Path(record_folder()).iterdir()) if int(file.name) not in alive]
+        if dead or time.monotonic() > deadline:
             break
         time.sleep(0.05)
-    entries = {int(file.name): _entry(file)[1] for file in dead}
+    videos = {int(file.name): _read(file)[1] for file in dead}
     for file in dead:
-        _forget(file)
-    return entries
+        _delete(file)
+    return videos
 
 
 def _stuck(timeout_s: float) -> tuple[str, ...]:
-    """Return what has been read for most of the time the loader waited."""
+    """Return the videos that have been read for at least 80 % of the timeout."""
     videos = []
-    for file in sorted(Path(journal_folder()).iterdir()):
-        since, path = _entry(file)
+    for file in sorted(Path(record_folder()).iterdir()):
+        since, path = _read(file)
         if path and time.time() - since > 0.8 * timeout_s:
             videos.append(path)
-            _forget(file)
+            _delete(file)
     return tuple(videos)
 
 
-def _forget(file: Path) -> None:
+def _delete(file: Path) -> None:
     with contextlib.suppress(OSError):  # Windows keeps files that a process still maps
         file.unlink()
 
 
-def _entry(file: Path) -> tuple[float, str]:
+def _read(file: Path) -> tuple[float, str]:
+    """Return the start time and the path of a record; zero and "" if its process read nothing."""
     try:
         since, _, path = file.read_bytes().partition(b"\0")[0].decode(errors="surrogateescape").partition("\n")
         return float(since), path
-    except (OSError, ValueError):  # the process ended before it read anything
+    except (OSError, ValueError):
         return 0.0, ""

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
 from dnl_video.cores import default_workers
-from dnl_video.data.crash_record import journal_folder, start_journal
+from dnl_video.data.crash_record import record_folder, start_record
 from dnl_video.data.dataset import ClipDataset, ViewDataset, collate_clips
 from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_class_list, read_manifest
 from dnl_video.data.samplers import ClipBatchSampler, ShardBatchSampler
@@ -249,7 +249,7 @@ def _worker_options(workers: int, timeout_s: float, persistent: bool) -> dict[st
         "timeout": timeout_s if workers else 0,
         "pin_memory": torch.cuda.is_available(),
         "prefetch_factor": 4 if workers else None,
-        "worker_init_fn": functools.partial(start_journal, journal_folder()) if workers else None,
+        "worker_init_fn": functools.partial(start_record, record_folder()) if workers else None,
         # Loaders draw a seed for their workers; from a generator of their own, the global random state stays as it is.
         "generator": torch.Generator(),
     }

@@ -1,9 +1,8 @@
-"""The coded pictures of a video file: one pass over its packets, decoding nothing.
+"""The packets of a video file, read in one pass without decoding.
 
-What a decoder can be trusted with shows here: the times of the pictures, the key frames, and which of them are random
-access points, from which every picture shown later decodes exactly as it does from the start of the file. NAL unit
-types and recovery points are those of ITU-T H.264 (7.4.1, D.2.8) and H.265 (7.4.2.2); the frame tag of VP8 is that of
-RFC 6386 (9.1).
+They tell what a decoder can be trusted with: the times of the pictures, the key frames, and which of these are random
+access points, from which every later picture decodes exactly as from the start of the file. NAL unit types and recovery
+points: ITU-T H.264 (7.4.1, D.2.8) and H.265 (7.4.2.2). Frame tag of VP8: RFC 6386 (9.1).
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 NO_TIME = np.iinfo(np.int64).min
-"""Stands for a packet without a time."""
+"""Presentation time of a packet that has none."""
 
 _KEY_FRAMES_ARE_RANDOM_ACCESS = {"vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "prores"}
-
 _CONTAINERS_WITH_TIMES = {"mov", "matroska", "flv", "mpegts"}
 
 
@@ -29,18 +27,18 @@ class PacketTable:
     """The packets of a file's first video stream, in decoding order.
 
     Args:
-        container: FFmpeg's name of the container's format.
+        container: FFmpeg's name of the container format.
         codec: FFmpeg's name of the codec.
         width: Stored width in pixels, before rotation.
         height: Stored height in pixels, before rotation.
-        fps: Mean frames a second; 0 where the file does not say.
-        duration_s: Length in seconds; 0 where the file does not say.
-        promised_frames: The larger of the header's number of frames and its length times its rate.
-        pts: Presentation times in ticks; `NO_TIME` where a packet has none, [P].
-        shown: Whether the packet's picture is shown: not cut off by an edit list, not an invisible reference, [P].
-        key: Whether the container calls the packet a key frame, [P].
+        fps: Mean frames per second; 0 if unknown.
+        duration_s: Length in seconds; 0 if unknown.
+        promised_frames: Number of frames in the header, or length times rate if that is larger.
+        pts: Presentation times in ticks, `NO_TIME` if missing, [P].
+        shown: Whether the picture is shown: not cut off by an edit list, not an invisible reference, [P].
+        key: Whether the container marks the packet as a key frame, [P].
         random_access: Key frames from which all pictures shown at or after them decode exactly, [P].
-        damaged: Packets that the demuxer found damaged.
+        damaged: Number of packets that the demuxer found damaged.
     """
 
     container: str
@@ -58,17 +56,17 @@ class PacketTable:
 
     @property
     def stores_times(self) -> bool:
-        """Whether the container stores when each picture is shown; of others (.avi, .wmv, .mpg) FFmpeg guesses."""
+        """Whether the container stores presentation times. For others (.avi, .wmv, .mpg) FFmpeg guesses them."""
         return bool(set(self.container.split(",")) & _CONTAINERS_WITH_TIMES)
 
     @property
     def has_distinct_times(self) -> bool:
-        """Whether every packet has a time of its own."""
+        """Whether every packet has a time and no two share one."""
         return bool((self.pts != NO_TIME).all()) and len(np.unique(self.pts)) == len(self.pts)
 
     @property
     def has_leading_pictures(self) -> bool:
-        """Whether pictures follow a key frame in the file and precede it on the screen (an open group of pictures)."""
+        """Whether pictures follow a key frame in the file but are shown before it (an open group of pictures)."""
         keys = np.flatnonzero(self.key)
         if not len(keys):
             return False
@@ -77,13 +75,8 @@ class PacketTable:
 
     @property
     def starts_with_leading_pictures(self) -> bool:
-        """Whether pictures precede the first packet on the screen: decoders drop those, or show them broken."""
+        """Whether pictures are shown before the first packet: decoders drop them or show them broken."""
         return bool((self.pts < self.pts[0]).any())
-
-    @property
-    def has_cuts(self) -> bool:
-        """Whether an edit list cuts pictures off."""
-        return not bool(self.shown.all())
 
 
 def open_container(path: str, *, probe_decoder: bool = False) -> Any:
@@ -92,7 +85,7 @@ def open_container(path: str, *, probe_decoder: bool = False) -> Any:
     Args:
         path: The file.
         probe_decoder: Let FFmpeg decode the first pictures while it opens. This takes most of the time of opening
-            (17 of 17.5 ms at 720p), and is needed only where the stream does not say how far pictures are reordered.
+            (17 of 17.5 ms at 720p). It is needed only if the stream does not tell how far pictures are reordered.
     """
     return av.open(path, options={} if probe_decoder else {"skip_frame": "all"})
 
@@ -127,7 +120,7 @@ def read_packets(path: str) -> PacketTable:
         if not pts:
             raise ValueError("no video packet")
         fps = float(stream.average_rate or stream.guessed_rate or 0)
-        duration_s = _duration(container, stream)
+        duration_s = _duration_s(container, stream)
         return PacketTable(
             container=container.format.name,
             codec=codec,
@@ -144,14 +137,14 @@ def read_packets(path: str) -> PacketTable:
         )
 
 
-def _duration(container: Any, stream: Any) -> float:
+def _duration_s(container: Any, stream: Any) -> float:
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else 0.0
 
 
 def _length_size(codec: str, header: bytes | None) -> int:
-    """Return the bytes of the length before each NAL unit (ISO/IEC 14496-15); 0 where start codes part them."""
+    """Return the bytes of the length before each NAL unit (ISO/IEC 14496-15); 0 if start codes separate them."""
     place = {"h264": 4, "hevc": 21}.get(codec)
     if place is None or not header or len(header) <= place or header[0] != 1:
         return 0
@@ -185,14 +178,14 @@ def _nal_units(data: memoryview, length_size: int) -> Iterator[memoryview]:
             yield data[place + length_size :]
             place += length_size + int.from_bytes(data[place : place + length_size], "big")
         return
-    whole = bytes(data)
-    while 0 <= (place := whole.find(b"\0\0\1", place)) < len(whole) - 3:
+    content = bytes(data)
+    while 0 <= (place := content.find(b"\0\0\1", place)) < len(content) - 3:
         place += 3
         yield data[place:]
 
 
 def _recovers_at_once(sei: bytes) -> bool:
-    """Tell whether an SEI unit has a recovery point with no frame to wait for (recovery_frame_cnt 0, one bit: 1)."""
+    """Return whether an SEI unit has a recovery point with recovery_frame_cnt 0 (coded as one bit: 1)."""
     place = 0
     while place + 2 < len(sei) and sei[place] != 0x80:
         kind = size = 0

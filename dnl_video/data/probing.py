@@ -1,47 +1,73 @@
-"""Which decoder reads a file exactly: `probe_video(path) -> VideoProbe`, from one pass over its packets.
+"""Chooses the decoder that reads a file exactly, from one pass over its packets.
 
-decord 0.6.0 returns wrong frames, without a word, where a file has an edit list, open groups of pictures (x265's
-default), refreshes without key frames, or lies in .avi, .mpg, .ts or .wmv; some edit lists make it spin forever. So it
-is given only what is known to be exact, and that is settled before it sees the file.
+decord 0.6.0 silently returns wrong frames if a file has an edit list, open groups of pictures (x265's default) or
+refresh without key frames, or is an .avi, .mpg, .ts or .wmv file; some edit lists make it loop forever. So it gets only
+files that are known to be exact, and this is decided before it opens them.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnl_video.data.decode_error import VideoDecodeError, one_line
 from dnl_video.data.packets import PacketTable, read_packets
 
-# Containers by FFmpeg's names, and the codecs that decord 0.6.0 (FFmpeg 4.1) reads exactly in them; measured against
-# decoding from the start by PyAV. (In .flv it misses after seeks where there are B-frames.)
+# Containers and codecs, by FFmpeg's names, that decord 0.6.0 (FFmpeg 4.1) reads exactly; measured by comparison with
+# PyAV decoding from the start. (In .flv files with B-frames it is wrong after a seek.)
 _EXACT_CONTAINERS = {"mov": "mp4/mov", "matroska": "mkv/webm"}
 _EXACT_CODECS = ("h264", "vp8", "vp9")
 _COUNTED_BY_PACKETS = ("h264", "hevc", "vp8", "vp9", "av1")
-# Widths that come back from decord with 4 to 6 channels, or as an error.
+# For these widths decord returns frames with 4 to 6 channels, or an error.
 _BAD_WIDTHS = (48, 72)
 _LEAST_WIDTH = 32
 _CACHED = 512
 
 
-@dataclass(frozen=True)
-class VideoProbe:
-    """What a file holds, and what reads it exactly.
+class VideoDecodeError(Exception):
+    """A video cannot be read.
 
     Args:
         path: The file.
-        frames: Number of frames; None where only decoding tells (then `open_video(path).num_frames` does).
-        fps: Mean frames a second.
+        reason: Why, in one line.
+    """
+
+    def __init__(self, path: str, reason: str = "") -> None:
+        # DataLoader rebuilds a worker's exception as `type(error)("Caught ... Original Traceback ...")`. The message is
+        # the last line.
+        if not reason and "\nOriginal Traceback" in path:
+            path = path.strip().splitlines()[-1].partition("VideoDecodeError: ")[2] or path
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.reason else self.path
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's text without decord's clock times and source lines, so that equal faults have equal texts."""
+    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ", "", str(error)) or type(error).__name__
+    return " ".join(text.split())[:300]
+
+
+@dataclass(frozen=True)
+class VideoProbe:
+    """Properties of a video file, and whether decord reads it exactly.
+
+    Args:
+        path: The file.
+        frames: Number of frames; None if only decoding tells (`open_video(path).num_frames`).
+        fps: Mean frames per second.
         width: Stored width in pixels, before rotation.
         height: Stored height in pixels, before rotation.
         codec: FFmpeg's name of the codec.
-        container: FFmpeg's name of the container's format.
+        container: FFmpeg's name of the container format.
         duration_s: Length in seconds.
-        exact: Whether decord reads the file exactly.
-        reason: Why not, in one line; "" where it does.
+        reason: Why decord does not read the file exactly, in one line; "" if it does.
     """
 
     path: str
@@ -52,17 +78,21 @@ class VideoProbe:
     codec: str
     container: str
     duration_s: float
-    exact: bool
     reason: str
 
     @property
+    def exact(self) -> bool:
+        """Whether decord reads the file exactly."""
+        return not self.reason
+
+    @property
     def decoder(self) -> str:
-        """`decord` or `av`: what a manifest's column `decoder` stores, so that no run need look again."""
+        """`decord` or `av`, for a manifest's column `decoder`, which saves later runs the probe."""
         return "decord" if self.exact else "av"
 
 
 def probe_video(path: str | os.PathLike[str]) -> VideoProbe:
-    """Look at a file's packets; takes some milliseconds, and each process remembers its last 512 files.
+    """Probe a file; this takes some milliseconds, and each process caches its last 512 files.
 
     Raises:
         VideoDecodeError: The file is missing, empty, no video, or cannot be opened.
@@ -71,7 +101,7 @@ def probe_video(path: str | os.PathLike[str]) -> VideoProbe:
 
 
 def probe_with_packets(path: str | os.PathLike[str]) -> tuple[VideoProbe, PacketTable]:
-    """Return the probe and the packets it comes from.
+    """Return the probe of a file and its packets.
 
     Raises:
         VideoDecodeError: As `probe_video`.
@@ -84,9 +114,8 @@ def probe_with_packets(path: str | os.PathLike[str]) -> tuple[VideoProbe, Packet
         return _cache[key]
     try:
         packets = read_packets(name)
-    except Exception as error:  # av.error.* of many kinds; all mean that this file cannot be read
+    except Exception as error:  # av.error.* of many kinds
         raise VideoDecodeError(name, f"cannot be opened ({one_line(error)})") from None
-    reason = why_not_decord(packets)
     probe = VideoProbe(
         path=name,
         frames=count_frames(packets),
@@ -96,8 +125,7 @@ def probe_with_packets(path: str | os.PathLike[str]) -> tuple[VideoProbe, Packet
         codec=packets.codec,
         container=packets.container,
         duration_s=packets.duration_s,
-        exact=not reason,
-        reason=reason,
+        reason=why_not_decord(packets),
     )
     _cache[key] = probe, packets
     while len(_cache) > _CACHED:
@@ -106,13 +134,15 @@ def probe_with_packets(path: str | os.PathLike[str]) -> tuple[VideoProbe, Packet
 
 
 _cache: OrderedDict[tuple[str, int, int], tuple[VideoProbe, PacketTable]] = OrderedDict()
+forget = _cache.clear
+"""Empty the cache, so that every file is probed again."""
 
 
 def check_is_file(path: str | os.PathLike[str]) -> str:
-    """Return the file's name.
+    """Return the path as text.
 
     Raises:
-        VideoDecodeError: It is missing, a folder or empty.
+        VideoDecodeError: The file is missing, a folder or empty.
     """
     name = os.fspath(path)
     file = Path(name)
@@ -126,14 +156,14 @@ def check_is_file(path: str | os.PathLike[str]) -> str:
 
 
 def why_not_decord(packets: PacketTable) -> str:
-    """Return why decord cannot be trusted with a file, in one line; "" where it can."""
+    """Return why decord does not read a file exactly, in one line; "" if it does."""
     if not set(packets.container.split(",")) & set(_EXACT_CONTAINERS):
         return f"container {packets.container} is not one of {', '.join(_EXACT_CONTAINERS.values())}"
     if packets.codec not in _EXACT_CODECS:
         return f"codec {packets.codec} is not one of {', '.join(_EXACT_CODECS)}"
     if packets.width < _LEAST_WIDTH or packets.width in _BAD_WIDTHS:
         return f"frames of width {packets.width} come back in other shapes"
-    if packets.has_cuts:
+    if not packets.shown.all():
         return "an edit list cuts frames off, or frames are invisible"
     if not packets.has_distinct_times:
         return "frames lack times, or share them"
@@ -150,13 +180,13 @@ def why_not_decord(packets: PacketTable) -> str:
     if not (math.isfinite(packets.fps) and packets.fps > 0):
         return "no frame rate"
     if packets.promised_frames > 2 * len(packets.pts) + 1000:
-        # decord takes memory for the frames that the header promises, and aborts the process where there is too little.
+        # decord allocates memory for all frames that the header promises, and aborts the process if it fails.
         return f"the header promises {packets.promised_frames:.0f} frames, there are {len(packets.pts)}"
     return ""
 
 
 def count_frames(packets: PacketTable) -> int | None:
-    """Return how many frames decoding from the start gives, where the packets tell; None where they do not."""
+    """Return the number of frames that decoding from the start gives; None if the packets do not tell it."""
     tells = (
         packets.codec in _COUNTED_BY_PACKETS
         and packets.stores_times
@@ -166,8 +196,3 @@ def count_frames(packets: PacketTable) -> int | None:
         and not packets.damaged
     )
     return int(packets.shown.sum()) if tells else None
-
-
-def forget() -> None:
-    """Look at every file anew from now on."""
-    _cache.clear()

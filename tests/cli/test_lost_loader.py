@@ -45,7 +45,7 @@ def test_evaluation_records_the_video_and_goes_on(tiny, tmp_path, monkeypatch, c
     assert main(command) == 2
     error = capsys.readouterr().err
     assert f" while it read {victim};" in error
-    assert "start again (train with --resume): what is done is kept" in error
+    assert "start again (train with --resume): finished work is kept" in error
     # The same command does not open the video again, though it would still be fatal.
     assert main(command) == 3
     predictions = read_predictions(tmp_path / "out")
@@ -89,6 +89,6 @@ def test_training_goes_on_after_kill_9_of_a_loader_process(tiny, tmp_path, full_
         os.kill(loaders[-1], signal.SIGKILL)
         assert process.wait() == 2, process.stderr
     assert "loader process" in process.stderr.splitlines()[-1]
-    assert process.stderr.splitlines()[-1].endswith("start again (train with --resume): what is done is kept")
+    assert process.stderr.splitlines()[-1].endswith("start again (train with --resume): finished work is kept")
     assert main([*words, "--resume"]) == 0
     shutil.rmtree(run)

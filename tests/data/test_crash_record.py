@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SI
 
 # Which of PyTorch's two errors comes first is chance.
 _DEAD = (
-    r"a loader process \(\d+\) (was stopped by signal (Killed|Aborted)|ended without a word) while it read \S+/2\.mp4"
+    r"a loader process \(\d+\) (was stopped by signal (Killed|Aborted)|exited unexpectedly) while it read \S+/2\.mp4"
 )
 
 
@@ -57,13 +57,13 @@ def paths(tmp_path_factory) -> list[Path]:
         (
             "SIGKILL",
             _DEAD
-            + r"; if memory ran out, lower num_workers; start again \(train with --resume\): what is done is kept",
+            + r"; if memory ran out, lower num_workers; start again \(train with --resume\): finished work is kept",
         ),
         ("SIGABRT", _DEAD + "; .*"),
         (
             "hang",
-            r"no video came out of the loader in 2 s; a loader process is stuck in \S+/2\.mp4; start again "
-            r"\(train with --resume\): what is done is kept. If the storage or the "
+            r"the loader returned no video within 2 s; a loader process is stuck in \S+/2\.mp4; start again "
+            r"\(train with --resume\): finished work is kept. If the storage or the "
             r"machine is that slow, raise data.timeout_s or lower num_workers",
         ),
     ],
@@ -79,7 +79,7 @@ def test_the_error_names_the_video(paths, end, message):
 
 def test_a_process_that_read_nothing():
     with (
-        pytest.raises(LoaderStopped, match=r"^a loader process ended without a word; if memory ran out") as caught,
+        pytest.raises(LoaderStopped, match=r"^a loader process exited unexpectedly; if memory ran out") as caught,
         loader_faults(300.0),
     ):
         raise RuntimeError("DataLoader worker (pid(s) 4194303) exited unexpectedly")

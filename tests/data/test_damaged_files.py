@@ -130,11 +130,11 @@ def test_a_lost_picture_is_an_error_and_shifts_no_other(tmp_path):
     path = write("h264.ts", tmp_path)
     probe = probe_video(path)
     assert probe.frames == 72
-    from dnl_video.data import av_reader
+    from dnl_video.data.readers import AVReader
 
     with open_video(path, decoder="av") as video:
         reader = video._reader
-        assert isinstance(reader, av_reader.AVReader)
+        assert isinstance(reader, AVReader)
         kept = reader._decode_all
         lost = reader._times[40]
         reader._decode_needed = lambda times: iter(())

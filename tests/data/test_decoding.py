@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from dnl_video.data import decoding
-from dnl_video.data.decode_error import one_line
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.encoding import write_video
+from dnl_video.data.probing import one_line
+from dnl_video.data.readers import CHUNK, DecordReader
 from dnl_video.data.transforms import resize_short_side
 
 FAST = {"preset": "ultrafast", "threads": "1"}
@@ -77,8 +78,8 @@ def test_a_stream_gives_the_same_frames(video, asked, threads):
     indices = np.arange(n)[asked]
     with open_video(path) as opened:
         chunks = list(opened.stream(indices, threads=threads))
-    assert all(len(chunk) == decoding.CHUNK for chunk in chunks[:-1])
-    assert 0 < len(chunks[-1]) <= decoding.CHUNK
+    assert all(len(chunk) == CHUNK for chunk in chunks[:-1])
+    assert 0 < len(chunks[-1]) <= CHUNK
     assert paint(np.concatenate(chunks)) == pytest.approx([7 * i % 256 for i in indices], abs=tolerance)
 
 
@@ -267,7 +268,7 @@ def test_which_timestamps_are_trusted(starts, exact):
             assert list(indices) == [0, 1, 2]
             return np.stack([starts, np.add(starts, 0.1)], axis=1)
 
-    reader = object.__new__(decoding._DecordReader)
+    reader = object.__new__(DecordReader)
     reader._reader, reader.num_frames = Timestamps(), 3
     assert reader.has_exact_timestamps() is exact
 

@@ -135,17 +135,17 @@ def test_a_frame_between_two_is_no_frame(tmp_path):
 
 def test_long_gaps_are_sought_over(tmp_path, monkeypatch):
     """In long files the reader seeks, and recognises where it landed; where it cannot, it decodes from the start."""
-    from dnl_video.data import av_reader
+    from dnl_video.data import readers
 
     options = {"preset": "ultrafast", "threads": "1", "g": "12"}
     path = encode(tmp_path / "a.mp4", "libx264", options, 200)
-    monkeypatch.setattr(av_reader, "_SEEK_GAP", 30)
+    monkeypatch.setattr(readers, "_SEEK_GAP", 30)
     asked = [0, 100, 101, 199]
     with open_video(path, decoder="av") as video:
-        monkeypatch.setattr(av_reader.AVReader, "_decode_all", None)
+        monkeypatch.setattr(readers.AVReader, "_decode_all", None)
         assert numbers(video.read(asked)) == asked
         assert numbers(video.read([150])) == [150]
         monkeypatch.undo()
-        monkeypatch.setattr(av_reader, "_SEEK_GAP", 30)
-        monkeypatch.setattr(av_reader._Source, "_seek", lambda self, number: setattr(self, "_demux", iter(())))
+        monkeypatch.setattr(readers, "_SEEK_GAP", 30)
+        monkeypatch.setattr(readers._PacketSource, "_seek", lambda self, number: setattr(self, "_demux", iter(())))
         assert numbers(video.read(asked)) == asked

@@ -68,10 +68,10 @@ def test_what_reads_which(tmp_path):
         with open_video(path, **options) as video:
             return type(video._reader).__name__
 
-    assert [reader(path) for path in (h264, vp8, avi)] == ["_DecordReader", "_DecordReader", "AVReader"]
-    assert [reader(path, decoder="auto") for path in (h264, vp8, avi)] == ["AVReader", "_DecordReader", "AVReader"]
+    assert [reader(path) for path in (h264, vp8, avi)] == ["DecordReader", "DecordReader", "AVReader"]
+    assert [reader(path, decoder="auto") for path in (h264, vp8, avi)] == ["AVReader", "DecordReader", "AVReader"]
     assert [reader(path, decoder="av") for path in (h264, vp8, avi)] == ["AVReader"] * 3
-    assert [reader(path, known="decord") for path in (h264, vp8)] == ["_DecordReader"] * 2
+    assert [reader(path, known="decord") for path in (h264, vp8)] == ["DecordReader"] * 2
 
 
 def test_unwanted_pictures_are_left_out_of_the_work(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dnl_video.data import av_reader
+from dnl_video.data import readers
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.sliding_clips import SlidingClips, read_ahead
 from dnl_video.spec import Preprocessing
@@ -52,7 +52,7 @@ def test_clips_are_those_of_reading_each_alone(video, num_crops, clips_at_once, 
 
 def test_frames_are_kept_only_as_long_as_a_clip_needs_them(video, monkeypatch):
     """Of 75 frames no more than a span (10) and a chunk (4) are alive at once."""
-    monkeypatch.setattr(av_reader, "CHUNK", 4)
+    monkeypatch.setattr(readers, "CHUNK", 4)
     alive: weakref.WeakSet[Chunk] = weakref.WeakSet()
     most = 0
 

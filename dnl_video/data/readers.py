@@ -1,0 +1,299 @@
+"""Exact frame readers: decord, PyAV and folders of images. Imports no torch.
+
+The PyAV reader decodes from the random access point before each wanted frame and matches frames by presentation time.
+It reads the packets once from the start (or seeks, and recognises the packet it lands on by its time), and decodes only
+those that a wanted frame may depend on. Each H.264 picture says whether others refer to it (nal_ref_idc, 7.4.1);
+unwanted pictures to which none refers are skipped, with bit-identical results. If a wanted frame is still missing, the
+file is decoded from the start.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dnl_video.data.listings import IMAGE_EXTENSIONS, is_frame
+from dnl_video.data.packets import PacketTable, open_container
+
+Frames = npt.NDArray[np.uint8]
+CHUNK = 32
+"""Frames decoded at once. All frames of a 1080p video's views together would take 1.9 GB."""
+DEFAULT_FPS = 30.0
+"""Frame rate of image folders whose listing has no `fps` column; that of most Kinetics videos."""
+
+_SEEK_GAP = 300
+"""Number of unneeded packets from which a seek is faster than reading them."""
+_NUMBERED = re.compile(r"(.*?)(\d+)\.\w+")
+# TSN's layout keeps optical flow (flow_x_00001.jpg) beside the colour frames.
+_COLOUR_PREFIXES = ("img", "image", "frame", "rgb", "")
+
+
+class Reader(Protocol):
+    """What `decoding.Video` needs of a decoding library."""
+
+    num_frames: int
+    fps: float
+
+    def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
+        """Yield the frames at sorted, distinct indices, uint8 [n, H, W, 3] RGB with n <= `CHUNK`."""
+        ...
+
+    def close(self) -> None:
+        """Free the file and the decoder."""
+        ...
+
+
+@functools.cache
+def _decord() -> ModuleType:
+    import decord
+
+    # FFmpeg prints a line without a file name for every broken packet; VideoDecodeError names the file.
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord
+
+
+class DecordReader:
+    """Reads with decord in one thread: loaders use several processes."""
+
+    def __init__(self, path: str) -> None:
+        self._reader: Any = _decord().VideoReader(path, num_threads=1)
+        self.num_frames = len(self._reader)
+        self.fps = float(self._reader.get_avg_fps())
+
+    def has_exact_timestamps(self) -> bool:
+        """Return whether frame times are finite, >= 0 and rising; if not, decord returns wrong frames."""
+        starts = np.asarray(self._reader.get_frame_timestamp(range(self.num_frames)))[:, 0]
+        return bool(np.isfinite(starts).all() and (starts >= 0).all() and (np.diff(starts) > 0).all())
+
+    def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
+        """See `Reader.chunks`."""
+        for first in range(0, len(indices), CHUNK):
+            yield self._reader.get_batch(indices[first : first + CHUNK]).asnumpy()
+
+    def close(self) -> None:
+        """Free the file and the decoder."""
+        self._reader = None  # decord frees the decoder with the last reference
+
+
+def can_skip_pictures(packets: PacketTable) -> bool:
+    """Return whether unwanted pictures can be skipped without changing the others.
+
+    In HEVC the mark is valid within one temporal layer only, and a VP9 frame to which none refers may still adapt the
+    entropy coder.
+    """
+    return packets.codec == "h264"
+
+
+class AVReader:
+    """Reads with PyAV.
+
+    Args:
+        path: The file.
+        packets: Its packets.
+        num_frames: Number of frames; None decodes the file to count them.
+        threads: Decoding threads; with more than one, no picture is skipped.
+
+    Raises:
+        av.error.FFmpegError: The file cannot be opened or, without `num_frames`, decoded.
+    """
+
+    def __init__(self, path: str, packets: PacketTable, num_frames: int | None, *, threads: int = 1) -> None:
+        self._path = path
+        self._packets = packets
+        self._threads = threads
+        self._skips = can_skip_pictures(packets) and threads == 1
+        self.fps = packets.fps
+        if num_frames is not None:
+            self._times: npt.NDArray[np.int64] | None = np.sort(packets.pts[packets.shown])
+            self.num_frames = num_frames
+            return
+        times = [frame.pts for frame in self._decode_all()]
+        self.num_frames = len(times)
+        known = packets.stores_times and packets.has_distinct_times and None not in times
+        rising = known and set(times) <= set(packets.pts.tolist()) and all(a < b for a, b in itertools.pairwise(times))
+        self._times = np.array(times, np.int64) if rising else None
+
+    def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
+        """See `Reader.chunks`."""
+        chunk: list[Frames] = []
+        for frame in self._wanted(list(indices)):
+            # Phones store portrait video as rotated landscape. decord rotates it; PyAV (from 13) tells the angle.
+            turns = round(getattr(frame, "rotation", 0) / 90)
+            chunk.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+            if len(chunk) == CHUNK:
+                yield np.stack(chunk)
+                chunk = []
+        if chunk:
+            yield np.stack(chunk)
+
+    def close(self) -> None:
+        """Nothing stays open between reads."""
+
+    def _wanted(self, indices: list[int]) -> Iterator[Any]:
+        if self._times is None:
+            yield from _in_order(enumerate(self._decode_all()), indices)
+            return
+        times = self._times[indices].tolist()
+        done = 0
+        for frame in _in_order(((frame.pts, frame) for frame in self._decode_needed(times)), times):
+            yield frame
+            done += 1
+        if done < len(times):
+            yield from _in_order(((frame.pts, frame) for frame in self._decode_all()), times[done:])
+
+    def _decode_all(self) -> Iterator[Any]:
+        with open_container(self._path, probe_decoder=True) as container:
+            stream = container.streams.video[0]
+            self._set_threads(stream)
+            yield from container.decode(stream)
+
+    def _set_threads(self, stream: Any) -> None:
+        stream.codec_context.thread_count = self._threads
+        if self._threads > 1:
+            stream.thread_type = "AUTO"
+
+    def _needed_packets(self, times: list[int]) -> npt.NDArray[np.bool_]:
+        """Return which packets must be decoded for the frames at these times, [P]."""
+        packets = self._packets
+        order = np.argsort(packets.pts)
+        targets = order[np.searchsorted(packets.pts[order], times)]
+        starts = np.flatnonzero(packets.random_access)
+        needed = np.zeros(len(packets.pts), np.bool_)
+        for target in targets:
+            before = starts[(starts <= target) & (packets.pts[starts] <= packets.pts[target])]
+            needed[before[-1] if len(before) else 0 : target + 1] = True
+        return needed
+
+    def _decode_needed(self, times: list[int]) -> Iterator[Any]:
+        needed = self._needed_packets(times)
+        wanted = set(times)
+        with open_container(self._path) as container:
+            stream = container.streams.video[0]
+            decoder = stream.codec_context
+            self._set_threads(stream)
+            decoder.skip_frame = "DEFAULT"
+            runs = np.flatnonzero(np.diff(np.concatenate([[False], needed, [False]]).astype(np.int8))).reshape(-1, 2)
+            source = _PacketSource(container, stream, self._packets)
+            for first, end in runs.tolist():
+                for packet in source.run(first, end):
+                    if self._skips:
+                        decoder.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                    yield from decoder.decode(packet)
+                yield from decoder.decode(None)
+                decoder.flush_buffers()
+
+
+def _in_order(frames: Iterable[tuple[int, Any]], wanted: list[int]) -> Iterator[Any]:
+    """Yield the frames with the wanted keys, in this order, up to the first that is missing or out of order."""
+    places = {key: place for place, key in enumerate(wanted)}
+    done = 0
+    for key, frame in frames:
+        if key not in places:
+            continue
+        if places[key] != done:
+            return
+        yield frame
+        done += 1
+        if done == len(wanted):
+            return
+
+
+class _PacketSource:
+    """The packets of an open file by number."""
+
+    def __init__(self, container: Any, stream: Any, packets: PacketTable) -> None:
+        self._container = container
+        self._stream = stream
+        self._packets = packets
+        self._numbers = {pts: number for number, pts in enumerate(packets.pts.tolist())}
+        self._next = 0
+        self._demux: Iterator[Any] = container.demux(stream)
+
+    def run(self, first: int, end: int) -> Iterator[Any]:
+        """Yield packets first to end - 1; runs must rise."""
+        if first - self._next > _SEEK_GAP:
+            self._seek(first)
+        while self._next < end:
+            packet = next(self._demux, None)
+            if packet is None:
+                return
+            if not packet.size:
+                continue
+            number = self._next
+            self._next += 1
+            if number >= first:
+                yield packet
+
+    def _seek(self, number: int) -> None:
+        self._container.seek(int(self._packets.pts[number]), stream=self._stream)
+        self._demux = self._container.demux(self._stream)
+        packet = next(self._demux, None)
+        landed = None if packet is None else self._numbers.get(packet.pts)
+        if landed is None or landed > number:
+            self._demux = iter(())  # no packet comes, so the reader decodes from the start
+        else:
+            self._next = landed
+            self._demux = itertools.chain([packet], self._demux)
+
+
+class FrameFolderReader:
+    """Reads a folder of numbered images (`img_00001.jpg`, ...) in the order of their numbers (9 before 10).
+
+    Args:
+        folder: The folder.
+        fps: Frames per second; None takes `DEFAULT_FPS`.
+
+    Raises:
+        ValueError: The folder holds no numbered images, several series of them, or a gap in the numbers.
+    """
+
+    def __init__(self, folder: str, fps: float | None = None) -> None:
+        series: dict[str, list[tuple[int, str]]] = {}
+        for name in os.listdir(folder):  # noqa: PTH208 - a Path for each of 300 names is slow
+            match = _NUMBERED.fullmatch(name)
+            if match and is_frame(name):
+                series.setdefault(match[1], []).append((int(match[2]), name))
+        numbered = sorted(series[_colour_prefix(sorted(series))])
+        step = numbered[1][0] - numbered[0][0] if len(numbered) > 1 else 1
+        for (number, name), (following, after) in itertools.pairwise(numbered):
+            if following - number != step or step < 1:
+                raise ValueError(f"{name} is followed by {after}: frames are missing or listed twice")
+        self._files = [Path(folder, name) for _, name in numbered]
+        self.num_frames = len(self._files)
+        self.fps = DEFAULT_FPS if fps is None else float(fps)
+
+    def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
+        """See `Reader.chunks`."""
+        from PIL import Image
+
+        for first in range(0, len(indices), CHUNK):
+            frames = []
+            for index in indices[first : first + CHUNK]:
+                with Image.open(self._files[index]) as image:
+                    frames.append(np.asarray(image.convert("RGB")))
+            yield np.stack(frames)
+
+    def close(self) -> None:
+        """Nothing stays open between reads."""
+
+
+def _colour_prefix(prefixes: list[str]) -> str:
+    """Return the file name prefix of the colour frames."""
+    if not prefixes:
+        raise ValueError(f"the folder holds no numbered images such as img_00001.jpg ({' '.join(IMAGE_EXTENSIONS)})")
+    colour = [prefix for prefix in prefixes if prefix.lower().rstrip("_-.") in _COLOUR_PREFIXES]
+    for candidates in (prefixes, colour):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise ValueError(
+        f"the folder holds several series of images ({', '.join(prefixes[:5])}); keep one, or name it img_"
+    )
