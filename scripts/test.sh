@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, types and tests.
+# Lint, types, documentation and tests.
 #   scripts/test.sh          every check at a small size, about six minutes on two cores
 #   scripts/test.sh --full   the same checks at full size, up to 45 minutes; run it before a release
 # Further arguments go to pytest.
@@ -25,5 +25,7 @@ ruff check .
 ruff format --check .
 say "types"
 mypy
+say "documentation"
+NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 say "tests"
 pytest -n "$cores" --dist worksteal -q "$@"
