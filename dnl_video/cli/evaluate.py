@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and print the headline."""
-    from dnl_video.results.predictions import read_predictions
+    from dnl_video.results.reader import read_predictions
 
     output = Path(arguments.output or Path("predictions") / Path(arguments.manifest).resolve().stem)
     rank, world_size = rank_and_world_size()

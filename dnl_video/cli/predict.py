@@ -136,7 +136,7 @@ def _run(
     from dnl_video.cli.progress import prediction_progress
     from dnl_video.inference.runner import run_predictions
     from dnl_video.models.weights.checkpoint import load_checkpoint
-    from dnl_video.results.shards import merging
+    from dnl_video.results.tables import merging
 
     verb = "predict" if world_size == 1 else f"predict (process {rank} of {world_size})"
     with prediction_progress(verb, quiet=rank != 0) as progress:

@@ -13,12 +13,13 @@ from rich.progress import Progress
 from rich.text import Text
 
 from dnl_video.cli.screen import plain_table
-from dnl_video.results.predictions import read_meta, read_predictions
+from dnl_video.results.predictions import read_meta
+from dnl_video.results.reader import read_predictions
 from dnl_video.results.tables import TopClasses
 
 if TYPE_CHECKING:
     from dnl_video.data.manifest import VideoRecord
-    from dnl_video.inference.clip_votes import Segment
+    from dnl_video.inference.segments import Segment
 
 _MOST_SEGMENTS = 50
 _MOST_CLASSES = 10
@@ -78,8 +79,7 @@ def print_clips(output: Path, records: Sequence[VideoRecord]) -> None:
 
 def write_and_print_timelines(output: Path, records: Sequence[VideoRecord], plot_format: str, most_plots: int) -> None:
     """Write segments.csv, segments.json and pictures of the first videos; show the segments of a few."""
-    from dnl_video.inference.clip_votes import find_segments
-    from dnl_video.inference.segments import read_timelines, write_segments
+    from dnl_video.inference.segments import find_segments, read_timelines, write_segments
     from dnl_video.visualize.timeline_picture import draw_timeline, save_figure
 
     names = read_meta(output).class_names

@@ -78,7 +78,7 @@ def report_directory(
     thumbnails: bool = True,
 ) -> None:
     """Write the report of a predictions directory, into it or into ``output``, and show its headline."""
-    from dnl_video.results.predictions import read_predictions
+    from dnl_video.results.reader import read_predictions
 
     _report(read_predictions(directory), output or directory, video_root, thumbnails)
 

@@ -36,7 +36,7 @@ def read_results(path: str | os.PathLike[str], args: argparse.Namespace, *, clip
     Raises:
         InputError: It cannot be read, or does not fit the classes or the list.
     """
-    from dnl_video.results.predictions import read_predictions
+    from dnl_video.results.reader import read_predictions
 
     if not Path(path).is_file():
         return read_predictions(path, clip_scores=clip_scores)

@@ -59,7 +59,8 @@ def facts_of(path: str, *, gmacs: bool = False) -> Facts:
 
 def _predictions(folder: Path) -> Facts:
     from dnl_video.report.build import build_report
-    from dnl_video.results.predictions import finished_ids, read_meta, read_predictions
+    from dnl_video.results.predictions import read_meta
+    from dnl_video.results.reader import finished_ids, read_predictions
 
     meta = read_meta(folder)
     finished = len(finished_ids(folder))

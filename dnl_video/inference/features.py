@@ -29,11 +29,10 @@ from dnl_video.data.loaders import VIEW_TIMEOUT_S, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
 from dnl_video.data.samplers import shard
 from dnl_video.errors import InputError
-from dnl_video.files import atomic_path, write_atomic
+from dnl_video.files import atomic_path, lock_file, write_atomic
 from dnl_video.inference.predictor import Predictor
 from dnl_video.models.weights.checkpoint import Checkpoint
 from dnl_video.results.predictions import VideoPrediction
-from dnl_video.results.shards import lock_rank
 from dnl_video.spec import to_dict
 
 Progress = Callable[[int, int, VideoPrediction | None], None]
@@ -89,7 +88,7 @@ def run_features(
     records = manifest.records
     files = [output / name for name in file_names(records)]
     mine = shard(len(records), rank, world_size)
-    lock = lock_rank(output, rank)
+    lock = lock_file(output / f".writer-{rank:04d}.lock", f"another process writes to {output}; wait for it")
     try:
         failed = {} if retry_failed else read_failures(output)
         todo = [i for i in mine if records[i].video_id not in failed and not files[i].exists()]

@@ -27,7 +27,9 @@ from dnl_video.data.samplers import shard
 from dnl_video.inference.long_videos import predict_sliding
 from dnl_video.inference.predictor import Predictor, VideoScores
 from dnl_video.models.weights.checkpoint import Checkpoint
-from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction, finished_ids
+from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
+from dnl_video.results.reader import finished_ids
+from dnl_video.results.writer import PredictionsWriter
 from dnl_video.spec import to_dict
 
 Progress = Callable[[int, int, VideoPrediction | None], None]

@@ -14,7 +14,7 @@ from dnl_video.report.build import build_report
 from dnl_video.report.film_strips import FrameReader
 from dnl_video.report.html_report import render_html
 from dnl_video.report.markdown import render_markdown
-from dnl_video.results.predictions import read_predictions
+from dnl_video.results.reader import read_predictions
 
 
 def write_report(directory: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> list[Path]:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
 from dnl_video.results.foreign_csv import read_csv
-from dnl_video.results.records import Predictions, PredictionsMeta
+from dnl_video.results.predictions import Predictions, PredictionsMeta
 from dnl_video.results.torch_pickle import TENSOR_NAMES, as_array
 from dnl_video.safe_pickle import UnsafePickleError, loads
 

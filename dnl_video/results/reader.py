@@ -1,4 +1,4 @@
-"""Reading a predictions directory."""
+"""Reads a predictions directory: as a table, video by video, or only the ids of finished videos."""
 
 from __future__ import annotations
 
@@ -11,19 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
-from dnl_video.results.records import Predictions, VideoPrediction, read_meta
-from dnl_video.results.shards import damaged, list_shards, open_npz, read_rows
+from dnl_video.results.predictions import (
+    CLIP_COLUMNS,
+    Predictions,
+    VideoPrediction,
+    damaged,
+    list_shards,
+    open_npz,
+    read_meta,
+    read_rows,
+)
+
+Row = dict[str, Any]
 
 
 def finished_ids(directory: str | os.PathLike[str], *, retry_failed: bool = False) -> set[str]:
-    """Return the ids of the videos that need no further work; empty for a directory that is not there yet.
+    """Return the ids of the videos that are done; empty when there is no directory.
 
     Split the **whole** list over processes first and leave out finished ids afterwards: processes that start at
     different times see different finished ids.
 
     Args:
         directory: The predictions directory.
-        retry_failed: Count videos that failed as unfinished. A later success then replaces the failure.
+        retry_failed: Count failed videos as unfinished. A later success then replaces the failure.
 
     Raises:
         InputError: A file of the directory is damaged.
@@ -41,17 +51,17 @@ def read_predictions(
 
     Args:
         directory: The predictions directory.
-        order: Ids of videos in the order wanted, such as the manifest's; ids without a prediction yet are left out.
+        order: Ids of videos in the order wanted, such as the manifest's; ids without a prediction are left out.
             By default videos are sorted by id, so that the table does not depend on the number of processes.
-        clip_scores: Also read clips (the bulk of the data).
+        clip_scores: Also read the clips: times, scores and features (most of the data).
 
     Raises:
         InputError: Nothing to read, damaged files, one id with two results, or an id that is not in `order`.
     """
     directory = Path(directory)
     meta = read_meta(directory)
-    shards = [(path, read_rows(path)) for *_, path in list_shards(directory)]
-    kept = _resolve(shards)
+    shards = {path: read_rows(path) for *_, path in list_shards(directory)}
+    kept = _resolve(shards.items())
     if not kept:
         raise InputError(f"{directory} holds no finished video yet; run `dnl-video evaluate` or `predict` again")
     if meta.num_videos is not None and len(kept) > meta.num_videos:
@@ -60,22 +70,18 @@ def read_predictions(
             "delete the directory and predict again"
         )
     places = _places(directory, list(kept), order)
-    n = len(kept)
-    rows: list[dict[str, Any]] = [{}] * n
-    scores = np.full((n, len(meta.class_names)), np.nan, dtype=np.float32)
-    sources: list[tuple[Path, NDArray[np.int64]]] = []  # (npz, place of each of its rows in the table)
-    for index, (path, shard_rows) in enumerate(shards):
-        place_of_row: dict[int, int] = {}
-        for row in shard_rows:
-            if kept[row["id"]] == (index, row["row"]):
+    rows: list[Row] = [{}] * len(kept)
+    place_of_row: dict[Path, NDArray[np.int64]] = {}
+    for path, shard in shards.items():
+        for row in shard:
+            if kept[row["id"]] == (path, row["row"]):
                 rows[places[row["id"]]] = row
-                if row["row"] is not None:
-                    place_of_row[row["row"]] = places[row["id"]]
-        if place_of_row:
-            if sorted(place_of_row) != list(range(len(place_of_row))):
-                raise InputError(damaged(path, "numbers its rows wrongly"))
-            sources.append((path, np.array([place_of_row[i] for i in range(len(place_of_row))], dtype=np.int64)))
-    clips = _read_scores(sources, scores, clip_scores)
+        scored = sorted((row["row"], places[row["id"]]) for row in shard if row["row"] is not None)
+        if [number for number, _ in scored] != list(range(len(scored))):
+            raise InputError(damaged(path, "numbers its rows wrongly"))
+        place_of_row[path] = np.array([place for _, place in scored], dtype=np.int64)
+    scores = np.full((len(kept), len(meta.class_names)), np.nan, dtype=np.float32)
+    clip_columns: dict[str, Any] = _read_arrays(place_of_row, scores, clip_scores)
     return Predictions(
         meta=meta,
         video_id=[row["id"] for row in rows],
@@ -84,62 +90,54 @@ def read_predictions(
         num_views=np.array([row["num_views"] for row in rows], dtype=np.int64),
         scores=scores,
         error=[row.get("error") for row in rows],
-        **clips,
+        **clip_columns,
     )
 
 
 def iter_predictions(directory: str | os.PathLike[str], *, clip_scores: bool = False) -> Iterator[VideoPrediction]:
-    """Yield the videos of a predictions directory shard by shard, whatever their number.
+    """Yield the videos of a predictions directory, in the order of the shards.
 
-    Memory holds one shard, and the names of all videos. The order is that of the shards; a failure that a later run
-    mended is left out.
+    Memory holds one shard and the names of all videos. A failure that a later run corrected is left out.
 
     Args:
         directory: The predictions directory.
-        clip_scores: Also read the clips' times and scores, where they are stored.
+        clip_scores: Also read the clips: times, scores and features.
 
     Raises:
         InputError: Damaged files, or one id with two results.
     """
     shards = [path for *_, path in list_shards(Path(directory))]
     kept = _resolve((path, read_rows(path)) for path in shards)
-    for index, path in enumerate(shards):
-        rows = [row for row in read_rows(path) if kept[row["id"]] == (index, row["row"])]
+    for path in shards:
+        rows = [row for row in read_rows(path) if kept[row["id"]] == (path, row["row"])]
         failed = [row for row in rows if row["row"] is None]
         for row in failed:
             yield VideoPrediction(row["id"], row["path"], row["label"], row["num_views"], error=row.get("error"))
         if len(failed) == len(rows):
             continue
         with open_npz(path) as npz:
-            columns = {name: npz[name] for name in npz.files if name == "scores" or clip_scores}
+            arrays = {name: npz[name] for name in npz.files if name == "scores" or clip_scores}
             for row in rows:
-                if row["row"] is not None:
-                    yield _one_prediction(row, columns)
+                if row["row"] is None:
+                    continue
+                prediction = VideoPrediction(row["id"], row["path"], row["label"], row["num_views"])
+                prediction.scores = arrays["scores"][row["row"]]
+                for name in arrays.keys() & set(CLIP_COLUMNS):
+                    setattr(prediction, name, arrays[name][arrays["clip_video"] == row["row"]])
+                yield prediction
 
 
-def _one_prediction(row: dict[str, Any], columns: dict[str, NDArray[Any]]) -> VideoPrediction:
-    prediction = VideoPrediction(row["id"], row["path"], row["label"], row["num_views"])
-    prediction.scores = columns["scores"][row["row"]]
-    if "clip_video" in columns:
-        mine = columns["clip_video"] == row["row"]
-        prediction.clip_scores = columns["clip_scores"][mine]
-        prediction.clip_start_s, prediction.clip_end_s = columns["clip_start_s"][mine], columns["clip_end_s"][mine]
-    return prediction
-
-
-def _resolve(shards: Iterable[tuple[Path, list[dict[str, Any]]]]) -> dict[str, tuple[int, int | None]]:
-    """Return the (shard, row) that stands for each id: its one success, else its last failure."""
-    kept: dict[str, tuple[int, int | None]] = {}
-    paths: list[Path] = []
-    for index, (path, rows) in enumerate(shards):
-        paths.append(path)
+def _resolve(shards: Iterable[tuple[Path, list[Row]]]) -> dict[str, tuple[Path, int | None]]:
+    """Return the (shard, row) that counts for each id: its only success, else its last failure."""
+    kept: dict[str, tuple[Path, int | None]] = {}
+    for path, rows in shards:
         for row in rows:
-            before = kept.get(row["id"])
-            if before is None or before[1] is None:
-                kept[row["id"]] = (index, row["row"])
+            shard, number = kept.get(row["id"], (path, None))
+            if number is None:
+                kept[row["id"]] = (path, row["row"])
             elif row["row"] is not None:
                 raise InputError(
-                    f"video {row['id']!r} has scores in both {paths[before[0]]} and {path.name}; "
+                    f"video {row['id']!r} has scores in both {shard} and {path.name}; "
                     "delete one of the two with its scores file and run the same command again"
                 )
     return kept
@@ -147,54 +145,54 @@ def _resolve(shards: Iterable[tuple[Path, list[dict[str, Any]]]]) -> dict[str, t
 
 def _places(directory: Path, ids: list[str], order: Sequence[str] | None) -> dict[str, int]:
     """Return the row of the table for each id."""
-    if order is None:
-        return {video_id: place for place, video_id in enumerate(sorted(ids))}
-    found = set(ids)
-    places: dict[str, int] = {}
-    for video_id in order:
-        if video_id in found:
-            places.setdefault(video_id, len(places))
-    if len(places) < len(ids):
-        strangers = [video_id for video_id in ids if video_id not in places]
+    known = set(ids)
+    wanted = sorted(ids) if order is None else dict.fromkeys(video_id for video_id in order if video_id in known)
+    places = {video_id: place for place, video_id in enumerate(wanted)}
+    unlisted = [video_id for video_id in ids if video_id not in places]
+    if unlisted:
         raise InputError(
-            f"{directory} holds {len(strangers)} videos that are not in the list, the first is {strangers[0]!r}; "
+            f"{directory} holds {len(unlisted)} videos that are not in the list, the first is {unlisted[0]!r}; "
             "give the list that was predicted"
         )
     return places
 
 
-def _read_scores(
-    sources: list[tuple[Path, NDArray[np.int64]]], scores: NDArray[np.float32], with_clips: bool
+def _read_arrays(
+    place_of_row: dict[Path, NDArray[np.int64]], scores: NDArray[np.float32], with_clips: bool
 ) -> dict[str, Any]:
-    """Fill `scores` [n, K] from the npz files; return the clip columns of the table."""
-    num_classes = scores.shape[1]
-    clip_videos: list[tuple[Path, NDArray[np.int64]]] = []
-    for path, places in sources:
+    """Fill `scores` [n, K] from the npz files and return the clip columns of the table.
+
+    Args:
+        place_of_row: For each shard, the place in the table of each of its rows.
+        scores: The array to fill.
+        with_clips: Also read the clips.
+    """
+    clip_videos: dict[Path, NDArray[np.int64]] = {}
+    for path, places in place_of_row.items():
+        if not len(places):
+            continue
         with open_npz(path) as npz:
             values = npz["scores"]
-            if values.shape != (len(places), num_classes):
-                raise ValueError(f"scores of shape {values.shape}, expected {(len(places), num_classes)}")
+            if values.shape != (len(places), scores.shape[1]):
+                raise ValueError(f"scores of shape {values.shape}, expected {(len(places), scores.shape[1])}")
             scores[places] = values
-            if with_clips and "clip_scores" in npz.files:
-                clip_videos.append((path, places[npz["clip_video"]]))
+            if with_clips and "clip_video" in npz.files:
+                clip_videos[path] = places[npz["clip_video"]]
     if not clip_videos:
         return {}
-    clip_video = np.concatenate([videos for _, videos in clip_videos])
-    # The place of each clip in the table: by video, clips of one video as they were.
+    clip_video = np.concatenate(list(clip_videos.values()))
+    # Sort clips by video; the clips of one video keep their order.
     by_video = np.argsort(clip_video, kind="stable")
-    places = np.empty_like(by_video)
-    places[by_video] = np.arange(len(by_video))
-    columns: dict[str, Any] = {
-        "clip_video": clip_video[by_video],
-        "clip_start_s": np.empty(len(places)),
-        "clip_end_s": np.empty(len(places)),
-        "clip_scores": np.empty((len(places), num_classes), dtype=np.float32),
-    }
-    first = 0
-    for path, videos in clip_videos:
-        here = places[first : first + len(videos)]
-        first += len(videos)
+    columns: dict[str, NDArray[Any]] = {"clip_video": clip_video[by_video]}
+    place = np.empty_like(by_video)
+    place[by_video] = np.arange(len(by_video))
+    # A second pass fills the columns in place, so that memory holds the clips only once.
+    last = np.cumsum([len(videos) for videos in clip_videos.values()])
+    for path, here in zip(clip_videos, np.split(place, last[:-1]), strict=True):
         with open_npz(path) as npz:
-            for name in ("clip_start_s", "clip_end_s", "clip_scores"):
-                columns[name][here] = npz[name]
+            for name in set(npz.files) & set(CLIP_COLUMNS):
+                values = npz[name]
+                if name not in columns:
+                    columns[name] = np.full((len(clip_video), *values.shape[1:]), np.nan, dtype=values.dtype)
+                columns[name][here] = values
     return columns

@@ -1,10 +1,12 @@
-"""The best classes of every video as one table, in the order of the list, whatever the number of videos."""
+"""Files merged from a predictions directory, such as predictions.csv: the best classes in the order of the list."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
-from dnl_video.files import atomic_path
+from dnl_video.files import atomic_path, locked, write_atomic
+from dnl_video.results.predictions import list_shards
 from dnl_video.results.reader import iter_predictions
 
 
@@ -21,14 +24,33 @@ class TopClasses:
     """The k best classes of n videos.
 
     Attributes:
-        classes: Class indices, best first, int32 [n, k]; -1 where the video failed.
-        scores: Their scores, float32 [n, k]; NaN where the video failed.
+        classes: Class indices, best first, int32 [n, k]; -1 for failed videos.
+        scores: Their scores, float32 [n, k]; NaN for failed videos.
         errors: Why videos failed, by their place in the list.
     """
 
     classes: NDArray[np.int32]
     scores: NDArray[np.float32]
     errors: dict[int, str]
+
+
+@contextlib.contextmanager
+def merging(directory: Path, settings: str) -> Iterator[bool]:
+    """Let one process at a time merge the shards; give it False if they are already merged.
+
+    Processes that finish at the same time all find the directory complete: the first one merges, the others see that
+    it is done.
+
+    Args:
+        directory: The predictions directory.
+        settings: Everything besides the shards that the merged files depend on.
+    """
+    names = "\n".join([settings, *(path.name for *_, path in list_shards(directory))])
+    digest = hashlib.sha256(names.encode()).hexdigest()
+    stamp = directory / ".merged"
+    with locked(directory / ".lock"):
+        yield not (stamp.exists() and stamp.read_text(encoding="ascii") == digest)
+        write_atomic(stamp, digest)
 
 
 def read_top_classes(
@@ -39,8 +61,8 @@ def read_top_classes(
     Args:
         directory: The predictions directory; it must hold every listed video.
         video_ids: The list.
-        num_classes: Classes K of the directory.
-        k: Classes to keep, K at most.
+        num_classes: Number of classes K of the directory.
+        k: Number of classes to keep; at most K are.
 
     Raises:
         InputError: Damaged files, a video that is not in the list, or a listed one that is missing.
@@ -52,16 +74,16 @@ def read_top_classes(
     errors: dict[int, str] = {}
     seen = 0
     for prediction in iter_predictions(directory):
+        seen += 1
         row = place.get(prediction.video_id)
         if row is None:
             raise InputError(
                 f"{directory} holds {prediction.video_id!r}, which is not in the list; give the list that was predicted"
             )
-        seen += 1
         if prediction.scores is None:
             errors[row] = prediction.error or "unknown"
             continue
-        # Stable, so that equal scores keep the order of the classes.
+        # Stable: equal scores keep the order of the classes.
         classes[row] = np.argsort(-prediction.scores, kind="stable")[:k]
         scores[row] = prediction.scores[classes[row]]
     if seen < len(place):
@@ -70,7 +92,7 @@ def read_top_classes(
 
 
 def write_top_classes(path: Path, videos: Sequence[str], top: TopClasses, class_names: Sequence[str]) -> None:
-    """Write ``video,class_1,score_1,…,class_k,score_k,error``, a line a video.
+    """Write ``video,class_1,score_1,…,class_k,score_k,error``, one line per video.
 
     Raises:
         InputError: The file cannot be written.
@@ -89,13 +111,13 @@ def write_top_classes(path: Path, videos: Sequence[str], top: TopClasses, class_
     write_csv(path, lines())
 
 
-def write_csv(path: Path, lines: Iterator[list[str]]) -> None:
-    """Write lines of fields as CSV, whole or not at all.
+def write_csv(path: Path, lines: Iterable[list[str]]) -> None:
+    """Write lines of fields as CSV with an atomic write.
 
     Raises:
         InputError: The file cannot be written.
     """
-    # File names that are not Unicode hold lone surrogates.
+    # File names that are not Unicode contain lone surrogates.
     with (
         atomic_path(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,

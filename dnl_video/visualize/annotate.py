@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dnl_video.cores import default_workers
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
-from dnl_video.inference.clip_votes import Timeline
+from dnl_video.inference.segments import Timeline
 from dnl_video.visualize.timeline_picture import clock
 
 Frame = NDArray[np.uint8]

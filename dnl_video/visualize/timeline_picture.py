@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from dnl_video.files import write_atomic
-from dnl_video.inference.clip_votes import Timeline, condense, find_segments, leading_classes
+from dnl_video.inference.segments import Timeline, condense, find_segments, leading_classes
 
 _OTHER = "#c7c7c7"
 _MINUTES_FROM_S = 120.0

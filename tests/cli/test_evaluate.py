@@ -13,7 +13,7 @@ import pytest
 
 from dnl_video.cli.main import main
 from dnl_video.models.weights.checkpoint import find_checkpoint
-from dnl_video.results.predictions import read_predictions
+from dnl_video.results.reader import read_predictions
 from tests.conftest import TinyRun
 
 QUICK = ["--num-workers", "0", "--device", "cpu", "--num-clips", "2", "--num-crops", "1"]

@@ -15,7 +15,7 @@ from dnl_video.cli.main import main
 from dnl_video.models import build
 from dnl_video.models.runtime import program_export
 from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, load_checkpoint, payload
-from dnl_video.results.predictions import read_predictions
+from dnl_video.results.reader import read_predictions
 from tests.conftest import TinyRun
 from tests.models.helpers import perturb_backbone, shallow
 

@@ -11,7 +11,9 @@ import pytest
 
 from dnl_video.cli.main import main
 from dnl_video.report import build_report
-from dnl_video.results.predictions import PredictionsWriter, VideoPrediction, read_predictions
+from dnl_video.results.predictions import VideoPrediction
+from dnl_video.results.reader import read_predictions
+from dnl_video.results.writer import PredictionsWriter
 from tests.conftest import TinyRun
 from tests.lists import write_list
 

@@ -16,7 +16,7 @@ import yaml
 from dnl_video.cli.main import main
 from dnl_video.data import dataset
 from dnl_video.data.decoding import open_video
-from dnl_video.results.predictions import read_predictions
+from dnl_video.results.reader import read_predictions
 from tests.processes import CommandProcess
 
 forked = pytest.mark.skipif(

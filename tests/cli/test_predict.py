@@ -16,7 +16,7 @@ from dnl_video.cli.main import main
 from dnl_video.cli.progress import PredictionProgress
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
-from dnl_video.results.predictions import read_predictions
+from dnl_video.results.reader import read_predictions
 from tests.conftest import TinyRun
 from tests.processes import CommandProcess
 

@@ -11,7 +11,8 @@ from dnl_video.cli.main import make_parser
 from dnl_video.cli.thumbnails import thumbnail_reader
 from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
-from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction
+from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
+from dnl_video.results.writer import PredictionsWriter
 
 
 def parse(*args):

@@ -14,7 +14,8 @@ import torch
 import yaml
 
 from dnl_video.cli.main import main
-from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction
+from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
+from dnl_video.results.writer import PredictionsWriter
 from tests.conftest import TinyRun
 
 
@@ -145,7 +146,10 @@ def test_features(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert facts["protocol"] == {"num_clips": 1, "num_crops": 1}
     for command in ("report", "compare"):
         assert main([command, str(folder), *([str(tmp_path)] if command == "compare" else [])]) == 2
-        assert f"{folder} holds dnl_video features, not predictions; give the" in capsys.readouterr().err
+        assert (
+            f"{folder} holds dnl_video features in an older format, one npz per video; give the"
+            in capsys.readouterr().err
+        )
 
 
 @pytest.mark.parametrize(

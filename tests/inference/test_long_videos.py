@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from dnl_video.config import EvaluationConfig
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.encoding import write_video
-from dnl_video.inference.clip_votes import find_segments, make_timeline
 from dnl_video.inference.long_videos import predict_sliding
 from dnl_video.inference.predictor import Predictor
+from dnl_video.inference.segments import find_segments, make_timeline
 from dnl_video.spec import Preprocessing
 
 FAST = {"preset": "ultrafast", "threads": "1"}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction
+from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
+from dnl_video.results.writer import PredictionsWriter
 
 
 def write_large(directory: Path, num_videos: int, num_classes: int, num_clips: int = 10) -> Path:

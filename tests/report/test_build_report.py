@@ -12,7 +12,9 @@ from dnl_video.report import build_report, headline, render_markdown, save_repor
 from dnl_video.report.coverage import failure_reason
 from dnl_video.report.markdown import code, escape
 from dnl_video.results.metrics import wilson_interval
-from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction, read_predictions
+from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
+from dnl_video.results.reader import read_predictions
+from dnl_video.results.writer import PredictionsWriter
 from tests.report.large import write_large
 
 NAMES = ["left", "right", "up", "down", "growing", "shrinking", "cw", "ccw"]

@@ -18,13 +18,9 @@ from dnl_video.report.compare_html import render_compare_html
 from dnl_video.report.compare_markdown import p_value, points, render_compare_markdown
 from dnl_video.results.metrics import mean_class_accuracy
 from dnl_video.results.paired import PairedCounts, mcnemar_exact, paired_difference
-from dnl_video.results.predictions import (
-    Predictions,
-    PredictionsMeta,
-    PredictionsWriter,
-    VideoPrediction,
-    read_predictions,
-)
+from dnl_video.results.predictions import Predictions, PredictionsMeta, VideoPrediction
+from dnl_video.results.reader import read_predictions
+from dnl_video.results.writer import PredictionsWriter
 from tests.browser import chromium
 
 NAMES = ["moving <left>", "moving | right", "growing"]

@@ -7,7 +7,8 @@ import pytest
 from dnl_video.report import build_report
 from dnl_video.report.film_strips import FilmStrips
 from dnl_video.report.html_report import render_html
-from dnl_video.results.predictions import VideoPrediction, read_predictions
+from dnl_video.results.predictions import VideoPrediction
+from dnl_video.results.reader import read_predictions
 from tests.report.large import write_large
 from tests.report.pages import Outline
 from tests.report.test_build_report import NAMES, make_meta, make_videos, write

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dnl_video.report import build_report, save_report
-from dnl_video.results.predictions import read_predictions
+from dnl_video.results.reader import read_predictions
 from tests.browser import chromium
 from tests.report.large import write_large
 from tests.report.test_build_report import make_meta, make_videos, write

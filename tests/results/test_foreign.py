@@ -18,7 +18,9 @@ import torch
 from dnl_video.errors import InputError
 from dnl_video.report import build_report, render_markdown
 from dnl_video.results.foreign import ListedVideo, as_probabilities, read_foreign
-from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction, read_predictions
+from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
+from dnl_video.results.reader import read_predictions
+from dnl_video.results.writer import PredictionsWriter
 
 NUM_VIDEOS, NUM_CLASSES = 60, 7
 NAMES = [f"class {c}" for c in range(NUM_CLASSES)]

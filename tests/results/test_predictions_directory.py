@@ -17,14 +17,9 @@ from dnl_video import files
 from dnl_video.errors import InputError
 from dnl_video.files import atomic_path
 from dnl_video.results import writer
-from dnl_video.results.predictions import (
-    PredictionsMeta,
-    PredictionsWriter,
-    VideoPrediction,
-    finished_ids,
-    read_meta,
-    read_predictions,
-)
+from dnl_video.results.predictions import PredictionsMeta, VideoPrediction, read_meta
+from dnl_video.results.reader import finished_ids, read_predictions
+from dnl_video.results.writer import PredictionsWriter
 
 NAMES = ["run", "jump", "sit"]
 
@@ -225,7 +220,8 @@ sys.path.insert(0, {here!r})
 from test_predictions_directory import make_meta, make_video, failed
 from dnl_video import files
 from dnl_video.results import writer
-from dnl_video.results.predictions import PredictionsWriter, finished_ids
+from dnl_video.results.reader import finished_ids
+from dnl_video.results.writer import PredictionsWriter
 directory, rank = sys.argv[1], int(sys.argv[2])
 {body}
 """
@@ -390,7 +386,7 @@ def damage(path, text):
     ("prepare", "message"),
     [
         (lambda d: d.rmdir(), "does not exist; give the directory that `dnl-video evaluate` or `predict` wrote"),
-        (lambda d: None, "has no meta.json, so it is no predictions directory; give the directory"),
+        (lambda d: None, "has no meta.json, so it is not a predictions directory; give the directory"),
         (lambda d: write(d, []), "holds no finished video yet; run `dnl-video evaluate` or `predict` again"),
         (lambda d: damage(d / "meta.json", '{"model": '), "meta.json is damaged"),
         (lambda d: damage(d / "meta.json", '{"schema_version": 1}'), "meta.json is damaged"),
@@ -500,8 +496,8 @@ def test_an_output_that_cannot_be_made_or_written(tmp_path, monkeypatch):
         (make_video(0, error="x"), "must have either scores or an error"),
         (make_video(0, label=3), "has label 3; allowed: 0 to 2"),
         (make_video(0, scores=np.zeros(4)), r"has scores of shape \(4,\); expected \(3,\)"),
-        (make_video(0, clip_start_s=None), "clip starts, ends and scores of shapes"),
-        (make_video(0, clip_scores=np.zeros((2, 4))), "clip starts, ends and scores of shapes"),
+        (make_video(0, clip_start_s=None), "has clip columns of shapes"),
+        (make_video(0, clip_scores=np.zeros((2, 4))), "has clip columns of shapes"),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused_at_once(tmp_path, video, message):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from dnl_video.errors import InputError
-from dnl_video.results.predictions import PredictionsWriter, VideoPrediction, iter_predictions
-from dnl_video.results.shards import merging
-from dnl_video.results.tables import read_top_classes, write_top_classes
+from dnl_video.results.predictions import VideoPrediction
+from dnl_video.results.reader import iter_predictions
+from dnl_video.results.tables import merging, read_top_classes, write_top_classes
+from dnl_video.results.writer import PredictionsWriter
 from tests.results.test_predictions_directory import NAMES, failed, make_meta, make_video, write
 
 

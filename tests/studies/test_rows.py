@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dnl_video.errors import InputError
-from dnl_video.results.predictions import PredictionsMeta, PredictionsWriter, VideoPrediction
+from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
+from dnl_video.results.writer import PredictionsWriter
 from dnl_video.studies.rows import accuracy, append_row, check_settings, read_rows, validation_curve
 
 ROW = {"context": "none", "seed": 0, "top1": 0.5}

@@ -14,7 +14,7 @@ from dnl_video.cli.main import main
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.data.transforms import normalize
 from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, find_checkpoint, load_checkpoint
-from dnl_video.results.predictions import read_predictions
+from dnl_video.results.reader import read_predictions
 from dnl_video.training.checkpoint_callbacks import LastCheckpoint
 from dnl_video.training.run import train
 from tests.conftest import TinyRun

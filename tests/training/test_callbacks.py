@@ -91,7 +91,7 @@ def test_buffers_stay_the_same_tensors(tiny: TinyRun) -> None:
 
 def test_validation_counts_each_video_once_and_equals_the_final_evaluation(tiny: TinyRun, tmp_path: Any) -> None:
     from dnl_video.cli.main import main
-    from dnl_video.results.predictions import read_predictions
+    from dnl_video.results.reader import read_predictions
 
     words = ["--checkpoint", str(tiny.run), "--manifest", str(tiny.val), "--output", str(tmp_path / "out")]
     views = ["--num-clips", "1", "--num-crops", "1", "--num-workers", "0", "--device", "cpu"]

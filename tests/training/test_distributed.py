@@ -26,7 +26,7 @@ from dnl_video.data.transforms import normalize
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.checkpoint import find_checkpoint
 from dnl_video.report import build_report
-from dnl_video.results.predictions import read_predictions
+from dnl_video.results.reader import read_predictions
 from tests.conftest import TinyRun
 from tests.lists import write_list
 from tests.test_recipes import load

@@ -7,7 +7,7 @@ import pytest
 
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
-from dnl_video.inference.clip_votes import Timeline
+from dnl_video.inference.segments import Timeline
 from dnl_video.visualize.annotate import annotate_video, draw_panel
 
 NAMES = ["run", "jump", "sit"]

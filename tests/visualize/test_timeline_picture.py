@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from dnl_video.inference.clip_votes import Timeline
+from dnl_video.inference.segments import Timeline
 from dnl_video.visualize.timeline_picture import clock, draw_timeline, save_figure
 
 TIMELINE = Timeline(np.array([0.0, 4.0, 10.0]), np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]))

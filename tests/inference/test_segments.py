@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnl_video.inference.clip_votes import (
+from dnl_video.inference.segments import (
     Segment,
     Timeline,
     condense,
