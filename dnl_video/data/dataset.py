@@ -1,35 +1,65 @@
-"""Map-style datasets: random clips to train on, fixed views to evaluate.
+"""Datasets and their order: random clips for training, fixed views for evaluation.
 
-What a sample looks like is a pure function of (seed, epoch, index, repetition), never of worker, rank or process.
-Training replaces a video that cannot be read, and says so; evaluation never does: it returns the error.
+The order is a pure function of (seed, epoch), a sample one of (seed, epoch, index, repetition); worker, rank and number
+of processes change neither. Training replaces a video that cannot be read, and reports it; evaluation returns the
+error.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from dnl_video.config import AugmentConfig, Decoder, FrameOrder
 from dnl_video.data import transforms
-from dnl_video.data.decoding import VideoDecodeError, open_video
+from dnl_video.data.decoding import Video, VideoDecodeError, open_video
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.data.sampling import reorder_frames, train_indices, view_indices
+from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
 
 
-class ClipDataset(Dataset[dict[str, Any]]):
-    """Random training clips, indexed by (epoch, index): as many of a video as `augment.repeats`, from one decoding.
+@dataclass(eq=False, repr=False)
+class _Videos:
+    """Videos of a dataset, and those that are known to be unreadable."""
 
-    A video that cannot be read is replaced by another one, drawn from (seed, epoch, index) as well. A worker remembers
-    videos that failed and does not open them again; they are still reported each time.
+    records: Sequence[VideoRecord]
+    preprocessing: Preprocessing
+    _: KW_ONLY
+    decoder: Decoder = "decord"
+    _unreadable: dict[str, str] = field(default_factory=dict, init=False)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def refuse(self, videos: Mapping[str, str]) -> None:
+        """Treat videos as unreadable without opening them.
+
+        Args:
+            videos: Reason by path.
+        """
+        self._unreadable.update(videos)
+
+    def _open(self, record: VideoRecord) -> Video:
+        if record.path in self._unreadable:
+            raise VideoDecodeError(record.path, self._unreadable[record.path])
+        return open_video(record.path, decoder=self.decoder, known=record.decoder, frames_fps=record.fps)
+
+
+@dataclass(eq=False, repr=False)
+class ClipDataset(_Videos, Dataset[dict[str, Any]]):
+    """Random training clips, indexed by (epoch, index): `augment.repeats` clips of a video, decoded once.
+
+    A video that cannot be read is replaced by another one, also drawn from (seed, epoch, index). A worker does not open
+    a failed video again, but still reports it each time.
 
     Args:
         records: Labelled videos.
@@ -37,48 +67,31 @@ class ClipDataset(Dataset[dict[str, Any]]):
         augment: Random views.
         seed: Seed of start, view and replacement, at least 0.
         max_attempts: Videos tried for one sample.
-        decoder: What reads the videos (see `open_video`).
-        never_mirrored: Class ids that `augment.flip` leaves alone.
+        decoder: See `open_video`.
+        never_mirrored: Class ids that are never flipped.
 
     Raises:
         ValueError: There are no records, one has no label, or `seed` or `max_attempts` is too small.
     """
 
-    def __init__(
-        self,
-        records: Iterable[VideoRecord],
-        preprocessing: Preprocessing,
-        augment: AugmentConfig,
-        *,
-        seed: int,
-        max_attempts: int = 10,
-        decoder: Decoder = "decord",
-        never_mirrored: Iterable[int] = (),
-    ) -> None:
-        self.records = tuple(records)
+    augment: AugmentConfig
+    _: KW_ONLY
+    seed: int
+    max_attempts: int = 10
+    never_mirrored: Collection[int] = frozenset()
+
+    def __post_init__(self) -> None:
         if not self.records:
             raise ValueError("there are no videos to train on; give at least one record")
         for record in self.records:
             if record.label is None:
                 raise ValueError(f"video {record.video_id!r} has no label; training needs one for every video")
-        if seed < 0 or max_attempts < 1:
-            raise ValueError(f"seed is {seed}, max_attempts {max_attempts}; give a seed >= 0 and at least 1 attempt")
-        self.preprocessing = preprocessing
-        self.augment = augment
-        self.seed = seed
-        self.max_attempts = max_attempts
-        self.decoder = decoder
-        self.never_mirrored = frozenset(never_mirrored)
-        mean = preprocessing.mean if preprocessing.channel_order == "rgb" else preprocessing.mean[::-1]
+        if self.seed < 0 or self.max_attempts < 1:
+            raise ValueError(
+                f"seed is {self.seed}, max_attempts {self.max_attempts}; give a seed >= 0 and at least 1 attempt"
+            )
+        mean = self.preprocessing.mean if self.preprocessing.channel_order == "rgb" else self.preprocessing.mean[::-1]
         self._fill = tuple(round(255 * value) for value in mean)
-        self._bad: dict[str, str] = {}
-
-    def refuse(self, videos: Mapping[str, str]) -> None:
-        """Count videos as unreadable without opening them: path to reason."""
-        self._bad.update(videos)
-
-    def __len__(self) -> int:
-        return len(self.records)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         """Return the clips of a video in an epoch.
@@ -87,8 +100,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
             key: (epoch, index of the video).
 
         Returns:
-            clips: uint8 [T, crop, crop, 3] for each repetition; label: class id of the video shown; index: the index
-            asked for; failures: (path, reason) of each video that could not be read on the way.
+            clips: uint8 [T, crop, crop, 3] for each repetition; label: class id of the video shown; index: the given
+            index; failures: (path, reason) of each video that could not be read.
 
         Raises:
             VideoDecodeError: `max_attempts` videos could not be read; the message lists them.
@@ -97,7 +110,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         failures: list[tuple[str, str]] = []
         for attempt, chosen in enumerate(self._candidates(epoch, index)):
             record = self.records[chosen]
-            # The attempt is part of the key, so that what a worker remembers cannot change what is drawn.
+            # The attempt is part of the key, so that a worker's known failures do not change the draws.
             rngs = [
                 np.random.default_rng([self.seed, epoch, index, repetition, attempt])
                 for repetition in range(self.augment.repeats)
@@ -105,7 +118,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             try:
                 clips = self._read(record, rngs)
             except VideoDecodeError as error:
-                self._bad[record.path] = error.reason
+                self._unreadable[record.path] = error.reason
                 failures.append((record.path, error.reason))
                 continue
             return {"clips": clips, "label": record.label, "index": index, "failures": failures}
@@ -120,31 +133,28 @@ class ClipDataset(Dataset[dict[str, Any]]):
             yield from order[order != index][: self.max_attempts - 1].tolist()
 
     def _read(self, record: VideoRecord, rngs: Sequence[np.random.Generator]) -> list[Tensor]:
-        if record.path in self._bad:
-            raise VideoDecodeError(record.path, self._bad[record.path])
-        with open_video(record.path, decoder=self.decoder, known=record.decoder, frames_fps=record.fps) as video:
+        with self._open(record) as video:
             indices = [train_indices(video.num_frames, video.fps, self.preprocessing, rng) for rng in rngs]
             # Each frame that any clip needs is decoded once.
             frames = video.read(np.concatenate(indices))
-        clips = np.split(frames, len(rngs))
         mirror = record.label not in self.never_mirrored
         return [
             transforms.train_transform(clip, self.augment, rng, mirror=mirror, fill=self._fill)
-            for clip, rng in zip(clips, rngs, strict=True)
+            for clip, rng in zip(np.split(frames, len(rngs)), rngs, strict=True)
         ]
 
 
 def collate_clips(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Make a batch of `ClipDataset`'s samples: the first clips of all videos, then the second ones, and so on.
 
-    Neighbours are thus different videos, which is what mixing combines.
+    Mixing combines neighbours, which are thus different videos.
 
     Returns:
         clip: uint8 [B, T, H, W, 3]; label: int64 [B]; index: int64 [B]; failures: those of all samples, in order.
     """
     repeats = len(samples[0]["clips"])
     return {
-        # default_collate stacks straight into shared memory inside a worker.
+        # In a worker, default_collate stacks directly into shared memory.
         "clip": default_collate([sample["clips"][r] for r in range(repeats) for sample in samples]),
         "label": torch.tensor([sample["label"] for sample in samples], dtype=torch.int64).repeat(repeats),
         "index": torch.tensor([sample["index"] for sample in samples], dtype=torch.int64).repeat(repeats),
@@ -158,10 +168,10 @@ class VideoViews:
 
     Args:
         index: Position of the video in the records.
-        views: uint8 [J * R, T, c, c, 3], clip by clip; None where the video cannot be read.
-        clip_start_s: Second at which each clip's first frame begins, [J]; NaN where the video cannot be read.
-        clip_end_s: Second at which each clip's last frame ends, [J].
-        error: Why the video cannot be read; None where it can.
+        views: uint8 [J * R, T, c, c, 3], clip by clip; None if the video cannot be read.
+        clip_start_s: Start of each clip's first frame in seconds, [J]; NaN if the video cannot be read.
+        clip_end_s: End of each clip's last frame in seconds, [J]; NaN if the video cannot be read.
+        error: Why the video cannot be read; None if it can.
     """
 
     index: int
@@ -171,8 +181,9 @@ class VideoViews:
     error: str | None
 
 
-class ViewDataset(Dataset[VideoViews]):
-    """The views of each video for evaluation: one open and one decode of all frames any view needs.
+@dataclass(eq=False, repr=False)
+class ViewDataset(_Videos, Dataset[VideoViews]):
+    """The views of each video for evaluation; the video is opened once and each frame decoded once.
 
     Args:
         records: Videos, labelled or not.
@@ -180,56 +191,103 @@ class ViewDataset(Dataset[VideoViews]):
         num_clips: Clips J along time.
         num_crops: Crops R per clip, 1 or 3.
         frame_order: Order of the frames within a clip (see `reorder_frames`).
-        decoder: What reads the videos (see `open_video`).
+        decoder: See `open_video`.
     """
 
-    def __init__(
-        self,
-        records: Iterable[VideoRecord],
-        preprocessing: Preprocessing,
-        *,
-        num_clips: int,
-        num_crops: int,
-        frame_order: FrameOrder = "natural",
-        decoder: Decoder = "decord",
-    ) -> None:
-        self.records = tuple(records)
-        self.preprocessing = preprocessing
-        self.num_clips = num_clips
-        self.num_crops = num_crops
-        self.frame_order = frame_order
-        self.decoder = decoder
-        self._refused: dict[str, str] = {}
-
-    def refuse(self, videos: Mapping[str, str]) -> None:
-        """Count videos as unreadable without opening them: path to reason."""
-        self._refused.update(videos)
-
-    def __len__(self) -> int:
-        return len(self.records)
+    _: KW_ONLY
+    num_clips: int
+    num_crops: int
+    frame_order: FrameOrder = "natural"
 
     def __getitem__(self, index: int) -> VideoViews:
-        """Return the views of a video; one that cannot be read comes back as its error, never replaced."""
+        """Return the views of a video, or its error if it cannot be read."""
         try:
-            if self.records[index].path in self._refused:
-                raise VideoDecodeError(self.records[index].path, self._refused[self.records[index].path])
             return self._read(index)
         except VideoDecodeError as error:
-            nowhere = np.full(self.num_clips, np.nan)
-            return VideoViews(index, None, nowhere, nowhere.copy(), error.reason)
+            unknown = np.full(self.num_clips, np.nan)
+            return VideoViews(index, None, unknown, unknown.copy(), error.reason)
 
     def _read(self, index: int) -> VideoViews:
         preprocessing = self.preprocessing
         resize = functools.partial(transforms.resize_short_side, short_side=preprocessing.short_side)
-        record = self.records[index]
-        with open_video(record.path, decoder=self.decoder, known=record.decoder, frames_fps=record.fps) as video:
+        with self._open(self.records[index]) as video:
             indices = view_indices(video.num_frames, video.fps, preprocessing, self.num_clips)
             indices = reorder_frames(indices, self.frame_order, np.random.default_rng(index))
             union, inverse = np.unique(indices, return_inverse=True)
             frames = torch.from_numpy(video.read(union, resize=resize))
             fps = video.fps
-        # [union, H, W, 3] -> [J, T, H, W, 3] (numpy 2.0 shapes `inverse` like `indices`, older ones flat)
+        # [union, H, W, 3] -> [J, T, H, W, 3] (numpy 2.0 shapes `inverse` like `indices`, other versions flat)
         clips = frames[torch.from_numpy(inverse.reshape(indices.shape))]
         views = transforms.crop_views(clips, preprocessing.crop_size, self.num_crops)
-        # With `loop` a clip's last frame may be an early one, so take the range it covers.
+        # With `loop`, a clip's last frame may be an early one, hence min and max.
         return VideoViews(index, views, indices.min(axis=1) / fps, (indices.max(axis=1) + 1) / fps, None)
+
+
+@dataclass(eq=False)
+class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) keys: one permutation of the videos per epoch, divided among the processes.
+
+    A step of W processes with b videos and A accumulated batches takes the same videos as a step of one process with
+    W * b * A videos. The last incomplete step is dropped.
+
+    Args:
+        num_videos: Number of videos.
+        batch_size: Videos per process and batch.
+        seed: Seed of the order.
+        rank: Rank of this process.
+        world_size: Number of processes.
+        accumulate: Batches per step.
+
+    Attributes:
+        epoch: The epoch to draw.
+        start: Batches of the epoch to leave out at its beginning.
+
+    Raises:
+        InputError: There are fewer videos than one step takes.
+    """
+
+    num_videos: int
+    batch_size: int
+    _: KW_ONLY
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+    epoch: int = field(default=0, init=False)
+    start: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        needed = self.batch_size * self.world_size * self.accumulate
+        if self.num_videos < needed:
+            times = f" x {self.accumulate} accumulated batches" if self.accumulate > 1 else ""
+            raise InputError(
+                f"{self.num_videos} training videos are too few for a step of {needed} ({self.batch_size} a batch x "
+                f"{self.world_size} process(es){times}); lower data.batch_size"
+                f"{' or trainer.accumulate_grad_batches' if times else ''}, or give more videos"
+            )
+
+    def __len__(self) -> int:
+        return self.num_videos // (self.batch_size * self.world_size * self.accumulate) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_videos)
+        step = self.batch_size * self.world_size
+        for batch in range(self.start, len(self)):
+            indices = order[batch * step : (batch + 1) * step][self.rank :: self.world_size]
+            yield [(self.epoch, int(i)) for i in indices]
+
+
+def shard(num_videos: int, rank: int, world_size: int) -> range:
+    """Return the videos of a process: every world_size-th from rank on, without padding; may be empty."""
+    return range(rank, num_videos, world_size)
+
+
+def shard_batches(num_videos: int, batch_size: int, rank: int, world_size: int) -> list[list[int]]:
+    """Divide a process's shard into batches; every process has the same number, so the last batches may be empty.
+
+    Lightning runs collectives around each validation batch and skips validation in a process without batches; the
+    others would wait for it forever.
+    """
+    indices = shard(num_videos, rank, world_size)
+    batches = -(-len(shard(num_videos, 0, world_size)) // batch_size)
+    return [list(indices[i * batch_size : (i + 1) * batch_size]) for i in range(batches)]

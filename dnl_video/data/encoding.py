@@ -1,12 +1,8 @@
-"""Frames to video files: the only writer of video in the package (PyAV).
-
-A file appears under its own name only when it is complete: it is written as `<name>.part` in the same folder and
-renamed at the end, so that a killed writer leaves nothing that a manifest or a folder scan would take for a video.
-"""
+"""Writes video files (PyAV); nothing else in the package encodes video."""
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
@@ -18,16 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError, nearest
+from dnl_video.files import atomic_path
 
-_CONTAINERS = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-    ".avi": "avi",
-}
-# Pixel formats whose colour planes are halved: (width, height) must be divisible by these.
+_CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
+# Pixel formats with subsampled chroma: width and height must be divisible by these.
 _CHROMA = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "nv12": (2, 2), "yuv420p10le": (2, 2), "yuv422p": (2, 1)}
 
 
@@ -44,8 +34,8 @@ def write_video(
 ) -> None:
     """Encode RGB frames to a video file with a constant frame rate.
 
-    Frames are taken one at a time, so a generator writes a video of any length in constant memory. Every group of
-    pictures is closed (it decodes without its neighbours) and has at most `gop` frames.
+    Memory is constant: frames are consumed one at a time. Every group of pictures is closed (it decodes without its
+    neighbours) and has at most `gop` frames. The file is written atomically.
 
     Args:
         path: File to write; its suffix chooses the container (.mp4, .m4v, .mov, .mkv, .webm, .avi). Missing folders
@@ -53,14 +43,14 @@ def write_video(
         frames: Array [T, H, W, 3] or iterable of arrays [H, W, 3]: RGB, uint8, all of one size.
         fps: Frames per second.
         codec: FFmpeg's name of the encoder.
-        crf: Constant rate factor: 0 is lossless for libx264, 18 hardly visible; null leaves it to the encoder.
-        gop: Frames from one key frame to the next, at most.
+        crf: Constant rate factor: 0 is lossless for libx264, 18 nearly lossless; None takes the encoder's default.
+        gop: Most frames from one key frame to the next.
         pix_fmt: FFmpeg's name of the stored pixel format; yuv420p needs even sizes, yuv444p takes any.
-        options: Further options of the encoder, for example `{"preset": "veryfast", "threads": "1"}`.
+        options: More encoder options, for example `{"preset": "veryfast", "threads": "1"}`.
 
     Raises:
-        InputError: The suffix, codec, pixel format, rate or a frame cannot be written, or there are no frames.
-        OSError: The disk is full or the folder not writable.
+        InputError: The suffix, codec, pixel format, rate or a frame is not allowed, there are no frames, or the file
+            cannot be written.
     """
     path = Path(path)
     container_format = container_of(path)
@@ -73,40 +63,34 @@ def write_video(
     first = next(checked, None)
     if first is None:
         raise InputError(f"{path}: there are no frames to write; a video needs at least one")
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        # The format is named because the suffix of the part file tells nothing.
-        with av.open(str(part), "w", format=container_format, options=_container_options(container_format)) as output:
+    with atomic_path(path) as temporary:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        # The index at the front lets readers start before the end of the file has arrived.
+        muxing = {"movflags": "faststart"} if container_format in ("mp4", "mov") else {}
+        with av.open(str(temporary), "w", format=container_format, options=muxing) as output:
             rate = Fraction(fps).limit_denominator(1001)
             stream: Any = output.add_stream(codec, rate=rate)
             stream.height, stream.width = first.shape[:2]
             stream.pix_fmt = pix_fmt
             stream.codec_context.gop_size = gop
             quality = {} if crf is None else {"crf": str(crf)}
-            # Encoders other than these close their groups anyway, and some refuse the flag.
+            # Other encoders always close their groups, and some refuse the flag.
             closed = {"flags": "+cgop"} if codec.startswith(("libx264", "libx265")) else {}
             stream.options = {**closed, **quality, **(options or {})}
             stream.codec_context.time_base = 1 / rate
-            for pts, image in enumerate(_chain(first, checked)):
+            for pts, image in enumerate(itertools.chain([first], checked)):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 frame.pts = pts
                 frame.time_base = 1 / rate
                 output.mux(stream.encode(frame))
             output.mux(stream.encode(None))
-        part.replace(path)
-    except BaseException:  # Ctrl-C included: nothing half-written stays
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
 
 
 def container_of(path: str | os.PathLike[str]) -> str:
-    """Return FFmpeg's name of the container that a file's suffix chooses.
+    """Return FFmpeg's name of the container for a file's suffix.
 
     Raises:
-        InputError: No video can be written with this suffix.
+        InputError: The suffix is not allowed.
     """
     suffix = Path(path).suffix
     if suffix.lower() not in _CONTAINERS:
@@ -122,11 +106,6 @@ def resize_frames(frames: NDArray[np.uint8], width: int, height: int) -> NDArray
     return np.stack([image.reformat(width, height, interpolation="BICUBIC").to_ndarray() for image in images])
 
 
-def _container_options(container_format: str) -> dict[str, str]:
-    # The index at the front lets readers start before the end of the file has arrived.
-    return {"movflags": "faststart"} if container_format in ("mp4", "mov") else {}
-
-
 def _check_encoder(codec: str, pix_fmt: str) -> None:
     try:
         encoder = av.Codec(codec, "w")
@@ -134,7 +113,7 @@ def _check_encoder(codec: str, pix_fmt: str) -> None:
         encoder = None
     if encoder is None or encoder.type != "video":
         raise InputError(
-            f"codec is {codec!r}, with which this PyAV cannot encode video{nearest(codec, av.codecs_available)}"
+            f"codec is {codec!r}; this PyAV cannot encode video with it{nearest(codec, av.codecs_available)}"
         )
     allowed = [f.name for f in encoder.video_formats or []]
     if allowed and pix_fmt not in allowed:
@@ -144,7 +123,7 @@ def _check_encoder(codec: str, pix_fmt: str) -> None:
 
 
 def _checked_frames(frames: Iterable[NDArray[np.uint8]], pix_fmt: str) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames [H, W, 3], contiguous, or say what is wrong with the first bad one."""
+    """Yield the frames [H, W, 3], contiguous; raise InputError at the first bad one."""
     size: tuple[int, ...] | None = None
     for index, frame in enumerate(frames):
         image = np.asarray(frame)
@@ -165,8 +144,3 @@ def _checked_frames(frames: Iterable[NDArray[np.uint8]], pix_fmt: str) -> Iterat
                 f"frame {index} has shape {list(image.shape)}, frame 0 had {list(size)}; all frames need one size"
             )
         yield np.ascontiguousarray(image)
-
-
-def _chain(first: NDArray[np.uint8], rest: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    yield first
-    yield from rest

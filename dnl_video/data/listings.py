@@ -174,8 +174,8 @@ def walk_videos(folder: Path) -> list[str]:
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         prefix = "" if parent == str(folder) else Path(parent).relative_to(folder).as_posix() + "/"
-        # "._name.mp4" is what macOS leaves beside a copied file.
-        videos = [prefix + n for n in files if n.lower().endswith(VIDEO_EXTENSIONS) and not n.startswith("._")]
+        # Hidden files: "._name.mp4" of macOS beside a copied file, and the rest of an interrupted atomic write.
+        videos = [prefix + n for n in files if n.lower().endswith(VIDEO_EXTENSIONS) and not n.startswith(".")]
         if not videos and not folders and prefix and any(map(is_frame, files)):
             videos = [prefix[:-1]]
         found += videos

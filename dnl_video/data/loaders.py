@@ -1,4 +1,4 @@
-"""Workers and position: the resumable loader, and the datamodule that Lightning drives."""
+"""Loaders: the resumable training loader, evaluation loaders, and Lightning's datamodule."""
 
 from __future__ import annotations
 
@@ -14,24 +14,21 @@ from torch.utils.data import DataLoader
 from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
 from dnl_video.cores import default_workers
 from dnl_video.data.crash_record import record_folder, start_record
-from dnl_video.data.dataset import ClipDataset, ViewDataset, collate_clips
-from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_class_list, read_manifest
-from dnl_video.data.samplers import ClipBatchSampler, ShardBatchSampler
+from dnl_video.data.dataset import ClipBatchSampler, ClipDataset, ViewDataset, collate_clips, shard_batches
+from dnl_video.data.manifest import Manifest, missing, read_class_list, read_manifest
 from dnl_video.errors import InputError, nearest
 from dnl_video.spec import Preprocessing
 
-# Precise batch norm draws clips of its own, so that training clips do not depend on it.
-_PRECISE_BN_STREAM = 1
 _VALIDATION_BATCH = 4
 VIEW_TIMEOUT_S = 300.0
-"""Seconds after which an evaluation's loader that gives nothing is an error."""
+"""Default timeout of evaluation loaders in seconds."""
 
 
 class ResumableLoader(DataLoader):
-    """A loader that knows which epoch it is in and how many batches were consumed of it.
+    """A loader that counts its epochs and the batches of the current epoch.
 
-    The datamodule stores `state_dict` in every checkpoint and restores it, so a run resumed in mid-epoch goes on with
-    the next batch. The count is of batches handed out, not of those that workers fetched ahead.
+    The datamodule stores `state_dict` in every checkpoint and restores it, so a run resumed in mid-epoch continues with
+    the next batch. Batches that workers fetched ahead are not counted.
     """
 
     _epoch = 0
@@ -51,11 +48,11 @@ class ResumableLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch and the batches consumed of it."""
+        """Return the epoch and its number of batches so far."""
         return {"epoch": self._epoch, "position": self._position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Continue from the position of `state_dict`."""
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
         if self._position >= len(self):
             self._epoch, self._position = self._epoch + 1, 0
@@ -72,6 +69,9 @@ class VideoDataModule(LightningDataModule):
         validation: Views per video in validation.
         seed: Seed of order, sampling and augmentation.
 
+    Attributes:
+        crashed: Reason by path of videos that stopped a loader process earlier in this run; they are not opened.
+
     Raises:
         InputError: A manifest cannot be used, or too many training videos are missing.
     """
@@ -87,7 +87,6 @@ class VideoDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.crashed: dict[str, str] = {}
-        """Videos not to be opened (they stopped a loader process in an earlier part of the run), and why."""
         self.config = data
         self.preprocessing = preprocessing
         self.augment = augment
@@ -98,7 +97,7 @@ class VideoDataModule(LightningDataModule):
         if data.batch_size % augment.repeats:
             raise InputError(
                 f"data.batch_size {data.batch_size} is no multiple of augment.repeats {augment.repeats}; it counts "
-                "clips, and each video gives that many"
+                f"clips, and each video gives {augment.repeats}"
             )
         for name in ("train_manifest", "val_manifest"):
             if not getattr(data, name):
@@ -113,7 +112,8 @@ class VideoDataModule(LightningDataModule):
                 "or give data.class_list"
             )
         self.train_missing = missing(self.train.records)
-        self.train_records = _without(self.train.records, self.train_missing)
+        lost = {record.path for record in self.train_missing}
+        self.train_records = tuple(record for record in self.train.records if record.path not in lost)
         allowed = allowed_failures(len(self.train.records), data.max_failed_share)
         if len(self.train_missing) > allowed:
             shown = ", ".join(r.path for r in self.train_missing[:5])
@@ -128,28 +128,28 @@ class VideoDataModule(LightningDataModule):
         return read_manifest(source, root=root, class_names=class_names, limit_videos=self.config.limit_videos)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Batches of clips, uint8 [B, T, H, W, 3], with labels and the failures met on the way."""
+        """Return batches of clips, uint8 [B, T, H, W, 3], with labels and failures (see `collate_clips`)."""
         self._train_loader = self._clip_loader(self.seed)
         if self._restored is not None:
             self._train_loader.load_state_dict(self._restored)
         return self._train_loader
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the training loader is."""
+        """Return the position of the training loader."""
         return {} if self._train_loader is None else {"train_loader": self._train_loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the training loader go on there. Lightning's own restoring of loaders comes after they have started."""
+        """Set the position of the training loader. Lightning itself restores loaders only after they have started."""
         self._restored = state_dict.get("train_loader")
 
     def precise_bn_dataloader(self, epoch: int) -> ResumableLoader:
-        """Training clips from a stream of their own, for batch-norm statistics after ``epoch``."""
-        loader = self._clip_loader((self.seed + 1) * 1_000_003 + _PRECISE_BN_STREAM, persistent=False)
+        """Return training clips for batch-norm statistics after ``epoch``, with other draws than the training clips."""
+        loader = self._clip_loader((self.seed + 1) * 1_000_003 + 1, persistent=False)
         loader.load_state_dict({"epoch": epoch, "position": 0})
         return loader
 
     def val_dataloader(self) -> DataLoader:
-        """Lists of videos with all their views; as many lists on every process, some of which may be empty."""
+        """Return lists of videos with all their views; see `shard_batches`."""
         rank, world_size = self._rank_and_world_size()
         dataset = ViewDataset(
             self.val.records,
@@ -159,17 +159,12 @@ class VideoDataModule(LightningDataModule):
             decoder=self.config.decoder,
         )
         dataset.refuse(self.crashed)
-        batches = ShardBatchSampler(len(dataset), _VALIDATION_BATCH, rank=rank, world_size=world_size)
+        batches = shard_batches(len(dataset), _VALIDATION_BATCH, rank, world_size)
         workers = min(default_workers(self.config.num_workers), len(batches))
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=_unchanged,
-            **_view_options(workers, self.config.timeout_s),
-        )
+        return DataLoader(dataset, batch_sampler=batches, **_view_options(workers, self.config.timeout_s))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move training batches; validation views stay, and `validation_step` moves a few at a time."""
+        """Move training batches to the device; `validation_step` moves a few validation views at a time."""
         if isinstance(batch, list):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
@@ -185,22 +180,16 @@ class VideoDataModule(LightningDataModule):
             never_mirrored=self.never_mirrored,
         )
         dataset.refuse(self.crashed)
-        videos = self.config.batch_size // self.augment.repeats
         sampler = ClipBatchSampler(
             len(self.train_records),
-            videos,
+            self.config.batch_size // self.augment.repeats,
             seed=seed,
             rank=rank,
             world_size=world_size,
             accumulate=self.trainer.accumulate_grad_batches if self.trainer is not None else 1,
         )
-        workers = default_workers(self.config.num_workers)
-        return ResumableLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=collate_clips,
-            **_worker_options(workers, self.config.timeout_s, persistent),
-        )
+        options = worker_options(default_workers(self.config.num_workers), self.config.timeout_s, persistent)
+        return ResumableLoader(dataset, batch_sampler=sampler, collate_fn=collate_clips, **options)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         trainer = self.trainer
@@ -210,23 +199,16 @@ class VideoDataModule(LightningDataModule):
 def view_loader(
     dataset: ViewDataset, order: Sequence[int], num_workers: int | None, timeout_s: float = VIEW_TIMEOUT_S
 ) -> DataLoader:
-    """Load views of videos, one video an item, in this order."""
+    """Return a loader of single videos with their views, in the given order of indices."""
     workers = min(default_workers(num_workers), len(order))
-    return DataLoader(
-        dataset,
-        sampler=order,
-        batch_size=None,
-        # Without a batch size the loader collates nothing, but would turn arrays into tensors.
-        collate_fn=_unchanged,
-        **_view_options(workers, timeout_s),
-    )
+    return DataLoader(dataset, sampler=order, batch_size=None, **_view_options(workers, timeout_s))
 
 
 def class_ids(names: Sequence[str], class_names: Sequence[str] | None) -> frozenset[int]:
     """Return the ids of the classes in `augment.flip_except`.
 
     Raises:
-        InputError: There is no such class, or classes have no names.
+        InputError: There is no such class, or the classes have no names.
     """
     if names and class_names is None:
         raise InputError("augment.flip_except names classes, but the labels are integers; give data.class_list")
@@ -242,7 +224,8 @@ def allowed_failures(num_videos: int, max_failed_share: float) -> int:
     return int(np.ceil(num_videos * max_failed_share - 1e-9))
 
 
-def _worker_options(workers: int, timeout_s: float, persistent: bool) -> dict[str, Any]:
+def worker_options(workers: int, timeout_s: float, persistent: bool = False) -> dict[str, Any]:
+    """Return `DataLoader` options for loader processes that keep crash records."""
     return {
         "num_workers": workers,
         "persistent_workers": persistent and workers > 0,
@@ -250,19 +233,16 @@ def _worker_options(workers: int, timeout_s: float, persistent: bool) -> dict[st
         "pin_memory": torch.cuda.is_available(),
         "prefetch_factor": 4 if workers else None,
         "worker_init_fn": functools.partial(start_record, record_folder()) if workers else None,
-        # Loaders draw a seed for their workers; from a generator of their own, the global random state stays as it is.
+        # The loader draws its workers' seed from this generator, not from the global random state.
         "generator": torch.Generator(),
     }
 
 
 def _view_options(workers: int, timeout_s: float) -> dict[str, Any]:
-    # All views of a video are large: few wait in shared memory.
-    return _worker_options(workers, timeout_s, persistent=False) | {"prefetch_factor": 2 if workers else None}
-
-
-def _without(records: tuple[VideoRecord, ...], dropped: list[VideoRecord]) -> tuple[VideoRecord, ...]:
-    gone = {record.path for record in dropped}
-    return tuple(record for record in records if record.path not in gone)
+    # All views of a video are large, so few of them wait in shared memory. `collate_fn` keeps the arrays: with
+    # batch_size None, DataLoader would turn them into tensors.
+    options = worker_options(workers, timeout_s) | {"prefetch_factor": 2 if workers else None}
+    return options | {"collate_fn": _unchanged}
 
 
 def _unchanged(items: Any) -> Any:

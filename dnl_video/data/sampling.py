@@ -1,6 +1,6 @@
-"""Which frames make a clip: ints in, ints out.
+"""Frame indices of clips: pure functions of a video's length and frame rate.
 
-A clip is T frames (`num_frames`) taken every τ frames (`frame_stride`) of a video with n frames at f frames a second.
+A clip is T frames (`num_frames`) taken every τ frames (`frame_stride`) of a video with n frames at f frames per second.
 With T = 4, τ = 3, at the file's own rate:
 
     video   0  1  2  3  4  5  6  7  8  9 10 11 12 13      n = 14 frames
@@ -16,7 +16,8 @@ Two rules (`Preprocessing.sampling`):
   T·τ·f/30 (30 is its TARGET_FPS), starts are real numbers (training: uniform in [0, D]; clip j: D·j/J, which never
   reaches the end), and the T indices are linspace(start, start + L - 1) truncated: 8x8 is spaced by 9 at 30 fps.
 
-A clip longer than its video repeats the last frame, or starts over (`past_end`).
+A clip longer than its video repeats the last frame or starts over (`past_end`). Every function raises ValueError if the
+video has no frames, or if the rule needs the frame rate and this is not a number above 0.
 """
 
 from __future__ import annotations
@@ -34,48 +35,40 @@ _PYSLOWFAST_FPS = 30.0
 
 
 def clip_span(fps: float, preprocessing: Preprocessing) -> float:
-    """Return the span L of a clip in the file's frames (a whole number under `stride`).
+    """Return the span L of a clip in frames of the file (an integer under `stride`).
 
     Args:
         fps: Frame rate of the file.
         preprocessing: Length, stride and rule.
-
-    Raises:
-        ValueError: The rule needs the frame rate, and it is not a number above 0.
     """
     if preprocessing.sampling == "pyslowfast":
         return preprocessing.num_frames * preprocessing.frame_stride * _rate(fps, preprocessing)
     return float(_offsets(fps, preprocessing)[-1] + 1)
 
 
-def train_indices(
-    num_frames_in_video: int, fps: float, preprocessing: Preprocessing, rng: np.random.Generator
-) -> Indices:
+def train_indices(n: int, fps: float, preprocessing: Preprocessing, rng: np.random.Generator) -> Indices:
     """Draw the frames of a training clip.
 
     Args:
-        num_frames_in_video: Frames n of the file.
+        n: Number of frames of the file.
         fps: Frame rate of the file.
         preprocessing: Length, stride and rule.
         rng: Source of the start.
 
     Returns:
         Frame indices, int64 [T], all in [0, n).
-
-    Raises:
-        ValueError: The video has no frames, or the rule needs a frame rate and it is not a number above 0.
     """
-    room = _room(num_frames_in_video, fps, preprocessing)
+    room = _room(n, fps, preprocessing)
     if preprocessing.sampling == "pyslowfast":
-        return _clip(rng.uniform(0.0, room), num_frames_in_video, fps, preprocessing)
-    return _clip(int(rng.integers(0, int(room), endpoint=True)), num_frames_in_video, fps, preprocessing)
+        return _clip(rng.uniform(0.0, room), n, fps, preprocessing)
+    return _clip(int(rng.integers(0, int(room), endpoint=True)), n, fps, preprocessing)
 
 
 def view_indices(n: int, fps: float, preprocessing: Preprocessing, num_clips: int) -> Indices:
-    """Return the frames of the clips that evaluation spreads over a video.
+    """Return the frames of the evaluation clips, spread over a video.
 
     Args:
-        n: Frames of the file.
+        n: Number of frames of the file.
         fps: Frame rate of the file.
         preprocessing: Length, stride and rule.
         num_clips: Clips J.
@@ -84,8 +77,7 @@ def view_indices(n: int, fps: float, preprocessing: Preprocessing, num_clips: in
         Frame indices, int64 [J, T], all in [0, n).
 
     Raises:
-        ValueError: The video has no frames, `num_clips` is below 1, or the rule needs a frame rate and it is not a
-            number above 0.
+        ValueError: `num_clips` is below 1.
     """
     if num_clips < 1:
         raise ValueError(f"num_clips is {num_clips}; give at least 1")
@@ -103,20 +95,20 @@ def view_indices(n: int, fps: float, preprocessing: Preprocessing, num_clips: in
 def sliding_indices(n: int, fps: float, preprocessing: Preprocessing, hop_s: float) -> Indices:
     """Return the frames of clips that slide over a whole video.
 
-    Clip j starts at frame r(j·hop_s·fps), r(x) = floor(x + ½), as long as that is before D; one more starts at D, so
-    that the last clip reaches the end. A video no longer than a clip gives one clip.
+    Clip j starts at frame r(j·hop_s·fps), r(x) = floor(x + ½), if that is below D; one more starts at D, so that the
+    last clip reaches the end. A video that is not longer than a clip gives one clip.
 
     Args:
-        n: Frames of the file.
+        n: Number of frames of the file.
         fps: Frame rate of the file.
         preprocessing: Length, stride and rule.
-        hop_s: Seconds from the start of one clip to the next; less than a frame counts as a frame.
+        hop_s: Seconds from the start of one clip to the next; at least one frame is used.
 
     Returns:
         Frame indices, int64 [J, T], all in [0, n).
 
     Raises:
-        ValueError: The video has no frames, or `hop_s` or the frame rate is not a number above 0.
+        ValueError: `hop_s` or the frame rate is not a number above 0.
     """
     if not (math.isfinite(hop_s) and hop_s > 0 and math.isfinite(fps) and fps > 0):
         raise ValueError(f"hop_s is {hop_s}, the frame rate {fps}; both must be above 0")
@@ -128,19 +120,10 @@ def sliding_indices(n: int, fps: float, preprocessing: Preprocessing, hop_s: flo
 
 
 def clip_from(start: int, n: int, fps: float, preprocessing: Preprocessing) -> Indices:
-    """Return the frames of the clip that starts at a given frame.
-
-    Args:
-        start: First frame, in [0, n).
-        n: Frames of the file.
-        fps: Frame rate of the file.
-        preprocessing: Length, stride and rule.
-
-    Returns:
-        Frame indices, int64 [T], all in [0, n).
+    """Return the frames of the clip with a given first frame, int64 [T], all in [0, n).
 
     Raises:
-        ValueError: The start lies outside, or the rule needs a frame rate and it is not a number above 0.
+        ValueError: The start is outside the video.
     """
     if not 0 <= start < n:
         raise ValueError(f"start is {start}; give a frame in [0, {n})")
@@ -148,12 +131,12 @@ def clip_from(start: int, n: int, fps: float, preprocessing: Preprocessing) -> I
 
 
 def reorder_frames(indices: Indices, order: FrameOrder, rng: np.random.Generator) -> Indices:
-    """Change the order of frames within each clip, to see what a network knows of motion.
+    """Change the order of frames within each clip, to test whether a network uses motion.
 
     Args:
         indices: Frames of clips, [J, T].
-        order: ``natural`` (unchanged), ``reversed``, ``shuffled`` (each clip by its own draw), or ``repeated`` (the
-            middle frame T times).
+        order: ``natural`` (unchanged), ``reversed``, ``shuffled`` (drawn per clip), or ``repeated`` (the middle frame T
+            times).
         rng: Source of the shuffles.
 
     Returns:
@@ -169,7 +152,7 @@ def reorder_frames(indices: Indices, order: FrameOrder, rng: np.random.Generator
 
 
 def _rate(fps: float, preprocessing: Preprocessing) -> float:
-    """Return f / target_fps, the factor from wanted to existing frames."""
+    """Return f / target_fps, the distance of two frames at the target rate in frames of the file."""
     target = preprocessing.target_fps
     if target is None:
         if preprocessing.sampling == "stride":
@@ -181,13 +164,13 @@ def _rate(fps: float, preprocessing: Preprocessing) -> float:
 
 
 def _offsets(fps: float, preprocessing: Preprocessing) -> Indices:
-    """Return r(i·τ·f/target_fps) for i = 0 … T-1: the frames of a clip under `stride`, seen from its start."""
+    """Return r(i·τ·f/target_fps) for i = 0 … T-1: the frames of a clip under `stride`, relative to its start."""
     steps = np.arange(preprocessing.num_frames) * preprocessing.frame_stride * _rate(fps, preprocessing)
     return np.floor(steps + 0.5).astype(np.int64)
 
 
 def _room(n: int, fps: float, preprocessing: Preprocessing) -> float:
-    """Return D, how far a clip's start can move."""
+    """Return D, the largest start of a clip."""
     if n < 1:
         raise ValueError(f"the video has {n} frames; a clip needs at least 1")
     return max(n - clip_span(fps, preprocessing), 0.0)
@@ -196,7 +179,7 @@ def _room(n: int, fps: float, preprocessing: Preprocessing) -> float:
 def _clip(start: float, n: int, fps: float, preprocessing: Preprocessing) -> Indices:
     if preprocessing.sampling == "pyslowfast":
         end = start + clip_span(fps, preprocessing) - 1
-        # PySlowFast clamps before it truncates; truncation of what is below 0 (L < 1) then gives 0 as well.
+        # PySlowFast clamps before it truncates; values below 0 (L < 1) become 0 either way.
         indices = np.maximum(np.linspace(start, end, preprocessing.num_frames), 0.0).astype(np.int64)
     else:
         indices = int(start) + _offsets(fps, preprocessing)

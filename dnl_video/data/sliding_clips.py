@@ -1,15 +1,16 @@
-"""Clips that slide over one long video, streamed: each frame is decoded once and kept only while a clip needs it.
+"""Clips that slide over one long video: each frame is decoded once and kept only while a clip needs it.
 
-What is held is the frames of one clip's span, resized, and the clips about to be handed out. Decoding uses threads, no
-loader processes: decoders give the interpreter free, and a forked child must not inherit a half-used one of decord's.
+Memory holds the resized frames of one clip's span and the clips of one batch. Decoding uses threads, not loader
+processes: decoders release the GIL, and a forked process must not inherit a decord reader in use.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +25,10 @@ from dnl_video.spec import Preprocessing
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Some clips of one video.
+    """Consecutive clips of one video.
 
     Args:
-        first: Number of the first clip; the others follow it.
+        first: Number of the first clip.
         views: uint8 [G * R, T, c, c, 3], clip by clip.
     """
 
@@ -35,6 +36,7 @@ class ClipBatch:
     views: Tensor
 
 
+@dataclass
 class SlidingClips:
     """All clips of one video, every `hop_s` seconds, in order.
 
@@ -43,36 +45,30 @@ class SlidingClips:
         preprocessing: Length, stride, rule, short side and crop.
         hop_s: Seconds from the start of one clip to the next.
         num_crops: Crops R per clip, 1 or 3.
-        clips_at_once: Clips G of one batch; the last may have fewer.
+        clips_at_once: Clips G per batch; the last batch may have fewer.
         threads: Decoding threads.
 
     Attributes:
         indices: Frames of the clips, int64 [J, T].
-        clip_start_s: Second at which each clip's first frame begins, [J].
-        clip_end_s: Second at which each clip's last frame ends, [J].
+        clip_start_s: Start of each clip's first frame in seconds, [J].
+        clip_end_s: End of each clip's last frame in seconds, [J].
 
     Raises:
         VideoDecodeError: The file cannot be opened.
         ValueError: `hop_s` is not above 0.
     """
 
-    def __init__(
-        self,
-        path: str,
-        preprocessing: Preprocessing,
-        *,
-        hop_s: float,
-        num_crops: int = 1,
-        clips_at_once: int = 1,
-        threads: int = 1,
-    ) -> None:
-        self.path = path
-        self.preprocessing = preprocessing
-        self.num_crops = num_crops
-        self.clips_at_once = clips_at_once
-        self.threads = threads
-        with open_video(path) as video:
-            self.indices = sliding_indices(video.num_frames, video.fps, preprocessing, hop_s)
+    path: str
+    preprocessing: Preprocessing
+    _: KW_ONLY
+    hop_s: float
+    num_crops: int = 1
+    clips_at_once: int = 1
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        with open_video(self.path) as video:
+            self.indices = sliding_indices(video.num_frames, video.fps, self.preprocessing, self.hop_s)
             self.clip_start_s: npt.NDArray[np.float64] = self.indices.min(axis=1) / video.fps
             self.clip_end_s: npt.NDArray[np.float64] = (self.indices.max(axis=1) + 1) / video.fps
 
@@ -80,17 +76,12 @@ class SlidingClips:
         """Yield the clips.
 
         Raises:
-            VideoDecodeError: The video breaks off.
+            VideoDecodeError: The rest of the video cannot be decoded.
         """
-        first = 0
-        held: list[npt.NDArray[np.uint8]] = []
-        for clip in self._clips():
-            held.append(clip)
-            if len(held) == self.clips_at_once:
-                yield self._batch(first, held)
-                first, held = first + len(held), []
-        if held:
-            yield self._batch(first, held)
+        clips = self._clips()
+        for first in range(0, len(self.indices), self.clips_at_once):
+            batch = torch.from_numpy(np.stack(list(itertools.islice(clips, self.clips_at_once))))
+            yield ClipBatch(first, transforms.crop_views(batch, self.preprocessing.crop_size, self.num_crops))
 
     def _clips(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield the resized frames [T, H, W, 3] of each clip."""
@@ -109,10 +100,6 @@ class SlidingClips:
                     ready += 1
                 oldest = indices[ready].min() if ready < len(indices) else np.inf
                 window = {index: frame for index, frame in window.items() if index >= oldest}
-
-    def _batch(self, first: int, clips: list[npt.NDArray[np.uint8]]) -> ClipBatch:
-        views = transforms.crop_views(torch.from_numpy(np.stack(clips)), self.preprocessing.crop_size, self.num_crops)
-        return ClipBatch(first, views)
 
 
 def read_ahead(batches: Iterable[ClipBatch]) -> Iterator[ClipBatch]:

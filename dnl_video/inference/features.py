@@ -23,11 +23,10 @@ import torch
 from dnl_video.config import EvaluationConfig
 from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.crash_record import STOPPED_REASON, LoaderStopped, loader_faults
-from dnl_video.data.dataset import VideoViews, ViewDataset
+from dnl_video.data.dataset import VideoViews, ViewDataset, shard
 from dnl_video.data.listings import VIDEO_EXTENSIONS
 from dnl_video.data.loaders import VIEW_TIMEOUT_S, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
-from dnl_video.data.samplers import shard
 from dnl_video.errors import InputError
 from dnl_video.files import atomic_path, lock_file, write_atomic
 from dnl_video.inference.predictor import Predictor

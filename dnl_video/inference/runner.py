@@ -19,11 +19,10 @@ import torch
 from dnl_video.config import EvaluationConfig
 from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.crash_record import STOPPED_REASON, LoaderStopped, loader_faults
-from dnl_video.data.dataset import ViewDataset
+from dnl_video.data.dataset import ViewDataset, shard
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VIEW_TIMEOUT_S, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
-from dnl_video.data.samplers import shard
 from dnl_video.inference.long_videos import predict_sliding
 from dnl_video.inference.predictor import Predictor, VideoScores
 from dnl_video.models.weights.checkpoint import Checkpoint

@@ -12,7 +12,7 @@ from torchvision import tv_tensors  # type: ignore[import-untyped]
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from dnl_video.config import AugmentConfig
-from dnl_video.data.augmentation import seeded
+from dnl_video.data.transforms import seeded
 
 # Keeps the draws of batches apart from those of clips, which have keys of the same seed.
 _STREAM = 2

@@ -11,13 +11,11 @@ from torchvision.transforms import v2
 
 from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
 from dnl_video.data import dataset as dataset_module
-from dnl_video.data.augmentation import change_pixels, random_resized_crop, seeded
-from dnl_video.data.dataset import ClipDataset, collate_clips
+from dnl_video.data.dataset import ClipBatchSampler, ClipDataset, collate_clips
 from dnl_video.data.decoding import open_video
 from dnl_video.data.loaders import VideoDataModule, class_ids
 from dnl_video.data.manifest import VideoRecord
-from dnl_video.data.samplers import ClipBatchSampler
-from dnl_video.data.transforms import train_transform
+from dnl_video.data.transforms import augment_pixels, random_resized_crop, seeded, train_transform
 from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
 
@@ -73,7 +71,7 @@ def test_pixels_are_torchvision_s():
     clip = torch.from_numpy(noise())
     augment = AugmentConfig(randaugment_ops=2, color_jitter=(0.4, 0.3, 0.2, 0.1), erasing=1.0)
     with seeded(5):
-        ours = change_pixels(clip, augment, (10, 20, 30))
+        ours = augment_pixels(clip, augment, (10, 20, 30))
     fill = [10.0, 20.0, 30.0]
     theirs = v2.Compose(
         [
@@ -240,9 +238,7 @@ def test_batch_size_counts_clips(records, tmp_path: Path) -> None:
     assert [len(batch["label"]) for batch in batches] == [4, 4, 4]
     assert sorted(i for batch in batches for i in batch["index"].tolist()) == sorted([*range(6)] * 2)
     assert loader.dataset.never_mirrored == {1, 5}
-    expected = (
-        "^data.batch_size 5 is no multiple of augment.repeats 2; it counts clips, and each video gives that many$"
-    )
+    expected = "^data.batch_size 5 is no multiple of augment.repeats 2; it counts clips, and each video gives 2$"
     with pytest.raises(InputError, match=expected):
         datamodule(5, repeats=2)
     with pytest.raises(InputError, match=r"^augment\.flip_except: no class 'clas 1'; did you mean 'class 1'\?$"):

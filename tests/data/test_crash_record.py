@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dnl_video.data.crash_record import LoaderStopped, loader_faults
 from dnl_video.data.decoding import open_video
-from dnl_video.data.loaders import _worker_options
+from dnl_video.data.loaders import worker_options
 from tests.data.odd_videos import encode
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
@@ -69,7 +69,7 @@ def paths(tmp_path_factory) -> list[Path]:
     ],
 )
 def test_the_error_names_the_video(paths, end, message):
-    loader = DataLoader(Fatal(paths, end), batch_size=None, **_worker_options(1, 2.0, persistent=False))
+    loader = DataLoader(Fatal(paths, end), batch_size=None, **worker_options(1, 2.0))
     with pytest.raises(LoaderStopped) as caught, loader_faults(2.0):
         for _ in loader:
             pass
@@ -93,6 +93,6 @@ def test_other_errors_stay_as_they_are():
 
 def test_loaders_without_processes_write_no_journal(paths):
     assert multiprocessing.parent_process() is None
-    loader = DataLoader(Fatal(paths[:2], "none"), batch_size=None, **_worker_options(0, 2.0, persistent=False))
+    loader = DataLoader(Fatal(paths[:2], "none"), batch_size=None, **worker_options(0, 2.0))
     with loader_faults(2.0):
         assert list(loader) == [3, 3]

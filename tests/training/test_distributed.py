@@ -19,9 +19,9 @@ import torch
 from fvcore.nn.precise_bn import update_bn_stats
 from torch import Tensor, nn
 
+from dnl_video.data.dataset import ClipBatchSampler
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.data.manifest import read_manifest
-from dnl_video.data.samplers import ClipBatchSampler
 from dnl_video.data.transforms import normalize
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.checkpoint import find_checkpoint
@@ -205,7 +205,7 @@ def test_too_many_broken_videos_stop_both(runs: Runs) -> None:
 def test_settings_that_several_processes_cannot_have(runs: Runs) -> None:
     for error in runs.errors("few"):
         assert error == (
-            "dnl-video: error: 16 training videos make no step of 18 (9 a batch x 2 process(es)); lower "
+            "dnl-video: error: 16 training videos are too few for a step of 18 (9 a batch x 2 process(es)); lower "
             "data.batch_size, or give more videos"
         )
     for error in runs.errors("sync"):

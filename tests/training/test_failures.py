@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch import Trainer
 
 from dnl_video.config import TrainConfig
+from dnl_video.data.dataset import ClipBatchSampler
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.data.manifest import read_manifest
-from dnl_video.data.samplers import ClipBatchSampler
 from dnl_video.errors import InputError
 from dnl_video.training.callbacks import PreciseBatchNorm
 from dnl_video.training.failures import FailureMonitor
