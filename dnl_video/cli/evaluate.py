@@ -58,11 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
     if not complete:
         print(f"process {rank} of {world_size} is done; others are still at work in {output}")
         return 0
-    from dnl_video.cli.report import print_report
     from dnl_video.report import build_report
+    from dnl_video.report.render_text import print_nodes
+    from dnl_video.report.report_document import report_summary
 
     predictions = read_predictions(output)
-    print_report(build_report(predictions))
+    print_nodes(report_summary(build_report(predictions)))
     print(f"predictions: {output}\nnext: dnl-video report {output}")
     return VIDEOS_FAILED if any(predictions.error) and not arguments.allow_failed else 0
 

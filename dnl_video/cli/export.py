@@ -70,7 +70,7 @@ def _write_programs(checkpoint: Checkpoint, file: Path, *, onnx: bool, program: 
 
 def _results(checkpoint: Checkpoint) -> str:
     """Return the accuracy that reports in the run's folder give for exactly these weights, in Markdown."""
-    from dnl_video.report.markdown import headline
+    from dnl_video.report import headline
 
     folder = Path(checkpoint.path).resolve().parent
     run = folder.parent if folder.name == "checkpoints" else folder

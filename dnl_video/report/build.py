@@ -1,11 +1,11 @@
-"""From predictions to the report's numbers: one dictionary of plain JSON types, which every output shows.
+"""The numbers of a report, from predictions: one dictionary of plain JSON types, written as report.json.
 
-report.json is this dictionary. `schema` is "dnl-video-report/1"; the number rises when a field is renamed, removed or
-changes its meaning, not when one is added. A figure that cannot be had is null, and `notes` says why::
+`schema` is "dnl-video-report/1". The number rises when a field is renamed, removed or changes its meaning, not when one
+is added. A figure that cannot be computed is null, and `notes` says why::
 
     schema          "dnl-video-report/1"
     complete        whether every listed video is finished
-    notes           sentences on what is missing or wrong
+    notes           sentences about missing or wrong data
     model           the ModelSpec; preprocessing: frames, stride, size, mean, ...
     weights         {name, sha256};   manifest {source, sha256}: the list of videos
     protocol        {num_clips, num_crops, num_views, frame_order, text}
@@ -14,26 +14,28 @@ changes its meaning, not when one is added. A figure that cannot be had is null,
     coverage        listed, finished, evaluated, failed, nan_scores: numbers of videos;
                     failures [{reason, videos, example}], failed_videos [{video_id, path, label, error}]
     accuracy        evaluated {video, centre_clip, clip}, listed {video}: each {top1, top5, mean_class_accuracy}
-    by_num_clips    [{num_clips, top1}]: the mean of k evenly spaced ones of J clips
+    by_num_clips    [{num_clips, top1}]: the mean of k evenly spaced clips of J
     per_class       [{index, name, videos, correct, failed, accuracy, low, high, most_taken_for {name, videos}}]
     confused_pairs  [{label, label_index, predicted, predicted_index, videos, share_of_label}], at most 20
-    confusion       [[true class, predicted class, videos]]: the cells that are not 0
+    confusion       [[true class, predicted class, videos]]: the non-zero cells
     calibration     {ece, mean_confidence, videos, bins [{low, high, videos, confidence, accuracy}]}
     confident_mistakes  [{video_id, path, label, predicted, confidence, label_score, label_place}], at most 20
 
-A share is {value, low, high}, ends of its interval included, and of what: {correct, total}, or {num_classes} for mean
-class accuracy. Shares are in [0, 1]. Rules of ties and NaN: `results/metrics.py`.
+An accuracy is {value, low, high} with its counts: {correct, total}, or {num_classes} for mean class accuracy. Shares
+are in [0, 1]. Rules for ties and NaN: `results/metrics.py`.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
-from dnl_video.report.coverage import coverage_of
 from dnl_video.results.clip_metrics import ClipAccuracy, accuracy_by_num_clips
 from dnl_video.results.metrics import (
     Interval,
@@ -50,73 +52,15 @@ from dnl_video.results.predictions import Predictions
 
 SCHEMA = "dnl-video-report/1"
 CONFIDENCE = 0.95
-_LONGEST = 20  # entries of confused pairs and of confident mistakes
+_MOST_LISTED = 20  # confused pairs and confident mistakes
 
 
 def build_report(predictions: Predictions) -> dict[str, Any]:
-    """Compute everything a report says.
-
-    Args:
-        predictions: Labelled predictions, as read by `read_predictions`.
-
-    Returns:
-        A dictionary of plain JSON types; see the top of this file.
+    """Compute the numbers of a report from labelled predictions; the module's docstring lists the fields.
 
     Raises:
         InputError: Videos have no labels.
     """
-    _require_labels(predictions)
-    meta, done = predictions.meta, predictions.evaluated
-    num_classes, notes = len(meta.class_names), list(predictions.notes)
-    scores, labels = predictions.scores[done], predictions.label[done]
-    ranks = np.full(len(done), num_classes, dtype=np.int64)  # a failed video is wrong at every k
-    ranks[done] = rank_of_label(scores, labels)
-    coverage = coverage_of(predictions)
-    listed = coverage["listed"]
-    complete = listed is None or coverage["finished"] == listed
-    if not complete:
-        notes.append(
-            f"Incomplete: {coverage['finished']} of {coverage['listed']} videos. "
-            "Run the same command again to finish the others; there is no figure over all listed videos until then."
-        )
-    if coverage["nan_scores"]:
-        notes.append(
-            f"{coverage['nan_scores']} videos have NaN among their scores and count as wrong; the network "
-            "or its precision is at fault."
-        )
-    clips = _clip_accuracy(predictions, notes)
-    return {
-        "schema": SCHEMA,
-        "complete": complete,
-        "notes": notes,
-        "model": meta.model,
-        "weights": {"name": meta.weights, "sha256": meta.weights_sha256},
-        "preprocessing": meta.preprocessing,
-        "protocol": protocol_of(predictions),
-        "manifest": {"source": meta.manifest, "sha256": meta.manifest_sha256},
-        "versions": meta.versions,
-        "run": meta.run,
-        "num_classes": num_classes,
-        "confidence_level": CONFIDENCE,
-        "coverage": coverage,
-        "accuracy": {
-            "evaluated": {
-                "video": figures_of(ranks[done], labels, num_classes),
-                "centre_clip": clips and figures_of(clips.centre_rank, predictions.label[clips.video], num_classes),
-                "clip": clips and _clip_figures(clips, num_classes),
-            },
-            "listed": {
-                "video": figures_of(ranks, predictions.label, num_classes) if complete and listed is not None else None
-            },
-        },
-        "by_num_clips": clips and _by_num_clips(clips),
-        **_by_class(predictions, ranks),
-        "calibration": _calibration(scores, labels, notes),
-        "confident_mistakes": _confident_mistakes(predictions, ranks),
-    }
-
-
-def _require_labels(predictions: Predictions) -> None:
     missing = np.flatnonzero(predictions.label < 0)
     if len(missing):
         raise InputError(
@@ -124,10 +68,73 @@ def _require_labels(predictions: Predictions) -> None:
             f"{predictions.video_id[missing[0]]!r}), and a report needs labels; run `dnl-video evaluate --checkpoint "
             "FILE --manifest LIST` with a list that has them (Kinetics CSV, `path label` lines or class folders)"
         )
+    done, num_classes = predictions.evaluated, len(predictions.meta.class_names)
+    rank, predicted = rank_and_predict(predictions)
+    coverage = coverage_of(predictions)
+    complete = coverage["listed"] in (None, coverage["finished"])
+    notes = list(predictions.notes)
+    if not complete:
+        notes.append(
+            f"Incomplete: {coverage['finished']} of {coverage['listed']} videos. "
+            "Run the same command again to finish the others; until then there is no figure over all listed videos."
+        )
+    if coverage["nan_scores"]:
+        notes.append(
+            f"{coverage['nan_scores']} videos have NaN scores and count as wrong; check the network and its precision."
+        )
+    clips = _clip_accuracy(predictions, notes)
+    labels, listed = predictions.label, complete and coverage["listed"] is not None
+    return {
+        "schema": SCHEMA,
+        "complete": complete,
+        "notes": notes,
+        **origin_of(predictions),
+        "versions": predictions.meta.versions,
+        "num_classes": num_classes,
+        "confidence_level": CONFIDENCE,
+        "coverage": coverage,
+        "accuracy": {
+            "evaluated": {
+                "video": figures_of(rank[done], labels[done], num_classes),
+                "centre_clip": clips and figures_of(clips.centre_rank, labels[clips.video], num_classes),
+                "clip": clips and _clip_figures(clips, num_classes),
+            },
+            "listed": {"video": figures_of(rank, labels, num_classes) if listed else None},
+        },
+        "by_num_clips": clips
+        and [{"num_clips": int(k), "top1": _share(r == 0)} for k, r in zip(clips.k, clips.rank_by_k, strict=True)],
+        **_by_class(predictions, rank),
+        "calibration": _calibration(predictions, notes),
+        "confident_mistakes": _confident_mistakes(predictions, rank, predicted),
+    }
+
+
+def rank_and_predict(predictions: Predictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the label's rank and the predicted class of each video, int [n]; K and -1 for failed videos."""
+    done = predictions.evaluated
+    scores, labels = predictions.scores[done], predictions.label[done]
+    rank = np.full(len(done), predictions.scores.shape[1], dtype=np.int64)  # a failed video is wrong at every k
+    rank[done] = rank_of_label(scores, labels)
+    predicted = np.full(len(done), -1, dtype=np.int64)
+    predicted[done] = predicted_class(scores, labels)
+    return rank, predicted
+
+
+def origin_of(predictions: Predictions) -> dict[str, Any]:
+    """Return what was evaluated and how."""
+    meta = predictions.meta
+    return {
+        "model": meta.model,
+        "weights": {"name": meta.weights, "sha256": meta.weights_sha256},
+        "preprocessing": meta.preprocessing,
+        "protocol": protocol_of(predictions),
+        "manifest": {"source": meta.manifest, "sha256": meta.manifest_sha256},
+        "run": meta.run,
+    }
 
 
 def protocol_of(predictions: Predictions) -> dict[str, Any]:
-    """Return what was averaged for a video's scores, in numbers and in words."""
+    """Return which views were averaged into a video's scores, in numbers and in words."""
     meta = predictions.meta
     if meta.num_clips is None or meta.num_crops is None:
         unknown = dict.fromkeys(("num_clips", "num_crops", "num_views", "frame_order"))
@@ -152,38 +159,84 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def figures_of(ranks: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> dict[str, Any] | None:
-    """Return top-1, top-5 and mean class accuracy of videos; None when there are none."""
-    if not len(ranks):
-        return None
+def model_name(described: dict[str, Any]) -> str:
+    """Return a name such as "slow_r50 + dnl"; the file's name for results of other projects.
+
+    Args:
+        described: Has the keys `model` and `run`, as a report does.
+    """
+    model = described["model"]
+    if not model and "results file" in described["run"]:
+        return PurePath(described["run"]["results file"]).name
+    name, context = str(model.get("architecture", "model")), model.get("context", "none")
+    return name if context == "none" else f"{name} + {context}"
+
+
+def coverage_of(predictions: Predictions) -> dict[str, Any]:
+    """Count listed, finished, evaluated and failed videos, and group failures by reason."""
+    names, done = predictions.meta.class_names, predictions.evaluated
+    failed = [
+        {
+            "video_id": predictions.video_id[i],
+            "path": predictions.path[i],
+            "label": names[predictions.label[i]],
+            "error": str(predictions.error[i]),
+        }
+        for i in np.flatnonzero(~done)
+    ]
+    reasons = [failure_reason(video["error"], video["path"], video["video_id"]) for video in failed]
+    first = {reason: video["video_id"] for reason, video in zip(reversed(reasons), reversed(failed), strict=True)}
     return {
-        "top1": _share(share_interval(ranks == 0, CONFIDENCE), ranks == 0),
-        "top5": _share(share_interval(ranks < min(5, num_classes), CONFIDENCE), ranks < min(5, num_classes)),
-        "mean_class_accuracy": {
-            **mean_class_accuracy(ranks == 0, labels, CONFIDENCE)._asdict(),
-            "num_classes": len(np.unique(labels)),
-        },
+        "listed": predictions.meta.num_videos,  # None: unknown
+        "finished": len(done),
+        "evaluated": int(np.count_nonzero(done)),
+        "failed": len(failed),
+        "nan_scores": int(np.count_nonzero(np.isnan(predictions.scores[done]).any(axis=1))),
+        "failures": [
+            {"reason": reason, "videos": count, "example": first[reason]}
+            for reason, count in sorted(Counter(reasons).items(), key=lambda item: (-item[1], item[0]))
+        ],
+        "failed_videos": failed,
     }
 
 
-def _share(interval: Interval, hits: NDArray[np.bool_]) -> dict[str, Any]:
+def failure_reason(error: str, path: str, video_id: str) -> str:
+    """Return an error message with the video's path, file name and id as VIDEO and numbers as N, to group by reason."""
+    for particular in sorted({path, PurePath(path).name, video_id} - {""}, key=len, reverse=True):
+        # Whole words only: the id "7" must not match in "17 frames".
+        error = re.sub(rf"(?<!\w){re.escape(particular)}(?!\w)", "VIDEO", error)
+    return re.sub(r"\d+", "N", " ".join(error.split()))
+
+
+def figures_of(rank: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> dict[str, Any] | None:
+    """Return top-1, top-5 and mean class accuracy of videos; None when there are none."""
+    if not len(rank):
+        return None
+    by_class = mean_class_accuracy(rank == 0, labels, CONFIDENCE)
+    return {
+        "top1": _share(rank == 0),
+        "top5": _share(rank < min(5, num_classes)),
+        "mean_class_accuracy": {**by_class._asdict(), "num_classes": len(np.unique(labels))},
+    }
+
+
+def _share(hits: NDArray[np.bool_], interval: Interval | None = None) -> dict[str, Any]:
+    """Return a share of true values and its counts; the default interval is Wilson's."""
+    interval = share_interval(hits, CONFIDENCE) if interval is None else interval
     return {**interval._asdict(), "correct": int(np.count_nonzero(hits)), "total": len(hits)}
 
 
 def _clip_accuracy(predictions: Predictions, notes: list[str]) -> ClipAccuracy | None:
-    num_evaluated = int(np.count_nonzero(predictions.evaluated))
+    """Return the accuracy of clips; None and a note when not all videos have clip scores."""
+    evaluated = int(np.count_nonzero(predictions.evaluated))
+    lacking = "there are no clip-level and centre-clip figures."
     if predictions.clip_scores is None or predictions.clip_video is None:
-        if num_evaluated and predictions.meta.num_clips is not None:
-            notes.append(
-                "No clip scores are stored (--no-clip-scores), so there are no clip-level and centre-clip figures."
-            )
+        if evaluated and predictions.meta.num_clips is not None:
+            notes.append(f"No clip scores are stored (--no-clip-scores), so {lacking}")
         return None
     with_clips = len(np.unique(predictions.clip_video))
-    if with_clips < num_evaluated:
-        notes.append(
-            f"Clip scores are stored for {with_clips} of {num_evaluated} evaluated videos, "
-            "so there are no clip-level and centre-clip figures."
-        )
+    if with_clips < evaluated:
+        notes.append(f"Clip scores are stored for {with_clips} of {evaluated} evaluated videos, so {lacking}")
         return None
     return accuracy_by_num_clips(predictions.clip_scores, predictions.clip_video, predictions.label)
 
@@ -191,31 +244,25 @@ def _clip_accuracy(predictions: Predictions, notes: list[str]) -> ClipAccuracy |
 def _clip_figures(clips: ClipAccuracy, num_classes: int) -> dict[str, Any]:
     top1, top5 = clips.clip_rank == 0, clips.clip_rank < min(5, num_classes)
     return {
-        "top1": _share(clustered_interval(top1, clips.clip_video, CONFIDENCE), top1),
-        "top5": _share(clustered_interval(top5, clips.clip_video, CONFIDENCE), top5),
-        "mean_class_accuracy": None,  # not a figure anyone quotes for clips
+        "top1": _share(top1, clustered_interval(top1, clips.clip_video, CONFIDENCE)),
+        "top5": _share(top5, clustered_interval(top5, clips.clip_video, CONFIDENCE)),
+        "mean_class_accuracy": None,  # nobody quotes it for clips
     }
 
 
-def _by_num_clips(clips: ClipAccuracy) -> list[dict[str, Any]]:
-    return [
-        {"num_clips": int(k), "top1": _share(share_interval(ranks == 0, CONFIDENCE), ranks == 0)}
-        for k, ranks in zip(clips.k, clips.rank_by_k, strict=True)
-    ]
-
-
-def _by_class(predictions: Predictions, ranks: NDArray[np.int64]) -> dict[str, Any]:
+def _by_class(predictions: Predictions, rank: NDArray[np.int64]) -> dict[str, Any]:
     """Return per_class, confused_pairs and confusion, over evaluated videos."""
     names, done = predictions.meta.class_names, predictions.evaluated
     num_classes, labels = len(names), predictions.label[done]
-    table = per_class(ranks[done] == 0, labels, num_classes, CONFIDENCE)
+    table = per_class(rank[done] == 0, labels, num_classes, CONFIDENCE)
     failed = np.bincount(predictions.label[~done], minlength=num_classes)
     confusion = confusion_matrix(predictions.scores[done], labels)
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     rows = []
     for c, name in enumerate(names):
-        seen, other = table.num_videos[c] > 0, int(np.argmax(wrong[c]))
+        other, ends = int(np.argmax(wrong[c])), (table.accuracy[c], table.low[c], table.high[c])
+        accuracy, low, high = map(float, ends) if table.num_videos[c] else (None, None, None)
         rows.append(
             {
                 "index": c,
@@ -223,14 +270,14 @@ def _by_class(predictions: Predictions, ranks: NDArray[np.int64]) -> dict[str, A
                 "videos": int(table.num_videos[c]),
                 "correct": int(table.correct[c]),
                 "failed": int(failed[c]),
-                "accuracy": float(table.accuracy[c]) if seen else None,
-                "low": float(table.low[c]) if seen else None,
-                "high": float(table.high[c]) if seen else None,
+                "accuracy": accuracy,
+                "low": low,
+                "high": high,
                 "most_taken_for": {"name": names[other], "videos": int(wrong[c, other])} if wrong[c, other] else None,
             }
         )
     true, predicted = np.nonzero(wrong)
-    most = np.argsort(-wrong[true, predicted], kind="stable")[:_LONGEST]
+    most = np.argsort(-wrong[true, predicted], kind="stable")[:_MOST_LISTED]
     pairs = [
         {
             "label": names[t],
@@ -246,11 +293,12 @@ def _by_class(predictions: Predictions, ranks: NDArray[np.int64]) -> dict[str, A
     return {"per_class": rows, "confused_pairs": pairs, "confusion": cells}
 
 
-def _calibration(scores: NDArray[np.float32], labels: NDArray[np.int64], notes: list[str]) -> dict[str, Any] | None:
-    if not len(scores):
+def _calibration(predictions: Predictions, notes: list[str]) -> dict[str, Any] | None:
+    done = predictions.evaluated
+    if not done.any():
         return None
     try:
-        result = expected_calibration_error(scores, labels)
+        result = expected_calibration_error(predictions.scores[done], predictions.label[done])
     except InputError as error:
         notes.append(f"No calibration: {error}.")
         return None
@@ -268,24 +316,23 @@ def _calibration(scores: NDArray[np.float32], labels: NDArray[np.int64], notes: 
     return {"ece": result.ece, "mean_confidence": mean, "videos": int(result.count.sum()), "bins": bins}
 
 
-def _confident_mistakes(predictions: Predictions, ranks: NDArray[np.int64]) -> list[dict[str, Any]]:
-    names = predictions.meta.class_names
-    predicted = np.full(len(ranks), -1, dtype=np.int64)
-    done = predictions.evaluated
-    predicted[done] = predicted_class(predictions.scores[done], predictions.label[done])
-    wrong = np.flatnonzero((predicted >= 0) & (predicted != predictions.label))
-    confidence = predictions.scores[wrong, predicted[wrong]]
+def _confident_mistakes(
+    predictions: Predictions, rank: NDArray[np.int64], predicted: NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    names, scores, label = predictions.meta.class_names, predictions.scores, predictions.label
+    wrong = np.flatnonzero((predicted >= 0) & (predicted != label))
+    most = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")[:_MOST_LISTED]]
     return [
         {
             "video_id": predictions.video_id[i],
             "path": predictions.path[i],
-            "label": names[predictions.label[i]],
+            "label": names[label[i]],
             "predicted": names[predicted[i]],
-            "confidence": _finite(predictions.scores[i, predicted[i]]),
-            "label_score": _finite(predictions.scores[i, predictions.label[i]]),
-            "label_place": int(ranks[i]) + 1,
+            "confidence": _finite(scores[i, predicted[i]]),
+            "label_score": _finite(scores[i, label[i]]),
+            "label_place": int(rank[i]) + 1,
         }
-        for i in wrong[np.argsort(-confidence, kind="stable")[:_LONGEST]]
+        for i in most
     ]
 
 

@@ -1,6 +1,6 @@
-"""From the predictions of several networks on the same videos to the numbers of a comparison, as plain JSON types.
+"""The numbers of a comparison of networks on the same videos, as plain JSON types, written as compare.json.
 
-The first run is the reference; every difference is another run's figure minus the reference's. Layout, version 1::
+The first run is the reference. Every difference is another run's figure minus the reference's. Layout, version 1::
 
     schema_version, confidence_level, num_classes, notes
     runs          [{letter, name, model, weights, protocol, manifest, run, coverage, accuracy {evaluated, listed}}]
@@ -8,13 +8,14 @@ The first run is the reference; every difference is another run's figure minus t
     comparisons   [{run, reference, differences {evaluated, listed}, mcnemar, won, lost,
                   classes {better, worse, equal, interval_without_0, table}}]
 
-**evaluated** is over the videos that every run has scores for; **listed** over all videos, a failed one being wrong:
-the two figures of a report. `differences` and `accuracy` hold top1, top5 and mean_class_accuracy, each {value, low,
-high}. A figure that cannot be had is null.
+**evaluated**: over the videos with scores in every run. **listed**: over all videos; a failed one is wrong.
+`differences` and `accuracy` hold top1, top5 and mean_class_accuracy, each {value, low, high}. A figure that cannot be
+computed is null.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,10 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
-from dnl_video.report.alignment import Run, align, unfinished
-from dnl_video.report.build import CONFIDENCE, figures_of, protocol_of
-from dnl_video.report.coverage import coverage_of
-from dnl_video.report.markdown import model_name
+from dnl_video.report.build import CONFIDENCE, coverage_of, figures_of, model_name, origin_of, rank_and_predict
 from dnl_video.results.paired import (
     count_pairs,
     holm,
@@ -38,73 +36,192 @@ from dnl_video.results.predictions import Predictions
 
 SCHEMA_VERSION = 1
 _EXAMPLES = 10  # videos won, and lost, that are named
-_MOST_LEFT_OUT = 200  # videos named that a run has no scores for
+_MOST_LEFT_OUT = 200  # videos without scores in a run that are named
+_NAMED = 3  # ids in an error message
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignedRun:
+    """One network's predictions, with the videos in the order of the reference.
+
+    Args:
+        letter: A for the reference, B, C, ... for the others.
+        name: Its name, such as its directory.
+        predictions: The reordered predictions of n videos.
+        rank: Rank of the label, int [n]; K for failed videos.
+        predicted: Predicted class, int [n]; -1 for failed videos.
+    """
+
+    letter: str
+    name: str
+    predictions: Predictions
+    rank: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all listed videos are there; False when the list is unknown."""
+        return self.predictions.meta.num_videos == len(self.rank)
 
 
 def build_comparison(runs: Sequence[tuple[str, Predictions]]) -> dict[str, Any]:
-    """Compare runs with the first of them.
+    """Compare runs with the first of them; the module's docstring lists the fields.
 
     Args:
         runs: Name, such as the directory, and labelled predictions of each; two or more.
 
-    Returns:
-        A dictionary of plain JSON types; see the top of this file.
-
     Raises:
-        InputError: Fewer than two runs, or their classes, videos or labels differ; the message says how.
+        InputError: Fewer than two runs, or their classes, videos or labels differ.
     """
     aligned = align(runs)
-    reference = runs[0][1]
-    labels, num_classes = reference.label, len(reference.meta.class_names)
-    everywhere = np.logical_and.reduce([run.done for run in aligned])
+    everywhere = np.logical_and.reduce([run.predictions.evaluated for run in aligned])
     if not everywhere.any():
         raise InputError("no video has scores in every run, so there is nothing to compare")
-    notes = _notes(runs, everywhere)
-    comparisons = [_compare(aligned[0], run, labels, everywhere, num_classes) for run in aligned[1:]]
+    comparisons = [_compare(aligned[0], run, everywhere) for run in aligned[1:]]
     if len(comparisons) > 1:
         adjusted = holm([comparison["mcnemar"]["p"] for comparison in comparisons])
         for comparison, p in zip(comparisons, adjusted, strict=True):
             comparison["mcnemar"]["p_holm"] = p
+    reference, out = aligned[0].predictions, np.flatnonzero(~everywhere)
+    described = [_describe(run, everywhere) for run in aligned]
+    left_out = [
+        {
+            "video_id": reference.video_id[i],
+            "failed_in": [run.letter for run in aligned if not run.predictions.evaluated[i]],
+        }
+        for i in out[:_MOST_LEFT_OUT]
+    ]
     return {
         "schema_version": SCHEMA_VERSION,
         "confidence_level": CONFIDENCE,
-        "num_classes": num_classes,
-        "notes": notes,
-        "runs": [_describe(run, labels, everywhere, num_classes) for run in aligned],
-        "videos": _coverage(aligned, reference, everywhere),
+        "num_classes": len(reference.meta.class_names),
+        "notes": _notes(runs, {run["protocol"]["text"] for run in described}, everywhere),
+        "runs": described,
+        "videos": {
+            "listed": reference.meta.num_videos,
+            "compared": int(np.count_nonzero(everywhere)),
+            "left_out": len(out),
+            "left_out_videos": left_out,
+        },
         "comparisons": comparisons,
     }
 
 
-def _notes(runs: Sequence[tuple[str, Predictions]], everywhere: NDArray[np.bool_]) -> list[str]:
+def align(runs: Sequence[tuple[str, Predictions]]) -> list[AlignedRun]:
+    """Return the runs with their videos in the order of the first one.
+
+    Raises:
+        InputError: Fewer than two runs, or their classes, videos or labels differ.
+    """
+    if len(runs) < 2:
+        raise InputError(f"a comparison needs two or more runs, and there are {len(runs)}")
+    name, reference = runs[0]
+    _require_labels(name, reference)
+    aligned = []
+    for number, (other_name, other) in enumerate(runs):
+        if number:
+            _require_same_classes(name, reference, other_name, other)
+        order = _same_videos(name, reference, other_name, other) if number else np.arange(len(reference.video_id))
+        reordered = dataclasses.replace(
+            other,
+            video_id=reference.video_id,
+            path=[other.path[i] for i in order],
+            label=reference.label,
+            num_views=other.num_views[order],
+            scores=other.scores[order],
+            error=[other.error[i] for i in order],
+            clip_video=None,
+            clip_scores=None,
+        )
+        letter = chr(ord("A") + number) if number < 26 else f"Z{number - 25}"
+        aligned.append(AlignedRun(letter, other_name, reordered, *rank_and_predict(reordered)))
+    return aligned
+
+
+def _require_labels(name: str, predictions: Predictions) -> None:
+    missing = int(np.count_nonzero(predictions.label < 0))
+    if missing:
+        raise InputError(
+            f"{missing} of {len(predictions.label)} videos of {name} have no label, and a comparison needs them; "
+            "run `dnl-video evaluate` with a list that has labels"
+        )
+
+
+def _require_same_classes(first_name: str, first: Predictions, name: str, other: Predictions) -> None:
+    ours, theirs = first.meta.class_names, other.meta.class_names
+    if ours == theirs:
+        return
+    advice = "compare networks with one class list (results of other projects take it with --classes)"
+    if len(ours) != len(theirs):
+        raise InputError(f"{first_name} has {len(ours)} classes, {name} has {len(theirs)}; {advice}")
+    differ = [c for c in range(len(ours)) if ours[c] != theirs[c]]
+    reordered = sorted(ours) == sorted(theirs)
+    how = "the same names in another order" if reordered else f"{len(differ)} of {len(ours)} names differ"
+    raise InputError(
+        f"the classes of {first_name} and {name} differ ({how}): class {differ[0]} is {ours[differ[0]]!r} and "
+        f"{theirs[differ[0]]!r}; {advice}"
+    )
+
+
+def _same_videos(first_name: str, first: Predictions, name: str, other: Predictions) -> NDArray[np.int64]:
+    """Return the index in `other` of each video of `first`, int [n]."""
+    place = {video_id: i for i, video_id in enumerate(other.video_id)}
+    ours = set(first.video_id)
+    missing, extra = [v for v in first.video_id if v not in place], [v for v in other.video_id if v not in ours]
+    if missing or extra:
+        raise InputError(
+            f"{first_name} and {name} are of different videos: {_some(missing)} only in {first_name}, {_some(extra)} "
+            f"only in {name}{_unfinished('; ', first_name, first)}{_unfinished('; ', name, other)}; evaluate both on "
+            "one list"
+        )
+    order = np.array([place[v] for v in first.video_id], dtype=np.int64)
+    _require_labels(name, other)
+    wrong = np.flatnonzero(other.label[order] != first.label)
+    if len(wrong):
+        names, i = first.meta.class_names, wrong[0]
+        raise InputError(
+            f"the labels of {len(wrong)} of {len(order)} videos differ: {first.video_id[i]!r} is "
+            f"{names[first.label[i]]!r} in {first_name} and {names[other.label[order[i]]]!r} in {name}; evaluate both "
+            "on one list"
+        )
+    return order
+
+
+def _some(ids: list[str]) -> str:
+    named = ", ".join(repr(v) for v in ids[:_NAMED]) + (", ..." if len(ids) > _NAMED else "")
+    return f"{len(ids)} ({named})" if ids else "0"
+
+
+def _unfinished(start: str, name: str, predictions: Predictions) -> str:
+    """Return such as "B is unfinished (3 of 8)" after `start`; an empty string for a complete run."""
+    listed, finished = predictions.meta.num_videos, len(predictions.video_id)
+    return f"{start}{name} is unfinished ({finished} of {listed})" if listed is not None and finished < listed else ""
+
+
+def _notes(runs: Sequence[tuple[str, Predictions]], protocols: set[str], everywhere: NDArray[np.bool_]) -> list[str]:
     notes = [f"{name}: {note}" for name, predictions in runs for note in predictions.notes]
-    protocols = {protocol_of(predictions)["text"] for _, predictions in runs}
     if len(protocols) > 1:
-        notes.append(f"The protocols differ ({'; '.join(sorted(protocols))}), and the differences include that.")
+        notes.append(f"The protocols differ ({'; '.join(sorted(protocols))}); the differences include their effect.")
     left_out = int(np.count_nonzero(~everywhere))
     if left_out:
         notes.append(
-            f"{left_out} of {len(everywhere)} videos have no scores in one run or more. Figures over evaluated videos "
-            "leave them out of every run; figures over listed videos count them as wrong where they failed."
+            f"{left_out} of {len(everywhere)} videos have no scores in at least one run. Figures over evaluated videos "
+            "leave them out of every run; figures over listed videos count failed ones as wrong."
         )
     for name, predictions in runs:
-        if what := unfinished(name, predictions).removeprefix("; "):
-            notes.append(f"Incomplete: {what}, so there are no figures over listed videos.")
+        if unfinished := _unfinished("Incomplete: ", name, predictions):
+            notes.append(f"{unfinished}, so there are no figures over listed videos.")
     return notes
 
 
-def _describe(run: Run, labels: NDArray[np.int64], everywhere: NDArray[np.bool_], num_classes: int) -> dict[str, Any]:
-    meta, coverage = run.predictions.meta, coverage_of(run.predictions)
+def _describe(run: AlignedRun, everywhere: NDArray[np.bool_]) -> dict[str, Any]:
+    origin, coverage = origin_of(run.predictions), coverage_of(run.predictions)
+    labels, num_classes = run.predictions.label, len(run.predictions.meta.class_names)
     return {
         "letter": run.letter,
         "name": run.name,
-        "model_name": model_name({"model": meta.model, "run": meta.run}),
-        "model": meta.model,
-        "weights": {"name": meta.weights, "sha256": meta.weights_sha256},
-        "preprocessing": meta.preprocessing,
-        "protocol": protocol_of(run.predictions),
-        "manifest": {"source": meta.manifest, "sha256": meta.manifest_sha256},
-        "run": meta.run,
+        "model_name": model_name(origin),
+        **origin,
         "coverage": {key: coverage[key] for key in ("listed", "finished", "evaluated", "failed", "nan_scores")},
         "accuracy": {
             "evaluated": figures_of(run.rank[everywhere], labels[everywhere], num_classes),
@@ -113,31 +230,18 @@ def _describe(run: Run, labels: NDArray[np.int64], everywhere: NDArray[np.bool_]
     }
 
 
-def _coverage(runs: Sequence[Run], reference: Predictions, everywhere: NDArray[np.bool_]) -> dict[str, Any]:
-    out = np.flatnonzero(~everywhere)
-    return {
-        "listed": reference.meta.num_videos,
-        "compared": int(np.count_nonzero(everywhere)),
-        "left_out": len(out),
-        "left_out_videos": [
-            {"video_id": reference.video_id[i], "failed_in": [run.letter for run in runs if not run.done[i]]}
-            for i in out[:_MOST_LEFT_OUT]
-        ],
-    }
-
-
-def _compare(
-    first: Run, other: Run, labels: NDArray[np.int64], everywhere: NDArray[np.bool_], num_classes: int
-) -> dict[str, Any]:
-    hits_1, hits_2 = first.rank[everywhere] == 0, other.rank[everywhere] == 0
-    counts = count_pairs(hits_1, hits_2)
-    whole = first.complete and other.complete
+def _compare(first: AlignedRun, other: AlignedRun, everywhere: NDArray[np.bool_]) -> dict[str, Any]:
+    labels, names = first.predictions.label, first.predictions.meta.class_names
+    ranks = first.rank[everywhere], other.rank[everywhere]
+    hits = ranks[0] == 0, ranks[1] == 0
+    counts = count_pairs(*hits)
+    listed = first.complete and other.complete
     return {
         "run": other.letter,
         "reference": first.letter,
         "differences": {
-            "evaluated": _differences(first.rank[everywhere], other.rank[everywhere], labels[everywhere], num_classes),
-            "listed": _differences(first.rank, other.rank, labels, num_classes) if whole else None,
+            "evaluated": _differences(*ranks, labels[everywhere], len(names)),
+            "listed": _differences(first.rank, other.rank, labels, len(names)) if listed else None,
         },
         "mcnemar": {
             "both_right": counts.both,
@@ -147,9 +251,9 @@ def _compare(
             "p": mcnemar_exact(counts),
             "p_holm": None,
         },
-        "classes": _classes(first, hits_1, hits_2, labels[everywhere], num_classes),
-        "won": _examples(first, other, labels, everywhere & (first.rank > 0) & (other.rank == 0), other),
-        "lost": _examples(first, other, labels, everywhere & (first.rank == 0) & (other.rank > 0), first),
+        "classes": _classes(*hits, labels[everywhere], names),
+        "won": _examples(first, other, everywhere & (first.rank > 0) & (other.rank == 0), other),
+        "lost": _examples(first, other, everywhere & (first.rank == 0) & (other.rank > 0), first),
     }
 
 
@@ -157,26 +261,21 @@ def _differences(
     rank_1: NDArray[np.int64], rank_2: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int
 ) -> dict[str, Any]:
     def top(k: int) -> dict[str, float]:
-        k = min(k, num_classes)
         return paired_difference(count_pairs(rank_1 < k, rank_2 < k), CONFIDENCE)._asdict()
 
     by_class = paired_mean_class_difference(rank_1 == 0, rank_2 == 0, labels, CONFIDENCE)
-    return {"top1": top(1), "top5": top(5), "mean_class_accuracy": by_class._asdict()}
+    return {"top1": top(1), "top5": top(min(5, num_classes)), "mean_class_accuracy": by_class._asdict()}
 
 
 def _classes(
-    first: Run,
-    hits_1: NDArray[np.bool_],
-    hits_2: NDArray[np.bool_],
-    labels: NDArray[np.int64],
-    num_classes: int,
+    hits_1: NDArray[np.bool_], hits_2: NDArray[np.bool_], labels: NDArray[np.int64], names: list[str]
 ) -> dict[str, Any]:
-    table = paired_per_class(hits_1, hits_2, labels, num_classes, CONFIDENCE)
+    table = paired_per_class(hits_1, hits_2, labels, len(names), CONFIDENCE)
     net = table.only_second - table.only_first
     rows: list[dict[str, Any]] = [
         {
             "index": int(c),
-            "name": first.predictions.meta.class_names[c],
+            "name": names[c],
             "videos": int(table.num_videos[c]),
             "reference": float(table.first[c]),
             "run": float(table.second[c]),
@@ -198,19 +297,17 @@ def _classes(
 
 
 def _examples(
-    first: Run, other: Run, labels: NDArray[np.int64], which: NDArray[np.bool_], sure: Run
+    first: AlignedRun, other: AlignedRun, which: NDArray[np.bool_], right: AlignedRun
 ) -> list[dict[str, Any]]:
     """Return the videos on which the network that is right is most confident."""
-    names = first.predictions.meta.class_names
-    found = np.flatnonzero(which)
-    confidence = sure.scores[found, labels[found]]
-    chosen = found[np.argsort(-confidence, kind="stable")[:_EXAMPLES]]
+    names, labels, found = first.predictions.meta.class_names, first.predictions.label, np.flatnonzero(which)
+    chosen = found[np.argsort(-right.predictions.scores[found, labels[found]], kind="stable")[:_EXAMPLES]]
 
-    def answer(run: Run, i: int) -> dict[str, Any]:
+    def answer(run: AlignedRun, i: int) -> dict[str, Any]:
         c = int(run.predicted[i])
-        return (
-            {"predicted": names[c], "score": float(run.scores[i, c])} if c >= 0 else {"predicted": None, "score": None}
-        )
+        if c < 0:
+            return {"predicted": None, "score": None}
+        return {"predicted": names[c], "score": float(run.predictions.scores[i, c])}
 
     return [
         {

@@ -1,12 +1,11 @@
-"""Drawing for reports: matplotlib figures as inline SVG, pixels as data URIs. No pyplot, no display, no torch.
+"""Matplotlib figures as inline SVG, without pyplot, display or torch.
 
-A figure follows the page it stands in, light or dark: it is transparent, and INK and GRID become the CSS colours
-`currentColor` and `var(--grid)`. Text stays text, in the page's font. Charts of a report are in `charts.py`.
+A figure follows the light or dark page around it: it is transparent, and INK and GRID become the CSS colours
+`currentColor` and `var(--grid)`. Text stays text, in the page's font.
 """
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 import warnings
@@ -18,24 +17,18 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-
-from dnl_video.report.html import Html
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 INK = "#010203"  # text and axes; becomes the page's text colour
 GRID = "#040506"  # faint lines; becomes the page's line colour
-COLORS = ("#3574c4", "#d9730d", "#2f8f5b", "#a052b0")  # contrast of 3 and more on white and on near-black
+COLORS = ("#3574c4", "#d9730d", "#2f8f5b", "#a052b0")  # contrast of at least 3 on white and on near-black
 _CSS = {INK: "currentColor", GRID: "var(--grid, #d0d0d0)"}
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "svg.fonttype": "none",
     "svg.hashsalt": "dnl_video",  # the same report gives the same file
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     "grid.color": GRID,
     "axes.linewidth": 0.8,
     "axes.axisbelow": True,
@@ -43,7 +36,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def new_figure(width: float = 4.2, height: float = 3.0) -> tuple[Figure, Axes]:
-    """Return a figure and its only axes, in the reports' style; no upper and right spine.
+    """Return a figure with one pair of axes, in the style of the reports.
 
     Args:
         width: Inches of 96 CSS pixels; 4.2 fits a phone.
@@ -64,38 +57,34 @@ def new_panels(width: float, height: float, height_ratios: Sequence[float]) -> t
     return figure, panels
 
 
-def to_svg(figure: Figure, name: str, alt: str, *, min_width: int = 0) -> Html:
-    """Return a figure as an `<svg>` element to stand in an HTML page.
+def to_svg(figure: Figure, name: str, alt: str, *, min_width: int = 0) -> str:
+    """Return a figure as an `<svg>` element for an HTML page.
 
     Args:
         figure: The figure.
-        name: Word that no other figure of the page has; prefixes the ids within.
-        alt: What the figure shows, for those who cannot see it.
+        name: Unique in the page; prefixes the ids.
+        alt: What the figure shows, for screen readers.
         min_width: CSS pixels below which the figure scrolls instead of shrinking.
     """
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         # Class names may be in any script: the browser has the glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(
-            buffer,
-            format="svg",
-            dpi=192,
-            transparent=True,
-            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
-        )
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", dpi=192, transparent=True, metadata=metadata)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].strip()
-    # matplotlib's rule `*{stroke-linejoin: …}` would hold for the whole page.
+    # matplotlib's rule `*{stroke-linejoin: …}` would apply to the whole page.
     svg = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r"<[a-z][^>]*>", lambda tag: _restyled(tag[0], name), svg)
+    view_box = svg.partition('viewBox="')[2].partition('"')[0]
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     shape = f"width:{width}px;min-width:min({min_width}px,{width}px);stroke-linejoin:round"
     start = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
-        f'viewBox="{_viewbox(svg)}" width="{width}" height="{height}" style="{shape}" aria-label={quoteattr(alt)}>'
+        f'viewBox="{view_box}" width="{width}" height="{height}" style="{shape}" aria-label={quoteattr(alt)}>'
     )
-    return Html(start + svg[svg.index(">") + 1 :])
+    return start + svg[svg.index(">") + 1 :]
 
 
 def _restyled(tag: str, name: str) -> str:
@@ -106,32 +95,8 @@ def _restyled(tag: str, name: str) -> str:
     return tag
 
 
-def _viewbox(svg: str) -> str:
-    found = re.search(r'viewBox="([^"]*)"', svg)
-    assert found is not None
-    return found[1]
-
-
-def png_data_uri(pixels: NDArray[np.uint8]) -> str:
-    """Return an image [H, W, 3] or [H, W, 4] as a `data:image/png` URI."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="png", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def jpeg_data_uri(pixels: NDArray[np.uint8], quality: int = 70) -> str:
-    """Return an image [H, W, 3] as a `data:image/jpeg` URI."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="jpeg", quality=quality)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 def plain(text: str, longest: int = 28) -> str:
-    """Return text for a label: on one line, cut in the middle, and never read as mathematics."""
+    """Return a label on one line, shortened in the middle, without mathematics."""
     text = " ".join(text.split())
     if len(text) > longest:
         text = f"{text[: longest - longest // 3 - 1]}…{text[-(longest // 3) :]}"
@@ -139,14 +104,19 @@ def plain(text: str, longest: int = 28) -> str:
 
 
 def percent_axis(axes: Axes, axis: str, low: float = 0.0, high: float = 1.0) -> None:
-    """Label an axis of shares in percent, with a grid, from `low` to `high`."""
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
+    """Label an axis of shares in percent from `low` to `high`, with a grid; `axis` is x or y."""
     chosen = axes.xaxis if axis == "x" else axes.yaxis
     (axes.set_xlim if axis == "x" else axes.set_ylim)(low, high)
     chosen.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     chosen.set_major_formatter(PercentFormatter(xmax=1, decimals=None, symbol="%"))
     axes.grid(axis="x" if axis == "x" else "y", linewidth=0.6)
+
+
+def name_rows(axes: Axes, names: Sequence[str], longest: int = 28) -> None:
+    """Put names beside the rows 0, 1, ... of a horizontal chart, the first on top."""
+    axes.set_yticks(range(len(names)), [plain(name, longest) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
 
 
 def interval_bars(
@@ -157,6 +127,4 @@ def interval_bars(
     axes.barh(place, values, height=0.62, color=COLORS[0])
     whiskers = np.maximum([np.subtract(values, low), np.subtract(high, values)], 0)
     axes.errorbar(values, place, xerr=whiskers, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2)
-    axes.set_yticks(place, [plain(name) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
+    name_rows(axes, names)

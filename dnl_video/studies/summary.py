@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dnl_video.report.markdown import table
+from dnl_video.report.render_text import markdown_table
 from dnl_video.studies.statistics import Difference, mean, paired_t, standard_deviation
 
 REFERENCES = ("none", "nl")
@@ -64,7 +64,7 @@ def results_table(summary: Sequence[Mapping[str, Any]], costs: Mapping[str, Mapp
         ]
         for figures in summary
     ]
-    return table(header, lines, "lrrrrrr")
+    return markdown_table(header, lines, "lrrrrrr")
 
 
 def _spread(top1: Mapping[str, float | None]) -> str:

@@ -8,9 +8,10 @@ import pytest
 from sklearn import metrics as sk
 
 from dnl_video.errors import InputError
-from dnl_video.report import build_report, headline, render_markdown, save_report, write_report
-from dnl_video.report.coverage import failure_reason
-from dnl_video.report.markdown import code, escape
+from dnl_video.report import build_report, headline, save_report, write_report
+from dnl_video.report.build import failure_reason
+from dnl_video.report.render_text import code, escape, render_markdown
+from dnl_video.report.report_document import report_document
 from dnl_video.results.metrics import wilson_interval
 from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
 from dnl_video.results.reader import read_predictions
@@ -37,6 +38,10 @@ def make_meta(num_videos, class_names=NAMES, **changes):
         "run": {"device": "cpu"},
     }
     return PredictionsMeta(**{**values, **changes})
+
+
+def markdown(report):
+    return render_markdown(report_document(report))
 
 
 def softmax(logits):
@@ -228,11 +233,11 @@ def test_an_unfinished_run_says_so(tmp_path):
     assert report["accuracy"]["listed"]["video"] is None
     note = (
         "Incomplete: 40 of 100 videos. Run the same command again to finish the others; "
-        "there is no figure over all listed videos until then."
+        "until then there is no figure over all listed videos."
     )
     assert report["notes"] == [note]
     assert headline(report).startswith("Incomplete (40 of 100 videos). slow_r50 + dnl: top-1 ")
-    assert f"> **{note}**" in render_markdown(report)
+    assert f"> **{note}**" in markdown(report)
 
 
 def test_without_labels_there_is_no_report(tmp_path):
@@ -254,7 +259,7 @@ def test_a_run_of_failures_only(tmp_path):
     assert report["accuracy"]["listed"]["video"]["top1"]["value"] == 0
     assert report["calibration"] is None
     assert headline(report) == "slow_r50 + dnl: no video could be evaluated, all 3 failed."
-    assert "cannot decode frame N" in render_markdown(report)
+    assert "cannot decode frame N" in markdown(report)
 
 
 def test_without_clip_scores_the_clip_figures_are_missing_and_it_says_why(tmp_path):
@@ -282,9 +287,7 @@ def test_scores_of_nan_count_as_wrong_and_are_noted(tmp_path):
     write(tmp_path, videos, make_meta(8))
     report = build_report(read_predictions(tmp_path))
     assert report["accuracy"]["evaluated"]["video"]["top1"]["correct"] == 7
-    assert report["notes"][0] == (
-        "1 videos have NaN among their scores and count as wrong; the network or its precision is at fault."
-    )
+    assert report["notes"][0] == ("1 videos have NaN scores and count as wrong; check the network and its precision.")
     json.dumps(report, allow_nan=False)
 
 
@@ -329,7 +332,7 @@ def test_infinite_scores_are_null_in_the_report(tmp_path):
         None,
     ) * 2
     json.dumps(report, allow_nan=False)
-    assert "| `a` | left | right | - | 8 |" in render_markdown(report)
+    assert "| `a` | right | - | left | - | 8 |" in markdown(report)
 
 
 def test_scores_that_are_no_probabilities_have_no_calibration(tmp_path):
@@ -348,7 +351,7 @@ def test_few_classes_and_one_clip(tmp_path, num_classes):
     report = build_report(read_predictions(tmp_path))
     assert report["accuracy"]["evaluated"]["video"]["top5"]["value"] == 1
     assert report["protocol"]["text"].startswith("1 clip x 1 crop at 256")
-    text = render_markdown(report)
+    text = markdown(report)
     assert f"With {num_classes} classes, top-5 is always right." in text
     assert "Top-1 by number of clips" not in text
 
@@ -358,7 +361,7 @@ def test_classes_without_videos_have_null_accuracy(tmp_path):
     report = build_report(read_predictions(tmp_path))
     assert report["per_class"][7]["accuracy"] is None
     assert report["accuracy"]["evaluated"]["video"]["mean_class_accuracy"]["num_classes"] == 3
-    assert "| ccw | 0 | - | 0 |  |" in render_markdown(report)
+    assert "| ccw | 0 |  |  | 0 |  |" in markdown(report)
 
 
 @pytest.mark.parametrize(
@@ -381,24 +384,24 @@ def test_files_hold_the_report(tmp_path, run):
     paths = write_report(tmp_path / "p")
     assert paths == [tmp_path / "p" / f"report.{kind}" for kind in ("json", "md", "html")]
     assert json.loads(paths[0].read_text()) == run[1]
-    assert paths[1].read_text() == render_markdown(run[1])
+    assert paths[1].read_text() == markdown(run[1])
     # The report's own files do not disturb the directory, and another folder is made.
     assert write_report(tmp_path / "p", tmp_path / "new" / "out")[0] == tmp_path / "new" / "out" / "report.json"
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_markdown_says_the_result_first_and_labels_every_level(run):
-    text = render_markdown(run[1])
+    text = markdown(run[1])
     first = text.splitlines()[2]
     figures = run[1]["accuracy"]["evaluated"]["video"]["top1"]
     assert first.startswith(f"**slow_r50 + dnl: top-1 {100 * figures['value']:.1f}% (95% interval ")
     assert first.endswith(" on 157 of 160 listed videos; 10 clips x 3 crops at 256, clips of 8 frames with stride 8.**")
     for expected in (
-        "| video-level | mean of all 30 views, 157 evaluated videos |",
-        "| video-level, listed | mean of all 30 views, 160 listed videos, failed = wrong |",
-        "| centre-clip | clip 5 of 0 to 9, its 3 crops averaged |",
-        "| clip-level | every clip alone, its 3 crops averaged |",
-        "- `val/v00007.mp4`: cannot decode frame 7\n",
+        "] | mean of all 30 views, 157 evaluated videos |",
+        "] | mean of all 30 views, 160 listed videos, failed = wrong |",
+        "] | sixth of 10 clips, mean of its 3 crops |",
+        "| every clip separately, mean of its 3 crops |",
+        "| `val/v00007.mp4` | cannot decode frame 7 |\n",
         f"| weights sha256 | `{'a' * 64}` |",
         "context_options (pool [1, 2, 2])",
         "target_fps null",
@@ -413,7 +416,7 @@ def test_every_markdown_table_has_as_many_cells_in_each_row(tmp_path):
     for video in videos:
         video.video_id += "|`x"
     write(tmp_path, videos, make_meta(24, names))
-    lines = render_markdown(build_report(read_predictions(tmp_path))).splitlines()
+    lines = markdown(build_report(read_predictions(tmp_path))).splitlines()
     blocks, block = [], []
     for line in [*lines, ""]:
         if line.startswith("|"):
@@ -430,9 +433,9 @@ def test_every_markdown_table_has_as_many_cells_in_each_row(tmp_path):
 def test_many_failures_are_cut_short_in_markdown_only(tmp_path):
     write(tmp_path, make_videos(60, failed=range(60)), make_meta(60))
     report = build_report(read_predictions(tmp_path))
-    text = render_markdown(report)
-    assert text.count("\n- `val/") == 50
-    assert "- and 10 more, in report.json" in text
+    text = markdown(report)
+    assert text.count("\n| `val/") == 50
+    assert "Failed videos; 10 more are in report.json:" in text
     assert len(report["coverage"]["failed_videos"]) == 60
 
 
@@ -445,7 +448,7 @@ def test_escaping():
 
 def test_an_output_that_cannot_be_made(tmp_path, run):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"cannot make the report's folder .*file: .*; choose another --output"):
+    with pytest.raises(InputError, match=r"cannot create the report's folder .*file: .*; choose another --output"):
         save_report(run[1], tmp_path / "file")
 
 

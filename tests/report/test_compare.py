@@ -14,8 +14,10 @@ from dnl_video.cli.main import main
 from dnl_video.errors import InputError
 from dnl_video.report import build_report
 from dnl_video.report.compare import build_comparison
-from dnl_video.report.compare_html import render_compare_html
-from dnl_video.report.compare_markdown import p_value, points, render_compare_markdown
+from dnl_video.report.compare_document import compare_document, p_value
+from dnl_video.report.document import points
+from dnl_video.report.render_html import render_html
+from dnl_video.report.render_text import render_markdown
 from dnl_video.results.metrics import mean_class_accuracy
 from dnl_video.results.paired import PairedCounts, mcnemar_exact, paired_difference
 from dnl_video.results.predictions import Predictions, PredictionsMeta, VideoPrediction
@@ -54,6 +56,10 @@ def predictions(
                 scores[says[which]] = 0.8
                 out.add(VideoPrediction(name, name, label, 2, scores))
     return read_predictions(folder)
+
+
+def markdown(comparison: dict[str, Any]) -> str:
+    return render_markdown(compare_document(comparison))
 
 
 @pytest.fixture
@@ -102,7 +108,7 @@ def test_failed_videos_are_left_out_or_wrong(pair: list[tuple[str, Predictions]]
     for run, (_, read) in zip(result["runs"], pair, strict=True):
         assert run["accuracy"]["listed"] == build_report(read)["accuracy"]["listed"]["video"]
         assert run["accuracy"]["evaluated"]["top1"]["total"] == 16
-    assert "2 of 18 videos have no scores in one run or more." in result["notes"][0]
+    assert "2 of 18 videos have no scores in at least one run." in result["notes"][0]
 
 
 def test_without_failures_accuracies_are_the_reports(tmp_path: Path) -> None:
@@ -129,7 +135,7 @@ def test_ties_and_nan_are_wrong(tmp_path: Path) -> None:
     assert (one["mcnemar"]["both_right"], one["mcnemar"]["only_reference_right"]) == (2, 2)
     said = {video["video_id"]: video["run"]["predicted"] for video in one["lost"]}
     assert said == {"v0": "moving | right", "v1": None}
-    assert "not a number" in render_compare_markdown(build_comparison([("A", a), ("B", b)]))
+    assert "NaN scores" in markdown(build_comparison([("A", a), ("B", b)]))
 
 
 def test_several_runs_have_adjusted_p_values(pair: list[tuple[str, Predictions]], tmp_path: Path) -> None:
@@ -141,8 +147,8 @@ def test_several_runs_have_adjusted_p_values(pair: list[tuple[str, Predictions]]
     p = [one["mcnemar"]["p"] for one in result["comparisons"]]
     assert p == [58 / 128, mcnemar_exact(PairedCounts(8, 0, 8, 0))]
     assert [one["mcnemar"]["p_holm"] for one in result["comparisons"]] == [58 / 128, 2 * p[1]]
-    text = render_compare_markdown(result)
-    assert "the Holm-adjusted p allows for these 2 tests" in text
+    text = markdown(result)
+    assert "the Holm-adjusted p accounts for these 2 tests" in text
     assert "| C, A | 8 | 8 | 0 | 0 | 0.0078 | 0.016 |" in text
 
 
@@ -199,10 +205,8 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
 def test_other_protocols_are_said(pair: list[tuple[str, Predictions]]) -> None:
     pair[1][1].meta = dataclasses.replace(pair[1][1].meta, num_clips=10)
     notes = build_comparison(pair)["notes"]
-    assert (
-        "The protocols differ (10 clips x 1 crop at 224; 2 clips x 1 crop at 224), and the differences include that."
-        in notes
-    )
+    protocols = "10 clips x 1 crop at 224; 2 clips x 1 crop at 224"
+    assert f"The protocols differ ({protocols}); the differences include their effect." in notes
 
 
 def test_equally_unfinished_runs_have_no_figures_over_listed_videos(tmp_path: Path) -> None:
@@ -225,7 +229,7 @@ def test_numbers_as_text() -> None:
 
 def test_markdown_and_html_show_names_as_they_are(pair: list[tuple[str, Predictions]]) -> None:
     result = build_comparison(pair)
-    text, page = render_compare_markdown(result), render_compare_html(result)
+    text, page = markdown(result), render_html(compare_document(result))
     assert "B (slow\\_r50 + dnl) minus A" in text or "B (slow_r50 + dnl) minus A" in text
     assert r"moving \<left>" in text
     assert r"moving \| right" in text
@@ -291,7 +295,7 @@ CAPTIONS_FIT = """[...document.querySelectorAll("caption")].every(
 
 def test_in_a_browser(pair: list[tuple[str, Predictions]], tmp_path: Path) -> None:
     file = tmp_path / "compare.html"
-    file.write_text(render_compare_html(build_comparison(pair)), encoding="utf-8")
+    file.write_text(render_html(compare_document(build_comparison(pair))), encoding="utf-8")
     for width in (1200, 390):
         with chromium() as page:
             page.open(file, width)

@@ -5,13 +5,17 @@ import numpy as np
 import pytest
 
 from dnl_video.report import build_report
-from dnl_video.report.film_strips import FilmStrips
-from dnl_video.report.html_report import render_html
+from dnl_video.report.document import Document, FilmStrips, Table
+from dnl_video.report.render_html import film_strip
+from dnl_video.report.render_html import render_html as render
+from dnl_video.report.report_document import report_document
 from dnl_video.results.predictions import VideoPrediction
 from dnl_video.results.reader import read_predictions
 from tests.report.large import write_large
 from tests.report.pages import Outline
 from tests.report.test_build_report import NAMES, make_meta, make_videos, write
+
+CLASSES = "Top-1 by class. Click a heading to sort; click again to reverse."
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +27,10 @@ def report(tmp_path_factory):
 @pytest.fixture(scope="module")
 def outline(report):
     return Outline(render_html(report))
+
+
+def render_html(report, read_frames=None):
+    return render(report_document(report), read_frames)
 
 
 def percent(share):
@@ -47,14 +55,14 @@ def test_the_page_holds_the_figures_of_the_report(report, outline):
     assert coverage["listed"][1].startswith(percent(report["accuracy"]["listed"]["video"]["top1"]["value"]))
     assert outline.tables["Why videos failed"][1] == ["VIDEO: cannot decode frame N", "3", "v00007"]
     assert outline.tables["Failed videos"][1] == ["val/v00007.mp4", "cannot decode frame 7"]
-    classes = outline.tables["Press a heading to sort, again to turn the order"][1:]
+    classes = outline.tables[CLASSES][1:]
     assert [row[:3] for row in classes] == [
         [c["name"], str(c["videos"]), percent(c["accuracy"])] for c in report["per_class"]
     ]
     assert percent(report["calibration"]["ece"]) in outline.text
     for expected in ("a" * 64, "b" * 64, "runs/a/best.ckpt", "dnl_video 0.1.0", "10 clips x 3 crops at 256"):
         assert expected in outline.text
-    assert "that is what benchmarks quote" in outline.text
+    assert "benchmarks quote this one" in outline.text
 
 
 def test_figures_are_inline_and_described(outline):
@@ -131,7 +139,7 @@ def test_many_classes_have_a_curve_both_ends_and_a_zoom(tmp_path):
     numbers = [int(text) for text in re.findall(r"<text[^>]*>(\d+)</text>", zoom)]
     assert max(numbers) >= pair["videos"]
     assert pair["label"][-3:] in zoom
-    assert len(outline.tables["Press a heading to sort, again to turn the order"]) == 61
+    assert len(outline.tables[CLASSES]) == 61
     assert len(text) < 1e6
 
 
@@ -173,8 +181,10 @@ def test_without_clips_probabilities_and_some_classes(tmp_path):
     text = render_html(build_report(read_predictions(tmp_path)))
     assert "No calibration: the highest scores span [3, 3]" in text
     outline = Outline(text)
-    assert outline.tables["Press a heading to sort, again to turn the order"][8] == ["ccw", "0", "", "", "0", ""]
-    assert "left 3; label up 0.5, place 8" in " ".join(outline.text.split())
+    assert outline.tables[CLASSES][8] == ["ccw", "0", "", "", "0", ""]
+    assert "predicted left, confidence 3, label up, score of the label 0.5, rank of the label 8" in " ".join(
+        outline.text.split()
+    )
 
 
 # ---------------------------------------------------------------- frames
@@ -193,7 +203,7 @@ def test_strips_show_frames_side_by_side(report):
     mistakes = report["confident_mistakes"]
     assert asked == [m["path"] for m in mistakes]
     images = [attributes for tag, attributes in outline.attributes if tag == "img"]
-    assert [image["alt"] for image in images] == [f"Frames of {m['video_id']}, label {m['label']}" for m in mistakes]
+    assert [image["alt"] for image in images] == [f"Frames of {m['video_id']}" for m in mistakes]
     assert {(image["width"], image["height"]) for image in images} == {("315", "40")}
     pixels = decode(images[0]["src"])
     np.testing.assert_allclose(pixels[20, 25::53, 0], 40 * np.arange(6), atol=6)
@@ -210,16 +220,15 @@ def decode(uri):
 
 
 def test_a_video_without_frames_is_a_box_with_the_reason():
-    strip = FilmStrips(lambda path: f"{path} not found").strip("a<b", "alt")
-    assert strip == '<div class="no-frames">a&lt;b not found</div>'
-    assert FilmStrips(None).strip("a", "alt") == ""
+    assert film_strip("a<b not found", "alt") == '<div class="no-frames">a&lt;b not found</div>'
 
 
 def test_strips_stay_small():
     """Noise is what JPEG is worst at; frames come larger than agreed."""
     rng = np.random.default_rng(0)
-    strips = FilmStrips(lambda path: rng.integers(256, size=(6, 720, 1280, 3), dtype=np.uint8))
-    parts = [strips.strip("p", "alt") for _ in range(20)]
-    assert "<img" in parts[0]
-    assert parts[-1] == '<div class="no-frames">left out, to keep this file small</div>'
-    assert sum(map(len, parts)) < 4e6
+    strips = FilmStrips(Table("videos", ["video"], [["v"]] * 20, "l"), ["p"] * 20)
+    page = render(Document("", [strips], []), lambda path: rng.integers(256, size=(6, 720, 1280, 3), dtype=np.uint8))
+    boxes = re.findall(r'<img|<div class="no-frames">left out, to keep this file small</div>', page)
+    assert boxes[0] == "<img"
+    assert boxes[-1] != "<img"
+    assert len(page) < 4e6

@@ -1,0 +1,120 @@
+"""The document model of `report` and `compare`: a small tree of nodes, and numbers as text.
+
+A report and a comparison are each built once as a `Document`, which `render_html.py` and `render_text.py` turn into an
+HTML page, Markdown and terminal text. All text in the nodes is plain; the renderers escape it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    style: str = ""  # "note" (small print), "warning" or ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell."""
+
+    text: str
+    sort: float | None = None  # sort key; None sorts by the text, and empty cells always come last
+    code: bool = False  # a path, an id or a hash
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of a row names the row."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    align: str  # l or r for each column
+    sortable: bool = False  # HTML sorts by a column when its heading is clicked
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure for HTML; Markdown and the terminal show its numbers in tables."""
+
+    figure: Figure
+    name: str  # unique in the document
+    alt: str  # what it shows, for screen readers
+    caption: str
+    min_width: int = 0  # CSS pixels below which it scrolls instead of shrinking
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The key figures in large type."""
+
+    items: Sequence[tuple[str, str, str]]  # name, value and small print
+    caption: str  # text below them
+    sentence: str  # replaces tiles and caption in Markdown
+
+
+@dataclass(frozen=True)
+class FilmStrips:
+    """A table of videos; HTML shows each row as text above frames of the video."""
+
+    table: Table
+    paths: Sequence[str]
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Nodes beside each other where there is room."""
+
+    parts: Sequence[Node]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Nodes under a heading; without content it is left out."""
+
+    title: str
+    parts: Sequence[Node]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A title, the result in short, and sections."""
+
+    title: str
+    lead: Sequence[Node]
+    sections: Sequence[Section]
+
+
+Node = Text | Table | Chart | Tiles | FilmStrips | SideBySide
+
+FIGURES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class accuracy"}
+"""The figures of a network, and their names in text."""
+
+
+def percent(share: float) -> str:
+    """Return a share such as "73.5%"."""
+    return f"{100 * share:.1f}%"
+
+
+def points(share: float) -> str:
+    """Return a difference in percentage points, such as "+1.3", "-0.4" or "0.0"."""
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def accuracy_text(figure: dict[str, Any] | None) -> str:
+    """Return an accuracy with its interval, such as "73.5% [72.9, 74.1]"; a dash for None."""
+    return f"{percent(figure['value'])} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]" if figure else "-"
+
+
+def difference_text(figure: dict[str, Any]) -> str:
+    """Return a difference with its interval, such as "+1.3 [+0.2, +2.4]"."""
+    return f"{points(figure['value'])} [{points(figure['low'])}, {points(figure['high'])}]"

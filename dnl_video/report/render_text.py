@@ -1,0 +1,85 @@
+"""The Markdown and the terminal renderer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from dnl_video.report.document import Cell, Chart, Document, FilmStrips, Node, SideBySide, Table, Text, Tiles
+
+_LONG = 50  # a Markdown table with more rows is folded
+
+
+def render_markdown(document: Document) -> str:
+    """Return a document as GitHub-flavoured Markdown, for a paper's appendix or a model card."""
+    parts = [f"# {escape(document.title)}", *map(_markdown, document.lead)]
+    for section in document.sections:
+        if body := list(filter(None, map(_markdown, section.parts))):
+            parts += [f"## {escape(section.title)}", *body]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _markdown(node: Node) -> str:
+    match node:
+        case Text(text, style):
+            return f"> **{escape(text)}**" if style == "warning" else escape(text)
+        case Tiles():
+            return f"**{escape(node.sentence)}**"
+        case Table():
+            rows = [[_cell(cell) for cell in row] for row in node.rows]
+            table = markdown_table([escape(name) for name in node.header], rows, node.align)
+            if len(rows) > _LONG:
+                return f"<details><summary>{escape(node.caption)}</summary>\n\n{table}\n\n</details>"
+            return f"{escape(node.caption)}:\n\n{table}"
+        case Chart():
+            return ""
+        case FilmStrips(table):
+            return _markdown(table)
+        case SideBySide(parts):
+            return "\n\n".join(filter(None, map(_markdown, parts)))
+
+
+def _cell(given: str | Cell) -> str:
+    cell = given if isinstance(given, Cell) else Cell(given)
+    return code(cell.text) if cell.code else escape(cell.text)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
+    """Return a Markdown table of escaped cells; `align` has l or r for each column."""
+    rule = ["---:" if side == "r" else "---" for side in align]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+
+
+def escape(text: str) -> str:
+    """Return text that Markdown shows unchanged, on one line."""
+    text = re.sub(r"[\\`*|<~]", r"\\\g<0>", text)
+    # Underscores inside words, single brackets and ampersands have no meaning, and stay readable without a backslash.
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])|(?<=\])\(|&(?=#?\w+;)", r"\\\g<0>", text)
+    return " ".join(text.split())
+
+
+def code(text: str) -> str:
+    """Return text as a code span that is valid in a table."""
+    text = " ".join(text.split()).replace("|", "\\|")
+    return (f"`` {text} ``" if "`" in text else f"`{text}`") if text else ""
+
+
+def print_nodes(nodes: Iterable[Text | Table]) -> None:
+    """Print nodes on the terminal."""
+    from rich import box
+    from rich import table as rich_table
+    from rich.console import Console
+    from rich.text import Text as RichText
+
+    console = Console(highlight=False)
+    for node in nodes:
+        if isinstance(node, Text):
+            console.print(RichText(node.text, style="yellow" if node.style == "warning" else ""))
+            continue
+        table = rich_table.Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, title_justify="left")
+        table.title = RichText(node.caption, style="bold")
+        for name, side in zip(node.header, node.align, strict=True):
+            table.add_column(name, justify="right" if side == "r" else "left", no_wrap=side == "r", overflow="fold")
+        for row in node.rows:
+            table.add_row(*(RichText(cell.text if isinstance(cell, Cell) else cell) for cell in row))
+        console.print(table)
