@@ -12,9 +12,9 @@ from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
     from dnl_video.inference.predictor import Predictor, VideoScores
-    from dnl_video.models.backbones import insert_context_blocks
     from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
-    from dnl_video.models.build import create_model
+    from dnl_video.models.build import insert_context_blocks
+    from dnl_video.models.create import create_model
     from dnl_video.models.inspect.decomposition import decompose
     from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
     from dnl_video.models.weights.checkpoint import load_checkpoint
@@ -28,8 +28,8 @@ _HOMES = {
     "Predictor": "dnl_video.inference.predictor",
     "VideoScores": "dnl_video.inference.predictor",
     "SimplifiedNonLocalBlock3d": "dnl_video.models.simplified",
-    "create_model": "dnl_video.models.build",
-    "insert_context_blocks": "dnl_video.models.backbones",
+    "create_model": "dnl_video.models.create",
+    "insert_context_blocks": "dnl_video.models.build",
     "decompose": "dnl_video.models.inspect.decomposition",
     "draw_attention": "dnl_video.visualize.examine",
     "load_checkpoint": "dnl_video.models.weights.checkpoint",

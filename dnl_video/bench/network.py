@@ -13,7 +13,7 @@ from torch import nn
 from dnl_video.bench.block import Precision
 from dnl_video.bench.naive import NaiveBlock3d
 from dnl_video.models.backbones import ContextStage
-from dnl_video.models.build import create_model
+from dnl_video.models.create import create_model
 from dnl_video.models.runtime.folding import optimize_for_inference
 from dnl_video.spec import Architecture, Context, ContextOptions
 

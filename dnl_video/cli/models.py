@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from dnl_video.cli.screen import plain_table
-    from dnl_video.models.build import create_model
+    from dnl_video.models.create import create_model
     from dnl_video.models.inspect.flops import count
 
     if min(args.size) < 32:

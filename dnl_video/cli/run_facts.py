@@ -160,7 +160,7 @@ def _model_file(file: Path, gmacs: bool) -> Facts:
 
 def _network(file: Path, gmacs: bool) -> Facts:
     """Return what a checkpoint says of its network; `config` is the run's."""
-    from dnl_video.models.backbones import default_positions
+    from dnl_video.models.build import block_positions
     from dnl_video.models.weights.checkpoint import load_checkpoint
     from dnl_video.spec import to_dict
 
@@ -170,8 +170,7 @@ def _network(file: Path, gmacs: bool) -> Facts:
     named = [(name, parameter.numel()) for name, parameter in model.named_parameters()]
     facts: Facts = {"model": _changed(to_dict(spec))}
     if spec.context != "none":
-        chosen = spec.context_options.positions or default_positions(spec.architecture)
-        facts["model"]["positions"] = {stage: list(blocks) for stage, blocks in chosen.items()}
+        facts["model"]["positions"] = {stage: list(blocks) for stage, blocks in block_positions(spec).items()}
     facts["model"]["parameters"] = sum(number for _, number in named)
     facts["model"]["parameters of context blocks"] = sum(n for name, n in named if ".context_blocks." in name)
     if gmacs:

@@ -20,7 +20,6 @@ from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
 from dnl_video.inference.device import check_cpu_precision, resolve_device
 from dnl_video.models.backbones import VideoClassifier
-from dnl_video.models.inspect.pooled_features import pooled_features
 from dnl_video.models.runtime.folding import optimize_for_inference
 from dnl_video.models.weights.checkpoint import Checkpoint, load_checkpoint
 from dnl_video.spec import Preprocessing
@@ -117,7 +116,7 @@ class Predictor:
         return self.score(self._read(path, "predict"))
 
     def features(self, path: str | Path) -> VideoFeatures:
-        """Return the pooled features of one video file (see `pooled_features`).
+        """Return the pooled features of one video file (see `VideoClassifier.pooled_features`).
 
         Raises:
             InputError: There is no such file, or it is a folder.
@@ -155,7 +154,7 @@ class Predictor:
         network = self.scorer
         if not isinstance(network, VideoClassifier):
             raise ValueError(f"{type(network).__name__} has no known last features; give a network of create_model")
-        features = self._each_chunk(views.views, lambda clips: pooled_features(network, clips)).numpy()
+        features = self._each_chunk(views.views, network.pooled_features).numpy()
         clips = features.reshape(len(views.clip_start_s), -1, features.shape[1]).mean(axis=1)
         return VideoFeatures(clips, views.clip_start_s, views.clip_end_s)
 

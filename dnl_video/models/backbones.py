@@ -1,13 +1,16 @@
-"""pytorchvideo's networks: building them, finding their stages, inserting context blocks. The only importer of it.
+"""pytorchvideo's networks: build them, run them on one clip tensor, find their stages.
 
-Hub names and settings: pytorchvideo 0.1.5, models/hub/resnet.py and models/hub/slowfast.py. State-dict keys stay
-those of the hub, so its checkpoints load with only ``context_blocks`` missing.
+Only this module imports pytorchvideo. Names, settings and state-dict keys are those of its hub (pytorchvideo 0.1.5,
+models/hub/resnet.py and slowfast.py), so that a hub checkpoint loads with only ``context_blocks`` missing.
+
+Papers: Slow and SlowFast, Feichtenhofer et al., ICCV 2019, arXiv 1812.03982; I3D, Carreira and Zisserman, CVPR 2017,
+arXiv 1705.07750; C2D and the ResNet form of I3D, Wang et al., CVPR 2018, arXiv 1711.07971.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 with warnings.catch_warnings():
-    # pytorchvideo scripts its activations at import; newer torch calls that deprecated, once per function.
+    # pytorchvideo scripts its activations at import, and recent torch warns of that once per function.
     for _category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings(
             "ignore", message=r".*torch\.jit\.\w+. is (deprecated|not supported)", category=_category
@@ -31,12 +34,8 @@ with warnings.catch_warnings():
     from pytorchvideo.models.slowfast import PoolConcatPathway, create_slowfast
     from pytorchvideo.models.stem import ResNetBasicStem as ResNetBasicStem
 
-from dnl_video.errors import InputError, nearest
-from dnl_video.spec import Architecture, Fusion, Head, ModelSpec, SlowFrames
-
-# After which residual blocks non-local blocks sit: video-nonlocal-net's five (every second block of res3 and res4).
-_POSITIONS_R50 = {"res3": (1, 3), "res4": (1, 3, 5)}
-_POSITIONS_R101 = {"res3": (1, 3), "res4": (6, 13, 20)}
+from dnl_video.errors import InputError
+from dnl_video.spec import Head, ModelSpec, SlowFrames
 
 _SLOW = {"stem_conv_kernel_size": (1, 7, 7)}
 _C2D = {
@@ -59,16 +58,16 @@ _FUSION_KERNEL = {50: 7, 101: 5}
 
 
 class VideoClassifier(nn.Module):
-    """A pytorchvideo network that takes one clip tensor, whatever the number of its pathways.
+    """A pytorchvideo network that takes one clip tensor, with one pathway or two.
 
     Args:
         blocks: Stem, stages and head, under the keys ``blocks.N`` that pytorchvideo gives them.
-        slow_alpha: Frame-rate ratio of SlowFast's pathways; None for single-pathway networks.
-        slow_frames: Which frames the slow pathway sees (see `ModelSpec`).
-        min_frames: Fewest frames the network can take.
+        slow_alpha: Frame-rate ratio of SlowFast's pathways; None for networks with one pathway.
+        slow_frames: The frames of the slow pathway (see `ModelSpec`).
+        min_frames: The smallest number of frames T that the network can take.
 
     Attributes:
-        spec: What it was built from; None where nothing of ours built it.
+        spec: The `ModelSpec` that `build_model` built it from, otherwise None.
 
     Shape:
         [B, 3, T, H, W] -> logits [B, K].
@@ -85,7 +84,7 @@ class VideoClassifier(nn.Module):
         super().__init__()
         self.blocks = blocks
         self.slow_alpha = slow_alpha
-        self.slow_frames = slow_frames
+        self.slow_frames: SlowFrames = slow_frames
         self.min_frames = min_frames
         self.spec: ModelSpec | None = None
 
@@ -99,20 +98,38 @@ class VideoClassifier(nn.Module):
             raise ValueError(f"clip has shape {tuple(clip.shape)}; expected [B, 3, T >= {self.min_frames}, H, W]")
         x: Any = clip
         if self.slow_alpha is not None:
-            strided = self.slow_frames == "strided"
-            slow = (
-                slice(None, None, self.slow_alpha) if strided else slow_pathway_frames(clip.shape[2], self.slow_alpha)
-            )
-            x = [clip[:, :, slow], clip]
+            x = [clip[:, :, slow_pathway_frames(clip.shape[2], self.slow_alpha, self.slow_frames)], clip]
         for block in self.blocks:
             x = block(x)
         return x
 
+    def pooled_features(self, clips: Tensor) -> Tensor:
+        """Return the input of the classifier (the final projection), averaged over its positions.
+
+        The classifier is linear: with the heads ``global`` and ``dense_logits`` the logits are these features times its
+        weight plus its bias. SlowFast's features are those of the slow pathway, then those of the fast one.
+
+        Args:
+            clips: [B, 3, T, H, W].
+
+        Returns:
+            float32 [B, C].
+        """
+        inputs: list[Tensor] = []
+        classifier = cast(nn.Module, self.blocks[-1].proj)
+        hook = classifier.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+        try:
+            self(clips)
+        finally:
+            hook.remove()
+        return inputs[0].float().mean(dim=(1, 2, 3))  # [B, T', H', W', C]
+
 
 class ContextStage(ResStage):
-    """A residual stage with context blocks behind some of its residual blocks.
+    """A residual stage with context blocks after some of its residual blocks.
 
-    ``res_blocks`` keeps its name and numbering; ``context_blocks`` maps the residual block's number to the module.
+    ``res_blocks`` keeps its name and numbering; ``context_blocks`` maps the number of a residual block to the module
+    that follows it.
     """
 
     def __init__(self, res_blocks: nn.ModuleList, context_blocks: Mapping[int, nn.Module]) -> None:
@@ -126,7 +143,7 @@ class ContextStage(ResStage):
         return x
 
     def in_order(self) -> list[nn.Module]:
-        """Return residual and context blocks in the order they run."""
+        """Return residual and context blocks in the order of the forward pass."""
         blocks: list[nn.Module] = []
         for index, res_block in enumerate(self.res_blocks):
             blocks.append(res_block)
@@ -136,7 +153,7 @@ class ContextStage(ResStage):
 
 
 class DensePool(nn.Module):
-    """Average T x 7 x 7 windows at stride 1, as hub heads do at their nominal size, at any T and crop."""
+    """Average T x 7 x 7 windows at stride 1: the pooling of the hub's heads, for any T and crop size."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> [B, C, 1, max(H - 6, 1), max(W - 6, 1)]."""
@@ -145,10 +162,10 @@ class DensePool(nn.Module):
 
 
 class LogMeanProbability(nn.Module):
-    """Average softmax probabilities over windows and return their logarithm, so that outputs stay logits.
+    """Average softmax probabilities over windows and return their logarithm, so that the outputs are logits.
 
-    PySlowFast averages probabilities in evaluation only; here both modes do, and with one window (training size) the
-    cross entropy is the same as without.
+    PySlowFast averages probabilities in evaluation only. Here training does so too: with one window (the training crop)
+    the cross entropy is the same.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,95 +176,74 @@ class LogMeanProbability(nn.Module):
 
 
 @torch.compiler.assume_constant_result
-def slow_pathway_frames(num_frames: int, alpha: int) -> list[int]:
-    """Frames of a clip that SlowFast's slow pathway sees: linspace(0, T - 1, T / alpha), truncated.
+def slow_pathway_frames(num_frames: int, alpha: int, rule: SlowFrames = "linspace") -> list[int]:
+    """Return the frames of a clip that SlowFast's slow pathway sees.
 
-    The rule of PySlowFast (`pack_pathway_output`) and pytorchvideo (`PackPathway`): [0, 4, 8, 13, 17, 22, 26, 31]
-    for 32 frames and alpha 4. T that alpha does not divide rounds the count up, as the lateral convolutions do.
+    ``linspace`` is linspace(0, T - 1, T / alpha), truncated, as in PySlowFast (`pack_pathway_output`) and pytorchvideo
+    (`PackPathway`): [0, 4, 8, 13, 17, 22, 26, 31] for T = 32, alpha = 4. If alpha does not divide T, the count is
+    rounded up, as in the lateral convolutions. ``strided`` is 0, alpha, 2 alpha, ..., as in mmaction2.
     """
-    num_frames = int(num_frames)  # jit tracing gives sizes as tensors
+    num_frames = int(num_frames)  # a tensor under jit tracing
+    if rule == "strided":
+        return list(range(0, num_frames, alpha))
     count = -(-num_frames // alpha)
     if count == 1:
         return [0]
-    # torch.linspace's float32 steps from either end, rounding included, in numpy: tracers follow torch's own values.
+    # The float32 arithmetic of torch.linspace, rounding included. In numpy, since tracers would record torch's.
     last, k = np.float32(num_frames - 1), np.arange(count, dtype=np.float32)
     step = last / np.float32(count - 1)
     positions = np.where(k < count // 2, step * k, last - step * (count - 1 - k))
     return [int(p) for p in positions]
 
 
-def create_backbone(
-    architecture: Architecture,
-    *,
-    num_classes: int,
-    stem_channels: int = 64,
-    dropout: float = 0.5,
-    head: Head = "dense_logits",
-    zero_init_residual: bool = True,
-    slow_alpha: int = 4,
-    slow_frames: SlowFrames = "linspace",
-    fusion_kernel: int | None = None,
-    fusion: Fusion = "conv_bn_relu",
-    stem_strides: tuple[int, int] = (1, 1),
-) -> VideoClassifier:
-    """Build a bare pytorchvideo network with the hub's settings for that name.
-
-    Args:
-        architecture: One of slow, i3d, c2d, slowfast with _r50 or _r101.
-        num_classes: Outputs K.
-        stem_channels: Width of the stem; 64 is the published network.
-        dropout: Dropout rate before the classifier.
-        head: How the last features become logits (see `ModelSpec`).
-        zero_init_residual: Keep pytorchvideo's zero scale of each residual block's last batch norm; else one.
-        slow_alpha: SlowFast's ratio of frame rates.
-        slow_frames: Frames that SlowFast's slow pathway sees.
-        fusion_kernel: Frames that SlowFast's lateral convolutions span; None is the hub's number.
-        fusion: What a lateral connection of SlowFast is: conv_bn_relu, or conv alone.
-        stem_strides: Frame strides of the stem's convolution and max-pooling, in the other networks.
-    """
-    family, _, depth_name = architecture.partition("_r")
-    depth = int(depth_name)
-    common: dict[str, Any] = {"model_depth": depth, "model_num_class": num_classes, "dropout_rate": dropout}
+def create_backbone(spec: ModelSpec) -> VideoClassifier:
+    """Build the network of a spec without context blocks, with the hub's settings for its name."""
+    family, _, depth = spec.architecture.partition("_r")
+    common: dict[str, Any] = {
+        "model_depth": int(depth),
+        "model_num_class": spec.num_classes,
+        "dropout_rate": spec.dropout,
+    }
     if family == "slowfast":
         net = create_slowfast(
-            stem_dim_outs=(stem_channels, stem_channels // 8),
-            slowfast_fusion_conv_kernel_size=(fusion_kernel or _FUSION_KERNEL[depth], 1, 1),
-            slowfast_fusion_conv_stride=(slow_alpha, 1, 1),
+            stem_dim_outs=(spec.stem_channels, spec.stem_channels // 8),
+            slowfast_fusion_conv_kernel_size=(spec.fusion_kernel or _FUSION_KERNEL[int(depth)], 1, 1),
+            slowfast_fusion_conv_stride=(spec.slow_alpha, 1, 1),
             **common,
         )
-        model = VideoClassifier(net.blocks, slow_alpha=slow_alpha, slow_frames=slow_frames)
+        model = VideoClassifier(net.blocks, slow_alpha=spec.slow_alpha, slow_frames=spec.slow_frames)
     else:
         net = create_resnet(
-            stem_dim_out=stem_channels,
-            stem_conv_stride=(stem_strides[0], 2, 2),
-            stem_pool_stride=(stem_strides[1], 2, 2),
+            stem_dim_out=spec.stem_channels,
+            stem_conv_stride=(spec.stem_strides[0], 2, 2),
+            stem_pool_stride=(spec.stem_strides[1], 2, 2),
             **_FAMILIES[family],
             **common,
         )
-        model = VideoClassifier(net.blocks, min_frames=min_frames(architecture, stem_strides))
+        model = VideoClassifier(net.blocks, min_frames=min_frames(spec))
     _make_exportable(model)
-    _set_head(model, head)
-    if fusion == "conv":
-        for module in model.modules():
-            if isinstance(module, FuseFastToSlow):
-                module.norm = module.activation = None
-    if not zero_init_residual:
-        for module in model.modules():
-            if getattr(module, "block_final_bn", False):
-                nn.init.ones_(cast(Tensor, module.weight))
+    _set_head(model, spec.head)
+    for module in model.modules():
+        if spec.fusion == "conv" and isinstance(module, FuseFastToSlow):
+            module.norm = module.activation = None
+        if not spec.zero_init_residual and getattr(module, "block_final_bn", False):
+            nn.init.ones_(cast(Tensor, module.weight))
     return model
 
 
-def min_frames(architecture: Architecture, stem_strides: tuple[int, int] = (1, 1)) -> int:
-    """Return the fewest frames a network can take: I3D and C2D pool pairs of what the stem's strides leave."""
-    return 1 + stem_strides[0] * stem_strides[1] if architecture.startswith(("i3d", "c2d")) else 1
+def min_frames(spec: ModelSpec) -> int:
+    """Return the smallest number of frames that a network can take: I3D and C2D pool pairs of frames after the stem."""
+    return 1 + spec.stem_strides[0] * spec.stem_strides[1] if spec.architecture.startswith(("i3d", "c2d")) else 1
 
 
 def find_stages(model: nn.Module) -> dict[str, tuple[nn.Module, str, ResStage]]:
-    """Find the residual stages of a pytorchvideo net, on the slow pathway where there are two.
+    """Find the residual stages of a pytorchvideo network, in SlowFast those of the slow pathway.
 
     Returns:
-        ``res2``, ``res3``, ... in order, each with the module that holds the stage, its name there, and the stage.
+        ``res2``, ``res3``, ... in order, each with its parent module, its name in the parent, and the stage.
+
+    Raises:
+        InputError: The network has no residual stage.
     """
     found: list[tuple[nn.Module, str, ResStage]] = []
     blocks = getattr(model, "blocks", None)
@@ -263,70 +259,14 @@ def find_stages(model: nn.Module) -> dict[str, tuple[nn.Module, str, ResStage]]:
     return {f"res{i + 2}": stage for i, stage in enumerate(found)}
 
 
-def stages_from_input(model: VideoClassifier) -> list[list[nn.Module]]:
-    """Return a network's parts in order: stem, res2 ... res5, of all pathways, each with its lateral connection.
-
-    Context blocks are parts of their stage.
-    """
-    parts: list[list[nn.Module]] = []
+def stages_from_input(model: VideoClassifier) -> list[nn.Module]:
+    """Return stem, res2, ... res5 in order, each with all its pathways, lateral connection and context blocks."""
+    stages = []
     for block in model.blocks:
-        inner = list(block.multipathway_blocks) if isinstance(block, MultiPathWayWithFuse) else [block]
-        if isinstance(inner[0], ResNetBasicStem | ResStage):
-            parts.append([block])
-    return parts
-
-
-def default_positions(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Where context blocks sit unless told otherwise, as {stage: residual blocks they follow}."""
-    return dict(_POSITIONS_R101 if architecture.endswith("r101") else _POSITIONS_R50)
-
-
-def insert_context_blocks(
-    model: nn.Module, make_block: Callable[[int], nn.Module], positions: Mapping[str, Sequence[int]]
-) -> list[str]:
-    """Insert context blocks behind residual blocks of any pytorchvideo net made of `ResStage`.
-
-    Insert after building: pytorchvideo's `Net` re-initialises every weight it is given.
-
-    Args:
-        model: The network; changed in place.
-        make_block: Makes a block for a number of channels C, [B, C, T, H, W] -> same shape.
-        positions: For each stage (res2 ... res5) the residual blocks, counted from 0, that a block follows.
-
-    Returns:
-        The inserted modules' names, for example ``blocks.2.context_blocks.1``.
-
-    Raises:
-        InputError: A stage or residual block does not exist, or the stage has context blocks already.
-    """
-    stages = find_stages(model)
-    for stage_name, indices in positions.items():
-        if stage_name not in stages:
-            raise InputError(
-                f"positions: no stage {stage_name!r}; allowed: {', '.join(stages)}{nearest(stage_name, stages)}"
-            )
-        _, _, stage = stages[stage_name]
-        depth = len(stage.res_blocks)
-        if isinstance(stage, ContextStage):
-            raise InputError(f"positions: {stage_name} has context blocks already; insert into a bare network")
-        for index in indices:
-            if not 0 <= index < depth:
-                raise InputError(f"positions: {stage_name} has no residual block {index}; allowed: 0 to {depth - 1}")
-        if len(set(indices)) != len(indices):
-            raise InputError(f"positions: {stage_name} lists {list(indices)}; give each residual block once")
-    for stage_name, indices in positions.items():
-        if not indices:
-            continue
-        parent, name, stage = stages[stage_name]
-        inserted = {i: make_block(_out_channels(stage.res_blocks[i])) for i in indices}
-        setattr(parent, name, ContextStage(stage.res_blocks, inserted))
-    return [name for name, _ in model.named_modules() if name.rpartition(".")[0].endswith("context_blocks")]
-
-
-def _out_channels(res_block: nn.Module) -> int:
-    branch = cast(nn.Module, res_block.branch2)
-    convolutions = [m for m in branch.modules() if isinstance(m, nn.Conv3d)]
-    return convolutions[-1].out_channels
+        first = block.multipathway_blocks[0] if isinstance(block, MultiPathWayWithFuse) else block
+        if isinstance(first, ResNetBasicStem | ResStage):
+            stages.append(block)
+    return stages
 
 
 def _set_head(model: VideoClassifier, head: Head) -> None:
@@ -349,5 +289,5 @@ def _make_exportable(model: nn.Module) -> None:
             # Some strides are numpy.int64, which torch.export refuses.
             module.stride = tuple(int(s) for s in module.stride)  # type: ignore[assignment]
         elif isinstance(module, MultiPathWayWithFuse):
-            # In place, it would overwrite the list its caller holds.
+            # In-place mode would overwrite the list that the caller passes.
             module.inplace = False

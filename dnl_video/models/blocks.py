@@ -25,7 +25,7 @@ from dnl_video.models.context_block import (
     check_choice,
     query_rows,
 )
-from dnl_video.models.runtime.onednn import Projection
+from dnl_video.models.runtime.kernels import Projection
 
 Similarity = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
 _SOFTMAX = ("embedded_gaussian", "gaussian")
@@ -164,7 +164,7 @@ class NonLocalBlock3d(AttentionBlock):
         # Centring the keys shifts each row by a constant that the softmax removes, and keeps half precision right.
         if self.query is None or self.key is None:
             return tokens, attention.center(self._pooled_after(sources, size))
-        key = attention.centered_projection(sources, self.key.weight, self.key.bias)
+        (key,) = attention.centered_projections(sources, (self.key.weight, self.key.bias))
         return self.query(tokens), self._pooled_after(key, size)
 
     def _concatenation_logits(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -309,8 +309,8 @@ class DisentangledNonLocalBlock3d(AttentionBlock):
         if sources is tokens:
             query, key = attention.centered_projections(grouped, of_query, of_key)
         else:
-            query = attention.centered_projection(grouped, *of_query)
-            key = attention.centered_projection(sources.reshape(groups, -1, self.channels), *of_key)
+            (query,) = attention.centered_projections(grouped, of_query)
+            (key,) = attention.centered_projections(sources.reshape(groups, -1, self.channels), of_key)
         key = key.reshape(batch, -1, self.inner_channels)
         if self.pool is not None and self.pool_order == "after":
             # The mean must be that of the pooled keys. What was taken off before moves the maxima with it.

@@ -1,125 +1,60 @@
-"""`create_model`: a named backbone with context blocks inserted."""
+"""Build the network that a `ModelSpec` describes: a backbone with context blocks inserted after residual blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
-from dnl_video.errors import InputError
-from dnl_video.models.backbones import VideoClassifier, create_backbone, default_positions, insert_context_blocks
+from dnl_video.errors import InputError, nearest
+from dnl_video.models.backbones import ContextStage, VideoClassifier, create_backbone, find_stages
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
-from dnl_video.spec import Architecture, Context, ContextOptions, Fusion, Head, ModelSpec, SlowFrames
+from dnl_video.spec import Context, ContextOptions, ModelSpec
 
-
-def create_model(
-    architecture: Architecture,
-    *,
-    context: Context = "none",
-    num_classes: int = 400,
-    head: Head = "dense_logits",
-    stem_channels: int = 64,
-    dropout: float = 0.5,
-    zero_init_residual: bool = True,
-    slow_alpha: int = 4,
-    slow_frames: SlowFrames = "linspace",
-    fusion_kernel: int | None = None,
-    fusion: Fusion = "conv_bn_relu",
-    stem_strides: tuple[int, int] = (1, 1),
-    context_options: ContextOptions | None = None,
-    pretrained: str | None = None,
-) -> VideoClassifier:
-    """Build a video classifier: clips [B, 3, T, H, W] -> logits [B, num_classes].
-
-    Args:
-        architecture: slow, i3d, c2d or slowfast, with _r50 or _r101.
-        context: Inserted block: none, nl, dnl, pairwise, unary, snl or gc.
-        num_classes: Outputs.
-        head: dense_logits, dense_probabilities or global (see `ModelSpec`).
-        stem_channels: Width of the stem; 64 is the published network.
-        dropout: Dropout rate before the classifier.
-        zero_init_residual: Zero the scale of every residual block's last batch norm.
-        slow_alpha: SlowFast's ratio of frame rates.
-        slow_frames: Frames that SlowFast's slow pathway sees: linspace or strided (see `ModelSpec`).
-        fusion_kernel: Frames that SlowFast's lateral convolutions span; None is the hub's number.
-        fusion: SlowFast's lateral connections: conv_bn_relu or conv (see `ModelSpec`).
-        stem_strides: Frame strides of the stem's convolution and max-pooling (see `ModelSpec`).
-        context_options: Options of the inserted blocks.
-        pretrained: Weights to start from: a published name such as ``kinetics400``, or a file (see `load_weights`).
-
-    Raises:
-        InputError: A value is not allowed; the message says what is.
-    """
-    model = build_model(
-        ModelSpec(
-            architecture=architecture,
-            context=context,
-            num_classes=num_classes,
-            head=head,
-            stem_channels=stem_channels,
-            dropout=dropout,
-            zero_init_residual=zero_init_residual,
-            slow_alpha=slow_alpha,
-            slow_frames=slow_frames,
-            fusion_kernel=fusion_kernel,
-            fusion=fusion,
-            stem_strides=stem_strides,
-            context_options=context_options or ContextOptions(),
-        )
-    )
-    if pretrained is not None:
-        # Here, because reading our own files builds networks.
-        from dnl_video.models.weights.load import load_weights
-
-        load_weights(model, pretrained)
-    return model
+# Residual blocks that a context block follows by default: the five blocks of video-nonlocal-net (every second residual
+# block of res3 and res4).
+_POSITIONS_R50 = {"res3": (1, 3), "res4": (1, 3, 5)}
+_POSITIONS_R101 = {"res3": (1, 3), "res4": (6, 13, 20)}
 
 
 def build_model(spec: ModelSpec) -> VideoClassifier:
-    """Build the network that a `ModelSpec` describes, with fresh weights."""
-    model = create_backbone(
-        spec.architecture,
-        num_classes=spec.num_classes,
-        stem_channels=spec.stem_channels,
-        dropout=spec.dropout,
-        head=spec.head,
-        zero_init_residual=spec.zero_init_residual,
-        slow_alpha=spec.slow_alpha,
-        slow_frames=spec.slow_frames,
-        fusion_kernel=spec.fusion_kernel,
-        fusion=spec.fusion,
-        stem_strides=spec.stem_strides,
-    )
+    """Build the network of a `ModelSpec` with newly initialised weights."""
+    model = create_backbone(spec)
     if spec.context != "none":
-        chosen = spec.context_options.positions
-        positions = default_positions(spec.architecture) if chosen is None else chosen
-        if not any(positions.values()):
-            raise InputError("context_options.positions is empty; name residual blocks, or set context to none")
-        insert_context_blocks(model, block_factory(spec.context, spec.context_options), positions)
+        insert_context_blocks(model, block_factory(spec.context, spec.context_options), block_positions(spec))
     model.spec = spec
     return model
 
 
+def block_positions(spec: ModelSpec) -> Mapping[str, Sequence[int]]:
+    """Return the residual blocks that context blocks follow, by stage: those of the spec, or the default ones.
+
+    Raises:
+        InputError: The spec's positions are empty.
+    """
+    positions = spec.context_options.positions
+    if positions is None:
+        return _POSITIONS_R101 if spec.architecture.endswith("r101") else _POSITIONS_R50
+    if not any(positions.values()):
+        raise InputError("context_options.positions is empty; name residual blocks, or set context to none")
+    return positions
+
+
 def block_factory(context: Context, options: ContextOptions) -> Callable[[int], nn.Module]:
-    """Return the function that makes the block called ``context`` for a number of channels."""
+    """Return a function that makes the block ``context`` for a number of channels."""
     ends: dict[str, Any] = {"zero_init": options.zero_init, "checkpoint": options.checkpoint}
     if context == "snl":
         return partial(SimplifiedNonLocalBlock3d, **ends)
     if context == "gc":
         return partial(GlobalContextBlock3d, ratio=options.gc_ratio, **ends)
-    common = ends | {
-        "scaled": options.scaled,
-        "learned_temperature": options.learned_temperature,
-        "pool": options.pool,
-        "pool_order": options.pool_order,
-        "output": options.output,
-    }
+    names = ("scaled", "learned_temperature", "pool", "pool_order", "output", "temperature", "bias")
+    chosen = {name: getattr(options, name) for name in names}
     for name in ("temperature", "bias"):
-        if getattr(options, name) is not None:
-            common[name] = getattr(options, name)
+        if chosen[name] is None:  # the block's own default
+            del chosen[name]
     make: dict[str, Callable[..., nn.Module]] = {
         "nl": partial(NonLocalBlock3d, attention=options.attention),
         "dnl": partial(DisentangledNonLocalBlock3d, whiten_over=options.whiten_over),
@@ -134,5 +69,52 @@ def block_factory(context: Context, options: ContextOptions) -> Callable[[int], 
         channels,
         share(channels, options.inner_ratio),
         value_channels=share(channels, options.value_ratio),
-        **common,
+        **chosen,
+        **ends,
     )
+
+
+def insert_context_blocks(
+    model: nn.Module, make_block: Callable[[int], nn.Module], positions: Mapping[str, Sequence[int]]
+) -> list[str]:
+    """Insert context blocks after residual blocks of a pytorchvideo network made of `ResStage`.
+
+    A block follows the residual block's ReLU, as in video-nonlocal-net, PySlowFast and mmaction2. Insert after
+    building the network: pytorchvideo's `Net` re-initialises all weights that it is given.
+
+    Args:
+        model: The network; changed in place.
+        make_block: Makes a block for a number of channels C. The block maps [B, C, T, H, W] to the same shape.
+        positions: The residual blocks, counted from 0, that a context block follows, for each stage (res2 ... res5).
+
+    Returns:
+        The names of the inserted modules, for example ``blocks.2.context_blocks.1``.
+
+    Raises:
+        InputError: A stage or residual block does not exist, or the stage has context blocks already.
+    """
+    stages = find_stages(model)
+    for stage_name, indices in positions.items():
+        if stage_name not in stages:
+            allowed = f"allowed: {', '.join(stages)}{nearest(stage_name, stages)}"
+            raise InputError(f"positions: no stage {stage_name!r}; {allowed}")
+        _, _, stage = stages[stage_name]
+        depth = len(stage.res_blocks)
+        if isinstance(stage, ContextStage):
+            raise InputError(f"positions: {stage_name} has context blocks already; insert into a bare network")
+        for index in indices:
+            if not 0 <= index < depth:
+                raise InputError(f"positions: {stage_name} has no residual block {index}; allowed: 0 to {depth - 1}")
+        if len(set(indices)) != len(indices):
+            raise InputError(f"positions: {stage_name} lists {list(indices)}; give each residual block once")
+    for stage_name, indices in positions.items():
+        if indices:
+            parent, name, stage = stages[stage_name]
+            blocks = {i: make_block(_output_channels(stage.res_blocks[i])) for i in indices}
+            setattr(parent, name, ContextStage(stage.res_blocks, blocks))
+    return [name for name, _ in model.named_modules() if name.rpartition(".")[0].endswith("context_blocks")]
+
+
+def _output_channels(res_block: nn.Module) -> int:
+    convolutions = [m for m in cast(nn.Module, res_block.branch2).modules() if isinstance(m, nn.Conv3d)]
+    return convolutions[-1].out_channels

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpointed
 
-from dnl_video.models.runtime.onednn import Projection
+from dnl_video.models.runtime.kernels import Projection
 
 Size3 = tuple[int, int, int]
 PoolOrder = Literal["before", "after"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dnl_video.models import attention
 from dnl_video.models.context_block import AttentionMaps, ContextBlock
-from dnl_video.models.runtime.onednn import Projection
+from dnl_video.models.runtime.kernels import Projection
 
 
 class _GlobalPoolingBlock(ContextBlock):

@@ -27,8 +27,7 @@ def hold(network: VideoClassifier, config: OptimConfig) -> None:
 
 
 def _frozen(network: VideoClassifier, config: OptimConfig) -> Iterator[nn.Module]:
-    for part in stages_from_input(network)[: config.frozen_stages]:
-        yield from part
+    yield from stages_from_input(network)[: config.frozen_stages]
     if config.freeze_batch_norm:
         for name, module in network.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and "context_blocks." not in name:

@@ -182,7 +182,7 @@ def _prepare(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]
     check_precision(config.trainer.precision, on_cpu=config.trainer.accelerator == "cpu" or not on_gpu)
     datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
     names = _class_names(config, datamodule)
-    needed = min_frames(config.model.architecture, config.model.stem_strides)
+    needed = min_frames(config.model)
     if config.preprocessing.num_frames < needed:
         raise InputError(
             f"preprocessing.num_frames is {config.preprocessing.num_frames}; {config.model.architecture} takes "

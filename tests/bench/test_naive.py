@@ -12,7 +12,7 @@ from torch import nn
 from dnl_video.bench.naive import NaiveBlock3d
 from dnl_video.bench.network import with_naive_blocks
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
-from dnl_video.models.build import create_model
+from dnl_video.models.create import create_model
 from tests.models.helpers import perturb, perturb_backbone
 
 KINDS = {

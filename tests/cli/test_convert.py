@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dnl_video.cli.main import main
-from dnl_video.models.build import create_model
+from dnl_video.models.create import create_model
 from dnl_video.models.weights.checkpoint import load_checkpoint
 from dnl_video.models.weights.load import load_weights
 from dnl_video.spec import ContextOptions

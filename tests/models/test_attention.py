@@ -24,6 +24,18 @@ def make_tokens(n=N, m=M, d=D, e=E, dtype=torch.float64):
     return tuple(t.to(dtype) for t in (query, key, value, logits))
 
 
+def whitened_pairwise(query, key, value, *, scale=SCALE):
+    return attention.non_local_attention(attention.center(query), attention.center(key), value, scale=scale)
+
+
+def disentangled(query, key, value, logits):
+    return whitened_pairwise(query, key, value) + attention.unary_attention(logits, value).unsqueeze(1)
+
+
+def centered_projection(tokens, weight):
+    return attention.centered_projections(tokens, (weight, None))[0]
+
+
 # name -> (ours, the loop over one sample), each of (query, key, value, logits)
 FUNCTIONS = {
     "non_local": (
@@ -35,7 +47,7 @@ FUNCTIONS = {
         lambda q, k, v, m: reference.dot_product(q, k, v),
     ),
     "whitened_pairwise": (
-        lambda q, k, v, m: attention.whitened_pairwise_attention(q, k, v, scale=SCALE),
+        lambda q, k, v, m: whitened_pairwise(q, k, v),
         lambda q, k, v, m: reference.whitened_pairwise(q, k, v, SCALE),
     ),
     "unary": (
@@ -43,7 +55,7 @@ FUNCTIONS = {
         lambda q, k, v, m: reference.unary(m, v),
     ),
     "disentangled": (
-        lambda q, k, v, m: attention.disentangled_attention(q, k, v, m, scale=SCALE),
+        disentangled,
         lambda q, k, v, m: reference.disentangled(q, k, v, m, SCALE),
     ),
     "pairwise_map": (
@@ -91,12 +103,12 @@ def test_centered_projection_equals_projecting_then_centring_whatever_the_bias()
     tokens, weight, bias = torch.randn(B, N, 5).double() + 3, torch.randn(D, 5).double(), torch.randn(D).double()
     projected = F.linear(tokens, weight, bias).numpy()
     expected = torch.stack([torch.as_tensor(p - reference.mean(list(p))) for p in projected])
-    torch.testing.assert_close(attention.centered_projection(tokens, weight), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(centered_projection(tokens, weight), expected, rtol=0, atol=1e-12)
 
 
 def test_centered_projection_gradcheck():
     tokens, weight = torch.randn(B, 5, 4).double().requires_grad_(), torch.randn(3, 4).double().requires_grad_()
-    assert torch.autograd.gradcheck(attention.centered_projection, (tokens, weight))
+    assert torch.autograd.gradcheck(centered_projection, (tokens, weight))
 
 
 @pytest.mark.parametrize("which", ["query", "key"])
@@ -104,8 +116,7 @@ def test_whitened_pairwise_ignores_a_constant_added_to_all_queries_or_keys(which
     query, key, value, _ = make_tokens()
     constant = 5 * torch.randn(D).double()
     moved = (query + constant, key, value) if which == "query" else (query, key + constant, value)
-    pairwise = attention.whitened_pairwise_attention
-    torch.testing.assert_close(pairwise(*moved, scale=SCALE), pairwise(query, key, value, scale=SCALE))
+    torch.testing.assert_close(whitened_pairwise(*moved), whitened_pairwise(query, key, value))
 
 
 def test_non_local_feels_a_constant_in_the_queries_as_a_unary_term_and_ignores_one_in_the_keys():
@@ -133,8 +144,7 @@ def test_rows_of_the_summed_weights_add_to_two_and_weigh_the_values():
     pairwise = attention.pairwise_map(attention.center(query), attention.center(key), scale=SCALE)
     weights = pairwise + attention.unary_map(logits).unsqueeze(1)
     torch.testing.assert_close(weights.sum(-1), torch.full((B, N), 2.0).double())
-    expected = attention.disentangled_attention(query, key, value, logits, scale=SCALE)
-    torch.testing.assert_close(weights @ value, expected)
+    torch.testing.assert_close(weights @ value, disentangled(query, key, value, logits))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -163,10 +173,10 @@ def test_centring_the_keys_too_keeps_bfloat16_gradients_right():
     def queries_alone(q, k, v, *, scale):
         return attention.non_local_attention(attention.center(q), k, v, scale=scale)
 
-    exact = gradient(attention.whitened_pairwise_attention, torch.float64)
+    exact = gradient(whitened_pairwise, torch.float64)
     error, naive_error = (
         (gradient(function, torch.bfloat16) - exact).norm() / exact.norm()
-        for function in (attention.whitened_pairwise_attention, queries_alone)
+        for function in (whitened_pairwise, queries_alone)
     )
     assert error < 0.02
     assert naive_error > 2.5 * error

@@ -13,8 +13,9 @@ from torch import nn
 
 from dnl_video.errors import InputError
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
-from dnl_video.models.build import build_model, create_model
+from dnl_video.models.build import build_model
 from dnl_video.models.context_block import AttentionBlock, ContextBlock
+from dnl_video.models.create import create_model
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
 from dnl_video.spec import ContextOptions, ModelSpec
 from tests.models.helpers import perturb, perturb_backbone, relative_error
@@ -305,6 +306,23 @@ def test_arguments_are_those_of_the_spec():
 def test_what_is_not_allowed_is_an_input_error(arguments, message):
     with pytest.raises(InputError, match=message):
         make_model(**{"architecture": "slow_r50", **arguments})
+
+
+def test_block_options_may_be_given_by_name_and_override_those_given_together():
+    named = create_model("slow_r50", context="dnl", stem_channels=8, positions={"res3": [0]}, temperature=0.1)
+    assert named.spec.context_options == ContextOptions(positions={"res3": [0]}, temperature=0.1)
+    both = create_model(
+        "slow_r50", context="dnl", stem_channels=8, context_options=ContextOptions(pool=None), positions={"res3": [0]}
+    )
+    assert both.spec.context_options == ContextOptions(pool=None, positions={"res3": [0]})
+
+
+@pytest.mark.parametrize(
+    ("option", "suggestion"), [("num_clases", "num_classes"), ("position", "positions"), ("pretrain", "pretrained")]
+)
+def test_an_unknown_option_names_the_nearest(option, suggestion):
+    with pytest.raises(InputError, match=f"unknown option '{option}'; allowed: .*; did you mean '{suggestion}'"):
+        create_model("slow_r50", **{option: 1})
 
 
 def test_slowfast_of_other_origins_differs_in_rate_frames_and_fusion() -> None:

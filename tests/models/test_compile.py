@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from dnl_video.models import dialects
-from dnl_video.models.backbones import create_backbone, insert_context_blocks
+from dnl_video.models.backbones import create_backbone
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
-from dnl_video.models.build import block_factory
+from dnl_video.models.build import block_factory, insert_context_blocks
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
-from dnl_video.spec import ContextOptions
+from dnl_video.spec import ContextOptions, ModelSpec
 from tests.models.helpers import BLOCKS, make_input, perturb, perturb_backbone, shallow
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -38,7 +38,8 @@ def _fresh_compiler():
 
 def make_network(architecture, stem_channels, context, full_size):
     """A narrow network, and a shallow one at the small size."""
-    model = create_backbone(architecture, num_classes=5, stem_channels=stem_channels, dropout=0.0).eval()
+    spec = ModelSpec(architecture, num_classes=5, stem_channels=stem_channels, dropout=0.0)
+    model = create_backbone(spec).eval()
     positions = {"res3": [1, 3], "res4": [1, 3, 5]}
     if not full_size:
         shallow(model)

@@ -8,7 +8,7 @@ from torch import nn
 
 from dnl_video.config import OptimConfig
 from dnl_video.errors import InputError
-from dnl_video.models.build import create_model
+from dnl_video.models.create import create_model
 from dnl_video.training.optim import lr_factor, make_optimizer, parameter_groups, scaled_lr
 
 

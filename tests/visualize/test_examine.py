@@ -13,7 +13,7 @@ from dnl_video.config import EvaluationConfig
 from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
 from dnl_video.inference.predictor import Predictor
-from dnl_video.models.build import create_model
+from dnl_video.models.create import create_model
 from dnl_video.spec import Architecture, Context, ContextOptions, Preprocessing
 from dnl_video.visualize.examine import examine
 

@@ -7,7 +7,7 @@ import torch
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
 from dnl_video.inference.predictor import Predictor
-from dnl_video.models.build import create_model
+from dnl_video.models.create import create_model
 from dnl_video.spec import Architecture, Context, ContextOptions, Preprocessing
 from dnl_video.visualize.clip import Clip
 from dnl_video.visualize.maps import clip_maps

@@ -61,9 +61,7 @@ def pathway_frames(model: VideoClassifier, num_frames: int) -> list[int]:
     """Return which of a clip's frames the pathway with the context blocks sees: all, or SlowFast's slow ones."""
     if model.slow_alpha is None:
         return list(range(num_frames))
-    if model.slow_frames == "strided":
-        return list(range(0, num_frames, model.slow_alpha))
-    return slow_pathway_frames(num_frames, model.slow_alpha)
+    return slow_pathway_frames(num_frames, model.slow_alpha, model.slow_frames)
 
 
 def _sliding_layers(module: nn.Module) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Pair = tuple[int, ...]
@@ -117,16 +117,6 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Ten
         [B, N, E].
     """
     return _Attention.apply(query, key, value, scale)
-
-
-class Projection(nn.Linear):
-    """A linear map of each position, by oneDNN where that pays."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., C] -> [..., D]."""
-        if fits(x, self.weight, multiplications=x.numel() * self.out_features):
-            return linear(x, self.weight, self.bias)
-        return super().forward(x)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dnl_video.models.backbones import default_positions
+from dnl_video.models.build import block_positions
 from dnl_video.models.weights.checkpoint import Checkpoint
 from dnl_video.spec import ContextOptions, to_dict
 
@@ -64,8 +64,7 @@ def _model(checkpoint: Checkpoint) -> str:
     if spec.stem_channels != 64:
         lines.append(f"- stem_channels: {spec.stem_channels} (published networks: 64)")
     if spec.context != "none":
-        positions = spec.context_options.positions or default_positions(spec.architecture)
-        lines.append(f"- blocks after: {', '.join(f'{s} {list(i)}' for s, i in positions.items())}")
+        lines.append(f"- blocks after: {', '.join(f'{s} {list(i)}' for s, i in block_positions(spec).items())}")
         default, chosen = to_dict(ContextOptions()), to_dict(spec.context_options)
         lines += [f"- {k}: {v}" for k, v in chosen.items() if v != default[k] and k != "positions"]
     return "\n".join(lines)

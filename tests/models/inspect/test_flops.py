@@ -8,7 +8,7 @@ import pytest
 
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
-from dnl_video.models.build import create_model
+from dnl_video.models.create import create_model
 from dnl_video.models.inspect.flops import count
 from dnl_video.spec import Architecture, Context, ContextOptions
 

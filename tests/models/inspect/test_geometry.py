@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dnl_video.models.backbones import VideoClassifier
-from dnl_video.models.build import create_model
+from dnl_video.models.create import create_model
 from dnl_video.models.inspect.geometry import PlacedBlock, pathway_frames, placed_blocks
 from dnl_video.spec import Architecture, ContextOptions
 

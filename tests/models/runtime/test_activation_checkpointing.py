@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dnl_video.errors import InputError
-from dnl_video.models.backbones import ResStage, insert_context_blocks
+from dnl_video.models.backbones import ResStage
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
-from dnl_video.models.build import create_model
+from dnl_video.models.build import insert_context_blocks
+from dnl_video.models.create import create_model
 from dnl_video.models.runtime.activation_checkpointing import CheckpointedStage, checkpoint_stages
 from dnl_video.spec import ContextOptions
 

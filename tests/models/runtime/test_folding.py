@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorchvideo.models.csn import create_csn
 
-from dnl_video.models.build import create_model
+from dnl_video.models.create import create_model
 from dnl_video.models.runtime import onednn
 from dnl_video.models.runtime.folding import optimize_for_inference
 from tests.models.helpers import perturb_backbone, relative_error

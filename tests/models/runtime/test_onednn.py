@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from dnl_video.models import attention
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d
-from dnl_video.models.runtime import onednn
+from dnl_video.models.runtime import kernels, onednn
 from tests.models.helpers import relative_error
 
 needs_onednn = pytest.mark.skipif(not onednn.available(), reason="this build or processor lacks the operators")
@@ -58,7 +58,7 @@ def test_centred_projection_equals_centring_afterwards_forward_and_backward() ->
     exact = [t.requires_grad_() for t in (x, weight, bias)]
     expected = F.linear(*exact)
     expected = expected - expected.mean(dim=1, keepdim=True)
-    out = attention.centered_projection(*rounded)
+    out = attention.centered_projections(rounded[0], tuple(rounded[1:]))[0]
     assert relative_error(out, expected) < 1e-5
     gradient = tokens(*expected.shape)
     wanted = torch.autograd.grad(expected, exact, gradient)
@@ -69,7 +69,7 @@ def test_centred_projection_equals_centring_afterwards_forward_and_backward() ->
 @needs_onednn
 @pytest.mark.parametrize("frozen", [(), (0,), (1,), (0, 1)])
 def test_projection_equals_linear_forward_and_backward(frozen: tuple[int, ...]) -> None:
-    layer = onednn.Projection(12, 5)
+    layer = kernels.Projection(12, 5)
     x = torch.randn(2, 3, 12)
     leaves = [t.detach().requires_grad_(i not in frozen) for i, t in enumerate((x, layer.weight, layer.bias))]
     layer.weight, layer.bias = (torch.nn.Parameter(t, t.requires_grad) for t in leaves[1:])

@@ -9,7 +9,7 @@ import torch
 
 from dnl_video.errors import InputError
 from dnl_video.models import build
-from dnl_video.models.build import create_model
+from dnl_video.models.create import create_model
 from dnl_video.models.runtime import program_export
 from dnl_video.models.weights.checkpoint import Checkpoint
 from dnl_video.spec import ContextOptions, Preprocessing

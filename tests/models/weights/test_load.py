@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import dnl_video
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier
-from dnl_video.models.build import create_model
+from dnl_video.models.create import create_model
 from dnl_video.models.weights.load import load_weights
 from dnl_video.models.weights.source import SourceWeights
 from dnl_video.spec import ContextOptions

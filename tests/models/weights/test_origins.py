@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from dnl_video.errors import InputError
-from dnl_video.models.build import build_model, create_model
+from dnl_video.models.build import build_model
+from dnl_video.models.create import create_model
 from dnl_video.models.weights.convert import convert_weights
 from dnl_video.models.weights.load import load_weights
 from dnl_video.models.weights.origins import _ORIGINS, read_source

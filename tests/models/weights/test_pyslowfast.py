@@ -11,7 +11,8 @@ from pytorchvideo.models.slowfast import create_slowfast
 from torch import nn
 
 from dnl_video.errors import InputError
-from dnl_video.models.build import build_model, create_model
+from dnl_video.models.build import build_model
+from dnl_video.models.create import create_model
 from dnl_video.models.weights import caffe2, pyslowfast
 
 from ..helpers import perturb_backbone
