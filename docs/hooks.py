@@ -50,7 +50,7 @@ def command_page(name: str) -> str:
     """Return the help of a command; of train also every key of a recipe."""
     parts = [f"# dnl-video {name}", COMMANDS[name], f"```text\n{help_text(name, '--help')}\n```"]
     if name == "train":
-        parts += ["## All recipe keys", f"```text\n{help_text(name, '--help')}\n```"]
+        parts += ["## All recipe keys", f"```text\n{help_text(name, '--help-all')}\n```"]
     return "\n\n".join(parts) + "\n"
 
 

@@ -14,7 +14,7 @@ run demo-data data/demo
 say "2/5  training, then evaluation with several views, then the report"
 resume=()
 [ -f runs/demo/i3d_dnl/checkpoints/last.ckpt ] && resume=(--resume)
-run train --config configs/demo/i3d_dnl.yaml --final-test "${resume[@]}"
+run train --config i3d_dnl --final-test "${resume[@]}"
 
 say "3/5  does it know motion? The same videos with their frames reversed, shuffled, or one frame repeated"
 run evaluate --checkpoint runs/demo/i3d_dnl --manifest data/demo/val_reversed.csv --frame-order reversed \

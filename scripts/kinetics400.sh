@@ -11,7 +11,7 @@
 #   scripts/kinetics400.sh -- --model.context snl --optim.lr 0.05
 #
 # Further variables, with their defaults:
-#   RECIPE=configs/kinetics400/slow_r50_8x8_dnl.yaml
+#   RECIPE=slow_r50_8x8_dnl                     a name (dnl-video recipes lists them) or a path
 #   RUN=runs/kinetics400/<name of the recipe>   folder of the run
 #   LISTS=data/kinetics400                      folder of the prepared lists
 #   CLASSES=kinetics400                         or kinetics600 with -- --model.num_classes 600
@@ -35,7 +35,7 @@ source scripts/environment.sh
 
 : "${TRAIN_CSV:?is the list of training videos}" "${TRAIN_VIDEOS:?is the folder of the training videos}"
 : "${VAL_CSV:?is the list of validation videos}" "${VAL_VIDEOS:?is the folder of the validation videos}"
-RECIPE=${RECIPE:-configs/kinetics400/slow_r50_8x8_dnl.yaml}
+RECIPE=${RECIPE:-slow_r50_8x8_dnl}
 RUN=${RUN:-runs/kinetics400/$(basename "$RECIPE" .yaml)}
 PREDICTIONS=${PREDICTIONS:-$RUN/evaluation/best}
 LISTS=${LISTS:-data/kinetics400}
@@ -50,7 +50,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do steps+=("$1") && shift; done
 [ ${#steps[@]} -gt 0 ] || steps=(prepare check train evaluate report)
 read -ra views <<<"${EVALUATE:-}"
 training=(
-    --config "$RECIPE" --output_dir "$RUN" --data.class_list "$CLASSES"
+    --config "$RECIPE" --output "$RUN" --data.class_list "$CLASSES"
     --data.train_manifest "$LISTS/train.csv" --data.train_root "$TRAIN_VIDEOS"
     --data.val_manifest "$LISTS/val.csv" --data.val_root "$VAL_VIDEOS" "$@"
 )

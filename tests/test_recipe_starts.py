@@ -1,4 +1,4 @@
-"""What recipes start from, other class lists, and the two stages: each through the code that a real run takes."""
+"""Starting weights of the recipes, other class lists and two-stage training, with the code of a real run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from dnl_video.models.weights.pretrained import SOURCES
 from dnl_video.training import run as training_run
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.start import start_from_weights
-from tests.conftest import REPOSITORY, TinyRun
+from tests.conftest import TinyRun
 from tests.models.weights.test_imagenet import NarrowResNet
-from tests.test_recipes import GROUPS, KINETICS, reduced
+from tests.test_recipes import KINETICS, STARTS, reduced
 
-STARTED = sorted(name for (_, start), names in GROUPS.items() if start != "scratch" for name in names)
-# Narrow, small and short: what turns a recipe for Kinetics into seconds on a CPU.
+STARTED = sorted({*STARTS["imagenet"].values(), *STARTS["kinetics400"].values()})
+# Overrides that make a Kinetics recipe narrow, small and short, so that it takes seconds on a CPU.
 SMALL = shlex.split(
     "--model.stem_channels 8 --preprocessing.short_side 48 --preprocessing.crop_size 48 --augment.crop_size 48 "
     '--augment.short_side "[48, 56]" --data.batch_size 4 --data.num_workers 0 --optim.precise_bn_batches 1 '
@@ -85,25 +85,21 @@ def test_other_kinetics_are_overrides(
     listing.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
     words = ["--data.class_list", f"kinetics{classes}", "--model.num_classes", str(classes)]
     words += ["--data.train_manifest", str(listing), "--data.val_manifest", str(listing)]
-    recipe = ["--config", str(KINETICS / "slow_r50_8x8_dnl.yaml")]
-    assert main(["train", *recipe, *words, *SMALL, "--dry-run"]) == 0
+    assert main(["train", "--config", "slow_r50_8x8_dnl", *words, *SMALL, "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert re.search(rf"^classes +{classes}$", printed, flags=re.MULTILINE)
     assert re.search(r"^training videos +16$", printed, flags=re.MULTILINE)
 
 
-def two_stages() -> list[list[str]]:
-    """Return the words behind `dnl_video` of the README's pair of commands."""
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    pair = re.search(r"^(torchrun .* train .*)\n(torchrun .* --weights\.source runs/\S+_none .*)$", text, re.MULTILINE)
-    assert pair is not None
-    return [shlex.split(line.partition(" dnl_video ")[2], comments=True) for line in pair.groups()]
+STAGES = (
+    "train --config slow_r50_8x8_dnl --model.context none --output runs/stage_one",
+    "train --config slow_r50_8x8_dnl_kinetics400 --weights.source runs/stage_one --output runs/stage_two",
+)
 
 
 def test_stage_two_starts_from_stage_one(
     tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
     monkeypatch.chdir(tmp_path)
     small = [*SMALL, "--data.train_manifest", str(tiny.train), "--data.val_manifest", str(tiny.val)]
     small += ["--data.class_list", "null", "--model.num_classes", "8"]
@@ -118,14 +114,13 @@ def test_stage_two_starts_from_stage_one(
         fit(trainer, module, *args)
 
     monkeypatch.setattr(training_run, "_fit", watched)
-    first, second = two_stages()
-    assert main([*first, *small]) == 0
-    capsys.readouterr()
-    assert main([*(word for word in second if word != "--final-test"), *small]) == 0
+    for command in STAGES:
+        capsys.readouterr()
+        assert main([*command.split(), *small]) == 0
     assert re.search(r"^ +\d+ tensors new: .*block", capsys.readouterr().out, flags=re.MULTILINE)
 
-    stage_one = load_checkpoint(second[second.index("--weights.source") + 1])
-    config = reduced(KINETICS / "slow_r50_8x8_none.yaml")
+    stage_one = load_checkpoint("runs/stage_one")
+    config = reduced(KINETICS / "slow_r50_8x8_dnl.yaml")
     config.model = stage_one.spec
     module = VideoTrainingModule(config, stage_one.class_names, {})
     module.network.load_state_dict(stage_one.state_dict)
@@ -134,7 +129,7 @@ def test_stage_two_starts_from_stage_one(
     assert not torch.equal(before_any_step[0], trained), "stage one learned"
     assert torch.equal(before_any_step[1], trained), "stage two starts where it ended"
 
-    stage_two = load_checkpoint(second[second.index("--output_dir") + 1])
+    stage_two = load_checkpoint("runs/stage_two")
     assert stage_two.spec.context == "dnl"
     ends = [value for key, value in stage_two.state_dict.items() if re.search(r"context_blocks\.\d\.norm\.weight", key)]
     assert len(ends) == 5

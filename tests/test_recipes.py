@@ -1,9 +1,10 @@
-"""Every recipe in configs/: complete, typed, consistent, and it trains."""
+"""Every recipe in configs/ is complete, typed and consistent, and trains."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 import shlex
 from functools import cache
 from pathlib import Path
@@ -14,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from jsonargparse import ArgumentParser
 
 from dnl_video.cli.main import command_module, make_parser
+from dnl_video.cli.train import build_config
 from dnl_video.config import DataConfig, TrainConfig
 from dnl_video.data.dataset import VideoViews
 from dnl_video.data.manifest import VideoRecord
@@ -35,15 +36,14 @@ from tests.conftest import REPOSITORY, TinyRun
 STUDIES = [REPOSITORY / "configs" / "studies" / f"{name}.yaml" for name in ("relations", "relations_gpu")]
 RECIPES = sorted(set((REPOSITORY / "configs").rglob("*.yaml")) - set(STUDIES))
 KINETICS = REPOSITORY / "configs" / "kinetics400"
-# (backbone, start) -> its recipes.
-GROUPS = {
-    (backbone, start): [f"{backbone}_8x8_{context}" + f"_{start}" * (start != "scratch") for context in contexts]
-    for start, backbones, contexts in (
-        ("scratch", ("slow_r50", "i3d_r50", "slowfast_r50"), ("none", "nl", "dnl")),
-        ("imagenet", ("slow_r50", "i3d_r50", "slow_r101"), ("none", "nl", "dnl")),
-        ("kinetics400", ("slow_r50", "i3d_r50", "slowfast_r50"), ("nl", "dnl")),
+# Start -> backbone -> recipe.
+STARTS = {
+    start: {backbone: f"{backbone}_8x8_dnl{suffix}" for backbone in backbones}
+    for start, suffix, backbones in (
+        ("scratch", "", ("slow_r50", "i3d_r50", "slowfast_r50")),
+        ("imagenet", "_imagenet", ("slow_r50", "i3d_r50", "slow_r101")),
+        ("kinetics400", "_kinetics400", ("slow_r50", "i3d_r50", "slowfast_r50")),
     )
-    for backbone in backbones
 }
 _SCHEDULE = {
     "weights.source",
@@ -53,7 +53,7 @@ _SCHEDULE = {
     "optim.warmup_start_lr",
     "trainer.max_epochs",
 }
-# What a start may change of the from-scratch recipe.
+# Keys in which a recipe may differ from the from-scratch recipe of its backbone.
 STARTS_DIFFER_IN = {
     "kinetics400": _SCHEDULE,
     "imagenet": _SCHEDULE
@@ -69,7 +69,7 @@ STARTS_DIFFER_IN = {
 
 
 class FakeTrainer:
-    """What a validation step asks its trainer for: the records, here two of class 1."""
+    """A trainer with the two validation records, both of class 1, that a validation step reads."""
 
     def __init__(self) -> None:
         record = VideoRecord("v", "v.mp4", 1, "one")
@@ -77,18 +77,14 @@ class FakeTrainer:
 
 
 def load(path: Path, *overrides: str) -> TrainConfig:
-    """Parse a recipe, with overrides, as the command line does."""
+    """Parse a recipe with overrides as the command line does."""
     return copy.deepcopy(_parsed(path, *overrides))
 
 
 @cache
 def _parsed(path: Path, *overrides: str) -> TrainConfig:
     arguments = make_parser("train", command_module("train")).parse_args(["--config", str(path), *overrides])
-    for name in ("config", "resume", "dry_run", "final_test", "limit_videos"):
-        arguments.pop(name)
-    parser = ArgumentParser()
-    parser.add_class_arguments(TrainConfig, None)
-    return TrainConfig(**vars(parser.instantiate(arguments)))
+    return build_config(arguments, TrainConfig)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -101,7 +97,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @cache
 def settings(name: str) -> dict[str, Any]:
-    """Return every field of a Kinetics recipe as it is parsed, however the file is written."""
+    """Return every parsed field of a Kinetics recipe."""
     return flat(resolved_config(load(KINETICS / f"{name}.yaml")))
 
 
@@ -120,20 +116,20 @@ def build_on_meta(spec: ModelSpec, frames: int) -> tuple[torch.Size, int]:
 
 
 def check_network(config: TrainConfig) -> None:
-    # Initial values are not computed here, and networks that differ in nothing else are built once.
+    # The meta device computes no initial values, so networks that differ only in these are built once.
     spec = dataclasses.replace(config.model, zero_init_residual=True)
     shape, blocks = build_on_meta(spec, config.preprocessing.num_frames)
     assert shape == (2, spec.num_classes)
     assert blocks == (0 if spec.context == "none" else 5)
 
 
-def test_the_recipes_are_there() -> None:
+def test_one_recipe_per_backbone_and_start() -> None:
     names = {str(p.relative_to(REPOSITORY / "configs")) for p in RECIPES}
-    demo = {f"demo/{name}.yaml" for name in ("i3d_dnl", "slow_dnl", "slow_none", "slowfast_dnl")}
+    demo = {f"demo/{name}.yaml" for name in ("i3d_dnl", "slow_dnl", "slowfast_dnl")}
     studies = {f"studies/{path.stem}_recipe.yaml" for path in STUDIES}
-    kinetics = {f"kinetics400/{name}.yaml" for group in GROUPS.values() for name in group}
+    kinetics = {f"kinetics400/{name}.yaml" for backbones in STARTS.values() for name in backbones.values()}
     assert names == demo | kinetics | studies
-    assert len(kinetics) <= 24
+    assert all(load(path).model.context == "dnl" for path in RECIPES if path.parent.name != "studies")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -145,16 +141,18 @@ def test_recipes_are_complete(path: Path) -> None:
     assert config.output_dir == f"runs/{path.relative_to(REPOSITORY / 'configs').with_suffix('')}"
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_the_first_comment_is_the_command_that_runs_it(path: Path) -> None:
-    mark, *words = shlex.split(path.read_text(encoding="utf-8").splitlines()[0])
+@pytest.mark.parametrize("path", [p for p in RECIPES if p.parent.name != "studies"], ids=lambda p: p.stem)
+def test_comments_start_with_a_description_and_the_command(path: Path) -> None:
+    description, command = path.read_text(encoding="utf-8").splitlines()[:2]
+    assert re.fullmatch("# [A-Z].{50,100}\\.", description)
+    mark, *words = shlex.split(command)
     assert mark == "#"
     here = words.index("train")
-    assert words[here:] == ["train", "--config", str(path.relative_to(REPOSITORY)), "--final-test"]
+    assert words[here:] == ["train", "--config", path.stem, "--final-test"]
     if path.parent == KINETICS:
         config = load(path)
         assert words[:here] == ["torchrun", "--nproc_per_node", "8", "-m", "dnl_video"]
-        assert 8 * config.data.batch_size == config.optim.lr_batch, "on 8 GPUs the rate is the published one"
+        assert 8 * config.data.batch_size == config.optim.lr_batch, "on 8 GPUs the learning rate is the published one"
     else:
         assert words[:here] == ["dnl-video"]
 
@@ -166,10 +164,10 @@ def test_recipes_build(path: Path) -> None:
 
 @pytest.mark.parametrize("context", get_args(Context))
 @pytest.mark.parametrize(
-    "name", ["slow_r50_8x8_nl", "i3d_r50_8x8_none_imagenet", "slow_r101_8x8_dnl_imagenet", "slowfast_r50_8x8_none"]
+    "name", ["slow_r50_8x8_dnl", "i3d_r50_8x8_dnl_imagenet", "slow_r101_8x8_dnl_imagenet", "slowfast_r50_8x8_dnl"]
 )
-def test_every_other_context_is_an_override(name: str, context: str) -> None:
-    """One recipe of each backbone: that the others have the same network is tested below."""
+def test_every_context_is_an_override(name: str, context: str) -> None:
+    """One recipe per backbone; a test below checks that the others have the same network."""
     config = load(KINETICS / f"{name}.yaml", "--model.context", context)
     assert config.model.context == context
     check_network(config)
@@ -216,27 +214,19 @@ def test_recipes_take_a_step_at_a_reduced_size(path: Path) -> None:
     assert module.val_loss.compute() == pytest.approx(-scores[1].log().item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("group", GROUPS, ids="-".join)
-def test_within_a_backbone_and_start_only_the_context_differs(group: tuple[str, str]) -> None:
-    for name in GROUPS[group]:
-        assert settings(name)["model.context"] == name.split("_")[3]
-        assert differing(GROUPS[group][0], name) <= {"model.context", "output_dir"}
-
-
-def test_between_starts_of_a_backbone_only_the_training_differs() -> None:
-    for (backbone, start), names in GROUPS.items():
-        if start != "scratch":
-            name = next(n for n in names if "_dnl_" in n)
-            found = differing(f"{backbone}_8x8_dnl" if backbone != "slow_r101" else "slow_r50_8x8_dnl", name)
-            assert found - {"output_dir", "model.architecture"} <= STARTS_DIFFER_IN[start]
+def test_starts_of_a_backbone_differ_only_in_training() -> None:
+    for start, allowed in STARTS_DIFFER_IN.items():
+        for backbone, name in STARTS[start].items():
+            found = differing(STARTS["scratch"].get(backbone, "slow_r50_8x8_dnl"), name)
+            assert found - {"output_dir", "model.architecture"} <= allowed
             assert ("model.architecture" in found) == (backbone == "slow_r101")
 
 
-def test_between_backbones_of_a_start_only_these_differ() -> None:
+def test_backbones_of_a_start_differ_only_in_these_keys() -> None:
     allowed = {
         "scratch": {"preprocessing.num_frames", "preprocessing.frame_stride"},
         "kinetics400": {"preprocessing.num_frames", "preprocessing.frame_stride"},
-        # Slow's published schedule from ImageNet is not I3D's.
+        # Slow and I3D have different published schedules from ImageNet.
         "imagenet": {
             "optim.milestones",
             "optim.warmup_epochs",
@@ -246,10 +236,10 @@ def test_between_backbones_of_a_start_only_these_differ() -> None:
             "trainer.gradient_clip_val",
         },
     }
-    for (_, start), names in GROUPS.items():
-        first = next(group for (_, s), group in GROUPS.items() if s == start)
-        found = differing(first[-1], names[-1])
-        assert found <= allowed[start] | {"model.architecture", "output_dir"}
+    for start, backbones in STARTS.items():
+        first, *others = backbones.values()
+        for name in others:
+            assert differing(first, name) <= allowed[start] | {"model.architecture", "output_dir"}
     assert differing("slow_r50_8x8_dnl_imagenet", "slow_r101_8x8_dnl_imagenet") == {"model.architecture", "output_dir"}
 
 
@@ -301,10 +291,10 @@ def test_kinetics_recipes_follow_the_published_schedule() -> None:
         ("slow_r50_8x8_dnl_imagenet", 90, 0.001),
         ("slow_r101_8x8_dnl_imagenet", 149, 0.0001),
         # PySlowFast: STEPS [0, 44, 88, 118], LRS [1, 0.1, 0.01, 0.001] of 0.01, no warm-up.
-        ("i3d_r50_8x8_nl_imagenet", 0, 0.01),
-        ("i3d_r50_8x8_nl_imagenet", 43.9, 0.01),
-        ("i3d_r50_8x8_nl_imagenet", 44, 0.001),
-        ("i3d_r50_8x8_nl_imagenet", 117, 0.0001),
+        ("i3d_r50_8x8_dnl_imagenet", 0, 0.01),
+        ("i3d_r50_8x8_dnl_imagenet", 43.9, 0.01),
+        ("i3d_r50_8x8_dnl_imagenet", 44, 0.001),
+        ("i3d_r50_8x8_dnl_imagenet", 117, 0.0001),
         # Ours.
         ("slowfast_r50_8x8_dnl_kinetics400", 0, 0.001),
         ("slowfast_r50_8x8_dnl_kinetics400", 20, 0.005),
@@ -320,9 +310,9 @@ def test_learning_rate_of_64_clips_at_an_epoch(name: str, epoch: float, rate: fl
     )
 
 
-@pytest.mark.parametrize("name", ["slow_none", "slow_dnl", "slowfast_dnl"])
-def test_demo_recipes_train_and_validate(name: str, tiny: TinyRun, tmp_path: Path) -> None:
-    config = load(REPOSITORY / "configs" / "demo" / f"{name}.yaml")
+@pytest.mark.parametrize(("name", "context"), [("slow_dnl", "none"), ("slow_dnl", "dnl"), ("slowfast_dnl", "dnl")])
+def test_demo_recipes_train_and_validate(name: str, context: str, tiny: TinyRun, tmp_path: Path) -> None:
+    config = load(REPOSITORY / "configs" / "demo" / f"{name}.yaml", "--model.context", context)
     assert config.augment.flip == 0.0, "a mirrored video shows another class"
     config.output_dir = str(tmp_path)
     config.data = DataConfig(str(tiny.train), str(tiny.val), batch_size=8, num_workers=0)

@@ -100,7 +100,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 TRAIN = (
-    "train --config configs/kinetics400/slow_r50_8x8_dnl.yaml --output_dir RUN --data.class_list kinetics400 "
+    "train --config slow_r50_8x8_dnl --output RUN --data.class_list kinetics400 "
     "--data.train_manifest LISTS/train.csv --data.train_root /videos/train --data.val_manifest LISTS/val.csv "
     "--data.val_root /videos/val"
 )
@@ -222,7 +222,7 @@ def test_from_lists_to_a_report(full_size: bool, machine: Machine, tiny: TinyRun
         "VAL_CSV": str(tiny.val),
         "VAL_VIDEOS": str(videos / "val"),
         "CLASSES": str(tmp_path / "classes.txt"),
-        "RECIPE": str(REPOSITORY / "configs" / "kinetics400" / "slow_r50_8x8_dnl.yaml"),
+        "RECIPE": "slow_r50_8x8_dnl",
         "EVALUATE": "--num-clips 2 --num-crops 1 --num-workers 0 --device cpu",
     }
     if full_size:

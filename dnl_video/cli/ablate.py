@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from dnl_video.cli import train
+from dnl_video.cli import recipes, train
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError
 from dnl_video.studies.config import StudyConfig
@@ -44,6 +44,7 @@ class PARSER(train.PARSER):
     """The recipe's parser, for a study's values."""
 
     command = "dnl-video ablate"
+    common = ()
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
@@ -59,7 +60,7 @@ def add_arguments(parser: PARSER) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="Set a value of the recipe in every run."
     )
-    parser.add_class_arguments(StudyConfig, None)
+    parser.add_config(StudyConfig)
 
 
 def run(arguments: Any) -> int:
@@ -73,7 +74,7 @@ def run(arguments: Any) -> int:
 
     from dnl_video.studies.plan import plan_runs
 
-    starts, runs = plan_runs(config, train.read_yaml(config.recipe))
+    starts, runs = plan_runs(config, recipes.read_recipe(config.recipe))
     # Of further seeds only the seed differs.
     for planned in (*starts[:1], *runs[: len(config.contexts)]):
         _check_recipe(planned, config.recipe)

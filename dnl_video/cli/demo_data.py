@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"  {data.train_csv}\n  {data.val_csv}")
     print(
         "next:\n"
-        "  dnl-video train --config configs/demo/i3d_dnl.yaml"
+        "  dnl-video train --config i3d_dnl"
         f" --data.train_manifest {shlex.quote(str(data.train_csv))}"
         f" --data.val_manifest {shlex.quote(str(data.val_csv))}"
     )

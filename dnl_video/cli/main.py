@@ -22,7 +22,8 @@ from dnl_video.errors import InputError, Terminated, nearest
 COMMANDS = {
     "demo-data": "Write small videos in Kinetics format to try everything on.",
     "prepare": "Find and check the videos of a list; write the manifest to train on.",
-    "train": "Train a network on Kinetics clips, from a recipe.",
+    "recipes": "List the training recipes.",
+    "train": "Train a network from a recipe.",
     "evaluate": "Score every video of a labelled list with many views.",
     "predict": "Classify video files, folders or lists.",
     "visualize": "Draw what the attention blocks attend to in a clip.",
@@ -122,5 +123,5 @@ def _overview() -> str:
         "  --debug    With any command: show the traceback of an error.\n\n"
         "`dnl-video COMMAND --help` explains one. A first run, end to end, on generated videos:\n"
         "  dnl-video demo-data data/demo\n"
-        "  dnl-video train --config configs/demo/i3d_dnl.yaml --final-test"
+        "  dnl-video train --config i3d_dnl --final-test"
     )

@@ -1,95 +1,182 @@
-"""`dnl-video train`: a recipe and overrides in, a trained network out."""
+"""`dnl-video train`: train a network from a recipe."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
+from dnl_video.cli.recipes import find_recipe, read_recipe
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError, Terminated, nearest
 
 if TYPE_CHECKING:
     from dnl_video.training.run import TrainResult
 
-DESCRIPTION = """Train a network on Kinetics clips.
+DESCRIPTION = """Train a network on Kinetics clips or your own videos.
 
-A recipe is one complete YAML file; any of its values can be given on the command line by its dotted name.
+A recipe is a complete YAML file. Give its name (`dnl-video recipes` lists them) or its path.
+Every value in it can be overridden by its dotted name.
 
-  dnl-video train --config configs/demo/i3d_dnl.yaml --final-test
-  dnl-video train --config configs/kinetics400/slow_r50_8x8_dnl.yaml --data.train_root /data/k400/train
-  dnl-video train --config RECIPE --model.context nl --output_dir runs/nl    non-local blocks instead
-  dnl-video train --config RECIPE --weights.source kinetics400               start from published weights, or a file
-  dnl-video train --config RECIPE --dry-run                                  check everything in a minute
-  dnl-video train --config RECIPE --resume                                   go on where the run stopped
-  dnl-video train --config RECIPE --resume auto                              the same, or start: for jobs that requeue
-  torchrun --nproc_per_node 8 -m dnl_video train --config RECIPE             eight GPUs
-  dnl-video train --config RECIPE --trainer.devices 8                        the same, by Lightning's launcher
+examples:
+  dnl-video train --config i3d_dnl --final-test                       the demo: train, evaluate, report
+  dnl-video train --config slow_r50_8x8_dnl --data.train_root /data/k400/train
+  dnl-video train --config RECIPE --model.context nl --output runs/nl     non-local blocks instead of DNL
+  dnl-video train --config RECIPE --weights.source kinetics400        start from published weights, or from a file
+  dnl-video train --config RECIPE --dry-run                           check everything in a minute
+  dnl-video train --config RECIPE --resume                            resume a stopped run
+  dnl-video train --config RECIPE --resume auto                       resume or start: for jobs that are requeued
+  torchrun --nproc_per_node 8 -m dnl_video train --config RECIPE      eight GPUs
+  dnl-video train --config RECIPE --trainer.devices 8                 eight GPUs, with Lightning's launcher
 """
+
+_COMMON = (
+    *("config", "output", "resume", "dry-run", "final-test", "limit-videos", "seed"),
+    *("data.train_manifest", "data.val_manifest", "data.train_root", "data.val_root", "data.class_list"),
+    *("data.batch_size", "model.architecture", "model.context", "model.num_classes", "weights.source"),
+    *("optim.lr", "trainer.max_epochs", "trainer.devices", "trainer.precision", "print_config", "help-all"),
+)
+_Config = TypeVar("_Config")
 
 
 class FORMATTER(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keep the examples' lines; show every default."""
+    """Keep the line breaks of the examples; show every default."""
+
+
+class _HelpAll(argparse.Action):
+    """`--help-all`: print every option and exit."""
+
+    def __init__(self, option_strings: list[str], dest: str, **_: Any) -> None:
+        super().__init__(
+            option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="Print every option and its default."
+        )
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        parser.print_all_help()
+        parser.exit()
 
 
 class PARSER(ArgumentParser):
-    """jsonargparse's parser with one-line errors that name the key and the nearest valid one."""
+    """jsonargparse's parser with short help and one-line errors that name the key and the nearest valid one."""
 
     command = "dnl-video train"
+    common: tuple[str, ...] = _COMMON
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(exit_on_error=False, **kwargs)
+        options = {"prog": self.command, "usage": "%(prog)s --config YAML [options]"} | kwargs
+        super().__init__(exit_on_error=False, **options)
 
-    def parse_args(self, args: Sequence[str] | None = None, **options: Any) -> Any:  # type: ignore[override]
-        """Take ``--output``, the name of this option in the other commands, for ``--output_dir``."""
-        words = [re.sub(r"^--output(?==|$)", "--output_dir", word) for word in (sys.argv[1:] if args is None else args)]
-        return super().parse_args(words, **options)
+    def add_config(self, kind: type) -> None:
+        """Add every field of a config dataclass by its dotted name, and ``--output`` for ``--output_dir``."""
+        self.add_class_arguments(kind, None)
+        for action in self._actions:
+            if action.metavar is None:
+                action.metavar = action.dest.rpartition(".")[2].upper()
+        if output := self._option_string_actions.get("--output_dir"):
+            self._option_string_actions["--output"] = output
+            output.option_strings = ["--output", *output.option_strings]
+
+    def keys(self) -> list[str]:
+        """Return every dotted name that a recipe may contain."""
+        return [a.dest for a in self._actions if a.default != argparse.SUPPRESS and a.dest != "config"]
+
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+        """Return the examples and the common options."""
+        if not self.common:
+            return super().format_help(formatter)
+        formatter = formatter or argparse.RawDescriptionHelpFormatter(self.prog, max_help_position=32, width=118)
+        formatter.add_usage(self.usage, [], [])
+        formatter.add_text(self.description)
+        formatter.start_section("common options")
+        for name in self.common:
+            formatter.add_argument(self._option_string_actions[f"--{name}"])
+        formatter.end_section()
+        return formatter.format_help()
+
+    def print_all_help(self) -> None:
+        """Print every option."""
+        print(super().format_help())
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage."""
-        raise InputError(_one_line(message, self.keys(), self.command)) from ex
+        names = [option.lstrip("-") for option in self._option_string_actions]
+        raise InputError(_one_line(message, names, f"{self.command} --help{'-all' if self.common else ''}")) from ex
 
-    def keys(self) -> list[str]:
-        """Return every dotted name a recipe may hold."""
-        return [a.dest for a in self._actions if "." in a.dest or a.dest in ("seed", "output_dir")]
+
+class RecipeFile(ActionConfigFile):
+    """`--config`: find the recipe and check its keys before its values are parsed."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Check the file's keys, then take its values."""
+        path = str(find_recipe(str(values)))
+        check_keys(read_recipe(path), parser.keys(), path)
+        super().__call__(parser, namespace, path, option_string)
 
 
 def add_arguments(parser: PARSER) -> None:
     """Add the options, and every field of `TrainConfig` by its dotted name."""
-    parser.add_argument("--config", action=RecipeFile, metavar="YAML", help="Recipe to start from.")
-    parser.add_argument(
+    parser.add_argument("--help-all", action=_HelpAll)
+    parser.add_argument("--config", action=RecipeFile, metavar="YAML", help="Recipe to start from: a name or a path.")
+    parser._option_string_actions["--print_config"].help = "Print the complete recipe with all overrides and exit."
+    # Without a default they are no part of the recipe that --print_config prints.
+    add = partial(parser.add_argument, default=argparse.SUPPRESS)
+    add(
         "--resume",
         nargs="?",
         const="last",
         metavar="CKPT",
-        help="Go on from the run's last checkpoint, or from CKPT; 'auto' starts anew where there is none.",
+        help="Resume from the run's last checkpoint, or from CKPT. auto: start if the run has no checkpoint yet.",
     )
-    parser.add_argument("--dry-run", action="store_true", help="Check lists, files, decoding and memory; keep nothing.")
-    parser.add_argument(
-        "--final-test", action="store_true", help="End with the multi-view evaluation of the best checkpoint."
-    )
-    parser.add_argument("--limit-videos", type=int, metavar="N", help="Use N videos of each list.")
-    parser.add_class_arguments(TrainConfig, None)
+    add("--dry-run", action="store_true", help="Check lists, files, decoding and memory; write nothing.")
+    add("--final-test", action="store_true", help="Evaluate the best checkpoint with many views and write a report.")
+    add("--limit-videos", type=int, metavar="N", help="Use only N videos of each list.")
+    parser.add_config(TrainConfig)
+
+
+def build_config(arguments: Any, kind: type[_Config]) -> _Config:
+    """Build a config from parsed arguments; options that are not fields of the config are left out."""
+    parser = PARSER()
+    parser.add_config(kind)
+    values = arguments.clone()
+    for name in vars(arguments).keys() - {f.name for f in dataclasses.fields(kind)}:  # type: ignore[arg-type]
+        values.pop(name)
+    return kind(**vars(parser.instantiate(values)))
 
 
 def run(arguments: Any) -> int:
     """Train; with --final-test also evaluate and report."""
-    options = {name: arguments.pop(name) for name in ("config", "resume", "dry_run", "final_test", "limit_videos")}
-    parser = PARSER()
-    parser.add_class_arguments(TrainConfig, None)
-    config = TrainConfig(**vars(parser.instantiate(arguments)))
-    if options["limit_videos"] is not None:
-        config.data.limit_videos = options["limit_videos"]
-        config.data.__post_init__()
+    config = build_config(arguments, TrainConfig)
+    if "limit_videos" in arguments:
+        config.data = dataclasses.replace(config.data, limit_videos=arguments.limit_videos)
+    _check_devices(config)
+    if "dry_run" in arguments:
+        return _dry_run(config)
+    from dnl_video.training.run import train
+    from dnl_video.training.stopping import StopRequest
 
+    final_test, words = "final_test" in arguments, ""
+    try:
+        # One request for both, so that processes started by Lightning's launcher also receive a stop in the final test.
+        with StopRequest() as request:
+            result = train(config, resume=arguments.get("resume"), request=request)
+            _print_result(config, result, final_test=final_test)
+            if not final_test:
+                return 0
+            words = " --final-test"
+            return _final_test(config, str(result.best_checkpoint), result.rank, result.world_size)
+    except (KeyboardInterrupt, Terminated) as stop:
+        _print_how_to_resume(config, stop, words)
+        raise
+
+
+def _check_devices(config: TrainConfig) -> None:
     from dnl_video.inference.device import check_cpu_precision, resolve_device
-    from dnl_video.training.run import dry_run, train
 
     if resolve_device(config.evaluation.device, "evaluation.device").type == "cpu":
         check_cpu_precision(config.evaluation.precision, "--evaluation.precision")
@@ -99,45 +186,34 @@ def run(arguments: Any) -> int:
         raise InputError("trainer.accelerator 'gpu' is not available here; available: cpu")
     if device.type == "cpu":
         check_cpu_precision(config.trainer.precision, "--trainer.precision")
-    if options["dry_run"]:
-        facts = dry_run(config)
-        for name, value in facts.items():
-            print(f"{name:<24} {value:.3f}" if isinstance(value, float) else f"{name:<24} {value:,}")
-        if facts:
-            print("dry run passed: lists, decoding, one short epoch, validation and a checkpoint all work")
-        return 0
-    from dnl_video.training.stopping import StopRequest
-
-    words = ""
-    try:
-        # One for both, so that processes which Lightning's launcher started hear of a stop in the final test, too.
-        with StopRequest() as request:
-            result = train(config, resume=options["resume"], request=request)
-            _say_what_is_next(config, result, final_test=options["final_test"])
-            if not options["final_test"]:
-                return 0
-            words = " --final-test"
-            return _final_test(config, str(result.best_checkpoint), result.rank, result.world_size)
-    except (KeyboardInterrupt, Terminated) as stop:
-        _say_how_to_go_on(config, stop, words)
-        raise
 
 
-def _say_what_is_next(config: TrainConfig, result: TrainResult, *, final_test: bool) -> None:
+def _dry_run(config: TrainConfig) -> int:
+    from dnl_video.training.run import dry_run
+
+    facts = dry_run(config)
+    for name, value in facts.items():
+        print(f"{name:<24} {value:.3f}" if isinstance(value, float) else f"{name:<24} {value:,}")
+    if facts:
+        print("dry run passed: lists, decoding, one short epoch, validation and a checkpoint all work")
+    return 0
+
+
+def _print_result(config: TrainConfig, result: TrainResult, *, final_test: bool) -> None:
     if result.rank == 0:
         print(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
         if not final_test:
             print(f"next: dnl-video evaluate --checkpoint {config.output_dir} --manifest {config.data.val_manifest}")
 
 
-def _say_how_to_go_on(config: TrainConfig, stop: KeyboardInterrupt | Terminated, words: str = "") -> None:
+def _print_how_to_resume(config: TrainConfig, stop: KeyboardInterrupt | Terminated, words: str = "") -> None:
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     if any(Path(config.output_dir, "checkpoints").glob("*.ckpt")):
         how = f"stopped by {stop.signum.name}" if isinstance(stop, Terminated) else "interrupted"
         saved = stop.saved if isinstance(stop, Terminated) else str(stop)
         command = f"dnl-video train --config {config.output_dir}/config.yaml --resume{words}"
-        rank_zero_only(print)(f"{how}; {saved}{saved and '; '}go on with: {command}", flush=True)
+        rank_zero_only(print)(f"{how}; {saved}{saved and '; '}resume with: {command}", flush=True)
 
 
 def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int) -> int:
@@ -145,7 +221,7 @@ def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int
     from dnl_video.cli.report import report_directory
     from dnl_video.training.collectives import wait_for_all
 
-    # A folder for each checkpoint: a run that is extended may have another best one.
+    # One folder per checkpoint: a run that is extended may get another best checkpoint.
     predictions = Path(config.output_dir) / "evaluation" / Path(checkpoint).stem
     evaluate(
         checkpoint,
@@ -157,66 +233,37 @@ def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int
         rank=rank,
         world_size=world_size,
     )
-    # What started the run goes on when the first process ends.
+    # Launchers end all processes when the first one ends.
     wait_for_all()
     if rank == 0:
         report_directory(predictions)
     return 0
 
 
-class RecipeFile(ActionConfigFile):
-    """`--config`, with the keys checked first, so that a wrong one is named with its place and its neighbour."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        """Check the file's keys, then take its values."""
-        recipe = read_yaml(str(values))
-        check_keys(recipe, parser.keys(), str(values))
-        super().__call__(parser, namespace, values, option_string)
-
-
-def read_yaml(path: str) -> Mapping[str, Any]:
-    """Read a recipe as it stands.
-
-    Raises:
-        InputError: It cannot be read, or holds no settings.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path}: cannot be read; give a recipe such as configs/demo/i3d_dnl.yaml") from error
-    try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(recipe, Mapping):
-        raise InputError(f"{path}: holds no settings; give a recipe such as configs/demo/i3d_dnl.yaml")
-    return recipe
-
-
 def check_keys(values: Mapping[str, Any], known: list[str], path: str, prefix: str = "") -> None:
-    """Refuse a key that is not known, and say which it may be.
+    """Refuse an unknown key of a recipe.
 
     Raises:
-        InputError: There is one.
+        InputError: A key is unknown, or a section is no mapping; the message names the nearest known key.
     """
     sections = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 1)}
     for name, value in values.items():
         key = f"{prefix}{name}"
         if key in sections:
             if not isinstance(value, Mapping):
-                raise InputError(f"{path}: {key} is {value!r}; give its settings, one a line below it")
+                raise InputError(f"{path}: {key} is {value!r}; give its settings, one per line below it")
             check_keys(value, known, path, f"{key}.")
-        elif key not in known and key not in sections:
+        elif key not in known:
             raise InputError(f"{path}: unknown key {key!r}{nearest(key, [*known, *sections])}")
 
 
-def _one_line(message: str, keys: list[str], command: str) -> str:
-    """Say jsonargparse's message in one line, in terms of dotted keys."""
+def _one_line(message: str, names: list[str], help_command: str) -> str:
+    """Return jsonargparse's message as one line in terms of dotted keys."""
     text = " ".join(message.split())
     if match := re.search(
         r"Parser key \"([\w.]+)\": Does not validate .*?Given value(?: type)?: (.*?)(?: Errors|$)", text
     ):
-        return f"{match[1]} is {match[2]}; `{command} --help` says what it takes"
+        return f"{match[1]} is {match[2]}; `{help_command}` lists the allowed values"
     if match := re.search(r"Parser key \"([\w.]+)\": Expected an? (.+?)\. Got value: (.*)", text):
         key, expected, value = match.groups()
         allowed = re.sub(r"typing\.|<class '|'>", "", expected)
@@ -228,4 +275,4 @@ def _one_line(message: str, keys: list[str], command: str) -> str:
         key = match.group(1)
     else:
         return text
-    return f"unknown option {key!r}{nearest(key, keys)}; see {command} --help"
+    return f"unknown option {key!r}{nearest(key, names)}; see {help_command}"

@@ -175,7 +175,7 @@ def test_a_study_interrupted_and_gone_on_with(
         (["--set", "optim.lr=[1"], "--set optim.lr=[1: '[1' is no value in YAML"),
         (["--set", "optim.lrr=1"], "overrides has 'optim.lrr', which the recipe does not have; did you mean 'optim.lr"),
         (["--set", "optim.lr=-1"], "optim.lr is -1"),
-        (["--recipe", "nothing.yaml"], "nothing.yaml: cannot be read"),
+        (["--recipe", "nothing.yaml"], "nothing.yaml: no such file or recipe; recipes: i3d_dnl, "),
         (["--context", "[none]"], "unknown option 'context'; did you mean 'contexts'?; see dnl-video ablate --help"),
         (["--seeds", "[0, zero]"], "seeds"),
         (["--task.grid", "1"], "task.grid is 1; 3 squares need as many windows"),

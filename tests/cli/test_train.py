@@ -22,6 +22,7 @@ from dnl_video.inference import device
 from dnl_video.models.weights.checkpoint import find_checkpoint, load_checkpoint
 from tests.conftest import TinyRun
 from tests.processes import CommandProcess
+from tests.test_recipes import settings
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -158,7 +159,7 @@ def test_unknown_keys_name_the_nearest(
         ("augment: {crop_size: 300}", "augment.short_side is [256, 320] with crop_size 300; give [low, high]"),
         ("preprocessing: {crop_size: 300}", "crop_size 300 exceeds short_side 256; the crop must fit inside"),
         ("model: [", "not valid YAML"),
-        ("", "holds no settings; give a recipe such as configs/demo/i3d_dnl.yaml"),
+        ("", "contains no settings; start from a recipe such as i3d_dnl"),
         ("seed: 1", "data.train_manifest is not set; give a Kinetics CSV, a list or a class folder"),
     ],
 )
@@ -171,7 +172,7 @@ def test_bad_values_are_one_line(text: str, message: str, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--config", "nowhere.yaml"], "--config nowhere.yaml: cannot be read; give a recipe"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such file or recipe; recipes: i3d_dnl, slow_dnl, "),
         (["--data.bach_size", "3"], "unknown option 'data.bach_size'; did you mean 'data.batch_size'?"),
         (
             ["--model.context", "dln"],
@@ -286,13 +287,26 @@ def test_missing_videos_stop_before_training(tiny: TinyRun, tmp_path: Path, caps
     assert message.endswith("; set data.train_root, or raise data.max_failed_share")
 
 
-def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def help_text(capsys: pytest.CaptureFixture[str], option: str) -> str:
     with pytest.raises(SystemExit) as stop:
-        main(["train", "--help"])
+        main(["train", option])
     assert stop.value.code == 0
-    printed = capsys.readouterr().out
-    for word in ("--model.context", "--preprocessing.num_frames", "--optim.lr", "--resume", "--dry-run", "torchrun"):
+    return capsys.readouterr().out
+
+
+def test_help_is_short_and_starts_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = help_text(capsys, "--help")
+    assert len(printed.splitlines()) <= 80
+    assert printed.index("examples:") < printed.index("common options:")
+    for word in ("--config", "--output", "--model.context", "--optim.lr", "--resume", "--dry-run", "torchrun"):
         assert word in printed
+
+
+def test_help_all_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = help_text(capsys, "--help-all")
+    assert all(f"  --{key} " in printed for key in settings("slow_r50_8x8_dnl") if key != "output_dir")
+    assert "--output OUTPUT_DIR, --output_dir OUTPUT_DIR" in printed
+    assert "--dry-run" in printed
 
 
 @pytest.mark.full
@@ -306,7 +320,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tiny: TinyRun, tmp_path: Path, full_si
         assert process.wait(60) == 130, process.stderr
     saved = rf"^interrupted; epoch \d+, step \d+ saved in {tmp_path}/run/checkpoints/last.ckpt; "
     assert re.search(saved, process.stdout, re.M)
-    assert f"go on with: dnl-video train --config {tmp_path / 'run'}/config.yaml --resume" in process.stdout
+    assert f"resume with: dnl-video train --config {tmp_path / 'run'}/config.yaml --resume" in process.stdout
     assert process.stderr.splitlines()[-1] == "dnl-video: interrupted; what was finished is kept"
     words = ["--config", str(tmp_path / "run" / "config.yaml"), "--trainer.max_epochs", "4", "--resume"]
     assert main(["train", *words]) == 0
@@ -325,7 +339,7 @@ def test_a_stopped_final_test_goes_on(
         assert main(words) == 143
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1] == (
-        f"stopped by SIGTERM; go on with: dnl-video train --config {output}/config.yaml --resume --final-test"
+        f"stopped by SIGTERM; resume with: dnl-video train --config {output}/config.yaml --resume --final-test"
     )
     assert captured.err.splitlines()[-1] == "dnl-video: terminated by SIGTERM; what was finished is kept"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -1,0 +1,99 @@
+"""`dnl-video recipes`: list the recipes of the package; find a recipe by its name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import dnl_video
+from dnl_video.errors import InputError, nearest
+
+DESCRIPTION = """List the training recipes of the package.
+
+A recipe is a complete YAML file. `train --config` takes its name or a path:
+
+  dnl-video train --config slow_r50_8x8_dnl
+  dnl-video train --config kinetics400/slow_r50_8x8_dnl
+  dnl-video train --config my_recipe.yaml
+
+Every value can be overridden by its dotted name, and one file serves all contexts of a backbone:
+
+  dnl-video train --config slow_r50_8x8_dnl --model.context nl --output runs/slow_r50_8x8_nl
+
+To write your own recipe, start from a copy:
+
+  dnl-video train --config slow_r50_8x8_dnl --print_config > my_recipe.yaml
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add no options."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the name and the first comment line of each recipe."""
+    found = {name: path for name, path in recipe_files().items() if not name.startswith("studies/")}
+    width = max(len(path.stem) for path in found.values())
+    for folder, group in groupby(found, key=lambda name: name.partition("/")[0]):
+        print(f"{folder}:")
+        for path in (found[name] for name in group):
+            line = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+            print(f"  {path.stem:<{width}}  {line}")
+    print("next: dnl-video train --config NAME")
+    return 0
+
+
+def recipe_files() -> dict[str, Path]:
+    """Return the recipes of the package: "demo/i3d_dnl" -> path of the YAML file."""
+    package = Path(dnl_video.__file__).parent
+    # Installed, they lie in the package; in a source checkout, beside it.
+    folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.glob("*/*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """Return the path of a recipe.
+
+    Args:
+        name: A path, or the name of a recipe of the package with or without its folder.
+
+    Raises:
+        InputError: There is no such file or recipe.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    recipes = recipe_files()
+    key = name.removeprefix("configs/").removesuffix(".yaml")
+    found = [path for known, path in recipes.items() if key in (known, path.stem)]
+    if len(found) != 1:
+        short = [path.stem for path in recipes.values()]
+        raise InputError(
+            f"{name}: no such file or recipe; recipes: {', '.join(short)}{nearest(key, [*short, *recipes])}"
+        )
+    return found[0]
+
+
+def read_recipe(name: str) -> Mapping[str, Any]:
+    """Read the YAML of a recipe.
+
+    Args:
+        name: See `find_recipe`.
+
+    Raises:
+        InputError: There is no such file or recipe, it cannot be read, or it has no settings.
+    """
+    path = find_recipe(name)
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read; give a recipe such as i3d_dnl") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, Mapping):
+        raise InputError(f"{path}: contains no settings; start from a recipe such as i3d_dnl")
+    return recipe
