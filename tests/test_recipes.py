@@ -23,18 +23,13 @@ from dnl_video.data.dataset import VideoViews
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.models.build import build_model
 from dnl_video.spec import Context, ModelSpec
-from dnl_video.studies.config import StudyConfig
-from dnl_video.studies.plan import plan_runs
-from dnl_video.synthetic.relation_data import RelationCounts
-from dnl_video.synthetic.relations import RelationTask
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import lr_factor, scaled_lr
 from dnl_video.training.run import resolved_config, train
 from dnl_video.training.trainer import validation_interval
 from tests.conftest import REPOSITORY, TinyRun
 
-STUDIES = [REPOSITORY / "configs" / "studies" / f"{name}.yaml" for name in ("relations", "relations_gpu")]
-RECIPES = sorted(set((REPOSITORY / "configs").rglob("*.yaml")) - set(STUDIES))
+RECIPES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 KINETICS = REPOSITORY / "configs" / "kinetics400"
 # Start -> backbone -> recipe.
 STARTS = {
@@ -126,10 +121,9 @@ def check_network(config: TrainConfig) -> None:
 def test_one_recipe_per_backbone_and_start() -> None:
     names = {str(p.relative_to(REPOSITORY / "configs")) for p in RECIPES}
     demo = {f"demo/{name}.yaml" for name in ("i3d_dnl", "slow_dnl", "slowfast_dnl")}
-    studies = {f"studies/{path.stem}_recipe.yaml" for path in STUDIES}
     kinetics = {f"kinetics400/{name}.yaml" for backbones in STARTS.values() for name in backbones.values()}
-    assert names == demo | kinetics | studies
-    assert all(load(path).model.context == "dnl" for path in RECIPES if path.parent.name != "studies")
+    assert names == demo | kinetics
+    assert all(load(path).model.context == "dnl" for path in RECIPES)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -141,7 +135,7 @@ def test_recipes_are_complete(path: Path) -> None:
     assert config.output_dir == f"runs/{path.relative_to(REPOSITORY / 'configs').with_suffix('')}"
 
 
-@pytest.mark.parametrize("path", [p for p in RECIPES if p.parent.name != "studies"], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_comments_start_with_a_description_and_the_command(path: Path) -> None:
     description, command = path.read_text(encoding="utf-8").splitlines()[:2]
     assert re.fullmatch("# [A-Z].{50,100}\\.", description)
@@ -241,30 +235,6 @@ def test_backbones_of_a_start_differ_only_in_these_keys() -> None:
         for name in others:
             assert differing(first, name) <= allowed[start] | {"model.architecture", "output_dir"}
     assert differing("slow_r50_8x8_dnl_imagenet", "slow_r101_8x8_dnl_imagenet") == {"model.architecture", "output_dir"}
-
-
-@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
-def test_studies_are_complete_and_fit_their_recipe(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    values = yaml.safe_load(text)
-    assert f"ablate --config {path.relative_to(REPOSITORY)}" in text.splitlines()[0]
-    assert list(values) == [field.name for field in dataclasses.fields(StudyConfig)]
-    assert list(values["task"]) == [field.name for field in dataclasses.fields(RelationTask)]
-    assert list(values["videos"]) == [field.name for field in dataclasses.fields(RelationCounts)]
-    task = RelationTask(**values["task"])
-    config = load(REPOSITORY / values["recipe"])
-    assert config.data.train_manifest == f"{values['data_dir']}/train.csv"
-    assert (config.preprocessing.crop_size, config.model.num_classes) == (task.side, task.candidates)
-    assert config.augment.short_side == (task.side, task.side)
-    assert config.preprocessing.num_frames <= task.num_frames
-    assert config.augment.flip == 0.0
-    starts, runs = plan_runs(
-        StudyConfig(**(values | {"task": task, "videos": RelationCounts(**values["videos"])})),
-        {**yaml.safe_load((REPOSITORY / values["recipe"]).read_text(encoding="utf-8"))},
-    )
-    assert len(runs) == 7 * len(starts)
-    assert len(starts) >= 3
-    assert values["videos"]["test"] >= 500
 
 
 def test_kinetics_recipes_follow_the_published_schedule() -> None:

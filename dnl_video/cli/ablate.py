@@ -1,4 +1,4 @@
-"""`dnl-video ablate`: a controlled study of the contexts, from generated videos to a table."""
+"""`dnl-video ablate`: train every context with several seeds, all else equal, and write a table."""
 
 from __future__ import annotations
 
@@ -8,40 +8,34 @@ import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from dnl_video.cli import recipes, train
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError
-from dnl_video.studies.config import StudyConfig
+from dnl_video.studies.plan import StudyConfig, StudyRun, flat, plan_runs
 
-if TYPE_CHECKING:
-    from dnl_video.studies.plan import Run
-    from dnl_video.studies.run import Progress
+DESCRIPTION = """Compare contexts under equal conditions: the same recipe, data, data order and budget; several seeds.
 
-DESCRIPTION = """Compare contexts under equal conditions: the same network, data, order and budget, several seeds.
+The YAML of a study names a recipe, the lists, the contexts and the seeds (example: scripts/study/relations.yaml). Top-1
+is that of the last checkpoint on the test list. Differences between contexts are paired by seed.
 
-The task is generated: of several moving squares, say which candidate moves as the white sample does. No square, place
-or motion alone tells; the videos are real mp4 files. A run of a bare network on videos of one
-square gives the weights from which every run of its seed starts. Top-1 is that of the last checkpoint on videos that
-nothing else sees.
+  dnl-video ablate --config STUDY.yaml
+  dnl-video ablate --config STUDY.yaml --seeds "[0, 1, 2, 3, 4]"     two more seeds
+  dnl-video ablate --config STUDY.yaml --contexts "[none, dnl]" --output_dir runs/studies/two
+  dnl-video ablate --config STUDY.yaml --set optim.lr=0.001 --set trainer.max_epochs=20 --output_dir runs/studies/longer
 
-  dnl-video ablate --config configs/studies/relations.yaml
-  dnl-video ablate --config configs/studies/relations.yaml --seeds "[0, 1, 2, 3, 4]"     two more seeds
-  dnl-video ablate --config STUDY --contexts "[none, dnl]" --output_dir runs/studies/two
-  dnl-video ablate --config STUDY --set optim.lr=0.001 --set trainer.max_epochs=20 --output_dir runs/studies/longer
-
-Interrupted or killed, it goes on with the same command: finished runs are rows of runs.jsonl and are not redone. In
-the end study.md has the table, study.json everything, curves.png validation accuracy against epochs.
+After an interruption, the same command continues the study: finished runs are rows of runs.jsonl and are not repeated.
+Results: study.md (the table), study.json (all numbers), curves.png (validation accuracy against epochs).
 """
 
 FORMATTER = train.FORMATTER
 
 
 class PARSER(train.PARSER):
-    """The recipe's parser, for a study's values."""
+    """The parser of `dnl-video train`, for the values of a study."""
 
     command = "dnl-video ablate"
     common = ()
@@ -50,13 +44,13 @@ class PARSER(train.PARSER):
         super().__init__(allow_abbrev=False, **kwargs)
 
     def keys(self) -> list[str]:
-        """Return every dotted name a study may hold."""
+        """Return the dotted names of all values of a study."""
         return [action.dest for action in self._actions if action.dest not in ("help", "config", "set")]
 
 
 def add_arguments(parser: PARSER) -> None:
-    """Add the options, and every field of `StudyConfig` by its dotted name."""
-    parser.add_argument("--config", action=train.RecipeFile, metavar="YAML", help="Study to start from.")
+    """Add the options, and one for each field of `StudyConfig`."""
+    parser.add_argument("--config", action=train.RecipeFile, metavar="YAML", help="File of the study.")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="Set a value of the recipe in every run."
     )
@@ -64,34 +58,33 @@ def add_arguments(parser: PARSER) -> None:
 
 
 def run(arguments: Any) -> int:
-    """Do what is left of the study, and write its tables."""
-    words = arguments.pop("set")
-    config_file = arguments.pop("config")
+    """Do the runs that are not finished, and write the tables."""
+    words, files = arguments.pop("set"), arguments.pop("config") or []
     parser = PARSER()
     parser.add_class_arguments(StudyConfig, None)
     config = StudyConfig(**vars(parser.instantiate(arguments)))
     config.overrides |= dict(_assignment(word) for word in words)
-
-    from dnl_video.studies.plan import plan_runs
-
     starts, runs = plan_runs(config, recipes.read_recipe(config.recipe))
-    # Of further seeds only the seed differs.
+    # Runs of the other seeds differ in the seed only.
     for planned in (*starts[:1], *runs[: len(config.contexts)]):
-        _check_recipe(planned, config.recipe)
+        _check_recipe(planned.recipe, config.recipe)
 
-    from dnl_video.studies.run import count_costs, describe_machine, run_study, write_results
+    from dnl_video.studies.run import run_study, write_results
 
-    # A scheduler's or a user's `kill` ends the runs as Ctrl-C does.
+    # SIGTERM stops the runs like Ctrl-C.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _write_videos(config)
         print(
             f"{len(runs)} runs: {len(config.contexts)} contexts x {len(config.seeds)} seeds, {config.jobs} at a time"
             + (f", after {len(starts)} that give the starting weights" if starts else ""),
             flush=True,
         )
-        rows = run_study(config, starts, runs, describe_machine(), _print_progress)
-        paths = write_results(config, rows, count_costs(runs), _command(config_file, sys.argv))
+        rows = run_study(config, starts, runs, _print_progress)
+        # Called from Python, there is no command line.
+        command = (
+            sys.argv[sys.argv.index("ablate") :] if "ablate" in sys.argv else ["ablate", "--config", *map(str, files)]
+        )
+        paths = write_results(config, runs, rows, shlex.join(["dnl-video", *command]))
     finally:
         signal.signal(signal.SIGTERM, previous)
     print(f"\n{Path(config.output_dir, 'study.md').read_text(encoding='utf-8')}")
@@ -101,61 +94,31 @@ def run(arguments: Any) -> int:
 
 
 def _assignment(word: str) -> tuple[str, Any]:
-    """Read NAME=VALUE, the value as YAML does."""
+    """Parse NAME=VALUE; the value is YAML."""
     name, equals, value = word.partition("=")
     if not equals or not name:
         raise InputError(f"--set {word}: give NAME=VALUE, for example --set optim.lr=0.001")
     try:
         return name, yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise InputError(f"--set {word}: {value!r} is no value in YAML") from error
+        raise InputError(f"--set {word}: {value!r} is not valid YAML") from error
 
 
-def _check_recipe(planned: Run, path: str) -> None:
-    """Parse a run's recipe as `dnl-video train` will, so that a wrong value costs no time."""
+def _check_recipe(recipe: Mapping[str, Any], path: str) -> None:
+    """Parse the recipe of a run like `dnl-video train`, so that a wrong value is found before any training."""
     parser = train.PARSER()
     parser.add_class_arguments(TrainConfig, None)
-    known = parser.keys()
-    train.check_keys(planned.recipe, known, path)
-    missing = [key for key in known if not _has(planned.recipe, key)]
-    if missing:
+    known, given = parser.keys(), flat(recipe)
+    train.check_keys(recipe, known, path)
+    if missing := [key for key in known if key not in given]:
         raise InputError(f"{path}: {missing[0]} is missing; a study needs a complete recipe")
-    TrainConfig(**vars(parser.instantiate(parser.parse_object(planned.recipe))))
+    TrainConfig(**vars(parser.instantiate(parser.parse_object(dict(recipe)))))
 
 
-def _has(values: Mapping[str, Any], key: str) -> bool:
-    section, _, rest = key.partition(".")
-    if section not in values:
-        return False
-    return not rest or not isinstance(values[section], Mapping) or _has(values[section], rest)
-
-
-def _write_videos(config: StudyConfig) -> None:
-    from dnl_video.cli.progress import file_progress
-    from dnl_video.synthetic.relation_data import write_relation_data
-
-    with file_progress() as bar:
-
-        def show(done: int, total: int) -> None:
-            bar("generating videos", done, total, 0)
-
-        written = write_relation_data(config.data_dir, config.task, config.videos, seed=config.data_seed, progress=show)
-    print(f"{config.data_dir}: {f'wrote {written} videos' if written else 'all videos are there'}", flush=True)
-
-
-def _print_progress(progress: Progress) -> None:
-    run, result = progress.run, progress.result
+def _print_progress(run: StudyRun, result: Mapping[str, Any], done: int, total: int, left_s: float) -> None:
     if run.context is None:
         curve = result["val_top1"]
         outcome = f"validation top-1 {100 * curve[-1][1]:.1f}%" if curve else "trained"
     else:
         outcome = f"test top-1 {100 * result['top1']:.1f}%, trained in {result['train_s']:.0f} s"
-    left = timedelta(seconds=round(progress.left_s))
-    print(f"run {progress.done} of {progress.total}  {run.name:<16}  {outcome}  left {left}", flush=True)
-
-
-def _command(config_file: Any, words: list[str]) -> str:
-    """Return what was typed, for the tables; from Python the command that stands for it."""
-    if "ablate" in words:
-        return shlex.join(["dnl-video", *words[words.index("ablate") :]])
-    return shlex.join(["dnl-video", "ablate", *(["--config", str(config_file[0])] if config_file else [])])
+    print(f"run {done} of {total}  {run.name:<16}  {outcome}  left {timedelta(seconds=round(left_s))}", flush=True)

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the name and the first comment line of each recipe."""
-    found = {name: path for name, path in recipe_files().items() if not name.startswith("studies/")}
+    found = recipe_files()
     width = max(len(path.stem) for path in found.values())
     for folder, group in groupby(found, key=lambda name: name.partition("/")[0]):
         print(f"{folder}:")

@@ -1,1 +1,1 @@
-"""Controlled studies: the same network, data, order and budget, and one thing that differs."""
+"""Controlled studies: runs that differ only in the context and the seed."""

@@ -1,4 +1,4 @@
-"""Validation accuracy against epochs, one line a context, as a PNG."""
+"""Plot validation accuracy against epochs, one line for each context, as a PNG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from dnl_video.files import write_atomic
 from dnl_video.report.figures import new_figure, percent_axis
 
-# Okabe & Ito, "Color universal design", 2008: told apart with any colour vision; markers tell them apart in print.
+# Colours of Okabe & Ito, "Color universal design", 2008, for any colour vision; markers for print without colour.
 _STYLES = {
     "none": ("#000000", "o", "--"),
     "nl": ("#e69f00", "s", "-"),
@@ -23,17 +23,17 @@ _STYLES = {
     "dnl": ("#d55e00", "X", "-"),
 }
 _FAINT = "#777777"
-_SPREAD = 0.5  # of an epoch, over which the contexts stand
+_SPREAD = 0.5  # the contexts are drawn side by side over this share of an epoch
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], contexts: Sequence[str], classes: int, path: Path) -> None:
-    """Draw the mean over seeds, and the range as a bar; contexts stand side by side at each epoch.
+    """Draw the mean over seeds as a line and the range as a bar, for each context.
 
     Args:
-        rows: Finished runs, each with context and val_top1, pairs of (epochs done, share).
-        contexts: Which ones, in the order of the legend.
-        classes: Classes of the task, for the line of chance.
-        path: The PNG.
+        rows: Finished runs, each with context and val_top1, a list of (epochs done, share).
+        contexts: The contexts, in the order of the legend.
+        classes: Number of classes, for the line of chance.
+        path: The PNG to write.
     """
     figure, axes = new_figure(6.4, 3.8)
     for place, context in enumerate(contexts):

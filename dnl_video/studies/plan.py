@@ -1,76 +1,132 @@
-"""The runs of a study, and the complete recipe of each."""
+"""The configuration of a study, its runs, and the complete recipe of each run. Imports no torch."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dnl_video.errors import InputError, nearest
-from dnl_video.studies.config import StudyConfig
-from dnl_video.synthetic.relation_data import class_names
+from dnl_video.spec import Context
+
+# Recipe values that the study sets itself.
+_PER_RUN = ("output_dir", "seed", "model.context")
+_LISTS = ("data.train_manifest", "data.val_manifest")
+
+
+@dataclass
+class StudyConfig:
+    """A controlled study: one run for each context and seed; everything else is equal.
+
+    Args:
+        recipe: Complete recipe of `dnl-video train`, used by every run.
+        output_dir: Folder of the study: rows, tables, curves, and the folders of its runs.
+        train_manifest: Training list; null: the recipe's.
+        val_manifest: Validation list; null: the recipe's.
+        test_manifest: List for the final accuracy of every run; null: the validation list. Relative paths in it start
+            at the recipe's data.val_root, if that is set.
+        overrides: Recipe values to change in every run, by dotted name, e.g. {optim.lr: 0.001}.
+        start: Recipe values, by dotted name, of an extra run without context blocks for each seed. All runs of the seed
+            start from its last weights. It may have other lists and classes. null: start as the recipe says.
+        contexts: The contexts to compare.
+        seeds: Seeds of weights, data order and sampling. Runs of one seed start from the same backbone and see the same
+            clips in the same order.
+        jobs: Number of runs at the same time; they share the cores.
+    """
+
+    recipe: str
+    output_dir: str = "runs/studies/study"
+    train_manifest: str | None = None
+    val_manifest: str | None = None
+    test_manifest: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] | None = None
+    contexts: tuple[str, ...] = ("none", "nl", "snl", "gc", "pairwise", "unary", "dnl")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        allowed = get_args(Context)
+        for context in self.contexts:
+            if context not in allowed:
+                raise InputError(
+                    f"contexts has {context!r}; allowed: {', '.join(allowed)}{nearest(str(context), allowed)}"
+                )
+        for name in ("contexts", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise InputError(f"{name} is {list(values)}; give at least one, each once")
+        if min(self.seeds) < 0:
+            raise InputError(f"seeds has {min(self.seeds)}; give 0 or more")
+        if self.jobs < 1:
+            raise InputError(f"jobs is {self.jobs}; give at least 1")
 
 
 @dataclass(frozen=True)
-class Run:
+class StudyRun:
     """One training run.
 
     Args:
-        context: Its context; None for the run that a seed's others start from.
+        context: Its context; None for the run that the other runs of the seed start from.
         seed: Its seed.
-        recipe: Its complete recipe; weights.source is set when there are weights to start from.
+        recipe: Its complete recipe.
         start: The run whose last weights it starts from.
     """
 
     context: str | None
     seed: int
     recipe: dict[str, Any]
-    start: Run | None = None
+    start: StudyRun | None = None
 
     @property
     def name(self) -> str:
         """Name of its folder, recipe and log."""
         return f"{self.context or 'start'}-seed{self.seed}"
 
+    @property
+    def folder(self) -> Path:
+        """Its output folder."""
+        return Path(self.recipe["output_dir"])
 
-def plan_runs(config: StudyConfig, recipe: Mapping[str, Any]) -> tuple[list[Run], list[Run]]:
-    """List the runs that give starting weights, and those that are compared, seed by seed.
+
+def plan_runs(config: StudyConfig, recipe: Mapping[str, Any]) -> tuple[list[StudyRun], list[StudyRun]]:
+    """Return the runs that give the starting weights, and the runs to compare, grouped by seed.
 
     Args:
         config: The study.
-        recipe: Its recipe as it stands in the file.
+        recipe: The values of its recipe file.
 
     Raises:
         InputError: An override names no value of the recipe, or one that the study sets.
     """
-    common = override(recipe, config.overrides, "overrides")
-    bare = None if config.start is None else override(common, config.start, "start")
-    starts: list[Run] = []
-    runs: list[Run] = []
+    common = override(recipe, config.overrides, "overrides", (*_PER_RUN, *_LISTS))
+    for name, path in zip(_LISTS, (config.train_manifest, config.val_manifest), strict=True):
+        if path is not None:
+            _set(common, name, path)
+    bare = None if config.start is None else override(common, config.start, "start", _PER_RUN)
+    starts: list[StudyRun] = []
+    runs: list[StudyRun] = []
     for seed in config.seeds:
-        start = None if bare is None else _make(config, None, seed, bare, None)
+        start = None if bare is None else _make(config, None, seed, bare)
         starts += [start] if start else []
         runs += [_make(config, context, seed, common, start) for context in config.contexts]
     return starts, runs
 
 
-def run_folder(config: StudyConfig, run: Run) -> Path:
-    """Return the folder of a run."""
-    return Path(config.output_dir) / "runs" / run.name
-
-
-def override(recipe: Mapping[str, Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def override(
+    recipe: Mapping[str, Any], values: Mapping[str, Any], where: str, refused: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return a copy of a recipe with values set by dotted names.
 
     Raises:
-        InputError: A name is no value of the recipe, or one that the study sets itself.
+        InputError: A name is no value of the recipe, or is one of ``refused``.
     """
     changed = copy.deepcopy(dict(recipe))
-    known = _names(changed)
+    known = list(flat(changed))
     for name, value in values.items():
-        if name in _OWN:
+        if name in refused:
             raise InputError(f"{where} sets {name!r}, which the study sets for each run; leave it out")
         if name not in known:
             raise InputError(f"{where} has {name!r}, which the recipe does not have{nearest(name, known)}")
@@ -78,38 +134,22 @@ def override(recipe: Mapping[str, Any], values: Mapping[str, Any], where: str) -
     return changed
 
 
-_OWN = (
-    "output_dir",
-    "seed",
-    "model.context",
-    "model.num_classes",
-    "weights.source",
-    "data.train_manifest",
-    "data.val_manifest",
-    "data.train_root",
-    "data.val_root",
-    "data.class_list",
-)
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted names, each section included."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found[f"{prefix}{key}"] = value
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+    return found
 
 
-def _make(config: StudyConfig, context: str | None, seed: int, recipe: Mapping[str, Any], start: Run | None) -> Run:
-    prefix = "start_" if context is None else ""
-    run = Run(context, seed, copy.deepcopy(dict(recipe)), start)
-    data = Path(config.data_dir)
-    own = {
-        "output_dir": str(run_folder(config, run)),
-        "seed": seed,
-        "model.context": context or "none",
-        "model.num_classes": len(class_names(config.task, f"{prefix}train")),
-        "weights.source": None,
-        "data.train_manifest": str(data / f"{prefix}train.csv"),
-        "data.val_manifest": str(data / f"{prefix}val.csv"),
-        "data.train_root": None,
-        "data.val_root": None,
-        "data.class_list": None,
-    }
-    assert set(own) == set(_OWN)
-    for name, value in own.items():
+def _make(
+    config: StudyConfig, context: str | None, seed: int, recipe: Mapping[str, Any], start: StudyRun | None = None
+) -> StudyRun:
+    run = StudyRun(context, seed, copy.deepcopy(dict(recipe)), start)
+    folder = Path(config.output_dir) / "runs" / run.name
+    for name, value in zip(_PER_RUN, (str(folder), seed, context or "none"), strict=True):
         _set(run.recipe, name, value)
     return run
 
@@ -119,12 +159,3 @@ def _set(recipe: dict[str, Any], name: str, value: Any) -> None:
     for section in sections:
         recipe = recipe.setdefault(section, {})
     recipe[key] = value
-
-
-def _names(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for key, value in values.items():
-        names += [f"{prefix}{key}"]
-        if isinstance(value, Mapping):
-            names += _names(value, f"{prefix}{key}.")
-    return names

@@ -1,4 +1,4 @@
-"""Commands of several runs side by side, each in a process of its own, with a log file a run."""
+"""Run the commands of several training runs at the same time, each in its own process with its own log."""
 
 from __future__ import annotations
 
@@ -15,41 +15,44 @@ from typing import Any
 from dnl_video.cores import available_cores
 from dnl_video.errors import InputError
 
-_PROGRAM = [sys.executable, "-m", "dnl_video"]
+# `python -m dnl_video` that holds a lock: the commands of a killed study may still run when the study is started again.
+_PROGRAM = [
+    sys.executable,
+    "-c",
+    "import pathlib, runpy, sys\n"
+    "from dnl_video.files import locked\n"
+    "with locked(pathlib.Path(sys.argv.pop(1))):\n"
+    "    runpy.run_module('dnl_video', run_name='__main__', alter_sys=True)",
+]
 _POLL_S = 0.1
 _GRACE_S = 10.0
 
 Steps = Generator[list[str], None, dict[str, Any]]
-"""Yields a command line of `dnl-video` at a time, goes on when it has succeeded, and returns a result."""
+"""Yields one command line of `dnl-video` at a time, continues after it succeeded, and returns a result."""
 
 
 @dataclass
 class Job:
-    """A run under way.
+    """The commands of one run.
 
     Args:
-        name: What messages call it.
-        steps: Its commands, and in the end its result.
-        log: Where the commands' output goes; emptied at the start.
+        name: Its name in messages.
+        steps: Its commands, and its result.
+        log: File for the output of the commands; emptied at the start.
+        lock: File that each command locks while it runs.
     """
 
     name: str
     steps: Steps
     log: Path
+    lock: Path
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
 
-def run_side_by_side(
-    jobs: Sequence[Job], at_once: int, *, keep_open: Sequence[int] = ()
-) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Carry out jobs, some at a time; yield each with its result as it ends.
+def run_side_by_side(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Run jobs, ``at_once`` at a time; yield each job with its result when it ends.
 
-    When the caller stops, or a job fails, the processes are ended.
-
-    Args:
-        jobs: What to do.
-        at_once: How many at a time; they share the cores.
-        keep_open: File descriptors that the processes hold open as well.
+    When the caller stops, or a job fails, all processes are terminated.
 
     Raises:
         InputError: A command failed; the message names its log.
@@ -67,42 +70,36 @@ def run_side_by_side(
                     continue
                 _check(job)
                 try:
-                    job.process = _start(next(job.steps), job.log, at_once, keep_open)
+                    job.process = _start(job, next(job.steps), at_once)
                 except StopIteration as end:
                     active.remove(job)
                     yield job, end.value
             time.sleep(_POLL_S)
     finally:
-        _end([job.process for job in active if job.process is not None])
+        _terminate([job.process for job in active if job.process is not None])
 
 
-def _start(command: list[str], log: Path, at_once: int, keep_open: Sequence[int]) -> subprocess.Popen[bytes]:
+def _start(job: Job, command: list[str], at_once: int) -> subprocess.Popen[bytes]:
     environment = dict(os.environ)
-    # Waiting OpenMP threads of one run would take the cores of another.
+    # Idle OpenMP threads of one run would take the cores of another.
     environment.setdefault("OMP_NUM_THREADS", str(max(available_cores() // at_once, 1)))
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [*_PROGRAM, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            pass_fds=tuple(keep_open),
-        )
+    words = [*_PROGRAM, str(job.lock), *command]
+    with job.log.open("ab") as log:
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def _check(job: Job) -> None:
     if job.process is None or job.process.returncode == 0:
         return
     lines = [line for line in job.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    last = lines[-1] if lines else "it said nothing"
+    last = lines[-1] if lines else "no output"
     raise InputError(
-        f"run {job.name} ended with status {job.process.returncode}: {last} (all it said: {job.log}); mend that and "
+        f"run {job.name} ended with status {job.process.returncode}: {last} (its output: {job.log}); fix the cause and "
         "give the same command again: finished runs are kept"
     )
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _terminate(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         with contextlib.suppress(OSError):
             process.terminate()

@@ -1,11 +1,9 @@
-"""`dnl-video ablate` on a miniature study: interrupted, gone on with, and its errors."""
+"""`dnl-video ablate` on a miniature study: interruption, restart, and errors."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +12,26 @@ import yaml
 
 from dnl_video.cli import ablate
 from dnl_video.cli.main import main, make_parser
-from dnl_video.studies import run_processes as processes
-from tests.conftest import REPOSITORY
+from dnl_video.data.manifest import read_manifest
+from dnl_video.files import locked, read_json_lines
+from dnl_video.studies import run_processes
+from tests.conftest import REPOSITORY, TinyRun
 
-RECIPE = REPOSITORY / "configs" / "studies" / "relations_recipe.yaml"
+RECIPE = REPOSITORY / "scripts" / "study" / "relations_recipe.yaml"
 
 
 class InProcess:
-    """In place of processes: runs each command here, one after the other, and can be interrupted before one."""
+    """Runs each command in this process, one after the other, and can be interrupted before a command."""
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
         self.stop_before: int | None = None
 
-    def start(self, command: list[str], log: Path, at_once: int, keep_open: Sequence[int]) -> Any:
+    def start(self, job: run_processes.Job, command: list[str], at_once: int) -> Any:
         if len(self.commands) == self.stop_before:
             raise KeyboardInterrupt
         self.commands.append(command)
-        with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        with job.log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             status = main(command)
 
         class Ended:
@@ -55,18 +55,29 @@ class InProcess:
 def here(monkeypatch: pytest.MonkeyPatch) -> InProcess:
     """Commands run in this process."""
     runner = InProcess()
-    monkeypatch.setattr(processes, "_start", runner.start)
-    monkeypatch.setattr(processes, "_POLL_S", 0.0)
+    monkeypatch.setattr(run_processes, "_start", runner.start)
+    monkeypatch.setattr(run_processes, "_POLL_S", 0.0)
     return runner
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Path:
-    """A study of two contexts and two seeds that trains for seconds."""
+def study(tiny: TinyRun, tmp_path: Path) -> Path:
+    """A study of two contexts and two seeds that trains for seconds: two classes, after a start with three."""
+
+    def write(name: str, source: Path, classes: int) -> str:
+        records = read_manifest(source, root=source.parent / source.stem).records
+        lines = [f"{r.path},{r.class_name}" for r in records if r.label is not None and r.label < classes]
+        (tmp_path / name).write_text("\n".join(["path,label", *lines]), encoding="utf-8")
+        return str(tmp_path / name)
+
     values = {
-        "output_dir": str(tmp_path / "study"),
         "recipe": str(RECIPE),
+        "output_dir": str(tmp_path / "study"),
+        "train_manifest": write("train.csv", tiny.train, 2),
+        "val_manifest": write("val.csv", tiny.val, 2),
+        "test_manifest": write("test.csv", tiny.train, 2),
         "overrides": {
+            "model.num_classes": 2,
             "trainer.max_epochs": 1,
             "trainer.accelerator": "cpu",
             "optim.warmup_epochs": 0.5,
@@ -79,32 +90,25 @@ def study(tmp_path: Path) -> Path:
             "evaluation.device": "cpu",
             "data.num_workers": 0,
         },
-        "start": {"trainer.max_epochs": 1},
+        "start": {
+            "model.num_classes": 3,
+            "data.train_manifest": write("start_train.csv", tiny.train, 3),
+            "data.val_manifest": write("start_val.csv", tiny.val, 3),
+        },
         "contexts": ["none", "dnl"],
         "seeds": [0, 1],
         "jobs": 2,
-        "data_dir": str(tmp_path / "data"),
-        "task": {
-            "candidates": 2,
-            "directions": 2,
-            "grid": 2,
-            "window": 16,
-            "radius": 4.0,
-            "speed": 2.5,
-            "num_frames": 4,
-        },
-        "videos": {"start_train": 6, "start_val": 2, "train": 4, "val": 4, "test": 6},
     }
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     return path
 
 
-def test_a_study_interrupted_and_gone_on_with(
+def test_interrupted_study_continues(
     study: Path, here: InProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows_file = tmp_path / "study" / "runs.jsonl"
-    # Two starts, two runs with their evaluations; then seed 1's none is trained, and its evaluation interrupted.
+    # Two starts, two runs with their evaluations; then none-seed1 is trained, and its evaluation interrupted.
     here.stop_before = 7
     assert main(["ablate", "--config", str(study)]) == 130
     first = rows_file.read_text(encoding="utf-8")
@@ -114,11 +118,10 @@ def test_a_study_interrupted_and_gone_on_with(
     ]
     assert not (tmp_path / "study" / "study.md").exists()
     out = capsys.readouterr().out
-    assert "data: wrote 22 videos" in out
     assert "4 runs: 2 contexts x 2 seeds, 2 at a time, after 2 that give the starting weights" in out
     assert "run 4 of 6  dnl-seed0 " in out
     assert "test top-1 " in out.splitlines()[-1]
-    # What a killed run leaves: a folder with a checkpoint in it, and half a row.
+    # A killed run leaves a folder with a checkpoint; a killed study, half a row.
     left = tmp_path / "study" / "runs" / "dnl-seed1" / "checkpoints"
     left.mkdir(parents=True, exist_ok=True)
     (left / "last.ckpt").write_bytes(b"half")
@@ -128,13 +131,13 @@ def test_a_study_interrupted_and_gone_on_with(
 
     here.stop_before, here.commands = None, []
     assert main(["ablate", "--config", str(study)]) == 0
-    # A training whose end nobody saw is done again.
+    # A training without a recorded end is repeated.
     assert sorted(here.runs()) == ["evaluate ", "evaluate ", "train dnl-seed1", "train none-seed1"]
     assert rows_file.read_text(encoding="utf-8").startswith(first)
-    rows = [json.loads(line) for line in rows_file.read_text(encoding="utf-8").splitlines()]
+    rows = read_json_lines(rows_file)
     assert sorted((row["context"], row["seed"]) for row in rows) == [(c, s) for c in ("dnl", "none") for s in (0, 1)]
     for row in rows:
-        assert row["top1"] == row["correct"] / 6
+        assert row["top1"] == row["correct"] / 4
         assert [epoch for epoch, _ in row["val_top1"]] == [1]
     out = capsys.readouterr().out
     assert "run 6 of 6" in out
@@ -143,12 +146,12 @@ def test_a_study_interrupted_and_gone_on_with(
     ]
     text = (tmp_path / "study" / "study.md").read_text(encoding="utf-8")
     assert "| `none` |" in text
-    assert "on 6 test videos (2 classes, chance 50.0 %)" in text
+    assert "on 4 test videos (2 classes, chance 50.0 %)" in text
     written = json.loads((tmp_path / "study" / "study.json").read_text(encoding="utf-8"))
     assert [figures["seeds"] for figures in written["summary"]] == [[0, 1], [0, 1]]
     assert (tmp_path / "study" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
-    # Both contexts of a seed started from the same weights, and nothing is left to do.
+    # Both contexts of a seed started from the same weights, and the study is complete.
     provenance = [
         yaml.safe_load((tmp_path / "study" / "runs" / f"{c}-seed0" / "config.yaml").read_text())["weights"]["source"]
         for c in ("none", "dnl")
@@ -157,58 +160,59 @@ def test_a_study_interrupted_and_gone_on_with(
     here.commands = []
     assert main(["ablate", "--config", str(study)]) == 0
     assert here.commands == []
-    assert "data: all videos are there" in capsys.readouterr().out
+    capsys.readouterr()
 
-    # The same folder does not take other settings, nor a second process.
+    # The folder refuses other settings, a second process, and a run that a killed study left running.
     assert main(["ablate", "--config", str(study), "--set", "optim.lr=0.5"]) == 2
     assert "holds runs with overrides.optim.lr=None, not 0.5; give another output_dir" in capsys.readouterr().err
-    with (tmp_path / "study" / ".lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(tmp_path / "study" / ".lock"):
         assert main(["ablate", "--config", str(study)]) == 2
     assert "another process works on" in capsys.readouterr().err
+    rows_file.write_text(first, encoding="utf-8")
+    with locked(tmp_path / "study" / "logs" / "none-seed1.lock"):
+        assert main(["ablate", "--config", str(study)]) == 2
+    assert "or a run of a killed study still does; wait for it to end" in capsys.readouterr().err
+    assert here.commands == []
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--set", "optim.lr"], "--set optim.lr: give NAME=VALUE, for example --set optim.lr=0.001"),
-        (["--set", "optim.lr=[1"], "--set optim.lr=[1: '[1' is no value in YAML"),
+        (["--set", "optim.lr=[1"], "--set optim.lr=[1: '[1' is not valid YAML"),
         (["--set", "optim.lrr=1"], "overrides has 'optim.lrr', which the recipe does not have; did you mean 'optim.lr"),
         (["--set", "optim.lr=-1"], "optim.lr is -1"),
         (["--recipe", "nothing.yaml"], "nothing.yaml: no such file or recipe; recipes: i3d_dnl, "),
         (["--context", "[none]"], "unknown option 'context'; did you mean 'contexts'?; see dnl-video ablate --help"),
         (["--seeds", "[0, zero]"], "seeds"),
-        (["--task.grid", "1"], "task.grid is 1; 3 squares need as many windows"),
     ],
 )
-def test_wrong_words_cost_no_time(
+def test_wrong_option_is_refused_before_any_training(
     words: list[str], message: str, study: Path, here: InProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ablate", "--config", str(study), *words]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "study").exists()
 
 
-def test_an_unknown_key_is_named_with_its_neighbour(
-    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_or_missing_key_is_named(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = yaml.safe_load(study.read_text(encoding="utf-8"))
-    values["task"]["windw"] = 3
+    values["contxts"] = ["none"]
     study.write_text(yaml.safe_dump(values), encoding="utf-8")
     assert main(["ablate", "--config", str(study)]) == 2
-    assert "unknown key 'task.windw'; did you mean 'task.window'?" in capsys.readouterr().err
+    assert "unknown key 'contxts'; did you mean 'contexts'?" in capsys.readouterr().err
     incomplete = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     del incomplete["optim"]["momentum"]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(incomplete), encoding="utf-8")
-    del values["task"]["windw"]
+    del values["contxts"]
     study.write_text(yaml.safe_dump(values), encoding="utf-8")
     assert main(["ablate", "--config", str(study), "--recipe", str(tmp_path / "recipe.yaml")]) == 2
     assert "recipe.yaml: optim.momentum is missing; a study needs a complete recipe" in capsys.readouterr().err
 
 
-def test_a_folder_of_something_else_is_refused(
+def test_folder_with_other_files_is_refused(
     study: Path, here: InProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "study").mkdir()
@@ -217,8 +221,8 @@ def test_a_folder_of_something_else_is_refused(
     assert f"output_dir {tmp_path / 'study'} holds something else; give a new folder" in capsys.readouterr().err
 
 
-def test_help_shows_the_way() -> None:
+def test_help_has_the_examples() -> None:
     text = make_parser("ablate", ablate).format_help()
-    assert "dnl-video ablate --config configs/studies/relations.yaml" in text
+    assert "dnl-video ablate --config STUDY.yaml" in text
     assert "--set NAME=VALUE" in text
-    assert "--task.directions" in text
+    assert "--test_manifest" in text

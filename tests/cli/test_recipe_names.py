@@ -28,7 +28,6 @@ CONFIGS = REPOSITORY / "configs"
         ("slow_r50_8x8_dnl", "kinetics400/slow_r50_8x8_dnl.yaml"),
         ("kinetics400/slow_r50_8x8_dnl", "kinetics400/slow_r50_8x8_dnl.yaml"),
         ("configs/kinetics400/slow_r50_8x8_dnl.yaml", "kinetics400/slow_r50_8x8_dnl.yaml"),
-        ("relations", "studies/relations.yaml"),
     ],
 )
 def test_recipes_are_found_by_name_from_any_folder(

@@ -1,4 +1,4 @@
-"""The runs of a study: what differs between them is what the study compares, and nothing else."""
+"""The runs of a study differ only in what the study compares."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import yaml
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
 from dnl_video.spec import ModelSpec, from_dict
-from dnl_video.studies.config import StudyConfig
-from dnl_video.studies.plan import Run, plan_runs
+from dnl_video.studies.plan import StudyConfig, StudyRun, plan_runs
 from tests.conftest import REPOSITORY
 
-RECIPE = yaml.safe_load((REPOSITORY / "configs" / "studies" / "relations_recipe.yaml").read_text(encoding="utf-8"))
+RECIPE = yaml.safe_load((REPOSITORY / "scripts" / "study" / "relations_recipe.yaml").read_text(encoding="utf-8"))
+
+
+def study(**values: Any) -> StudyConfig:
+    return StudyConfig("recipe.yaml", **values)
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -24,13 +27,14 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return {name: leaf for key, value in values.items() for name, leaf in flat(value, f"{prefix}.{key}").items()}
 
 
-def differing(first: Run, second: Run) -> set[str]:
+def differing(first: StudyRun, second: StudyRun) -> set[str]:
     a, b = flat(first.recipe), flat(second.recipe)
     return {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
 
 
-def test_runs_of_one_seed_differ_in_their_context_alone() -> None:
-    config = StudyConfig(start={"trainer.max_epochs": 1}, overrides={"optim.lr": 0.5}, seeds=(0, 7))
+def test_runs_of_one_seed_differ_only_in_the_context() -> None:
+    start = {"trainer.max_epochs": 1, "data.train_manifest": "start.csv", "model.num_classes": 18}
+    config = study(start=start, overrides={"optim.lr": 0.5}, seeds=(0, 7), train_manifest="own.csv")
     starts, runs = plan_runs(config, RECIPE)
     assert [run.name for run in starts] == ["start-seed0", "start-seed7"]
     assert [run.name for run in runs[:8]] == [*(f"{c}-seed0" for c in config.contexts), "none-seed7"]
@@ -42,15 +46,17 @@ def test_runs_of_one_seed_differ_in_their_context_alone() -> None:
     assert all(run.recipe["optim"]["lr"] == 0.5 for run in (*starts, *runs))
     first = starts[0].recipe
     assert (first["trainer"]["max_epochs"], first["model"]["context"]) == (1, "none")
-    assert first["data"]["train_manifest"] == "data/relations/start_train.csv"
-    assert runs[0].recipe["data"]["train_manifest"] == "data/relations/train.csv"
-    assert RECIPE["optim"]["lr"] != 0.5, "the recipe itself stays as it is"
-    assert plan_runs(StudyConfig(), RECIPE)[0] == []
+    assert (first["data"]["train_manifest"], first["model"]["num_classes"]) == ("start.csv", 18)
+    for data in (first["data"], runs[0].recipe["data"]):
+        assert data["val_manifest"] == RECIPE["data"]["val_manifest"]
+    assert (runs[0].recipe["data"]["train_manifest"], runs[0].recipe["model"]["num_classes"]) == ("own.csv", 8)
+    assert RECIPE["optim"]["lr"] != 0.5, "the recipe itself is unchanged"
+    assert plan_runs(study(), RECIPE)[0] == []
 
 
 def test_runs_of_one_seed_start_from_the_same_backbone() -> None:
-    """Without a start, too: the backbone's weights are drawn before the blocks'."""
-    _, runs = plan_runs(StudyConfig(seeds=(3,)), RECIPE)
+    """Also without a start: the weights of the backbone are drawn before those of the blocks."""
+    _, runs = plan_runs(study(seeds=(3,)), RECIPE)
     states = []
     for run in runs:
         torch.manual_seed(run.seed)
@@ -65,12 +71,17 @@ def test_runs_of_one_seed_start_from_the_same_backbone() -> None:
     [
         ({"overrides": {"optim.lrr": 1}}, "overrides has 'optim.lrr', which the recipe does not have; did you mean 'o"),
         ({"overrides": {"seed": 1}}, "overrides sets 'seed', which the study sets for each run; leave it out"),
+        (
+            {"overrides": {"data.val_manifest": "x"}},
+            "overrides sets 'data.val_manifest', which the study sets for each run; leave it out",
+        ),
+        ({"start": {"model.context": "nl"}}, "start sets 'model.context', which the study sets for each run"),
         ({"start": {"model.contxt": 1}}, "start has 'model.contxt', which the recipe does not have; did you mean 'mo"),
     ],
 )
-def test_overrides_of_nothing_are_refused(values: dict[str, Any], message: str) -> None:
+def test_wrong_override_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        plan_runs(StudyConfig(**values), RECIPE)
+        plan_runs(study(**values), RECIPE)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +91,9 @@ def test_overrides_of_nothing_are_refused(values: dict[str, Any], message: str) 
         ({"contexts": ()}, r"contexts is \[\]; give at least one, each once"),
         ({"seeds": (1, 1)}, r"seeds is \[1, 1\]; give at least one, each once"),
         ({"seeds": (-1,)}, "seeds has -1; give 0 or more"),
-        ({"data_seed": -2}, "data_seed has -2; give 0 or more"),
         ({"jobs": 0}, "jobs is 0; give at least 1"),
     ],
 )
-def test_impossible_studies_are_refused(values: dict[str, Any], message: str) -> None:
+def test_wrong_study_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        StudyConfig(**values)
+        study(**values)

@@ -1,20 +1,21 @@
-"""The relation task: what its videos show, counted from squares and from pixels, and how far local evidence gets."""
+"""The relation task: statistics of the squares and of the pixels, and the accuracy of local evidence."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from dnl_video.errors import InputError
-from dnl_video.synthetic.relations import (
+from relation_task import (
     CANDIDATES,
     DIRECTIONS,
     RelationTask,
     Squares,
+    centres,
     draw_relation,
     draw_single,
     render_squares,
 )
+
+from dnl_video.errors import InputError
 
 TASK = RelationTask(candidates=4, directions=4, distractors=4, grid=3, window=16, radius=3.5, speed=2.5, num_frames=8)
 VIDEOS = 3000  # of each class
@@ -22,13 +23,13 @@ VIDEOS = 3000  # of each class
 
 @pytest.fixture(scope="module")
 def drawn() -> list[list[Squares]]:
-    """Squares of many videos, class by class."""
+    """Squares of many videos of each class."""
     return [
         [draw_relation(TASK, label, np.random.default_rng([label, i])) for i in range(VIDEOS)] for label in range(4)
     ]
 
 
-def test_the_label_is_the_candidate_that_moves_as_the_sample_does(drawn: list[list[Squares]]) -> None:
+def test_label_is_the_candidate_that_moves_like_the_sample(drawn: list[list[Squares]]) -> None:
     for label, videos in enumerate(drawn):
         for squares in videos:
             sample, *candidates = squares.direction[:5].tolist()
@@ -38,18 +39,18 @@ def test_the_label_is_the_candidate_that_moves_as_the_sample_does(drawn: list[li
             assert len(set(squares.window.tolist())) == TASK.squares
 
 
-def test_counts_of_motions_are_the_same_in_every_class(drawn: list[list[Squares]]) -> None:
+def test_motion_counts_are_the_same_in_every_class(drawn: list[list[Squares]]) -> None:
     for videos in drawn:
         samples = np.zeros(4)
         for squares in videos:
             counts = np.bincount(squares.direction, minlength=4)
-            # A distractor each way; sample and match; the three others the opposite way: nothing that depends on which.
+            # One distractor per direction; sample and its candidate; three candidates in the opposite direction.
             assert sorted(counts.tolist()) == [1, 1, 3, 4]
             samples[(counts == 3).argmax()] += 1
         assert np.abs(samples / VIDEOS - 1 / 4).max() < 0.035  # 4.4 standard deviations of a share of 3000
 
 
-def test_each_squares_motion_place_and_speed_have_the_same_marginals_in_every_class(drawn: list[list[Squares]]) -> None:
+def test_marginals_of_motion_place_and_speed_are_the_same_in_every_class(drawn: list[list[Squares]]) -> None:
     for videos in drawn:
         direction = np.array([squares.direction for squares in videos])  # [videos, squares]
         window = np.array([squares.window for squares in videos])
@@ -63,10 +64,10 @@ def test_each_squares_motion_place_and_speed_have_the_same_marginals_in_every_cl
         assert np.abs(speed).max() <= np.log(1.1)
 
 
-# The task of configs/studies/relations.yaml, and one with everything.
-@pytest.mark.parametrize("task", [RelationTask(candidates=8, window=16, radius=3.5, speed=2.5), TASK])
-def test_sums_of_local_evidence_get_half_way_and_the_relation_all(task: RelationTask) -> None:
-    """Linear readings of every (look, direction, window) stay below their bound; one of equal directions is perfect."""
+# The task of relations.yaml, and one that uses every option.
+@pytest.mark.parametrize("task", [RelationTask(), TASK])
+def test_sums_of_local_evidence_reach_half_and_the_relation_all(task: RelationTask) -> None:
+    """A linear map of every (look, direction, window) stays below the bound; one of equal directions is perfect."""
     classes, videos = task.candidates, 8000
 
     def features(squares: Squares) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +88,7 @@ def test_sums_of_local_evidence_get_half_way_and_the_relation_all(task: Relation
     bound = 1 / 2 + 1 / (2 * classes) + 0.03  # of a sample of 4000
     assert fitted(local) < bound
     assert fitted(relation) == 1
-    # The candidate that moves right (of four directions: or down), wherever it is: right when the sample does so too.
+    # Naming the candidate that moves right (or down) is correct when the sample also does.
     forwards = local.reshape(videos, task.squares, 4, 9)[:, 1 : 1 + classes, 1::2].sum(axis=(2, 3))
     only = (forwards.argmax(axis=1) == labels) & (forwards.sum(axis=1) == 1)
     assert only.mean() == pytest.approx(0.5, abs=0.025)
@@ -96,18 +97,16 @@ def test_sums_of_local_evidence_get_half_way_and_the_relation_all(task: Relation
         assert np.mean((local @ weights).argmax(axis=1) == labels) < bound
 
 
-def test_a_video_with_all_motions_reversed_is_of_the_same_class(drawn: list[list[Squares]]) -> None:
-    """Which is why a sum cannot be right about both, but for one class."""
+def test_reversed_motions_keep_the_class(drawn: list[list[Squares]]) -> None:
+    """Therefore a sum of local evidence can be right about both for one class only."""
     for label, videos in enumerate(drawn):
         for squares in videos[:200]:
             sample, *candidates = (squares.direction[:5] ^ 1).tolist()
             assert [direction == sample for direction in candidates] == [i == label for i in range(4)]
 
 
-def test_one_frame_is_the_same_in_every_class(drawn: list[list[Squares]]) -> None:
-    """A square's place in its window is uniform in the first frame too, whichever way it moves."""
-    from dnl_video.synthetic.relations import centres
-
+def test_one_frame_has_the_same_distribution_in_every_class(drawn: list[list[Squares]]) -> None:
+    """The place of a square in its window is uniform in the first frame too, for every direction."""
     for videos in drawn:
         place = np.array([centres(TASK, squares)[:, 0] for squares in videos[:1000]]) / TASK.window
         assert ((place >= 0) & (place < 1)).all()
@@ -118,7 +117,7 @@ def test_one_frame_is_the_same_in_every_class(drawn: list[list[Squares]]) -> Non
 
 
 def moves(frames: np.ndarray, color: tuple[int, int, int]) -> tuple[int, tuple[float, float]]:
-    """Find the window where a colour is, and its mean step (x, y) a frame on the window's torus, from pixels alone."""
+    """Measure the window of a colour and its mean step (x, y) per frame on the window's torus, from pixels only."""
     near = (np.abs(frames.astype(int) - np.array(color)).max(axis=-1) < 32).astype(float)  # [T, side, side]
     windows = near.reshape(len(frames), 3, 16, 3, 16).sum(axis=(0, 2, 4))
     window = int(windows.argmax())
@@ -147,7 +146,7 @@ def test_pixels_show_the_squares() -> None:
             assert np.allclose((x, y), step, atol=0.35)
 
 
-def test_a_single_square_is_of_its_look_and_moves_in_its_direction() -> None:
+def test_single_square_has_its_look_and_direction() -> None:
     assert len(TASK.single_classes) == 36
     for label, name in enumerate(TASK.single_classes[:20]):
         rng = np.random.default_rng(label)
@@ -158,8 +157,8 @@ def test_a_single_square_is_of_its_look_and_moves_in_its_direction() -> None:
         assert np.allclose(step, np.array(DIRECTIONS[direction]) * squares.speed, atol=0.35)
 
 
-def test_two_directions_leave_the_vertical_ones_out() -> None:
-    task = RelationTask(candidates=2, directions=2, distractors=2)
+def test_two_directions_are_horizontal() -> None:
+    task = RelationTask(candidates=2, directions=2, distractors=2, window=24)
     assert task.classes == ("red", "blue")
     assert task.single_classes[:4] == ("white left", "white right", "red left", "red right")
     assert (task.squares, task.side, len(task.looks)) == (5, 72, 5)
@@ -170,17 +169,17 @@ def test_two_directions_leave_the_vertical_ones_out() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"candidates": 9}, "task.candidates is 9; give 2 to 8"),
-        ({"directions": 3}, r"task.directions is 3; give 2 \(left, right\) or 4 \(also up, down\)"),
-        ({"directions": 4, "distractors": 2}, r"task.distractors is 2; give a multiple of task.directions \(4\), 4 at"),
-        ({"window": 15}, "task.window is 15; give an even number of pixels"),
-        ({"grid": 1}, "task.grid is 1; 5 squares need as many windows"),
-        ({"radius": 12.0}, "task.radius is 12.0; give a square that fits into a window of 24"),
-        ({"speed": 11.0}, r"task.speed is 11.0; give pixels a frame above 0 and well below half a window \(12\)"),
-        ({"noise": -1.0}, "task.noise is -1.0; give at least 0"),
-        ({"num_frames": 1}, "task.num_frames is 1; motion needs at least 2"),
+        ({"candidates": 9}, "candidates is 9; give 2 to 8"),
+        ({"directions": 3}, r"directions is 3; give 2 \(left, right\) or 4 \(also up, down\)"),
+        ({"directions": 4, "distractors": 2}, r"distractors is 2; give a multiple of directions \(4\), at most 4"),
+        ({"window": 15}, "window is 15; give an even number of pixels"),
+        ({"grid": 1}, "grid is 1; 9 squares need as many windows"),
+        ({"radius": 12.0}, "radius is 12.0; give a square that fits into a window of 16"),
+        ({"speed": 11.0}, r"speed is 11.0; give pixels per frame above 0 and well below half a window \(8\)"),
+        ({"noise": -1.0}, "noise is -1.0; give at least 0"),
+        ({"num_frames": 1}, "num_frames is 1; motion needs at least 2"),
     ],
 )
-def test_impossible_tasks_are_refused(values: dict[str, float], message: str) -> None:
+def test_impossible_task_is_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         RelationTask(**values)  # type: ignore[arg-type]
