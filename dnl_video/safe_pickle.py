@@ -1,8 +1,11 @@
-"""Reading plain data from a pickle without running anything that is in it.
+"""An allow-list unpickler: reads plain data, arrays and tensors from a pickle without running anything in it.
 
-A pickle is a program: it names functions and calls them. Here every name it may use is on a list, with a stand-in of
-ours that only holds what it is given; any other name is refused before anything is called. numpy arrays come out as
-`PickledArray`, whose data is checked against its shape before an array is made, so a forged shape allocates nothing.
+A pickle is a program: it names functions and calls them. Python's own unpickler calls, sets attributes and reserves
+memory as the file says. This one knows few opcodes and few names, and each name has a stand-in here; every other name
+is refused before anything is called. An array uses memory only when its shape, type and bytes agree, and all arrays
+together have at most twice the bytes of the file.
+
+`torch.load` reads torch's own files; `stand_ins` lets it skip foreign objects beside the tensors. Needs no torch.
 """
 
 from __future__ import annotations
@@ -10,204 +13,377 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
+import re
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# numpy's own type codes, such as f4, i8 or b1; no objects, no records.
-_PLAIN_KINDS = frozenset("biuf")
-
-
-class UnsafePickleError(pickle.UnpicklingError):
-    """A pickle wants something that plain data does not need."""
-
-
-class PickledType:
-    """numpy's dtype in a pickle."""
-
-    def __init__(self, code: Any, *_: Any) -> None:
-        self.code = code if isinstance(code, str) else "?"
-        self.order = "="
-
-    def __setstate__(self, state: Any) -> None:
-        # (version, byte order, subarray, names, fields, ...)
-        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
-            raise UnsafePickleError("an array of records")
-        self.order = {">": ">", "<": "<"}.get(state[1], "=")
-
-    def numpy(self) -> np.dtype[Any]:
-        """Return the type.
-
-        Raises:
-            UnsafePickleError: It is no plain number.
-        """
-        if self.code[:1] not in _PLAIN_KINDS or not self.code[1:].isdigit():
-            raise UnsafePickleError(f"an array of type {self.code!r}")
-        try:
-            return np.dtype(self.order + self.code)
-        except TypeError as error:
-            raise UnsafePickleError(f"an array of type {self.code!r}") from error
-
-
-class PickledArray:
-    """A numpy array in a pickle; `array` is it."""
-
-    def __init__(self) -> None:
-        self.array: NDArray[Any] = np.empty(0)
-
-    def __setstate__(self, state: Any) -> None:
-        # (version, shape, dtype, whether in Fortran's order, bytes); very old ones lack the version.
-        if not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise UnsafePickleError("a damaged array")
-        self.array = _array(state[-1], state[-3], state[-4], "F" if state[-2] else "C")
-
-
-def _array(data: Any, kind: Any, shape: Any, order: Any = "C") -> NDArray[Any]:
-    """Return the array that bytes are, when there are exactly as many as its shape says."""
-    if isinstance(data, str):  # Python 2's bytes, read as latin-1
-        data = data.encode("latin1")
-    if not isinstance(data, (bytes, bytearray)) or not isinstance(kind, PickledType) or not _is_shape(shape):
-        raise UnsafePickleError("a damaged array")
-    dtype = kind.numpy()
-    if len(data) != math.prod(shape) * dtype.itemsize:
-        raise UnsafePickleError(f"an array of shape {shape} and type {dtype} in {len(data)} bytes")
-    return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if order == "F" else "C")
-
-
-def _is_shape(shape: Any) -> bool:
-    return isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
-
-
-def _new_array(*_: Any) -> PickledArray:
-    return PickledArray()
-
-
-def _array_of_buffer(data: Any, kind: Any, shape: Any, order: Any) -> PickledArray:
-    made = PickledArray()
-    made.array = _array(data, kind, shape, order)
-    return made
-
-
-def _scalar(kind: Any, data: Any = b"") -> Any:
-    return _array(data, kind, ()).item()
-
-
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """How protocol 2 writes bytes."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise UnsafePickleError("a call of encode")
-    return text.encode("latin1")
-
-
-def _no_bytes(*given: Any) -> bytes:
-    """How protocol 2 writes empty bytes."""
-    if given:
-        raise UnsafePickleError("a call of bytes")
-    return b""
-
-
-def _no_class(*_: Any) -> None:
-    raise UnsafePickleError("a call of numpy.ndarray")
-
-
-NUMPY_NAMES: Mapping[tuple[str, str], Callable[..., Any]] = {
-    ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _no_bytes,
-    ("numpy", "dtype"): PickledType,
-    ("numpy", "ndarray"): _no_class,  # only an argument of _reconstruct
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _new_array for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _array_of_buffer for core in ("core", "_core")},
+_NUMERIC = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1)")
+_MAX_DIMENSIONS = 8
+_MAGIC = 0x1950A86A20F9469CFC6C
+"""Begins torch's files before version 1.6."""
+_PUSHED = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINSTRING", "SHORT_BINSTRING", "BYTEARRAY8"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+}
+_NEW: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
 }
 
 
-class AllowListUnpickler(pickle._Unpickler):
-    """An unpickler that knows only the names it is given.
-
-    It is the standard library's own reader in Python: the one in C reserves memory for whatever length or memo index a
-    file claims.
-
-    Args:
-        data: The open file.
-        names: Stand-in for each (module, name) that the file may use.
-        encoding: How Python 2's strings are read.
-        storages: What `persistent_load` does; None refuses it.
-    """
-
-    def __init__(
-        self,
-        data: Any,
-        names: Mapping[tuple[str, str], Callable[..., Any]] = NUMPY_NAMES,
-        *,
-        encoding: str = "ASCII",
-        storages: Callable[[Any], Any] | None = None,
-    ) -> None:
-        super().__init__(data, encoding=encoding)  # type: ignore[call-arg]
-        self._names = names
-        self._storages = storages
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in.
-
-        Raises:
-            UnsafePickleError: There is none.
-        """
-        try:
-            return self._names[module, name]
-        except KeyError:
-            raise UnsafePickleError(f"{module}.{name}") from None
-
-    def persistent_load(self, pid: Any) -> Any:
-        """Return what stands for a persistent id."""
-        if self._storages is None:
-            raise UnsafePickleError("a persistent id")
-        return self._storages(pid)
-
-    def _build(self) -> None:
-        # Only our stand-ins take a state: setting attributes of a function or a class would change it for everyone.
-        if not isinstance(self.stack[-2], (PickledArray, PickledType)):  # type: ignore[attr-defined]
-            raise UnsafePickleError(f"a state for {type(self.stack[-2]).__name__}")  # type: ignore[attr-defined]
-        pickle._Unpickler.load_build(self)  # type: ignore[attr-defined]
-
-    def _bytearray(self) -> None:
-        # The library's own reserves the length the file states before it reads.
-        size = int.from_bytes(self.read(8), "little")  # type: ignore[attr-defined]
-        data = self.read(min(size, sys.maxsize))  # type: ignore[attr-defined]
-        if len(data) != size:
-            raise pickle.UnpicklingError("pickle data was truncated")
-        self.append(data)  # type: ignore[attr-defined]
-
-    dispatch: ClassVar[dict[int, Any]] = {  # type: ignore[misc]
-        **pickle._Unpickler.dispatch,  # type: ignore[attr-defined]
-        pickle.BUILD[0]: _build,
-        pickle.BYTEARRAY8[0]: _bytearray,
-    }
+class UnsafePickleError(pickle.UnpicklingError):
+    """A pickle asks for something that plain data does not need; the message names it."""
 
 
-def loads(data: bytes, names: Mapping[tuple[str, str], Callable[..., Any]] = NUMPY_NAMES) -> Any:
-    """Read a pickle that holds plain data.
+class PickledArray:
+    """A numpy array or a torch tensor in a pickle, with its values in `array`."""
+
+    def __init__(self, array: NDArray[Any] | None = None) -> None:
+        self.array = np.empty(0) if array is None else array
+
+
+def loads(data: bytes, *, max_steps: int | None = None) -> Any:
+    """Read a pickle of protocol 2 to 5 that holds plain data, arrays and tensors.
 
     Args:
-        data: The pickle.
-        names: Stand-in for each (module, name) that it may use.
+        data: The pickle: bytes, or a mapped file.
+        max_steps: Largest number of opcodes; None for no limit.
+
+    Returns:
+        Python's plain types, with a `PickledArray` for each array and tensor.
 
     Raises:
-        UnsafePickleError: It uses another name, or a shape that its data does not have.
+        UnsafePickleError: It uses another name or opcode, or a shape that its data does not have.
         pickle.UnpicklingError: It is damaged.
     """
-    return guarded(lambda: AllowListUnpickler(io.BytesIO(data), names).load())
-
-
-def guarded(read: Callable[[], Any]) -> Any:
-    """Return what `read` returns; whatever a damaged or forged pickle raises becomes an UnpicklingError."""
+    file: Any = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
-        return read()
+        return _Unpickler(len(data), max_steps).load(file)
     except pickle.UnpicklingError:
         raise
     except (MemoryError, RecursionError) as error:
         raise UnsafePickleError("more memory than there is") from error
-    except Exception as error:  # a pickle is a program, and fails as programs do
+    except Exception as error:  # a damaged pickle can raise anything
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
+
+
+def as_array(value: Any) -> NDArray[Any] | None:
+    """Return a pickled array or tensor, or a non-empty list of numbers, as an array; None for other values."""
+    if isinstance(value, PickledArray):
+        return value.array
+    if isinstance(value, (list, tuple)) and value and all(type(x) in (int, float) for x in value):
+        return np.array(value)
+    return None
+
+
+class _Unpickler:
+    """A stack machine with the opcodes that plain data needs.
+
+    Args:
+        size: Bytes of the file.
+        max_steps: Largest number of opcodes.
+        storage: Whether the pickle describes a tensor's storage and may name it by a persistent id.
+    """
+
+    def __init__(self, size: int, max_steps: int | None = None, *, storage: bool = False) -> None:
+        # Protocol 2 of Python 3 holds bytes as text first: two copies of each.
+        self._budget = 2 * size
+        self._max_steps = sys.maxsize if max_steps is None else max_steps
+        self._storage = storage
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
+
+    def load(self, file: IO[bytes]) -> Any:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            if count > self._max_steps:
+                raise UnsafePickleError(f"more than {self._max_steps} steps")
+            self._step(opcode.name, argument)
+        return self._stack.pop()
+
+    def spend(self, count: int) -> None:
+        self._budget -= count
+        if self._budget < 0:
+            raise UnsafePickleError("arrays with more bytes than the file")
+
+    def _step(self, name: str, argument: Any) -> None:
+        stack = self._stack
+        if name in _PUSHED:
+            stack.append(argument)
+        elif name in _NEW:
+            stack.append(_NEW[name]())
+        elif name == "MARK":
+            self._marks.append(len(stack))
+        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            self._memo[len(self._memo) if argument is None else argument] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(self._memo[argument])
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            width = int(name[-1])
+            stack[-width:] = [tuple(stack[-width:])]
+        elif name == "TUPLE":
+            stack.append(tuple(self._to_mark()))
+        elif name in ("APPEND", "APPENDS"):
+            items = [stack.pop()] if name == "APPEND" else self._to_mark()
+            _expect(stack[-1], list).extend(items)
+        elif name in ("SETITEM", "SETITEMS"):
+            items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._to_mark()
+            target = _expect(stack[-1], dict)
+            for key, value in zip(items[::2], items[1::2], strict=True):
+                target[_expect(key, (str, int))] = value  # hashing nested tuples could take forever
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            stack.append(_global(argument if name == "GLOBAL" else " ".join([stack.pop(-2), stack.pop()])))
+        elif name == "REDUCE":
+            arguments = stack.pop()
+            stack.append(_expect(stack.pop(), _Function).call(self, *_expect(arguments, tuple)))
+        elif name == "BUILD":
+            state = stack.pop()
+            self._build(stack[-1], _expect(state, tuple))
+        elif name == "BINPERSID" and self._storage:
+            stack.append(_storage_id(stack.pop()))
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            raise UnsafePickleError(f"the opcode {name}")
+
+    def _to_mark(self) -> list[Any]:
+        start = self._marks.pop()
+        items = self._stack[start:]
+        del self._stack[start:]
+        return items
+
+    def _build(self, target: Any, state: tuple[Any, ...]) -> None:
+        if isinstance(target, _Dtype):
+            # (version, byte order, subarray, names, fields, size, alignment, flags)
+            if state[2:5] != (None, None, None) or state[1] not in ("<", ">", "=", "|"):
+                raise UnsafePickleError("an array of structures")
+            target.dtype = target.dtype.newbyteorder(state[1])
+        elif isinstance(target, PickledArray):
+            # (version, shape, dtype, whether in Fortran order, bytes); very old pickles lack the version.
+            shape, dtype, fortran, data = state[-4:]
+            target.array = _array(self, data, dtype, shape, "F" if fortran else "C")
+        else:
+            raise UnsafePickleError(f"a state for {type(target).__name__.strip('_')}")
+
+
+class _Function:
+    """Stand-in of a name: ``call(machine, *arguments)`` does what plain data needs of it."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.call = call
+
+
+class _StorageType(_Function):
+    """Stand-in of torch's storage types; `code` is numpy's type."""
+
+    def __init__(self, code: str, *, bfloat16: bool = False) -> None:
+        super().__init__(_refuse)
+        self.code, self.bfloat16 = code, bfloat16
+
+
+class _Dtype:
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+
+
+class _Storage:
+    """A tensor's storage: the values of a pickled one, only type and number of elements of one named by its id."""
+
+    def __init__(self, kind: _StorageType, count: int, values: NDArray[Any] | None = None) -> None:
+        self.kind, self.count = kind, count
+        self.values = np.empty(0) if values is None else values
+
+
+def _refuse(*_: Any) -> None:
+    raise UnsafePickleError("a call of a type")
+
+
+def _dtype(_: _Unpickler, code: Any, *__: Any) -> _Dtype:
+    if not isinstance(code, str) or not _NUMERIC.fullmatch(code):
+        raise UnsafePickleError(f"an array of type {code[:20] if isinstance(code, str) else '?'!r}")
+    return _Dtype(np.dtype(code))
+
+
+def _array(machine: _Unpickler, data: Any, kind: Any, shape: Any, order: Any = "C") -> NDArray[Any]:
+    """Return bytes as an array, if there are exactly as many as its shape says."""
+    if len(_expect(shape, tuple)) > _MAX_DIMENSIONS or not _are_sizes(*shape):
+        raise UnsafePickleError("an array without a plain shape")
+    dtype = _expect(kind, _Dtype).dtype
+    content = data.encode("latin1") if isinstance(data, str) else _expect(data, (bytes, bytearray))
+    if math.prod(shape) * dtype.itemsize != len(content):
+        raise UnsafePickleError(f"an array of shape {list(shape)} and type {dtype} in {len(content)} bytes")
+    machine.spend(len(content))
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _encode(machine: _Unpickler, text: Any, encoding: Any = None) -> bytes:
+    """Return bytes, which protocol 2 writes as text."""
+    if encoding != "latin1":
+        raise UnsafePickleError("a call of encode")
+    machine.spend(len(_expect(text, str)))
+    return bytes(text.encode("latin1"))
+
+
+def _empty(make: Callable[[], Any]) -> Callable[..., Any]:
+    def call(_: _Unpickler, *arguments: Any) -> Any:
+        if arguments:
+            raise UnsafePickleError(f"a call of {make.__name__} with arguments")
+        return make()
+
+    return call
+
+
+def _tensor(machine: _Unpickler, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> PickledArray:
+    """Return ``torch._utils._rebuild_tensor_v2``'s tensor, which must lie in its storage and not repeat it."""
+    flat = _expect(storage, _Storage).values
+    sizes, steps = _expect(size, tuple), _expect(stride, tuple)
+    if len(sizes) != len(steps) or len(sizes) > _MAX_DIMENSIONS or not _are_sizes(offset, *sizes, *steps):
+        raise UnsafePickleError("a tensor without a plain shape")
+    count, last = math.prod(sizes), offset + sum((n - 1) * step for n, step in zip(sizes, steps, strict=True))
+    if count > max(len(flat) - offset, 0) or (count and last >= len(flat)):
+        raise UnsafePickleError(f"a tensor of shape {list(sizes)} in {len(flat)} elements")
+    machine.spend(count * flat.itemsize)
+    strides = [step * flat.itemsize for step in steps]
+    view = np.lib.stride_tricks.as_strided(flat[offset:], sizes, strides, writeable=False) if count else flat[:0]
+    values = view.reshape(sizes).copy()
+    return PickledArray((values.astype(np.uint32) << 16).view(np.float32) if storage.kind.bfloat16 else values)
+
+
+def _load_storage(_: _Unpickler, data: Any) -> _Storage:
+    """Read the argument of ``torch.storage._load_from_bytes``: torch's file format before version 1.6.
+
+    Five pickles (magic number, version, system, the storage's id, list of ids), the number of elements, the elements.
+    """
+    file = io.BytesIO(_expect(data, bytes))
+    magic, _, system, found, _ = (_Unpickler(len(data), storage=True).load(file) for _ in range(5))
+    little = _expect(system, dict).get("little_endian")
+    kind, count = _expect(found, _Storage).kind, found.count
+    if magic != _MAGIC or not isinstance(little, bool):
+        raise UnsafePickleError("a damaged storage")
+    dtype = np.dtype(("<" if little else ">") + kind.code)
+    start = file.tell() + 8
+    stated = int.from_bytes(data[start - 8 : start], "little" if little else "big")
+    if stated != count or len(data) - start != count * dtype.itemsize:
+        raise UnsafePickleError(f"a storage of {count} elements in {len(data) - start} bytes")
+    return _Storage(kind, count, np.frombuffer(data, dtype, offset=start))
+
+
+def _storage_id(pid: Any) -> _Storage:
+    """Return the storage that ('storage', type, key, device, elements, view) names, without values."""
+    if len(_expect(pid, tuple)) < 5 or pid[0] != "storage" or not _are_sizes(pid[4]):
+        raise UnsafePickleError("a damaged storage")
+    return _Storage(_expect(pid[1], _StorageType), pid[4])
+
+
+_NAMES: dict[str, _Function] = {
+    "_codecs encode": _Function(_encode),
+    "__builtin__ bytes": _Function(_empty(bytes)),
+    "numpy dtype": _Function(_dtype),
+    "numpy ndarray": _Function(_refuse),  # only an argument of _reconstruct
+    "numpy.core.multiarray _reconstruct": _Function(lambda *_: PickledArray()),  # its shape comes with BUILD
+    "numpy.core.multiarray scalar": _Function(lambda machine, kind, data=b"": _array(machine, data, kind, ()).item()),
+    "numpy.core.numeric _frombuffer": _Function(lambda *given: PickledArray(_array(*given))),
+    "torch._utils _rebuild_tensor_v2": _Function(_tensor),
+    "torch.storage _load_from_bytes": _Function(_load_storage),
+    "torch Size": _Function(lambda _, sizes=(): _expect(sizes, tuple)),
+    "collections OrderedDict": _Function(_empty(dict)),  # a tensor's backward hooks
+    **{
+        f"torch {name}Storage": _StorageType(code, bfloat16=name == "BFloat16")
+        for name, code in (
+            *(("Float", "f4"), ("Double", "f8"), ("Half", "f2"), ("BFloat16", "u2"), ("Long", "i8"), ("Int", "i4")),
+            *(("Short", "i2"), ("Char", "i1"), ("Byte", "u1"), ("Bool", "b1")),
+        )
+    },
+}
+
+
+def _global(name: str) -> _Function:
+    try:
+        return _NAMES[name.replace("numpy._core.", "numpy.core.")]
+    except KeyError:
+        raise UnsafePickleError(name.replace(" ", ".")[:60]) from None
+
+
+def _expect(value: Any, kind: type[Any] | tuple[type[Any], ...]) -> Any:
+    if not isinstance(value, kind):
+        wanted = " or ".join(k.__name__.strip("_") for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise UnsafePickleError(f"{type(value).__name__.strip('_')} in the place of {wanted}")
+    return value
+
+
+def _are_sizes(*values: Any) -> bool:
+    return all(type(n) is int and n >= 0 for n in values)
+
+
+# ---- foreign objects in torch's files
+
+# Modules of the standard library whose objects a training may record.
+_DATA = frozenset(["argparse", "collections", "copyreg", "datetime", "functools", "pathlib", "types", "typing"])
+_BUILTINS = frozenset(
+    ["getattr", "bool", "bytes", "dict", "float", "frozenset", "int", "list", "object", "slice", "str", "tuple"]
+)
+
+
+class _Inert:
+    """Stand-in of a class, a function or its result: it accepts anything and keeps nothing."""
+
+    def __new__(cls, *_: Any) -> _Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _InertDict:
+    """Stand-in of a subclass of dict: torch's reader fills no other class with items."""
+
+    def __new__(cls, *_: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict()
+
+
+def stand_ins(file: IO[bytes], pickles: int = 1) -> list[tuple[Any, str]]:
+    """Return inert stand-ins of the foreign classes and functions that a torch file names beside its tensors.
+
+    Checkpoints of a training hold more than weights: mmengine's loss history, numpy numbers, a configuration.
+    ``torch.load(weights_only=True)`` refuses a file for any of them. With these pairs for
+    `torch.serialization.safe_globals` the tensors can be read, and no named code is imported or called. Names that no
+    training record needs (functions of the standard library, which attacks use) get no stand-in. Neither do torch's
+    own: a tensor of an unknown kind must not vanish.
+
+    Args:
+        file: The pickles of a torch file; a mapped file or `io.BytesIO`, which reserve no memory for a stated length.
+        pickles: Number of pickles to scan.
+
+    Raises:
+        ValueError: A pickle is damaged.
+    """
+    found = set()
+    for _ in range(pickles):
+        for opcode, argument, _position in pickletools.genops(file):
+            if opcode.name == "GLOBAL":
+                module, _, name = str(argument).partition(" ")
+                # As torch's reader does for protocol 2, which writes Python 2's names.
+                module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+                if _may_stand_in(module, name):
+                    found.add(f"{module}.{name}")
+    return [(_InertDict if name.lower().endswith(("dict", "cfgnode")) else _Inert, name) for name in sorted(found)]
+
+
+def _may_stand_in(module: str, name: str) -> bool:
+    top = module.partition(".")[0]
+    if top == "builtins":
+        return name in _BUILTINS
+    known_to_torch = top == "torch" or (module, name) in (("collections", "OrderedDict"), ("collections", "Counter"))
+    return not known_to_torch and (top not in sys.stdlib_module_names or top in _DATA)

@@ -62,7 +62,7 @@ ONLY_IMPORTERS = {
     "av": {"data/packets.py", "data/encoding.py"},
     "fvcore": {"training/callbacks.py", "models/inspect/flops.py"},
     "jsonargparse": {"cli/train.py"},
-    "safetensors": {"models/weights/reading.py", "models/weights/exported.py"},
+    "safetensors": {"models/weights/source.py"},
     "onnxruntime": {"models/runtime/program_export.py"},
 }
 

@@ -16,7 +16,7 @@ import dnl_video
 from dnl_video.cli.main import main
 from dnl_video.config import TrainConfig
 from dnl_video.models.weights.checkpoint import load_checkpoint
-from dnl_video.models.weights.load_report import LoadReport
+from dnl_video.models.weights.load import LoadReport
 from dnl_video.models.weights.pretrained import SOURCES
 from dnl_video.training import run as training_run
 from dnl_video.training.module import VideoTrainingModule

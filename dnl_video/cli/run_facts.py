@@ -17,6 +17,7 @@ from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
     from dnl_video.models.weights.checkpoint import Checkpoint
+    from dnl_video.models.weights.source import Source
 
 Facts = dict[str, Any]
 _KNOWN = "a run's folder, a checkpoint, an exported model, a predictions directory or a folder of features"
@@ -93,6 +94,7 @@ def _predictions(folder: Path) -> Facts:
 
 def _run(folder: Path, gmacs: bool) -> Facts:
     from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
+    from dnl_video.models.weights.source import Source
 
     config = _read_config(folder / "config.yaml")
     facts: Facts = {"kind": "training run", "path": str(folder)}
@@ -100,10 +102,11 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     if not any((folder / "checkpoints").glob("*.ckpt")):
         facts |= {"training": _training(config), "finished": False}
         return {**facts, "next": [f"dnl-video train --config {folder / 'config.yaml'} (no checkpoint was written yet)"]}
-    facts |= _network(find_checkpoint(folder), gmacs)
+    best, last = find_checkpoint(folder), find_checkpoint(folder, last=True)
+    source = Source(best)
+    facts |= _network(source, gmacs)
     del facts["config"]
-    last = find_checkpoint(folder, last=True)
-    raw = read_raw(last)
+    raw = read_raw(source if best == last else last)
     done, epochs = _epochs_done(raw), config.get("trainer", {}).get("max_epochs")
     facts["progress"] = {
         "last checkpoint": str(last),
@@ -142,13 +145,15 @@ def _features(folder: Path, meta: Facts) -> Facts:
 
 def _model_file(file: Path, gmacs: bool) -> Facts:
     from dnl_video.models.weights.checkpoint import read_raw
-    from dnl_video.models.weights.reading import file_kind
+    from dnl_video.models.weights.source import Source
 
-    exported = file_kind(file) == "safetensors"
-    facts: Facts = {"kind": "exported model" if exported else "checkpoint", "path": str(file), **_network(file, gmacs)}
+    source = Source(file)
+    exported = source.kind == "safetensors"
+    facts: Facts = {"kind": "exported model" if exported else "checkpoint", "path": str(file)}
+    facts |= _network(source, gmacs)
     config = facts.pop("config")
     if not exported:
-        raw = read_raw(file)
+        raw = read_raw(source)
         if "epoch" in raw:
             facts["weights"] |= {"epochs done": _epochs_done(raw), "steps": int(raw["global_step"])}
     if config:
@@ -158,13 +163,13 @@ def _model_file(file: Path, gmacs: bool) -> Facts:
     return {**facts, "next": [f"dnl-video {command}" for command in commands]}
 
 
-def _network(file: Path, gmacs: bool) -> Facts:
+def _network(source: Source, gmacs: bool) -> Facts:
     """Return what a checkpoint says of its network; `config` is the run's."""
     from dnl_video.models.build import block_positions
     from dnl_video.models.weights.checkpoint import load_checkpoint
     from dnl_video.spec import to_dict
 
-    loaded = load_checkpoint(file)
+    loaded, file = load_checkpoint(source), source.path
     spec = loaded.spec
     model = loaded.build()
     named = [(name, parameter.numel()) for name, parameter in model.named_parameters()]

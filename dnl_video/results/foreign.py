@@ -30,8 +30,7 @@ from numpy.typing import NDArray
 from dnl_video.errors import InputError
 from dnl_video.results.foreign_csv import read_csv
 from dnl_video.results.predictions import Predictions, PredictionsMeta
-from dnl_video.results.torch_pickle import TENSOR_NAMES, as_array
-from dnl_video.safe_pickle import UnsafePickleError, loads
+from dnl_video.safe_pickle import UnsafePickleError, as_array, loads
 
 KINDS = (
     "a CSV (video_id,label,score_0,...), PySlowFast's TEST.SAVE_RESULTS_PATH, mmaction2's --dump, or a predictions "
@@ -146,7 +145,7 @@ def _parse(path: Path, data: bytes, class_names: Sequence[str] | None) -> _Table
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if data[:1] == b"\x80":
         try:
-            return _of_projects(path, loads(data, TENSOR_NAMES))
+            return _of_projects(path, loads(data))
         except UnsafePickleError as error:
             raise InputError(
                 f"{path} is a pickle that asks for {error}, which plain results do not need; nothing of it was run. "

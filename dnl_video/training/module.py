@@ -19,7 +19,8 @@ from dnl_video.data.transforms import normalize
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
 from dnl_video.models.runtime.activation_checkpointing import checkpoint_stages
-from dnl_video.models.weights.checkpoint import FORMAT_KEY, payload
+from dnl_video.models.weights.checkpoint import payload
+from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.training.collectives import mean_over_processes
 from dnl_video.training.freezing import freeze, hold
 from dnl_video.training.mixing import mix

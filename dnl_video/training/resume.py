@@ -14,7 +14,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dnl_video.data.crash_record import STOPPED_REASON
 from dnl_video.errors import InputError
-from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, last_checkpoints, read_raw
+from dnl_video.models.weights.checkpoint import find_checkpoint, last_checkpoints, read_raw
+from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.training.module import VideoTrainingModule
 
 _CRASHED_NAME = "crashed_videos.jsonl"

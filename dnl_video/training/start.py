@@ -6,8 +6,7 @@ import dataclasses
 
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError
-from dnl_video.models.weights.load import load_weights
-from dnl_video.models.weights.load_report import LoadReport
+from dnl_video.models.weights.load import LoadReport, load_weights
 from dnl_video.spec import to_dict
 from dnl_video.training.module import VideoTrainingModule
 

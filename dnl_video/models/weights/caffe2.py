@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.weights.layout import Place, assemble
-from dnl_video.models.weights.source import SourceWeights
+from dnl_video.models.weights.places import TranslatedWeights
 from dnl_video.spec import Architecture
 
 ORIGIN = "PySlowFast (caffe2)"
@@ -35,7 +35,7 @@ def matches(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return "conv1_w" in shapes and "res2_0_branch2a_w" in shapes
 
 
-def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None = None) -> SourceWeights:
+def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None = None) -> TranslatedWeights:
     """Translate caffe2 blobs.
 
     Args:

@@ -13,8 +13,7 @@ from torch import Tensor
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
-from dnl_video.models.weights.exported import FORMAT_KEY, read_exported
-from dnl_video.models.weights.reading import check_torch, file_kind, file_sha256, load_torch
+from dnl_video.models.weights.source import Source
 from dnl_video.spec import ModelSpec, Preprocessing, from_dict, to_dict
 
 FORMAT_VERSION = 1
@@ -98,17 +97,17 @@ def payload(
     }
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
+def load_checkpoint(path: str | Path | Source) -> Checkpoint:
     """Read a trained network, without ever executing code from its file.
 
     Args:
-        path: A training checkpoint, an exported model, or a folder: of a training run, which stands for its best
-            checkpoint, or with a ``model.safetensors``.
+        path: A training checkpoint, an exported model, or a folder: of a training run (its best checkpoint is read),
+            or with a ``model.safetensors``. Or a `Source`, which keeps its content for other readers.
 
     Raises:
         InputError: There is no such file, it is damaged, no checkpoint of this package, or has no classifier.
     """
-    loaded = read_checkpoint(find_checkpoint(path))
+    loaded = read_checkpoint(path if isinstance(path, Source) else Source(find_checkpoint(path)))
     if loaded.backbone_only:
         raise InputError(
             f"{loaded.path}: a backbone without a classifier, to train from: dnl-video train --weights.source "
@@ -117,58 +116,56 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return loaded
 
 
-def read_checkpoint(file: Path) -> Checkpoint:
-    """Read a training checkpoint or an exported model, with or without a classifier.
+def read_checkpoint(source: Source) -> Checkpoint:
+    """Return the network in a training checkpoint or an exported model, with or without a classifier.
 
     Raises:
-        InputError: It is damaged, or neither.
+        InputError: The file is damaged, or neither.
     """
-    if file_kind(file) == "safetensors":
-        stored, state = read_exported(file)
-        _check_version(file, stored)
-    else:
-        raw = read_raw(file)
-        stored = raw[FORMAT_KEY]
-        state = {k[len(NETWORK_PREFIX) :]: v for k, v in raw["state_dict"].items() if k.startswith(NETWORK_PREFIX)}
+    stored = _described(source)
+    prefix = NETWORK_PREFIX if source.kind == "torch" else ""
     return Checkpoint(
-        path=str(file),
-        sha256=file_sha256(file),
+        path=str(source.path),
+        sha256=source.sha256,
         spec=from_dict(ModelSpec, stored["model"]),
         preprocessing=from_dict(Preprocessing, stored["preprocessing"]),
         class_names=tuple(stored["class_names"]),
         config=stored["config"],
-        state_dict=state,
+        state_dict={k.removeprefix(prefix): v for k, v in source.tensors.items() if k.startswith(prefix)},
         provenance=stored.get("provenance", {}),
         backbone_only=stored.get("backbone_only", False),
     )
 
 
-def read_raw(file: Path) -> dict[str, Any]:
-    """Read a training checkpoint's dictionary, and check that it is undamaged and that this package wrote it.
+def read_raw(source: Source | Path) -> dict[str, Any]:
+    """Return the whole dictionary of a training checkpoint: weights, training state and description.
 
     Raises:
-        InputError: It is damaged, or no checkpoint of this package.
+        InputError: The file is damaged, or no training checkpoint of this package.
     """
-    raw = load_torch(file) if file_kind(file) == "torch" else None
-    if raw is None or not is_checkpoint(raw) or "state_dict" not in raw:
+    source = Source(source) if isinstance(source, Path) else source
+    _described(source, "torch")
+    return dict(source.content)
+
+
+def _described(source: Source, *kinds: str) -> dict[str, Any]:
+    """Return the description of a file of this package, whose version is checked."""
+    stored = source.stored
+    if stored is None and source.kind == "safetensors":
         raise InputError(
-            f"{file}: not a checkpoint of this package; give a .ckpt that `dnl-video train` wrote, or make other "
-            "projects' weights one with `dnl-video convert`"
+            f"{source.path}: not an exported model of this package; `dnl-video convert` makes one from a foreign file"
         )
-    check_torch(file)
-    _check_version(file, raw[FORMAT_KEY])
-    return raw
-
-
-def is_checkpoint(content: Any) -> bool:
-    """Tell whether a torch file's content, or what lies beside its tensors, is of our training."""
-    return isinstance(content, Mapping) and isinstance(content.get(FORMAT_KEY), Mapping)
-
-
-def _check_version(file: Path, stored: Mapping[str, Any]) -> None:
-    version = stored.get("version")
-    if version != FORMAT_VERSION:
-        raise InputError(f"{file}: checkpoint format {version}, this version reads {FORMAT_VERSION}; update dnl-video")
+    whole = source.kind == "safetensors" or "state_dict" in source.content
+    if stored is None or not whole or source.kind not in (kinds or ("torch", "safetensors")):
+        raise InputError(
+            f"{source.path}: not a checkpoint of this package; give a .ckpt that `dnl-video train` wrote, or make "
+            "other projects' weights one with `dnl-video convert`"
+        )
+    if (version := stored.get("version")) != FORMAT_VERSION:
+        raise InputError(
+            f"{source.path}: checkpoint format {version}, this version reads {FORMAT_VERSION}; update dnl-video"
+        )
+    return stored
 
 
 def find_checkpoint(path: str | Path, *, last: bool = False) -> Path:

@@ -8,11 +8,9 @@ from typing import Any
 from dnl_video.errors import InputError, nearest
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.checkpoint import Checkpoint, read_checkpoint
-from dnl_video.models.weights.load import fill
-from dnl_video.models.weights.load_report import LoadReport
-from dnl_video.models.weights.origins import OWN, find_source, read_source
-from dnl_video.models.weights.reading import file_sha256
-from dnl_video.models.weights.source import SourceWeights, block_prefixes
+from dnl_video.models.weights.load import LoadReport, fill
+from dnl_video.models.weights.origins import find_source, translate_source
+from dnl_video.models.weights.places import TranslatedWeights, block_prefixes
 from dnl_video.spec import Architecture, ModelSpec, Preprocessing, from_dict, to_dict
 
 
@@ -38,22 +36,21 @@ def convert_weights(
         InputError: The file is damaged or unknown, does not fit what was said, or something is left unsaid.
     """
     file = find_source(source, architecture)
-    weights = read_source(file, architecture)
+    weights = translate_source(file, architecture)
     model_settings, preprocessing_settings = _split(settings or {})
     spec = _spec(weights, source, architecture, model_settings)
     preprocessing = _preprocessing(weights, source, preprocessing_settings)
     model = build_model(spec)
-    digest = file_sha256(file)
-    report = fill(model, weights, name=source, sha256=digest)
+    report = fill(model, weights, name=source, sha256=file.sha256)
     backbone_only = _lacks_classifier(report, weights, source)
-    own = read_checkpoint(file) if weights.origin == OWN else None
+    own = None if file.stored is None else read_checkpoint(file)
     converted = {
         key: value for key, value in report.provenance().items() if key in ("origin", "source", "sha256", "notes")
     }
     return (
         Checkpoint(
-            path=str(file),
-            sha256=digest,
+            path=str(file.path),
+            sha256=file.sha256,
             spec=spec,
             preprocessing=preprocessing,
             class_names=() if backbone_only else _class_names(weights, spec, class_names),
@@ -66,7 +63,7 @@ def convert_weights(
     )
 
 
-def _lacks_classifier(report: LoadReport, weights: SourceWeights, source: str) -> bool:
+def _lacks_classifier(report: LoadReport, weights: TranslatedWeights, source: str) -> bool:
     """Tell whether the source has no classifier; that apart, nothing in a converted file may be untrained."""
     untrained = [name for name in report.new if ".proj." not in name or name in weights.state_dict]
     if untrained:
@@ -90,7 +87,7 @@ def _split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def _spec(
-    weights: SourceWeights, source: str, architecture: Architecture | None, settings: Mapping[str, Any]
+    weights: TranslatedWeights, source: str, architecture: Architecture | None, settings: Mapping[str, Any]
 ) -> ModelSpec:
     if weights.spec is not None:
         if architecture is not None and architecture != weights.spec.architecture:
@@ -110,7 +107,7 @@ def _spec(
     return from_dict(ModelSpec, values)
 
 
-def _preprocessing(weights: SourceWeights, source: str, settings: Mapping[str, Any]) -> Preprocessing:
+def _preprocessing(weights: TranslatedWeights, source: str, settings: Mapping[str, Any]) -> Preprocessing:
     values = {**weights.preprocessing, **settings}
     missing = [name for name in ("num_frames", "frame_stride") if name not in values]
     if missing and weights.spec is not None:
@@ -119,7 +116,7 @@ def _preprocessing(weights: SourceWeights, source: str, settings: Mapping[str, A
     return from_dict(Preprocessing, {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
 
 
-def _class_names(weights: SourceWeights, spec: ModelSpec, given: Sequence[str] | None) -> tuple[str, ...]:
+def _class_names(weights: TranslatedWeights, spec: ModelSpec, given: Sequence[str] | None) -> tuple[str, ...]:
     names = tuple(given) if given is not None else weights.class_names
     if names is None:
         return tuple(str(i) for i in range(spec.num_classes))

@@ -11,9 +11,8 @@ from typing import Any
 from dnl_video.errors import InputError
 from dnl_video.files import write_atomic
 from dnl_video.models.weights.checkpoint import EXPORTED_NAME, Checkpoint, payload
-from dnl_video.models.weights.exported import write_exported
 from dnl_video.models.weights.model_card import is_model_card, model_card
-from dnl_video.models.weights.reading import file_kind
+from dnl_video.models.weights.source import write_exported
 
 
 def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") -> list[Path]:
@@ -81,9 +80,9 @@ def versions() -> dict[str, str]:
 
 
 def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return where the weights come from; what an exported or converted file knows already is kept."""
+    """Return where the weights come from; an exported model that is exported again keeps its training checkpoint."""
     known = dict(checkpoint.provenance)
-    if checkpoint.config and file_kind(Path(checkpoint.path)) == "torch":
+    if checkpoint.config and "exported_with" not in known:
         known |= {"checkpoint": Path(checkpoint.path).name, "checkpoint_sha256": checkpoint.sha256}
     if checkpoint.config:
         known["run"] = Path(str(checkpoint.config.get("output_dir", ""))).name

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.weights.families import bottlenecks, depth_of
-from dnl_video.models.weights.source import SourceWeights, block_prefixes
+from dnl_video.models.weights.places import TranslatedWeights, block_prefixes
 from dnl_video.spec import Architecture
 
 # Of inputs in [0, 1]; mmaction2 writes them in [0, 255]: 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375.
@@ -41,7 +41,7 @@ def matches(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     ) and any(len(shapes.get(name, ())) == 4 for name in ("conv1.weight", "conv1.0.weight", "stem.conv.weight"))
 
 
-def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None = None) -> SourceWeights:
+def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None = None) -> TranslatedWeights:
     """Translate the names; kernels stay [D, C, H, W], to be inflated where they are loaded (`inflate`).
 
     Args:
@@ -71,7 +71,7 @@ def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None 
         ours = _translated(name, prefixes)
         state[ours] = tensor
         names[ours] = name
-    return SourceWeights(
+    return TranslatedWeights(
         origin=_ORIGIN,
         state_dict=state,
         source_names=names,

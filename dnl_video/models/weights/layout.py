@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.weights.families import STAGES, Family, bottlenecks, depth_of, temporal_kernel
+from dnl_video.models.weights.places import TranslatedWeights, block_prefixes
 from dnl_video.models.weights.pyslowfast_settings import Settings
-from dnl_video.models.weights.source import SourceWeights, block_prefixes
 from dnl_video.spec import Architecture, ContextOptions, ModelSpec, Similarity
 
 _FAMILIES = ("c2d", "slow", "i3d")
@@ -50,7 +50,7 @@ def assemble(
     architecture: Architecture | None,
     flat_family: str,
     settings: Settings | None = None,
-) -> SourceWeights:
+) -> TranslatedWeights:
     """Put tensors under the names of the network that their shapes tell.
 
     Temporal kernels shorter than the network's (R101 "50_50", whose res4 has temporal kernels in its first six blocks
@@ -98,7 +98,7 @@ def assemble(
     prepared: dict[str, Any] = _IMAGE_NORM if image else _VIDEO_NORM | {"sampling": "pyslowfast"}
     # Images have no frames, and their crops say nothing of a video's.
     stated = {k: v for k, v in settings.preprocessing.items() if not image or k in ("mean", "std", "channel_order")}
-    return SourceWeights(
+    return TranslatedWeights(
         origin=origin,
         state_dict=state,
         source_names=source_names,

@@ -3,25 +3,95 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
-from dnl_video.models.weights.load_report import LoadReport
 from dnl_video.models.weights.matching import Match, finite, match
-from dnl_video.models.weights.origins import convert_tensors, find_source, read_source
-from dnl_video.models.weights.reading import file_sha256, tensors_in
-from dnl_video.models.weights.source import SourceWeights
+from dnl_video.models.weights.origins import find_source, translate, translate_source
+from dnl_video.models.weights.places import TranslatedWeights
+from dnl_video.models.weights.source import tensors_in
 from dnl_video.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """The result of `load_weights`.
+
+    Attributes:
+        origin: The project whose layout the source has.
+        source: The file or name it was given as; None for weights in memory.
+        sha256: The file's checksum.
+        matched: The network's tensors that were filled.
+        new: The network's tensors that kept their values, each with the reason.
+        left: The source's tensors, by its own names, that went nowhere, each with the reason.
+        reshaped: Filled tensors whose shape changed (1x1x1 kernels to matrices): ``"[64, 8, 1, 1, 1] -> [64, 8]"``.
+        inflated: Filled tensors that were 2-D kernels, repeated over time and divided by its length.
+        loaded_parameters: Parameters filled.
+        new_parameters: Parameters that kept their values.
+        left_parameters: Numbers in the source that went nowhere.
+        preprocessing: Fields of `Preprocessing` that the source expects of its clips.
+        notes: Sentences for the person who loads it.
+    """
+
+    origin: str
+    source: str | None
+    sha256: str | None
+    matched: tuple[str, ...]
+    new: Mapping[str, str]
+    left: Mapping[str, str]
+    reshaped: Mapping[str, str]
+    inflated: Mapping[str, str]
+    loaded_parameters: int
+    new_parameters: int
+    left_parameters: int
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Return the report as a few lines."""
+        changed = [
+            f"{len(names)} {word}"
+            for names, word in ((self.reshaped, "reshaped"), (self.inflated, "inflated over time"))
+            if names
+        ]
+        loaded = f"loaded, {self.loaded_parameters / 1e6:.2f}M parameters" + "".join(f", {text}" for text in changed)
+        rows = [(len(self.matched), loaded)]
+        rows += [(n, f"new: {reason}") for reason, n in Counter(self.new.values()).items()]
+        rows += [(n, f"left: {reason}") for reason, n in Counter(self.left.values()).items()]
+        lines = [
+            f"weights: {self.source or 'given'} ({self.origin})",
+            *(f"  {n:>4} tensors {text}" for n, text in rows),
+        ]
+        if self.new_parameters:
+            lines.append(f"  {self.new_parameters:,} parameters are new")
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of it, as plain JSON types."""
+        return {
+            "origin": self.origin,
+            "source": self.source,
+            "sha256": self.sha256,
+            "loaded_tensors": len(self.matched),
+            "loaded_parameters": self.loaded_parameters,
+            "new_parameters": self.new_parameters,
+            "new": dict(Counter(self.new.values())),
+            "left": dict(Counter(self.left.values())),
+            "notes": list(self.notes),
+        }
 
 
 def load_weights(
     model: VideoClassifier,
-    source: str | Path | Mapping[str, Tensor] | SourceWeights,
+    source: str | Path | Mapping[str, Tensor] | TranslatedWeights,
     *,
     allow_missing: Sequence[str] = (),
     drop_blocks: bool = False,
@@ -49,15 +119,15 @@ def load_weights(
     """
     architecture = model.spec.architecture if model.spec else None
     if isinstance(source, Mapping):
-        source = convert_tensors(tensors_in(source), architecture)
-    if isinstance(source, SourceWeights):
+        source = translate(tensors_in(source), architecture)
+    if isinstance(source, TranslatedWeights):
         return fill(model, source, allow_missing=allow_missing, drop_blocks=drop_blocks)
     file = find_source(str(source), architecture)
     return fill(
         model,
-        read_source(file, architecture),
+        translate_source(file, architecture),
         name=str(source),
-        sha256=file_sha256(file),
+        sha256=file.sha256,
         allow_missing=allow_missing,
         drop_blocks=drop_blocks,
     )
@@ -65,7 +135,7 @@ def load_weights(
 
 def fill(
     model: VideoClassifier,
-    source: SourceWeights,
+    source: TranslatedWeights,
     *,
     name: str | None = None,
     sha256: str | None = None,
@@ -82,7 +152,7 @@ def fill(
 
 
 def _report(
-    model: VideoClassifier, source: SourceWeights, matched: Match, name: str | None, sha256: str | None
+    model: VideoClassifier, source: TranslatedWeights, matched: Match, name: str | None, sha256: str | None
 ) -> LoadReport:
     parameters = {key: value.numel() for key, value in model.named_parameters()}
 

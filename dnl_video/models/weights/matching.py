@@ -14,7 +14,7 @@ from dnl_video.errors import InputError, nearest
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.weights.imagenet import inflate
-from dnl_video.models.weights.source import SourceWeights
+from dnl_video.models.weights.places import TranslatedWeights
 
 _BLOCK = re.compile(r"^(.*context_blocks\.\d+)\.(.+)$")
 # Batches seen so far: used only with a cumulative batch norm, which none here is, and absent from old files.
@@ -41,7 +41,7 @@ class Match:
 
 
 def match(
-    model: VideoClassifier, source: SourceWeights, *, allow_missing: Sequence[str], drop_blocks: bool, name: str
+    model: VideoClassifier, source: TranslatedWeights, *, allow_missing: Sequence[str], drop_blocks: bool, name: str
 ) -> Match:
     """Assign a source's tensors to a network's, without touching the network.
 
@@ -96,7 +96,7 @@ def match(
 
 def _place_rest(
     model: VideoClassifier,
-    source: SourceWeights,
+    source: TranslatedWeights,
     result: Match,
     blocks: tuple[_Blocks, _Blocks],
     drop_blocks: bool,
@@ -221,7 +221,7 @@ def _allowed(target: Mapping[str, Tensor], names: Sequence[str]) -> set[str]:
 
 
 def _refuse_partial(
-    name: str, source: SourceWeights, model: VideoClassifier, missing: list[str], wrong: list[str], total: int
+    name: str, source: TranslatedWeights, model: VideoClassifier, missing: list[str], wrong: list[str], total: int
 ) -> None:
     advice = "build the network that it belongs to, or name them in allow_missing"
     if wrong:
@@ -243,7 +243,7 @@ def _describe(model: VideoClassifier) -> str:
     return f"{model.spec.architecture} with context {model.spec.context}{width}"
 
 
-def _source_is(source: SourceWeights) -> str:
+def _source_is(source: TranslatedWeights) -> str:
     if source.spec is None:
         return f" (it is {source.origin})"
     return f" (it is {source.spec.architecture} with context {source.spec.context}, {source.origin})"

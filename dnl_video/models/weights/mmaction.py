@@ -20,7 +20,7 @@ from torch import Tensor
 from dnl_video.errors import InputError
 from dnl_video.models.weights.families import LOADABLE, Family, bottlenecks, depth_of, family_of
 from dnl_video.models.weights.imagenet import MEAN, STD
-from dnl_video.models.weights.source import SourceWeights, block_prefixes
+from dnl_video.models.weights.places import TranslatedWeights, block_prefixes
 from dnl_video.spec import Architecture, ContextOptions, ModelSpec, Output, Similarity
 
 _ORIGIN = "mmaction2"
@@ -67,7 +67,7 @@ def convert(
     *,
     architecture: Architecture | None = None,
     meta: Mapping[str, Any] | None = None,
-) -> SourceWeights:
+) -> TranslatedWeights:
     """Translate names, and the classifier's columns where SlowFast concatenates its pathways the other way round.
 
     Args:
@@ -112,7 +112,7 @@ def convert(
             bias = ours.removesuffix("weight") + "bias"
             state[bias] = tensor.new_zeros(tensor.shape[0])
             names[bias] = _ADDED
-    return SourceWeights(
+    return TranslatedWeights(
         origin=_ORIGIN,
         state_dict=state,
         source_names=names,

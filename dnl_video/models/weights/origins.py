@@ -11,10 +11,10 @@ from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.weights import caffe2, imagenet, mmaction, pyslowfast, pytorchvideo_hub
-from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, is_checkpoint, read_checkpoint
+from dnl_video.models.weights.checkpoint import find_checkpoint, read_checkpoint
+from dnl_video.models.weights.places import TranslatedWeights
 from dnl_video.models.weights.pretrained import pretrained_file
-from dnl_video.models.weights.reading import read_tensors
-from dnl_video.models.weights.source import SourceWeights
+from dnl_video.models.weights.source import Source
 from dnl_video.spec import Architecture, to_dict
 
 # Each has `matches(shapes)` and `convert(tensors, architecture=...)`; at most one matches.
@@ -22,14 +22,14 @@ _ORIGINS: tuple[ModuleType, ...] = (pytorchvideo_hub, pyslowfast, caffe2, mmacti
 OWN = "dnl_video"
 
 
-def find_source(source: str, architecture: Architecture | None = None) -> Path:
-    """Return the file that a path, a run's folder or a published name stands for; the last is downloaded once.
+def find_source(source: str, architecture: Architecture | None = None) -> Source:
+    """Return the file of a path, of a run's folder, or of a published name, which is downloaded once.
 
     Raises:
         InputError: There is none.
     """
     if Path(source).exists():
-        return find_checkpoint(source)
+        return Source(find_checkpoint(source))
     if Path(source).suffix or len(Path(source).parts) != 1:
         raise InputError(f"{source}: no such file of weights")
     if architecture is None:
@@ -37,30 +37,36 @@ def find_source(source: str, architecture: Architecture | None = None) -> Path:
     return pretrained_file(source, architecture)
 
 
-def read_source(path: str | Path, architecture: Architecture | None = None) -> SourceWeights:
-    """Read weights of any origin under our names, without ever executing code from the file.
+def translate_source(source: Source, architecture: Architecture | None = None) -> TranslatedWeights:
+    """Bring the weights in a file of any origin under our names.
 
     Args:
-        path: A file, or the folder of a training run.
-        architecture: The network they are for; image networks need to know.
+        source: The file.
+        architecture: The network they are for; needed for image networks.
 
     Raises:
-        InputError: The file is damaged, or its layout is none of those known.
+        InputError: The file is damaged, or its layout is unknown.
     """
-    file = find_checkpoint(path)
-    content = read_tensors(file)
-    if is_checkpoint(content.extra) or FORMAT_KEY in content.extra:
-        return _own(file)
-    return convert_tensors(content.tensors, architecture, str(file), beside=content.extra)
+    if source.stored is None:
+        return translate(source.tensors, architecture, str(source.path), beside=source.beside)
+    loaded = read_checkpoint(source)
+    return TranslatedWeights(
+        origin=OWN,
+        state_dict=loaded.state_dict,
+        source_names={name: name for name in loaded.state_dict},
+        spec=loaded.spec,
+        preprocessing=to_dict(loaded.preprocessing),
+        class_names=loaded.class_names or None,
+    )
 
 
-def convert_tensors(
+def translate(
     tensors: Mapping[str, Tensor],
     architecture: Architecture | None = None,
     name: str = "the state dict",
     *,
     beside: Mapping[str, Any] | None = None,
-) -> SourceWeights:
+) -> TranslatedWeights:
     """Bring tensors of any foreign origin under our names.
 
     Args:
@@ -92,7 +98,7 @@ def convert_tensors(
     elif found is mmaction and isinstance(beside.get("meta"), Mapping):
         told["meta"] = beside["meta"]
     try:
-        source: SourceWeights = found.convert(tensors, architecture=architecture, **told)
+        source: TranslatedWeights = found.convert(tensors, architecture=architecture, **told)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     return source
@@ -109,15 +115,3 @@ def _without_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     if len(shared) != 1 or not all("." in name for name in tensors):
         return None
     return {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
-
-
-def _own(file: Path) -> SourceWeights:
-    loaded = read_checkpoint(file)
-    return SourceWeights(
-        origin=OWN,
-        state_dict=loaded.state_dict,
-        source_names={name: name for name in loaded.state_dict},
-        spec=loaded.spec,
-        preprocessing=to_dict(loaded.preprocessing),
-        class_names=loaded.class_names or None,
-    )

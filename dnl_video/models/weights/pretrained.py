@@ -6,11 +6,7 @@ Addresses: pytorchvideo 0.1.5, models/hub/resnet.py and models/hub/slowfast.py; 
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import re
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -18,6 +14,8 @@ from urllib.request import Request, urlopen
 import torch
 
 from dnl_video.errors import InputError, nearest
+from dnl_video.files import atomic_path, locked
+from dnl_video.models.weights.source import Source
 from dnl_video.spec import Architecture
 
 _KINETICS = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"
@@ -39,10 +37,10 @@ SOURCES: dict[str, dict[str, str]] = {
 _HASH = re.compile(r"-([0-9a-f]{8,})\.\w+$")
 
 
-def pretrained_file(name: str, architecture: Architecture) -> Path:
-    """Return the file of published weights for a network, downloading it unless torch.hub's cache has it.
+def pretrained_file(name: str, architecture: Architecture) -> Source:
+    """Return the file of published weights for a network; download it unless torch.hub's cache has it.
 
-    Processes of one node that ask together download once: the others wait for the first.
+    When several processes of a node ask at the same time, one downloads and the others wait.
 
     Args:
         name: kinetics400 (pytorchvideo's hub) or imagenet (torchvision's ResNets, to inflate).
@@ -52,21 +50,18 @@ def pretrained_file(name: str, architecture: Architecture) -> Path:
         InputError: There are no such weights, they cannot be downloaded, or the cached file has another checksum.
     """
     url = _address(name, architecture)
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / url.rpartition("/")[2]
-    if file.is_file():
-        _check_cached(file)
-        return file
+    source = Source(Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2])
+    if source.path.is_file():
+        _check_cached(source)
+        return source
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(file):
-            if not file.is_file():
-                _download(url, file)
+        source.path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(source.path.with_name(f".{source.path.name}.lock")):
+            if not source.path.is_file():
+                _download(url, source.path)
     except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{url}: download failed ({_reason(error)}); download it by other means and put it at {file}"
-        ) from error
-    return file
+        raise _failed(url, source.path, error) from error
+    return source
 
 
 def _address(name: str, architecture: str) -> str:
@@ -78,58 +73,38 @@ def _address(name: str, architecture: str) -> str:
     return SOURCES[name][architecture]
 
 
-def _check_cached(file: Path) -> None:
-    found = _HASH.search(file.name)
-    if found is None:
-        return
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    if not digest.hexdigest().startswith(found[1]):
+def _check_cached(source: Source) -> None:
+    found = _HASH.search(source.path.name)
+    if found is not None and not source.sha256.startswith(found[1]):
         raise InputError(
-            f"{file}: sha256 is {digest.hexdigest()[:8]}..., published {found[1]}; delete it to download it again"
+            f"{source.path}: sha256 is {source.sha256[:8]}..., published {found[1]}; delete it to download it again"
         )
 
 
 def _download(url: str, file: Path) -> None:
-    """Download beside the file and move what is whole; torch.hub takes a broken connection for the end of the file."""
-    expected = _size(url)
-    found = _HASH.search(file.name)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder:
-        part = Path(folder) / file.name
-        torch.hub.download_url_to_file(url, str(part), hash_prefix=found[1] if found else None, progress=True)
-        size = part.stat().st_size
-        if expected is not None and size != expected:
-            raise RuntimeError(f"{size} of {expected} bytes came")
-        part.replace(file)
+    """Download atomically, and compare sizes: torch.hub takes a broken connection for the end of the file."""
+    with atomic_path(file) as part:
+        try:
+            expected, found = _size(url), _HASH.search(file.name)
+            torch.hub.download_url_to_file(url, str(part), hash_prefix=found[1] if found else None, progress=True)
+            if expected is not None and part.stat().st_size != expected:
+                raise RuntimeError(f"{part.stat().st_size} of {expected} bytes came")
+        except (OSError, RuntimeError) as error:
+            raise _failed(url, file, error) from error
 
 
 def _size(url: str) -> int | None:
     try:
         with urlopen(Request(url, method="HEAD", headers={"User-Agent": "torch.hub"})) as answer:
             length = answer.headers.get("Content-Length")
-    except HTTPError:  # some servers refuse HEAD only; what concerns the file, the download says
+    except HTTPError:  # some servers refuse only HEAD; the download reports other errors
         return None
     return int(length) if length else None
 
 
-@contextlib.contextmanager
-def _one_at_a_time(file: Path) -> Iterator[None]:
-    """Hold the lock beside a file. It saves traffic only: without locks (Windows, some network drives) all is safe."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with file.with_name(f".{file.name}.lock").open("w") as stream:
-        with contextlib.suppress(OSError):
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, URLError) and not getattr(error, "code", None):
-        error = error.reason if isinstance(error.reason, BaseException) else error
-    text = str(error).strip()
-    return text.splitlines()[0][:120] if text else type(error).__name__
+def _failed(url: str, file: Path, error: BaseException) -> InputError:
+    if isinstance(error, URLError) and isinstance(error.reason, BaseException) and not getattr(error, "code", None):
+        error = error.reason
+    lines = str(error).strip().splitlines()
+    reason = lines[0][:120] if lines else type(error).__name__
+    return InputError(f"{url}: download failed ({reason}); download it by other means and put it at {file}")

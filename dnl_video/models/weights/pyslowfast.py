@@ -16,8 +16,8 @@ from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.weights.layout import Place, assemble
+from dnl_video.models.weights.places import TranslatedWeights
 from dnl_video.models.weights.pyslowfast_settings import Settings, read_settings
-from dnl_video.models.weights.source import SourceWeights
 from dnl_video.spec import Architecture
 
 ORIGIN = "PySlowFast"
@@ -58,7 +58,7 @@ def matches(shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
 def convert(
     tensors: Mapping[str, Tensor], *, architecture: Architecture | None = None, config: str | None = None
-) -> SourceWeights:
+) -> TranslatedWeights:
     """Translate a PySlowFast state dict.
 
     Args:

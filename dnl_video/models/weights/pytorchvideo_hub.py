@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.weights.families import LOADABLE, bottlenecks, depth_of, family_of
-from dnl_video.models.weights.source import SourceWeights, block_prefixes
+from dnl_video.models.weights.places import TranslatedWeights, block_prefixes
 from dnl_video.spec import Architecture, Context, ContextOptions, ModelSpec, Output
 
 _ORIGIN = "pytorchvideo hub"
@@ -42,7 +42,7 @@ def matches(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return any(len(shapes.get(name, ())) == 5 for name in (*stems, *_OTHERS))
 
 
-def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None = None) -> SourceWeights:
+def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None = None) -> TranslatedWeights:
     """Recognise the network; no tensor changes its name.
 
     Args:
@@ -77,7 +77,7 @@ def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None 
         context_options=options,
         **fields,
     )
-    return SourceWeights(
+    return TranslatedWeights(
         origin=_ORIGIN,
         state_dict=dict(tensors),
         source_names={name: name for name in tensors},

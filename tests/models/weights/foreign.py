@@ -8,11 +8,13 @@ from torch import nn
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.imagenet import inflate
-from dnl_video.models.weights.source import SourceWeights
+from dnl_video.models.weights.places import TranslatedWeights
 from dnl_video.spec import ModelSpec
 
 
-def loaded(source: SourceWeights, spec: ModelSpec | None = None, dtype: torch.dtype = torch.float64) -> VideoClassifier:
+def loaded(
+    source: TranslatedWeights, spec: ModelSpec | None = None, dtype: torch.dtype = torch.float64
+) -> VideoClassifier:
     """Build the network and fill it; nothing may stay unfilled but the classifier of image weights."""
     spec = spec or source.spec
     assert spec is not None
@@ -32,7 +34,7 @@ def loaded(source: SourceWeights, spec: ModelSpec | None = None, dtype: torch.dt
     return model
 
 
-def check_bijection(source: SourceWeights, names: set[str], model: nn.Module, *, classifier: bool = True) -> None:
+def check_bijection(source: TranslatedWeights, names: set[str], model: nn.Module, *, classifier: bool = True) -> None:
     """Every tensor of the file has one place or a reason, and every place of the network one tensor."""
     expected = {n for n in model.state_dict() if classifier or ".proj." not in n}
     assert set(source.state_dict) == set(source.source_names) == expected

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
-from dnl_video.models.weights.checkpoint import Checkpoint, load_checkpoint, payload
+from dnl_video.models.weights.checkpoint import Checkpoint, load_checkpoint, payload, read_checkpoint
 from dnl_video.models.weights.export import export_model
-from dnl_video.models.weights.exported import read_exported, write_exported
 from dnl_video.models.weights.load import load_weights
 from dnl_video.models.weights.model_card import model_card
+from dnl_video.models.weights.source import Source, write_exported
 from dnl_video.spec import ContextOptions, ModelSpec, Preprocessing, to_dict
 from tests.models.helpers import perturb
 
@@ -79,18 +79,19 @@ def test_no_flipped_byte_passes(tmp_path: Path) -> None:
     tensors["count"] = torch.tensor(7)
     file = write_exported(tmp_path / "m.safetensors", stored, tensors)
     whole = file.read_bytes()
-    assert read_exported(file)[0] == stored
+    assert Source(file).stored == stored
     draw, refused = random.Random(0), 0
     for place in [*range(8, 40), *draw.sample(range(len(whole)), 300), len(whole) - 1]:
         file.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << draw.randrange(8))]) + whole[place + 1 :])
         try:
-            found, read = read_exported(file)
+            checkpoint = read_checkpoint(Source(file))
         except InputError:
             refused += 1
             continue
         # Only what carries nothing may change: spaces, and the name of the framework.
-        assert found == stored
-        assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+        assert (checkpoint.spec, checkpoint.preprocessing, checkpoint.class_names) == (SPEC, CLIPS, ("a", "b", "c"))
+        assert (checkpoint.config, checkpoint.provenance) == ({}, {"origin": "elsewhere"})
+        assert all(torch.equal(checkpoint.state_dict[name], tensor) for name, tensor in tensors.items())
     assert refused > 300
 
 

@@ -14,7 +14,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
 from dnl_video.models.weights import imagenet, mmaction, pytorchvideo_hub
-from dnl_video.models.weights.source import block_prefixes
+from dnl_video.models.weights.places import block_prefixes
 from dnl_video.spec import ModelSpec
 
 from ..helpers import relative_error

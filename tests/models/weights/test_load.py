@@ -13,7 +13,7 @@ from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.create import create_model
 from dnl_video.models.weights.load import load_weights
-from dnl_video.models.weights.source import SourceWeights
+from dnl_video.models.weights.places import TranslatedWeights
 from dnl_video.spec import ContextOptions
 from tests.models.helpers import perturb
 
@@ -30,13 +30,13 @@ def net(context: Any = "none", architecture: Any = "slow_r50", **options: Any) -
     return model.eval()
 
 
-def given(model: VideoClassifier, change: Callable[[dict[str, Tensor]], Any] | None = None) -> SourceWeights:
+def given(model: VideoClassifier, change: Callable[[dict[str, Tensor]], Any] | None = None) -> TranslatedWeights:
     """The network's weights as an origin hands them over."""
     state = {key: value.clone() for key, value in model.state_dict().items()}
     if change is not None:
         change(state)
     names = {key: f"their.{key}" for key in state}
-    return SourceWeights("elsewhere", state, names, spec=model.spec)
+    return TranslatedWeights("elsewhere", state, names, spec=model.spec)
 
 
 def clip(frames: int = 4, size: int = 32) -> Tensor:
@@ -207,7 +207,7 @@ def without(*starts: str) -> Callable[[dict[str, Tensor]], None]:
     return change
 
 
-def refused(target: VideoClassifier, source: SourceWeights, **options: Any) -> str:
+def refused(target: VideoClassifier, source: TranslatedWeights, **options: Any) -> str:
     """Load what must be refused, and see that nothing has changed."""
     before = {key: value.clone() for key, value in target.state_dict().items()}
     with pytest.raises(InputError) as error:

@@ -226,7 +226,7 @@ def slowfast_forward(sd, x: Tensor, rate: int) -> Tensor:
     return head_forward(sd, torch.cat(pooled, 1))
 
 
-def check(sd, clip: Tensor, expected: Tensor, spec: ModelSpec | None = None) -> mmaction.SourceWeights:
+def check(sd, clip: Tensor, expected: Tensor, spec: ModelSpec | None = None) -> mmaction.TranslatedWeights:
     source = mmaction.convert(sd)
     model = loaded(source, spec)
     check_bijection(source, set(sd), model)

@@ -16,7 +16,8 @@ from dnl_video.models.build import build_model
 from dnl_video.models.create import create_model
 from dnl_video.models.weights.convert import convert_weights
 from dnl_video.models.weights.load import load_weights
-from dnl_video.models.weights.origins import _ORIGINS, read_source
+from dnl_video.models.weights.origins import _ORIGINS, translate_source
+from dnl_video.models.weights.source import Source
 from tests.models.weights.pyslowfast_net import NONLOCAL, draw, shapes
 from tests.models.weights.test_caffe2 import blobs
 from tests.models.weights.test_imagenet import NarrowResNet
@@ -74,12 +75,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_content_tells_the_origin(origin: str, files: dict[str, Path]) -> None:
-    assert read_source(files[origin], "slow_r50").origin == origin
+    assert translate_source(Source(files[origin]), "slow_r50").origin == origin
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_no_layout_is_taken_for_another(origin: str, files: dict[str, Path]) -> None:
-    names = read_source(files[origin], "slow_r50")
+    names = translate_source(Source(files[origin]), "slow_r50")
     shaped: dict[str, tuple[int, ...]] = {
         theirs: tuple(names.state_dict[ours].shape) for ours, theirs in names.source_names.items()
     }
@@ -99,7 +100,7 @@ def test_every_origin_starts_a_disentangled_network(origin: str, files: dict[str
         assert len(blocks) == 5
     else:
         assert {report.new[name] for name in blocks} == {"context blocks"}
-    source = read_source(files[origin], "slow_r50")
+    source = translate_source(Source(files[origin]), "slow_r50")
     for name in report.matched:
         given: Tensor = source.state_dict[name].float()
         if name in report.inflated:
@@ -127,7 +128,7 @@ def test_a_network_inside_another_module(prefix: str, version: str | None, tmp_p
     model = create_model("slow_r50", stem_channels=8, num_classes=5).eval()
     content: dict[str, object] = {"state_dict": {f"{prefix}{k}": v for k, v in model.state_dict().items()}}
     torch.save(content | ({"pytorch-lightning_version": version} if version else {}), tmp_path / "a")
-    source = read_source(tmp_path / "a")
+    source = translate_source(Source(tmp_path / "a"))
     assert source.origin == "pytorchvideo hub"
     target = create_model("slow_r50", stem_channels=8, num_classes=5).eval()
     load_weights(target, tmp_path / "a")
@@ -148,13 +149,13 @@ def test_half_precision_becomes_float32(tmp_path: Path) -> None:
 def test_a_configuration_beside_the_tensors_is_read(tmp_path: Path) -> None:
     config = "DATA: {NUM_FRAMES: 16, SAMPLING_RATE: 4}\nNONLOCAL: {INSTANTIATION: softmax}\n"
     torch.save({"model_state": draw(shapes("slow", nonlocal_blocks=NONLOCAL)), "cfg": config}, tmp_path / "a")
-    source = read_source(tmp_path / "a")
+    source = translate_source(Source(tmp_path / "a"))
     assert (source.preprocessing["num_frames"], source.preprocessing["frame_stride"]) == (16, 4)
     assert source.spec is not None
     assert source.spec.context_options.attention == "embedded_gaussian"
     torch.save({"model_state": draw(shapes("slow")), "cfg": "DATA: ["}, tmp_path / "a")
     with pytest.raises(InputError, match=f"^{tmp_path / 'a'}: PySlowFast weights have a 'cfg' that is not"):
-        read_source(tmp_path / "a")
+        translate_source(Source(tmp_path / "a"))
 
 
 @torch.no_grad()

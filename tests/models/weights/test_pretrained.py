@@ -51,18 +51,18 @@ def test_addresses_are_the_packages_own() -> None:
 
 
 def test_a_file_is_downloaded_once(origin: Path, cache: Path) -> None:
-    file = pretrained_file("kinetics400", "slow_r50")
+    file = pretrained_file("kinetics400", "slow_r50").path
     # The name torch.hub.load_state_dict_from_url gives it, so that pytorchvideo's own cache serves.
     assert file == cache / "SLOW_8x8_R50.pyth"
     assert file.read_bytes() == CONTENT
     origin.unlink()
-    assert pretrained_file("kinetics400", "slow_r50") == file
+    assert pretrained_file("kinetics400", "slow_r50").path == file
 
 
 def test_a_file_put_there_by_hand_is_taken(cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "I3D_8x8_R50.pyth").write_bytes(b"by hand")
-    assert pretrained_file("kinetics400", "i3d_r50").read_bytes() == b"by hand"
+    assert pretrained_file("kinetics400", "i3d_r50").path.read_bytes() == b"by hand"
 
 
 def test_a_damaged_file_in_the_cache_is_refused(cache: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_wrong_checksum_keeps_nothing(origin: Path, cache: Path, monkeypatch: 
         monkeypatch.setitem(SOURCES["imagenet"], "slow_r50", file.as_uri())
         if good:
             for _ in range(2):  # downloaded, then found
-                assert pretrained_file("imagenet", "slow_r50").read_bytes() == CONTENT
+                assert pretrained_file("imagenet", "slow_r50").path.read_bytes() == CONTENT
         else:
             with pytest.raises(InputError, match=r'download failed \(invalid hash value \(expected "0123abcd"'):
                 pretrained_file("imagenet", "slow_r50")
@@ -137,7 +137,7 @@ def address(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("folder", ["whole", "nohead"])
 def test_download_from_a_server(folder, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SOURCES["kinetics400"], "slow_r50", f"{address}/{folder}/SLOW_8x8_R50.pyth")
-    assert pretrained_file("kinetics400", "slow_r50").read_bytes() == CONTENT
+    assert pretrained_file("kinetics400", "slow_r50").path.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(("folder", "reason"), [("short", "600 of 1200 bytes came"), ("gone", "HTTP Error 404: ")])
