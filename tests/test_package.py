@@ -25,7 +25,7 @@ ALLOWED = {
     "spec": {"errors"},
     "config": {"errors", "files", "spec"},
     "safe_pickle": set(),
-    "models": {"errors", "files", "spec"},
+    "models": {"errors", "files", "spec", "safe_pickle"},
     "data": {"errors", "files", "cores", "spec", "config"},
     "results": {"errors", "files", "spec", "safe_pickle"},
     "report": {"errors", "files", "spec", "results"},
