@@ -1,4 +1,4 @@
-"""`dnl-video predict`: classify video files, folders, lists, and what happens when in long videos."""
+"""`dnl-video predict`: classify video files, folders and lists, and find segments in long videos."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dnl_video.cli.main import INTERRUPTED, VIDEOS_FAILED
 from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_options, config_from
@@ -22,40 +22,41 @@ if TYPE_CHECKING:
 DESCRIPTION = """Classify video files, folders or lists.
 
   dnl-video predict clip.mp4 --checkpoint runs/demo
-  dnl-video predict clip.mp4 --checkpoint runs/demo --per-clip       the clips' classes along time
-  dnl-video predict movie.mp4 --checkpoint runs/demo --sliding       what happens when: segments, timeline
+  dnl-video predict clip.mp4 --checkpoint runs/demo --per-clip       also the best class of every clip
+  dnl-video predict movie.mp4 --checkpoint runs/demo --sliding       segments and a timeline of a long video
   dnl-video predict movie.mp4 --checkpoint runs/demo --sliding --hop-s 0.5 --annotate seen.mp4
   dnl-video predict videos/ more.txt --checkpoint runs/demo --output predictions/mine
   torchrun --nproc_per_node 8 -m dnl_video predict millions.txt ...     eight processes; the last one merges
 
-A list is a text file with a path a line. With --output the scores are kept, predictions.csv lists the best classes in
-the order given, and a killed run goes on where it stopped: give the same command again."""
+A list is a text file with one path per line. With --output the scores are kept, and predictions.csv lists the best
+classes in the order of the list. To resume a killed run, give the same command again."""
 
 _DEFAULT_HOP_S = 1.0
 _NUM_CLIPS = 10
-# More videos than this make no table on the screen, and are kept even without --output.
+# Above this number of videos a summary replaces the table, and the scores are kept even without --output.
 MANY_VIDEOS = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("videos", nargs="+", metavar="VIDEO|DIR|LIST", help="What to classify.")
-    add_checkpoint_argument(parser)
-    parser.add_argument("--root", help="Folder that relative paths of lists are looked up in; default: the list's own.")
-    parser.add_argument("--per-clip", action="store_true", help="Also show the best class of every clip along time.")
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="Classes to show per video (%(default)s).")
+    add_video_arguments(parser)
+    parser.add_argument("--per-clip", action="store_true", help="Also show the best class of every clip.")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="Classes to show per video. Default: 5.")
     long = parser.add_argument_group("long videos")
     long.add_argument(
         "--sliding", action="store_true", help="Slide clips over the whole video; write segments and a timeline."
     )
     long.add_argument(
-        "--hop-s", type=float, metavar="S", help=f"Seconds from one sliding clip to the next ({_DEFAULT_HOP_S:g})."
+        "--hop-s",
+        type=float,
+        metavar="S",
+        help=f"Seconds from one sliding clip to the next. Default: {_DEFAULT_HOP_S:g}.",
     )
     long.add_argument(
-        "--annotate", metavar="FILE", help="Also write one video's copy (.mp4, ...) with its current best classes."
+        "--annotate", metavar="FILE", help="Also write a copy of the video (.mp4, ...) that shows its best classes."
     )
     long.add_argument(
-        "--plot-format", choices=("png", "svg"), default="png", help="Format of the timelines (%(default)s)."
+        "--plot-format", choices=("png", "svg"), default="png", help="Format of the timelines. Default: png."
     )
     add_view_options(parser, EvaluationConfig(num_clips=_NUM_CLIPS, num_crops=1), "clip_scores")
     add_output_argument(
@@ -64,9 +65,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the videos, --checkpoint and --root."""
+    parser.add_argument("videos", nargs="+", metavar="VIDEO|DIR|LIST", help="Video files, folders or lists.")
+    add_checkpoint_argument(parser)
+    parser.add_argument("--root", help="Folder of the relative paths in lists. Default: the folder of the list.")
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Classify; write and show the best classes per video and, with --sliding, per stretch of time."""
+    """Classify; write and show the best classes of each video and, with --sliding, of each segment."""
     from dnl_video.data.manifest import read_videos
+    from dnl_video.results.tables import merging
 
     hop_s = _check(arguments)
     manifest = read_videos(arguments.videos, root=arguments.root)
@@ -79,19 +88,50 @@ def run(arguments: argparse.Namespace) -> int:
     keep = bool(arguments.output) or hop_s is not None or world_size > 1 or len(manifest.records) > MANY_VIDEOS
     with _output_folder(arguments, keep) as output:
         try:
-            return _run(arguments, manifest, output, hop_s, rank, world_size, keep)
+            if not score_videos("predict", arguments, manifest, output, hop_s=hop_s):
+                return 0
+            with merging(output, f"top {arguments.top} plots {arguments.plot_format}") as needed:
+                # Several processes come here if they finish at the same time; one of them merges.
+                if needed or world_size == 1:
+                    return _finish(arguments, manifest, output, keep)
+            print(f"process {rank} of {world_size} is done; another one merged {output}")
+            return 0
         except KeyboardInterrupt:
-            what = (
-                f"what was finished is kept in {output}; the same command goes on there"
-                if keep
-                else "nothing was kept, for want of --output"
-            )
-            print(f"dnl-video: interrupted; {what}", file=sys.stderr)
+            kept = f"finished videos are kept in {output}; give the same command again to continue"
+            print(f"dnl-video: interrupted; {kept if keep else 'nothing is kept without --output'}", file=sys.stderr)
             return INTERRUPTED
 
 
+def score_videos(
+    command: str, arguments: argparse.Namespace, manifest: Manifest, output: str | Path, **options: Any
+) -> bool:
+    """Run `run_predictions` with a progress bar; return whether every listed video is done, by any process."""
+    from dnl_video.cli.progress import prediction_progress
+    from dnl_video.inference.runner import run_predictions
+    from dnl_video.models.weights.checkpoint import load_checkpoint
+
+    rank, world_size = rank_and_world_size()
+    verb = command if world_size == 1 else f"{command} (process {rank} of {world_size})"
+    with prediction_progress(verb, quiet=rank != 0) as progress:
+        complete = run_predictions(
+            load_checkpoint(arguments.checkpoint),
+            manifest,
+            output,
+            config_from(arguments, EvaluationConfig),
+            rank=rank,
+            world_size=world_size,
+            retry_failed=arguments.retry_failed,
+            progress=progress,
+            clip_progress=progress.clips,
+            **options,
+        )
+    if not complete:
+        print(f"process {rank} of {world_size} is done; others are still at work in {output}")
+    return complete
+
+
 def _check(arguments: argparse.Namespace) -> float | None:
-    """Refuse options that do not go together; return the hop, or None where clips do not slide."""
+    """Refuse options that exclude each other; return the hop, or None if clips do not slide."""
     if arguments.top < 1:
         raise InputError(f"--top is {arguments.top}; give at least 1")
     if not arguments.sliding:
@@ -105,7 +145,7 @@ def _check(arguments: argparse.Namespace) -> float | None:
     if arguments.num_clips != _NUM_CLIPS:
         raise InputError("--num-clips spreads clips over a short video; with --sliding give --hop-s")
     if not arguments.clip_scores:
-        raise InputError("--no-clip-scores leaves nothing to make segments of; drop it or --sliding")
+        raise InputError("--sliding makes segments from clip scores; drop --no-clip-scores or --sliding")
     if arguments.annotate:
         from dnl_video.data.encoding import container_of
 
@@ -124,47 +164,8 @@ def _output_folder(arguments: argparse.Namespace, keep: bool) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def _run(
-    arguments: argparse.Namespace,
-    manifest: Manifest,
-    output: Path,
-    hop_s: float | None,
-    rank: int,
-    world_size: int,
-    keep: bool,
-) -> int:
-    from dnl_video.cli.progress import prediction_progress
-    from dnl_video.inference.runner import run_predictions
-    from dnl_video.models.weights.checkpoint import load_checkpoint
-    from dnl_video.results.tables import merging
-
-    verb = "predict" if world_size == 1 else f"predict (process {rank} of {world_size})"
-    with prediction_progress(verb, quiet=rank != 0) as progress:
-        complete = run_predictions(
-            load_checkpoint(arguments.checkpoint),
-            manifest,
-            output,
-            config_from(arguments, EvaluationConfig),
-            hop_s=hop_s,
-            rank=rank,
-            world_size=world_size,
-            retry_failed=arguments.retry_failed,
-            progress=progress,
-            clip_progress=progress.clips,
-        )
-    if not complete:
-        print(f"process {rank} of {world_size} is done; others are still at work in {output}")
-        return 0
-    with merging(output, f"top {arguments.top} plots {arguments.plot_format}") as fresh:
-        # Of several processes the last one to finish comes here, now and then more than one.
-        if fresh or world_size == 1:
-            return _finish(arguments, manifest, output, hop_s, keep)
-    print(f"process {rank} of {world_size} is done; another one merged {output}")
-    return 0
-
-
-def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, hop_s: float | None, keep: bool) -> int:
-    """Write the tables and pictures, and show as much as a screen holds."""
+def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, keep: bool) -> int:
+    """Write the tables and pictures, and print a short table or a summary."""
     from dnl_video.cli import predict_output as show
     from dnl_video.results.predictions import read_meta
     from dnl_video.results.tables import read_top_classes, write_top_classes
@@ -176,16 +177,16 @@ def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, hop
     if len(records) <= MANY_VIDEOS:
         show.print_table(paths, top, names)
         if arguments.per_clip:
-            show.print_clips(output, records)
+            show.print_clips(output, records, names)
     else:
         show.print_summary(top, names)
     if keep:
         write_top_classes(output / "predictions.csv", paths, top, names)
         print(f"wrote {output / 'predictions.csv'}")
-    if hop_s is not None:
-        show.write_and_print_timelines(output, records, arguments.plot_format, MANY_VIDEOS)
+    if arguments.sliding:
+        show.write_and_print_timelines(output, records, names, arguments.plot_format, MANY_VIDEOS)
         if arguments.annotate and not top.errors:
-            show.annotate(output, records[0], Path(arguments.annotate))
+            show.annotate(output, records[0], names, Path(arguments.annotate))
     if keep:
         print(f"predictions: {output}")
     return VIDEOS_FAILED if top.errors else 0

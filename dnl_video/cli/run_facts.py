@@ -40,15 +40,13 @@ def facts_of(path: str, *, gmacs: bool = False) -> Facts:
     Raises:
         InputError: There is nothing there that this package wrote.
     """
-    from dnl_video.inference.features import read_features_meta
     from dnl_video.models.weights.checkpoint import find_checkpoint
 
     place = Path(path)
     if not place.exists():
         raise InputError(f"{path} does not exist; give {_KNOWN}")
     if (place / "meta.json").is_file():
-        features = read_features_meta(place)
-        return _predictions(place) if features is None else _features(place, features)
+        return _predictions(place)
     if place.is_dir() and (place / "config.yaml").is_file():
         return _run(place, gmacs)
     try:
@@ -66,7 +64,7 @@ def _predictions(folder: Path) -> Facts:
     meta = read_meta(folder)
     finished = len(finished_ids(folder))
     facts: Facts = {
-        "kind": "predictions directory",
+        "kind": "predictions directory with features" if meta.clip_features else "predictions directory",
         "path": str(folder),
         "model": _changed(meta.model),
         "weights": {"file": meta.weights, "sha256": meta.weights_sha256},
@@ -83,6 +81,8 @@ def _predictions(folder: Path) -> Facts:
         return {**facts, "next": todo}
     predictions = read_predictions(folder, clip_scores=False)
     facts["videos"]["failed"] = int((~predictions.evaluated).sum())
+    if meta.clip_features:
+        todo.append(f"dnl_video.results.reader.read_predictions('{folder}').clip_features: [clips, channels]")
     if not meta.labelled:
         return {**facts, "next": todo}
     figures = build_report(predictions)["accuracy"]["evaluated"]["video"]
@@ -126,21 +126,6 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     todo += [f"dnl-video evaluate --checkpoint {folder} --manifest {manifest}"] if not evaluations else []
     todo += [f"dnl-video show {path}" for path in evaluations[:3]]
     return {**facts, "next": [*todo, f"dnl-video predict VIDEO --checkpoint {folder}"]}
-
-
-def _features(folder: Path, meta: Facts) -> Facts:
-    from dnl_video.inference.features import read_failures
-
-    return {
-        "kind": "folder of features",
-        "path": str(folder),
-        "model": _changed(meta["model"]),
-        "weights": {"file": meta["weights"], "sha256": meta["weights_sha256"]},
-        "preprocessing": meta["preprocessing"],
-        "protocol": {name: meta[name] for name in ("num_clips", "num_crops")},
-        "videos": {"files": sum(1 for _ in folder.rglob("*.npz")), "failed": len(read_failures(folder))},
-        "next": [f"numpy.load('{folder}/VIDEO.npz')['features']: [clips, channels]"],
-    }
 
 
 def _model_file(file: Path, gmacs: bool) -> Facts:

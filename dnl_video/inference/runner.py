@@ -1,7 +1,7 @@
-"""The one loop behind `predict` and `evaluate`: videos of a list to a predictions directory.
+"""Scores the videos of a list into a predictions directory, for `predict`, `evaluate` and `features`.
 
-Sharded by rank, without collectives: each process writes its own shards, so there is no padding, no duplicate, and
-any process may die and be started again.
+The list is split by rank, without collectives: each process writes its own shards, no video is padded or duplicated,
+and any process may die and be restarted.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,14 +19,13 @@ import torch
 from dnl_video.config import EvaluationConfig
 from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.crash_record import STOPPED_REASON, LoaderStopped, loader_faults
-from dnl_video.data.dataset import ViewDataset, shard
+from dnl_video.data.dataset import shard
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VIEW_TIMEOUT_S, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
-from dnl_video.inference.long_videos import predict_sliding
 from dnl_video.inference.predictor import Predictor, VideoScores
 from dnl_video.models.weights.checkpoint import Checkpoint
-from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
+from dnl_video.results.predictions import CLIP_COLUMNS, PredictionsMeta, VideoPrediction
 from dnl_video.results.reader import finished_ids
 from dnl_video.results.writer import PredictionsWriter
 from dnl_video.spec import to_dict
@@ -40,6 +39,7 @@ def run_predictions(
     output: str | Path,
     options: EvaluationConfig,
     *,
+    features: bool = False,
     hop_s: float | None = None,
     rank: int = 0,
     world_size: int = 1,
@@ -52,23 +52,25 @@ def run_predictions(
     Args:
         checkpoint: The trained network.
         manifest: The videos.
-        output: The predictions directory; made when absent, continued when it is of the same run.
+        output: The predictions directory; made when missing, continued when it belongs to the same run.
         options: Views, device, precision.
-        hop_s: Slide clips over each video, one every hop_s seconds, in place of `options.num_clips` spread over it.
-        rank: This process.
+        features: Also store the pooled features of the clips; not with hop_s.
+        hop_s: Slide clips over each video, one every hop_s seconds; None spreads `options.num_clips` over it.
+        rank: Rank of this process.
         world_size: Number of processes.
-        retry_failed: Try again what failed before.
+        retry_failed: Score the videos again that failed before.
         progress: Called with (videos done, videos of this process, the new prediction; None at the start).
-        clip_progress: Called with (clips done, clips of the video) where clips slide.
+        clip_progress: Called with (clips done, clips of the video) while clips slide.
 
     Returns:
         Whether the directory now holds every listed video.
 
     Raises:
         InputError: The directory belongs to another run, or the device does not exist.
+        LoaderStopped: A loader process died or hung. The videos that it was reading are recorded as failed.
     """
     predictor = Predictor.from_checkpoint(checkpoint, options)
-    meta = _meta(checkpoint, manifest, options, hop_s, str(predictor.device))
+    meta = _meta(checkpoint, manifest, options, hop_s, features, str(predictor.device))
     if predictor.device.type == "cpu":
         torch.set_num_threads(network_threads(default_workers(options.num_workers)))
     with PredictionsWriter(output, meta, rank=rank, clip_scores=options.clip_scores) as writer:
@@ -79,15 +81,14 @@ def run_predictions(
         count = len(mine) - len(todo)
         if progress is not None:
             progress(count, len(mine), None)
-        results = (
-            _spread(predictor, records, todo)
-            if hop_s is None
-            else _slide(predictor, records, todo, hop_s, clip_progress)
-        )
+        if hop_s is None:
+            results = _score_spread(predictor, records, todo, features)
+        else:
+            results = _score_sliding(predictor, records, todo, hop_s, clip_progress)
         try:
             with loader_faults(VIEW_TIMEOUT_S):
                 for index, result in results:
-                    prediction = _record(records[index], result, options.num_crops)
+                    prediction = _prediction(records[index], result, options.num_crops)
                     writer.add(prediction)
                     count += 1
                     if progress is not None:
@@ -100,55 +101,51 @@ def run_predictions(
     return len(finished_ids(output)) == len(manifest.records)
 
 
-def _spread(
-    predictor: Predictor, records: tuple[VideoRecord, ...], todo: list[int]
+def _score_spread(
+    predictor: Predictor, records: Sequence[VideoRecord], todo: Sequence[int], features: bool
 ) -> Iterator[tuple[int, VideoScores | str]]:
     """Yield (index, scores or error) of each video, its clips spread over it."""
-    options = predictor.options
-    dataset = ViewDataset(
-        records,
-        predictor.preprocessing,
-        num_clips=options.num_clips,
-        num_crops=options.num_crops,
-        frame_order=options.frame_order,
-        decoder=options.decoder,
-    )
-    for item in view_loader(dataset, todo, options.num_workers) if todo else ():
-        yield item.index, item.error if item.error is not None else predictor.score(item)
+    loader = view_loader(predictor.dataset(records), todo, predictor.options.num_workers) if todo else ()
+    for item in loader:
+        yield item.index, predictor.score(item, features=features) if item.error is None else item.error
 
 
-def _slide(
+def _score_sliding(
     predictor: Predictor,
     records: Sequence[VideoRecord],
-    todo: Iterable[int],
+    todo: Sequence[int],
     hop_s: float,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[tuple[int, VideoScores | str]]:
-    """Yield (index, scores or error) of each video, clips sliding over it."""
+    """Yield (index, scores or error) of each video, its clips sliding over it."""
     for index in todo:
         try:
-            yield index, predict_sliding(predictor, records[index].path, hop_s=hop_s, progress=progress)
+            yield index, predictor.predict_sliding(records[index].path, hop_s=hop_s, progress=progress)
         except VideoDecodeError as error:
             yield index, error.reason
 
 
-def _record(record: VideoRecord, result: VideoScores | str, num_crops: int) -> VideoPrediction:
+def _prediction(record: VideoRecord, result: VideoScores | str, num_crops: int) -> VideoPrediction:
     prediction = VideoPrediction(record.video_id, record.path, record.label)
     if isinstance(result, str):
         prediction.error = result
-        return prediction
-    if not np.isfinite(result.scores).all():
+    elif not np.isfinite(result.scores).all():
         prediction.error = "the network gave NaN or infinite scores"
-        return prediction
-    prediction.num_views = len(result.clip_scores) * num_crops
-    prediction.scores = result.scores
-    prediction.clip_scores = result.clip_scores
-    prediction.clip_start_s, prediction.clip_end_s = result.clip_start_s, result.clip_end_s
+    else:
+        prediction.num_views = len(result.clip_scores) * num_crops
+        prediction.scores = result.scores
+        for name in CLIP_COLUMNS:
+            setattr(prediction, name, getattr(result, name))
     return prediction
 
 
 def _meta(
-    checkpoint: Checkpoint, manifest: Manifest, options: EvaluationConfig, hop_s: float | None, device: str
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    options: EvaluationConfig,
+    hop_s: float | None,
+    features: bool,
+    device: str,
 ) -> PredictionsMeta:
     packages = ("dnl-video", "torch", "torchvision", "pytorchvideo", "numpy")
     return PredictionsMeta(
@@ -164,6 +161,7 @@ def _meta(
         num_videos=len(manifest.records),
         frame_order=options.frame_order,
         hop_s=hop_s,
+        clip_features=features,
         labelled=all(record.label is not None for record in manifest.records),
         versions={name: version(name) for name in packages} | {"python": platform.python_version()},
         run={

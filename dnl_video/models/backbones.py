@@ -103,8 +103,8 @@ class VideoClassifier(nn.Module):
             x = block(x)
         return x
 
-    def pooled_features(self, clips: Tensor) -> Tensor:
-        """Return the input of the classifier (the final projection), averaged over its positions.
+    def pooled_features(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits, and the input of the classifier (the final projection) averaged over its positions.
 
         The classifier is linear: with the heads ``global`` and ``dense_logits`` the logits are these features times its
         weight plus its bias. SlowFast's features are those of the slow pathway, then those of the fast one.
@@ -113,16 +113,16 @@ class VideoClassifier(nn.Module):
             clips: [B, 3, T, H, W].
 
         Returns:
-            float32 [B, C].
+            Logits [B, K]; features, float32 [B, C].
         """
         inputs: list[Tensor] = []
         classifier = cast(nn.Module, self.blocks[-1].proj)
         hook = classifier.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
         try:
-            self(clips)
+            logits = self(clips)
         finally:
             hook.remove()
-        return inputs[0].float().mean(dim=(1, 2, 3))  # [B, T', H', W', C]
+        return logits, inputs[0].float().mean(dim=(1, 2, 3))  # [B, T', H', W', C]
 
 
 class ContextStage(ResStage):

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from dnl_video.cli.main import main
+from dnl_video.results.reader import finished_ids, read_predictions
 from tests.conftest import TinyRun
 
 
@@ -15,21 +15,21 @@ def test_end_to_end(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture
     words += ["--num-clips", "2", "--device", "cpu", "--num-workers", "0"]
     assert main(words) == 0
     assert f"features of 8 of 8 videos: {output}" in capsys.readouterr().out
-    files = sorted(output.rglob("*.npz"))
-    assert len(files) == 8
-    with np.load(files[0]) as stored:
-        assert stored["features"].shape == (2, 256)
+    features = read_predictions(output).clip_features
+    assert features is not None
+    assert features.shape == (16, 256)
     assert main(words) == 0
     assert "8 of 8 videos are there already" in capsys.readouterr().err
     broken = [tmp_path / f"broken{i:02d}.mp4" for i in range(12)]
     for path in broken:
         path.write_bytes(b"nothing")
+    words[words.index(str(output))] = str(tmp_path / "more")
     assert main(words[:1] + [str(path) for path in broken] + words[1:]) == 3
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"failed: {broken[0]}: cannot be opened")
     assert lines[10:] == [
-        f"and 2 more: see {output}/failed-*.jsonl",
-        f"features of 8 of 20 videos: {output}",
+        f"and 2 more: see {tmp_path / 'more'}/videos-*.jsonl",
+        f"features of 8 of 20 videos: {tmp_path / 'more'}",
     ]
 
 
@@ -41,4 +41,4 @@ def test_one_of_several_processes(
     words = ["features", str(tiny.folder / "videos" / "val"), "--checkpoint", str(tiny.run), "--output", str(tmp_path)]
     assert main([*words, "--num-clips", "1", "--device", "cpu", "--num-workers", "0"]) == 0
     assert f"process 1 of 3 is done; others are still at work in {tmp_path}" in capsys.readouterr().out
-    assert len(list(tmp_path.rglob("*.npz"))) == 3
+    assert len(finished_ids(tmp_path)) == 3

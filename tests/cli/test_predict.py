@@ -151,11 +151,11 @@ def test_ctrl_c_keeps_what_was_finished(
         assert predict(tiny, few, "--output", output) == 130
         captured = capsys.readouterr()
         assert captured.err == (
-            f"dnl-video: interrupted; what was finished is kept in {output}; the same command goes on there\n"
+            f"dnl-video: interrupted; finished videos are kept in {output}; give the same command again to continue\n"
         )
         assert captured.out == ""
         assert predict(tiny, few) == 130
-        assert capsys.readouterr().err == "dnl-video: interrupted; nothing was kept, for want of --output\n"
+        assert capsys.readouterr().err == "dnl-video: interrupted; nothing is kept without --output\n"
     assert len(finished(output)) == 3
     assert {path.suffix for path in output.iterdir() if path.name != ".lock"} == {".json", ".jsonl", ".npz"}
     assert predict(tiny, few, "--output", output) == 3
@@ -173,9 +173,8 @@ def test_a_real_ctrl_c(tiny: TinyRun, folder: Path, tmp_path: Path, full_size: b
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the loader workers get it as well
         assert process.wait(60) == 130, process.stderr
-    assert process.stderr.splitlines() == [
-        f"dnl-video: interrupted; what was finished is kept in {tmp_path / 'out'}; the same command goes on there"
-    ]
+    kept = f"finished videos are kept in {tmp_path / 'out'}; give the same command again to continue"
+    assert process.stderr.splitlines() == [f"dnl-video: interrupted; {kept}"]
     assert process.stdout == ""
 
 
@@ -282,7 +281,7 @@ def test_pictures_of_videos_with_one_name_do_not_collide(tiny: TinyRun, tmp_path
         ),
         (
             ["--sliding", "--no-clip-scores"],
-            "--no-clip-scores leaves nothing to make segments of; drop it or --sliding",
+            "--sliding makes segments from clip scores; drop --no-clip-scores or --sliding",
         ),
         (["--sliding", "--annotate", "a.txt"], "a.txt: cannot write suffix '.txt'; allowed: .mp4"),
         (["--top", "0"], "--top is 0; give at least 1"),

@@ -141,15 +141,10 @@ def test_features(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["features", *words, "--checkpoint", str(tiny.run), "--output", str(folder)]) == 3
     capsys.readouterr()
     facts = show(capsys, folder)
-    assert facts["kind"] == "folder of features"
-    assert facts["videos"] == {"files": 1, "failed": 1}
-    assert facts["protocol"] == {"num_clips": 1, "num_crops": 1}
-    for command in ("report", "compare"):
-        assert main([command, str(folder), *([str(tmp_path)] if command == "compare" else [])]) == 2
-        assert (
-            f"{folder} holds dnl_video features in an older format, one npz per video; give the"
-            in capsys.readouterr().err
-        )
+    assert facts["kind"] == "predictions directory with features"
+    assert facts["videos"] | {"list": ""} == {"list": "", "listed": 2, "done": 2, "labelled": False, "failed": 1}
+    assert (facts["protocol"]["num_clips"], facts["protocol"]["num_crops"]) == (1, 1)
+    assert facts["next"] == [f"dnl_video.results.reader.read_predictions('{folder}').clip_features: [clips, channels]"]
 
 
 @pytest.mark.parametrize(

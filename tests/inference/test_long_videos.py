@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from dnl_video.config import EvaluationConfig
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.encoding import write_video
-from dnl_video.inference.long_videos import predict_sliding
 from dnl_video.inference.predictor import Predictor
 from dnl_video.inference.segments import find_segments, make_timeline
 from dnl_video.spec import Preprocessing
@@ -54,11 +53,8 @@ def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_segments_are_where_the_content_changes(minute: Path, num_workers: int) -> None:
     seen: list[tuple[int, int]] = []
-    scores = predict_sliding(
-        predictor(num_workers, num_crops=3, views_per_forward=12),
-        minute,
-        hop_s=0.5,
-        progress=lambda done, total: seen.append((done, total)),
+    scores = predictor(num_workers, num_crops=3, views_per_forward=12).predict_sliding(
+        minute, hop_s=0.5, progress=lambda done, total: seen.append((done, total))
     )
     # Clips span 16 of 600 frames: 117 starts 0, 5, ..., 580 and one at 584.
     assert scores.clip_scores.shape == (118, 3)
@@ -75,7 +71,7 @@ def test_segments_are_where_the_content_changes(minute: Path, num_workers: int) 
 
 def test_the_whole_video_counts_as_one_clip_when_it_is_shorter(tmp_path: Path) -> None:
     write_video(tmp_path / "short.mp4", colours((1, 1)), 10, options=FAST)
-    scores = predict_sliding(predictor(), tmp_path / "short.mp4")
+    scores = predictor().predict_sliding(tmp_path / "short.mp4")
     assert scores.clip_scores.shape == (1, 3)
     assert scores.clip_end_s.tolist() == [1.0]
     assert scores.top(1)[0][0] == "green"
@@ -84,7 +80,7 @@ def test_the_whole_video_counts_as_one_clip_when_it_is_shorter(tmp_path: Path) -
 def test_a_broken_video(tmp_path: Path) -> None:
     (tmp_path / "no.mp4").write_bytes(b"nothing")
     with pytest.raises(VideoDecodeError, match=r"no\.mp4: cannot be opened"):
-        predict_sliding(predictor(), tmp_path / "no.mp4")
+        predictor().predict_sliding(tmp_path / "no.mp4")
 
 
 @pytest.mark.full
@@ -112,7 +108,6 @@ def _peaks_mib(videos: list[Path]) -> list[float]:
         from tests.inference.test_long_videos import Brightest
         from dnl_video.config import EvaluationConfig
         from dnl_video.inference.predictor import Predictor
-        from dnl_video.inference.long_videos import predict_sliding
         from dnl_video.spec import Preprocessing
 
         class Slow(Brightest):
@@ -126,7 +121,7 @@ def _peaks_mib(videos: list[Path]) -> list[float]:
         predictor = Predictor(Slow(), preprocessing, ["r", "g", "b"], options)
         peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
         for video in {[str(video) for video in videos]!r}:
-            assert len(predict_sliding(predictor, video, hop_s=0.2).clip_scores) > 15
+            assert len(predictor.predict_sliding(video, hop_s=0.2).clip_scores) > 15
             print(peak())
     """
     if not Path("/proc/self/status").exists():

@@ -111,6 +111,6 @@ def test_features_of_an_unknown_network() -> None:
     predictor = Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu"))
     views = VideoViews(0, torch.zeros(1, 4, 64, 64, 3, dtype=torch.uint8), np.zeros(1), np.ones(1), None)
     with pytest.raises(ValueError, match="MeanColour has no known last features; give a network of create_model"):
-        predictor.embed(views)
+        predictor.score(views, features=True)
     with pytest.raises(InputError, match="is a folder; give one video file, or use `dnl-video features` for many"):
         predictor.features(Path(__file__).parent)

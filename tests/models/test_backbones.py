@@ -264,8 +264,9 @@ def test_heads_do_the_same_in_training_and_evaluation(architecture, head):
 def test_pooled_features_times_the_classifier_are_the_logits(architecture, channels, head):
     model = build_model(ModelSpec(architecture, num_classes=5, head=head, stem_channels=8)).eval()
     clips = make_clip(4, 256, 288)  # 8 x 9 positions before the head: several windows for dense_logits
-    features, classifier = model.pooled_features(clips), model.blocks[-1].proj
-    torch.testing.assert_close(features @ classifier.weight.T + classifier.bias, model(clips), atol=1e-5, rtol=1e-4)
+    (logits, features), classifier = model.pooled_features(clips), model.blocks[-1].proj
+    torch.testing.assert_close(logits, model(clips))
+    torch.testing.assert_close(features @ classifier.weight.T + classifier.bias, logits, atol=1e-5, rtol=1e-4)
     assert features.shape == (2, channels)
     assert features.std() > 0
     assert not classifier._forward_pre_hooks

@@ -143,6 +143,24 @@ def test_clips_can_be_dropped_vary_in_number_and_be_left_unread(tmp_path):
     assert table.scores.shape == (1, 3)
 
 
+def test_features_are_a_column_of_the_clips(tmp_path):
+    def video(i, **changes):
+        return make_video(i, clip_features=np.full((2, 5), i, dtype=np.float32), **changes)
+
+    meta = make_meta(clip_features=True)
+    for rank, numbers in enumerate(([3, 1], [0, 2])):
+        write(tmp_path / "a", map(video, numbers), meta=meta, rank=rank)
+    table = read_predictions(tmp_path / "a")
+    assert_table_of(table, range(4))
+    np.testing.assert_array_equal(table.clip_features, np.repeat(np.arange(4), 2)[:, None] * np.ones(5))
+    assert read_predictions(tmp_path / "a", clip_scores=False).clip_features is None
+    write(tmp_path / "b", [video(0)], meta=meta, clip_scores=False)
+    table = read_predictions(tmp_path / "b")
+    assert (table.clip_scores, table.clip_features.shape, table.clip_end_s.shape) == (None, (2, 5), (2,))
+    write(tmp_path / "c", [make_video(0)])
+    assert read_predictions(tmp_path / "c").clip_features is None
+
+
 def test_scores_of_nan_are_kept_and_the_json_stays_valid(tmp_path):
     write(tmp_path, [make_video(0, scores=np.array([np.nan, 0.5, 0.25]))])
     (row,) = (json.loads(line) for line in next(tmp_path.glob("*.jsonl")).read_text().splitlines())
@@ -355,6 +373,7 @@ def test_retrying_failed_videos(tmp_path):
         ({"manifest_sha256": "c" * 64, "num_videos": 5}, "manifest_sha256 (bbbbbbbbbbbb there, cccccccccccc now)"),
         ({"model": {"architecture": "slow_r50", "context": "nl"}}, "model.context (dnl there, nl now)"),
         ({"preprocessing": {"crop_size": 224, "mean": [0.45] * 3}}, "preprocessing.crop_size (256 there, 224 now)"),
+        ({"clip_features": True}, "clip_features (False there, True now)"),
     ],
 )
 def test_the_directory_of_another_run_is_refused_by_name(tmp_path, changes, named):
@@ -366,6 +385,15 @@ def test_the_directory_of_another_run_is_refused_by_name(tmp_path, changes, name
     assert named.replace("\\", "") in message
     assert message.endswith("; choose another --output or delete the directory")
     assert "\n" not in message
+
+
+def test_a_directory_from_before_features_were_stored_is_continued(tmp_path):
+    write(tmp_path, [make_video(0)])
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    del meta["clip_features"]
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    write(tmp_path, [make_video(1)])
+    assert_table_of(read_predictions(tmp_path), range(2))
 
 
 def test_tuples_in_a_spec_are_no_difference(tmp_path):
@@ -391,6 +419,10 @@ def damage(path, text):
         (lambda d: damage(d / "meta.json", '{"model": '), "meta.json is damaged"),
         (lambda d: damage(d / "meta.json", '{"schema_version": 1}'), "meta.json is damaged"),
         (lambda d: damage(d / "meta.json", "[]"), "meta.json is damaged"),
+        (
+            lambda d: damage(d / "meta.json", '{"kind": "dnl_video features"}'),
+            "holds dnl_video features in an older format, one npz per video; give the directory",
+        ),
         (
             lambda d: damage(d / "meta.json", '{"schema_version": 2}'),
             "has schema_version 2, this dnl_video reads up to 1; update dnl_video",
@@ -503,6 +535,12 @@ def test_an_output_that_cannot_be_made_or_written(tmp_path, monkeypatch):
 def test_predictions_that_do_not_fit_are_refused_at_once(tmp_path, video, message):
     with PredictionsWriter(tmp_path, make_meta()) as out, pytest.raises(ValueError, match=message):
         out.add(video)
+    features = make_video(0, clip_features=np.zeros((3, 5)))
+    with (
+        PredictionsWriter(tmp_path / "c", make_meta(clip_features=True)) as out,
+        pytest.raises(ValueError, match="has clip columns of shapes"),
+    ):
+        out.add(features)
     with (
         PredictionsWriter(tmp_path / "b", make_meta(labelled=True)) as out,
         pytest.raises(ValueError, match="has no label, and meta says that every video has one"),
