@@ -1,6 +1,6 @@
 """Disentangled Non-Local networks for video action recognition.
 
-The names below load torch when first used; `import dnl_video` alone does not.
+The public names load torch on first use; `import dnl_video` alone does not.
 """
 
 from __future__ import annotations
@@ -8,20 +8,23 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from dnl_video.errors import InputError
+from dnl_video.errors import InputError as InputError
 
 if TYPE_CHECKING:
-    from dnl_video.inference.predictor import Predictor, VideoScores
-    from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
-    from dnl_video.models.build import insert_context_blocks
-    from dnl_video.models.create import create_model
-    from dnl_video.models.inspect.decomposition import decompose
-    from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
-    from dnl_video.models.weights.checkpoint import load_checkpoint
-    from dnl_video.models.weights.load import load_weights
-    from dnl_video.visualize.examine import draw_attention
+    from dnl_video.inference.predictor import Predictor as Predictor
+    from dnl_video.inference.predictor import VideoScores as VideoScores
+    from dnl_video.models.blocks import DisentangledNonLocalBlock3d as DisentangledNonLocalBlock3d
+    from dnl_video.models.blocks import NonLocalBlock3d as NonLocalBlock3d
+    from dnl_video.models.build import insert_context_blocks as insert_context_blocks
+    from dnl_video.models.create import create_model as create_model
+    from dnl_video.models.inspect.decomposition import decompose as decompose
+    from dnl_video.models.simplified import GlobalContextBlock3d as GlobalContextBlock3d
+    from dnl_video.models.simplified import SimplifiedNonLocalBlock3d as SimplifiedNonLocalBlock3d
+    from dnl_video.models.weights.checkpoint import load_checkpoint as load_checkpoint
+    from dnl_video.models.weights.load import load_weights as load_weights
+    from dnl_video.visualize.examine import draw_attention as draw_attention
 
-_HOMES = {
+_MODULES = {
     "DisentangledNonLocalBlock3d": "dnl_video.models.blocks",
     "GlobalContextBlock3d": "dnl_video.models.simplified",
     "NonLocalBlock3d": "dnl_video.models.blocks",
@@ -36,27 +39,13 @@ _HOMES = {
     "load_weights": "dnl_video.models.weights.load",
 }
 
-__all__ = [
-    "DisentangledNonLocalBlock3d",
-    "GlobalContextBlock3d",
-    "InputError",
-    "NonLocalBlock3d",
-    "Predictor",
-    "SimplifiedNonLocalBlock3d",
-    "VideoScores",
-    "create_model",
-    "decompose",
-    "draw_attention",
-    "insert_context_blocks",
-    "load_checkpoint",
-    "load_weights",
-]
+__all__ = sorted([*_MODULES, "InputError"])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'dnl_video' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What ends a command early: what was given cannot be used, or the system asks it to stop."""
+"""Errors that the command line prints as one line, and the stop requested by a signal."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """A foreseen error: the message names the value, what is allowed and what to do.
+    """An expected error: the message names the value, what is allowed and what to do.
 
     The command line prints it as one line and exits with status 2.
     """
 
 
 class Terminated(BaseException):
-    """A signal asked this process to stop, and it does; like KeyboardInterrupt, no `except Exception` holds it up.
+    """A signal asked this process to stop. Like KeyboardInterrupt, it passes through `except Exception`.
 
     Args:
         signum: The signal.
-        saved: What was saved on its account, in words; empty where nothing was.
+        saved: Description of what was saved before stopping; empty if nothing was.
     """
 
     def __init__(self, signum: signal.Signals, saved: str = "") -> None:

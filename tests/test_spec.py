@@ -134,7 +134,7 @@ def test_from_dict_refuses_and_names_the_nearest(kind, values, message):
             "stem_channels is 12; give a multiple of 8 (published networks: 64)",
         ),
         (ModelSpec, {"stem_channels": 0}, "stem_channels is 0; give a multiple of 8 (published networks: 64)"),
-        (ModelSpec, {"dropout": 1.0}, "dropout is 1.0; give a rate in [0, 1)"),
+        (ModelSpec, {"dropout": 1.0}, "dropout is 1.0; give a number in [0, 1)"),
         (
             ModelSpec,
             {"architecture": "i3d_r50", "stem_strides": (2, 0)},
@@ -150,13 +150,13 @@ def test_from_dict_refuses_and_names_the_nearest(kind, values, message):
             {"fusion": "conv_bn"},
             "fusion is 'conv_bn'; allowed: conv_bn_relu, conv; did you mean 'conv_bn_relu'?",
         ),
-        (ModelSpec, {"dropout": -0.1}, "dropout is -0.1; give a rate in [0, 1)"),
-        (ContextOptions, {"inner_ratio": 0}, "inner_ratio is 0; give a share of the channels in (0, 1]"),
-        (ContextOptions, {"inner_ratio": 1.5}, "inner_ratio is 1.5; give a share of the channels in (0, 1]"),
+        (ModelSpec, {"dropout": -0.1}, "dropout is -0.1; give a number in [0, 1)"),
+        (ContextOptions, {"inner_ratio": 0}, "inner_ratio is 0; give a number in (0, 1]"),
+        (ContextOptions, {"inner_ratio": 1.5}, "inner_ratio is 1.5; give a number in (0, 1]"),
         (
             ContextOptions,
             {"temperature": 0.0},
-            "temperature is 0.0; give a number above 0, or null for the default",
+            "temperature is 0.0; give a number above 0, or null",
         ),
         (
             ContextOptions,
@@ -176,7 +176,7 @@ def test_from_dict_refuses_and_names_the_nearest(kind, values, message):
             "attention is 'gausian'; allowed: embedded_gaussian, gaussian, dot_product, concatenation; did you mean "
             "'gaussian'?",
         ),
-        (ContextOptions, {"gc_ratio": 0.0}, "gc_ratio is 0.0; give a share of the channels in (0, 1]"),
+        (ContextOptions, {"gc_ratio": 0.0}, "gc_ratio is 0.0; give a number in (0, 1]"),
         (
             ContextOptions,
             {"output": "gamma", "value_ratio": 0.5},
@@ -207,7 +207,7 @@ def test_from_dict_refuses_and_names_the_nearest(kind, values, message):
             {"short_side": 224},
             "crop_size 256 exceeds short_side 224; the crop must fit inside",
         ),
-        (Preprocessing, {"target_fps": 0.0}, "target_fps is 0.0; give frames per second above 0, or null"),
+        (Preprocessing, {"target_fps": 0.0}, "target_fps is 0.0; give a number above 0, or null"),
         (Preprocessing, {"std": (0.2, 0.0, 0.2)}, "std is [0.2, 0.0, 0.2]; give three numbers above 0"),
     ],
 )

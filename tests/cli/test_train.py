@@ -154,7 +154,7 @@ def test_unknown_keys_name_the_nearest(
             "evaluation: {decoder: dekord}",
             "evaluation.decoder is dekord; allowed: decord, av, auto; did you mean 'decord'?",
         ),
-        ("optim: {ema_decay: 1}", "optim.ema_decay is 1.0; give a number in [0, 1), for example 0.999"),
+        ("optim: {ema_decay: 1}", "optim.ema_decay is 1.0; give a number in [0, 1), or null"),
         ("data: {batch_size: 0}", "data.batch_size is 0; give at least 1"),
         ("augment: {crop_size: 300}", "augment.short_side is [256, 320] with crop_size 300; give [low, high]"),
         ("preprocessing: {crop_size: 300}", "crop_size 300 exceeds short_side 256; the crop must fit inside"),

@@ -255,13 +255,13 @@ def test_flip_except_needs_names():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"erasing": 1.5}, "augment.erasing is 1.5; give a probability in [0, 1]"),
-        ({"mix_prob": -0.1}, "augment.mix_prob is -0.1; give a probability in [0, 1]"),
+        ({"erasing": 1.5}, "augment.erasing is 1.5; give a number in [0, 1]"),
+        ({"mix_prob": -0.1}, "augment.mix_prob is -0.1; give a number in [0, 1]"),
         ({"crop_area": (0.0, 1.0)}, "augment.crop_area is [0.0, 1.0]; give shares [low, high] with 0 < low <= high"),
         ({"erasing_area": (0.5, 0.2)}, "augment.erasing_area is [0.5, 0.2]; give shares [low, high] with"),
         ({"crop_aspect": (2.0, 1.0)}, "augment.crop_aspect is [2.0, 1.0]; give [low, high] with 0 < low <= high"),
         ({"randaugment_ops": -1}, "augment.randaugment_ops is -1; give at least 0"),
-        ({"randaugment_magnitude": 31}, "augment.randaugment_magnitude is 31; give 0 to 30"),
+        ({"randaugment_magnitude": 31}, "augment.randaugment_magnitude is 31; give a number in [0, 30]"),
         ({"color_jitter": (0.1, 0.1, 0.1, 0.6)}, "augment.color_jitter is [0.1, 0.1, 0.1, 0.6]; give brightness, "),
         ({"mixup": -1.0}, "augment.mixup is -1.0; give at least 0"),
         ({"repeats": 0}, "augment.repeats is 0; give at least 1"),

@@ -75,7 +75,7 @@ def test_nothing_is_frozen_unless_asked() -> None:
 
 
 def test_range() -> None:
-    with pytest.raises(InputError, match=r"optim.frozen_stages is 6; give 0 to 5 \(the stem, res2, ... res5\)"):
+    with pytest.raises(InputError, match=r"optim.frozen_stages is 6; give a number in \[0, 5\]"):
         OptimConfig(frozen_stages=6)
 
 
