@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -42,6 +43,12 @@ def atomic_path(path: Path, *, advice: str = "choose another path") -> Iterator[
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_partial(path: Path) -> None:
+    """Delete the temporary files of killed processes that were writing ``path`` with `atomic_path`."""
+    for temporary in path.parent.glob(f".{'[0-9a-f]' * 8}.{glob.escape(path.name)}"):
+        temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, content: bytes | str, *, advice: str = "choose another path") -> None:
@@ -117,10 +124,15 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def append_json_lines(path: Path, *values: Any) -> None:
-    """Append one line of JSON for each value, in a single write, synced to disk.
+def append_json_lines(path: Path, *values: Any, sync: bool = True) -> None:
+    """Append one line of JSON for each value, in a single write.
 
     If a killed process left half a line at the end of the file, the new lines start after it.
+
+    Args:
+        path: The file; made when missing, with its folder.
+        values: The values.
+        sync: Sync to disk, which takes milliseconds. Without it, a power failure may lose the last lines.
 
     Raises:
         InputError: The file cannot be written.
@@ -132,8 +144,9 @@ def append_json_lines(path: Path, *values: Any) -> None:
             if file.tell() and not _ends_with_newline(path):
                 lines = "\n" + lines
             file.write(encode(lines))
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
 

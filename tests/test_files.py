@@ -18,6 +18,7 @@ from dnl_video.files import (
     file_sha256,
     lock_file,
     read_json_lines,
+    remove_partial,
     write_atomic,
 )
 
@@ -28,6 +29,15 @@ def test_a_write_replaces_the_file_and_leaves_no_temporary(tmp_path: Path) -> No
     write_atomic(file, "näme \udcff")
     assert file.read_bytes() == "näme ".encode() + rb"\udcff"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    file, other = tmp_path / "a [1].mp4", tmp_path / "b.a [1].mp4"
+    other.touch()
+    with pytest.raises(InputError), atomic_path(file) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        remove_partial(file)
+        assert list(tmp_path.iterdir()) == [other]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -109,7 +119,7 @@ def test_json_lines_survive_a_torn_last_line(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-5])
     assert read_json_lines(file) == [{"a": 1}]
     append_json_lines(file, {"b": 2})
-    append_json_lines(file, {"c": 3})
+    append_json_lines(file, {"c": 3}, sync=False)
     assert read_json_lines(file) == [{"a": 1}, {"b": 2}, {"c": 3}]
 
 

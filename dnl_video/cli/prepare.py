@@ -6,7 +6,7 @@ import argparse
 import shlex
 
 from dnl_video.cli.options import add_config_options, config_from
-from dnl_video.data.prepare_options import PrepareOptions
+from dnl_video.data.prepare_list import PrepareOptions
 
 DESCRIPTION = """Find and check the videos of a list; write the manifest to train or evaluate on.
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from dnl_video.cli.progress import file_progress
     from dnl_video.data.prepare import prepare
-    from dnl_video.data.prepare_summary import summary_text
+    from dnl_video.data.prepare_list import summary_text
 
     options = config_from(args, PrepareOptions)
     with file_progress() as show:

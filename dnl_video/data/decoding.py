@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from dnl_video.config import Decoder
 from dnl_video.data.crash_record import record_reading
-from dnl_video.data.probing import VideoDecodeError, check_is_file, one_line, probe_with_packets
+from dnl_video.data.probing import VideoDecodeError, check_is_file, one_line, probe_video
 from dnl_video.data.readers import AVReader, DecordReader, FrameFolderReader, Frames, Reader, can_skip_pictures
 
 __all__ = ["Frames", "Video", "VideoDecodeError", "open_video"]
@@ -40,14 +40,12 @@ class Video:
         self._size: tuple[int, int] | None = None
 
     @property
-    def height(self) -> int:
-        """Height in pixels, after rotation (decodes a frame if none was read yet)."""
-        return self._frame_size()[0]
-
-    @property
-    def width(self) -> int:
-        """Width in pixels, after rotation (decodes a frame if none was read yet)."""
-        return self._frame_size()[1]
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels, after rotation; decodes a frame if none was read yet."""
+        if self._size is None:
+            self.read([0])
+        assert self._size is not None
+        return self._size
 
     def read(
         self, indices: Sequence[int] | npt.NDArray[Any], *, resize: Callable[[Frames], Frames] | None = None
@@ -100,8 +98,8 @@ class Video:
         wanted = self._checked(indices)
         if (np.diff(wanted) <= 0).any():
             raise ValueError(f"indices of {self.path} do not rise; give each frame once, in order")
-        probe, packets = probe_with_packets(self.path)
-        reader = AVReader(self.path, packets, probe.frames, threads=threads)
+        probe = probe_video(self.path)
+        reader = AVReader(self.path, probe.packets, probe.frames, threads=threads)
         yield from self._checked_chunks(reader.chunks(wanted.tolist()), len(wanted), resize)
 
     def close(self) -> None:
@@ -145,12 +143,6 @@ class Video:
             yield chunk if resize is None else resize(chunk)
         if count != expected:
             raise VideoDecodeError(self.path, f"{count} of {expected} frames could be decoded")
-
-    def _frame_size(self) -> tuple[int, int]:
-        if self._size is None:
-            self.read([0])
-        assert self._size is not None
-        return self._size
 
     def _next(self, chunks: Iterator[Frames]) -> Frames | None:
         # On a broken file the libraries raise exceptions of many kinds (DECORDError, MemoryError from a wrong frame
@@ -206,10 +198,10 @@ def _open_reader(name: str, decoder: Decoder, known: str | None) -> Reader:
         if reader.has_exact_timestamps():
             return reader
         reader.close()
-    probe, packets = probe_with_packets(name)
-    if probe.exact and (decoder == "decord" or (decoder == "auto" and not can_skip_pictures(packets))):
+    probe = probe_video(name)
+    if probe.exact and (decoder == "decord" or (decoder == "auto" and not can_skip_pictures(probe.packets))):
         reader = DecordReader(name)
         if reader.num_frames == probe.frames:
             return reader
         reader.close()
-    return AVReader(name, packets, probe.frames)
+    return AVReader(name, probe.packets, probe.frames)

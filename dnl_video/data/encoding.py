@@ -13,12 +13,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from dnl_video.errors import InputError, nearest
+from dnl_video.errors import InputError
 from dnl_video.files import atomic_path
 
-_CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
-# Pixel formats with subsampled chroma: width and height must be divisible by these.
-_CHROMA = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "nv12": (2, 2), "yuv420p10le": (2, 2), "yuv422p": (2, 1)}
+_CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}
 
 
 def write_video(
@@ -26,31 +24,26 @@ def write_video(
     frames: Iterable[NDArray[np.uint8]],
     fps: float | Fraction,
     *,
-    codec: str = "libx264",
-    crf: int | None = 18,
+    crf: int = 18,
     gop: int = 12,
-    pix_fmt: str = "yuv420p",
     options: Mapping[str, str] | None = None,
 ) -> None:
-    """Encode RGB frames to a video file with a constant frame rate.
+    """Encode RGB frames to an H.264 file (yuv420p) with a constant frame rate.
 
     Memory is constant: frames are consumed one at a time. Every group of pictures is closed (it decodes without its
     neighbours) and has at most `gop` frames. The file is written atomically.
 
     Args:
-        path: File to write; its suffix chooses the container (.mp4, .m4v, .mov, .mkv, .webm, .avi). Missing folders
+        path: File to write; its suffix chooses the container (.mp4, .m4v, .mov, .mkv, .avi). Missing folders
             are made, an existing file is replaced.
-        frames: Array [T, H, W, 3] or iterable of arrays [H, W, 3]: RGB, uint8, all of one size.
+        frames: Array [T, H, W, 3] or iterable of arrays [H, W, 3]: RGB, uint8, all of one even size.
         fps: Frames per second.
-        codec: FFmpeg's name of the encoder.
-        crf: Constant rate factor: 0 is lossless for libx264, 18 nearly lossless; None takes the encoder's default.
+        crf: Constant rate factor: 0 is lossless, 18 nearly so.
         gop: Most frames from one key frame to the next.
-        pix_fmt: FFmpeg's name of the stored pixel format; yuv420p needs even sizes, yuv444p takes any.
-        options: More encoder options, for example `{"preset": "veryfast", "threads": "1"}`.
+        options: More options of libx264, for example `{"preset": "veryfast", "threads": "1"}`.
 
     Raises:
-        InputError: The suffix, codec, pixel format, rate or a frame is not allowed, there are no frames, or the file
-            cannot be written.
+        InputError: The suffix, the rate or a frame is not allowed, there are no frames, or the file cannot be written.
     """
     path = Path(path)
     container_format = container_of(path)
@@ -58,8 +51,7 @@ def write_video(
         raise InputError(f"fps is {fps}; give frames per second above 0")
     if gop < 1:
         raise InputError(f"gop is {gop}; give at least 1")
-    _check_encoder(codec, pix_fmt)
-    checked = _checked_frames(frames, pix_fmt)
+    checked = _checked_frames(frames)
     first = next(checked, None)
     if first is None:
         raise InputError(f"{path}: there are no frames to write; a video needs at least one")
@@ -69,14 +61,11 @@ def write_video(
         muxing = {"movflags": "faststart"} if container_format in ("mp4", "mov") else {}
         with av.open(str(temporary), "w", format=container_format, options=muxing) as output:
             rate = Fraction(fps).limit_denominator(1001)
-            stream: Any = output.add_stream(codec, rate=rate)
+            stream: Any = output.add_stream("libx264", rate=rate)
             stream.height, stream.width = first.shape[:2]
-            stream.pix_fmt = pix_fmt
+            stream.pix_fmt = "yuv420p"
             stream.codec_context.gop_size = gop
-            quality = {} if crf is None else {"crf": str(crf)}
-            # Other encoders always close their groups, and some refuse the flag.
-            closed = {"flags": "+cgop"} if codec.startswith(("libx264", "libx265")) else {}
-            stream.options = {**closed, **quality, **(options or {})}
+            stream.options = {"flags": "+cgop", "crf": str(crf), **(options or {})}  # cgop: closed groups
             stream.codec_context.time_base = 1 / rate
             for pts, image in enumerate(itertools.chain([first], checked)):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -106,23 +95,7 @@ def resize_frames(frames: NDArray[np.uint8], width: int, height: int) -> NDArray
     return np.stack([image.reformat(width, height, interpolation="BICUBIC").to_ndarray() for image in images])
 
 
-def _check_encoder(codec: str, pix_fmt: str) -> None:
-    try:
-        encoder = av.Codec(codec, "w")
-    except ValueError:  # PyAV's UnknownCodecError
-        encoder = None
-    if encoder is None or encoder.type != "video":
-        raise InputError(
-            f"codec is {codec!r}; this PyAV cannot encode video with it{nearest(codec, av.codecs_available)}"
-        )
-    allowed = [f.name for f in encoder.video_formats or []]
-    if allowed and pix_fmt not in allowed:
-        raise InputError(
-            f"pix_fmt is {pix_fmt!r}; {codec} writes: {', '.join(sorted(allowed))}{nearest(pix_fmt, allowed)}"
-        )
-
-
-def _checked_frames(frames: Iterable[NDArray[np.uint8]], pix_fmt: str) -> Iterator[NDArray[np.uint8]]:
+def _checked_frames(frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames [H, W, 3], contiguous; raise InputError at the first bad one."""
     size: tuple[int, ...] | None = None
     for index, frame in enumerate(frames):
@@ -133,11 +106,10 @@ def _checked_frames(frames: Iterable[NDArray[np.uint8]], pix_fmt: str) -> Iterat
             )
         if size is None:
             size = image.shape
-            across, down = _CHROMA.get(pix_fmt, (1, 1))
-            if image.shape[1] % across or image.shape[0] % down:
+            if image.shape[0] % 2 or image.shape[1] % 2:
                 raise InputError(
-                    f"frames are {image.shape[1]}x{image.shape[0]} (width x height), but {pix_fmt} needs even sizes; "
-                    "crop or pad by one pixel, or choose pix_fmt='yuv444p'"
+                    f"frames are {image.shape[1]}x{image.shape[0]} (width x height), but yuv420p needs even sizes; "
+                    "crop or pad by one pixel"
                 )
         elif image.shape != size:
             raise InputError(

@@ -1,4 +1,4 @@
-"""A function run over many files in processes that a file may crash or hang, without taking the caller along."""
+"""Runs a function over many files in processes that a file may crash or hang without stopping the caller."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from typing import Any
 
 _START_S = 300.0
 _ATTEMPTS = 2
-"""A crash may come from what an earlier file did to the process's memory, so it counts in a fresh process only."""
+"""An earlier file may have damaged the process's memory, so only a crash in a new process counts."""
+_CRASHED = "crashed"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job.
+    """Result of one job.
 
     Args:
         index: Its place among the jobs.
-        value: What the function returned; None where it failed.
-        error: Why it failed, in one line; None where it did not.
+        value: Return value of the function; None if it failed.
+        error: Why it failed, in one line; None if it did not.
     """
 
     index: int
@@ -37,97 +38,92 @@ class Outcome:
 def run_isolated(
     function: Callable[[Any], Any], jobs: Sequence[Any], *, workers: int, deadline_s: float
 ) -> Iterator[Outcome]:
-    """Call ``function(job)`` for every job in worker processes; yield outcomes as they come, one for each job.
+    """Call ``function(job)`` for every job in worker processes; yield one outcome per job, in order of completion.
 
-    A process that crashes is replaced and its job tried once more; one that does not answer in time is killed and its
-    job given up. When the caller stops or dies, the processes end, hanging ones included.
+    A process that crashes is replaced and its job tried once more. A process that exceeds the deadline is killed and
+    its job fails. If the caller stops or dies, the processes end too, hanging ones included.
 
     Args:
-        function: Importable by name, as are its argument and result (they are pickled).
+        function: Function, argument and result must be picklable.
         jobs: Its arguments.
-        workers: Processes at most.
+        workers: Largest number of processes.
         deadline_s: Seconds a job may take.
 
     Raises:
         RuntimeError: Processes cannot be started.
     """
     waiting = deque((index, _ATTEMPTS) for index in range(len(jobs)))
-    crew: list[_Worker] = []
+    workers_alive: list[_Worker] = []
     try:
-        while waiting or crew:
-            while len(crew) < workers and sum(worker.is_starting for worker in crew) < len(waiting):
-                crew.append(_Worker(function, deadline_s))
-            for worker in _answered(crew):
+        while waiting or workers_alive:
+            while len(workers_alive) < workers and sum(w.index is None for w in workers_alive) < len(waiting):
+                workers_alive.append(_Worker(function, deadline_s))
+            for worker in _ready(workers_alive):
                 outcome = worker.take()
-                if outcome is not None and outcome.error == _CRASHED and worker.attempts > 1:
-                    waiting.appendleft((outcome.index, worker.attempts - 1))
+                if outcome is not None and outcome.error == _CRASHED:
+                    if worker.attempts > 1:
+                        waiting.appendleft((outcome.index, worker.attempts - 1))
+                    else:
+                        yield Outcome(outcome.index, None, worker.cause_of_death())
                 elif outcome is not None:
-                    crash = outcome.error == _CRASHED
-                    yield Outcome(outcome.index, outcome.value, worker.cause_of_death() if crash else outcome.error)
+                    yield outcome
                 if worker.is_lost or not waiting:
                     worker.end()
-                    crew.remove(worker)
+                    workers_alive.remove(worker)
                 else:
                     index, attempts = waiting.popleft()
                     worker.give(index, jobs[index], attempts)
     finally:
-        for worker in crew:
+        for worker in workers_alive:
             worker.end()
 
 
-_CRASHED = "crashed"
-
-
-def _answered(crew: list[_Worker]) -> list[_Worker]:
-    """Wait until workers have an answer, died, or ran out of time."""
-    left = max(min(worker.due for worker in crew) - time.monotonic(), 0.0)
-    ready = wait([worker.connection for worker in crew], timeout=left)
+def _ready(workers: list[_Worker]) -> list[_Worker]:
+    """Wait until workers have answered, died or exceeded their deadline, and return them."""
+    left = max(min(worker.due for worker in workers) - time.monotonic(), 0.0)
+    ready = wait([worker.connection for worker in workers], timeout=left)
     now = time.monotonic()
-    return [worker for worker in crew if worker.connection in ready or worker.due <= now]
+    return [worker for worker in workers if worker.connection in ready or worker.due <= now]
 
 
 class _Worker:
-    """A process that takes one job at a time."""
+    """A process that runs one job at a time; `index` is None while it starts."""
 
     def __init__(self, function: Callable[[Any], Any], deadline_s: float) -> None:
-        # Not forked: the caller has threads (a progress bar), whose locks a forked process may find taken for ever.
+        # Not forked: the caller has threads (a progress bar), and a forked process would inherit their held locks.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, function), daemon=True)
         self._process.start()
         theirs.close()
         self._deadline_s = deadline_s
-        self._job: int | None = None  # None: it is starting
+        self.index: int | None = None
         self.attempts = 0
         self.is_lost = False
         self.due = time.monotonic() + _START_S
 
-    @property
-    def is_starting(self) -> bool:
-        return self._job is None
-
     def give(self, index: int, job: Any, attempts: int) -> None:
-        self._job, self.attempts = index, attempts
+        self.index, self.attempts = index, attempts
         self.due = time.monotonic() + self._deadline_s
-        with contextlib.suppress(OSError):  # it died meanwhile: `take` finds out
+        with contextlib.suppress(OSError):  # the process has died, which `take` reports
             self.connection.send(job)
 
     def take(self) -> Outcome | None:
-        """Return the outcome of its job, or None when it has just started."""
+        """Return the outcome of its job; None if the process has just started."""
+        value = None
         try:
-            if not self.connection.poll():
-                self.is_lost = True
-                return self._lost(f"no answer within {self._deadline_s:g} s: decoding hangs, or the file is long")
-            value, error = self.connection.recv()
+            self.is_lost = not self.connection.poll()
+            if self.is_lost:
+                error = f"no answer within {self._deadline_s:g} s: decoding hangs, or the file is long"
+            else:
+                value, error = self.connection.recv()
         except (EOFError, OSError):
-            self.is_lost = True
-            return self._lost(_CRASHED)
-        return None if self._job is None else Outcome(self._job, value, error)
-
-    def _lost(self, error: str) -> Outcome:
-        if self._job is None:
+            self.is_lost, error = True, _CRASHED
+        if self.index is not None:
+            return Outcome(self.index, value, error)
+        if self.is_lost:
             raise RuntimeError(f"a worker process {self.cause_of_death()} before its first file")
-        return Outcome(self._job, None, error)
+        return None
 
     def cause_of_death(self) -> str:
         self._process.join(5)
@@ -146,9 +142,8 @@ class _Worker:
 
 def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller ends its workers
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    # What the C libraries print in their last moments belongs to no one.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides messages of crashing C libraries
     connection.send((None, None))  # ready
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -161,7 +156,7 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
             connection.send(answer)
 
 
-def _die_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

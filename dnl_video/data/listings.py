@@ -1,7 +1,7 @@
-"""The file formats behind `manifest.read_manifest`: text and folders to rows (where, id, path, label text).
+"""File formats of listings: reads text files and folders into rows.
 
 Recognised: the official Kinetics CSV, our own CSV (columns path,label), `path label` lists with any separator, class
-folders. Which labels are allowed is not decided here. Standard library only.
+folders. Labels stay text here; manifest.py turns them into class ids. Standard library only.
 """
 
 from __future__ import annotations
@@ -34,23 +34,22 @@ _SPLIT_FOLDERS = {
     "val": ("val", "validate", "validation"),
     "test": ("test", "testing"),
 }
-_ALL_SPLIT_FOLDERS = {name for names in _SPLIT_FOLDERS.values() for name in names}
 _EXTENSION = "|".join(re.escape(extension) for extension in VIDEO_EXTENSIONS)
 _SPACED_LINE = re.compile(rf"""^(?:"([^"]+)"|'([^']+)'|(.*(?:{_EXTENSION})))\s+(\S.*)$""", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A video as it was listed.
+    """One row of a listing.
 
     Args:
         source: The listing.
-        place: Line (or file of a folder), as errors name it.
-        video_id: Its name in predictions and reports.
-        path: Where the file is, or should be.
-        label: Text of the label; empty where there is none.
-        decoder: What the listing says reads the file exactly, decord or av; empty where it says nothing.
-        fps: Frames a second of a folder of frames; None where nobody said.
+        place: Line, or file of a folder, for error messages.
+        video_id: Name of the video in predictions and reports.
+        path: Path of the file, which may not exist.
+        label: Text of the label; "" if there is none.
+        decoder: Column `decoder`, decord or av: what reads the file exactly; None if there is none.
+        fps: Column `fps`: frames per second of a folder of frames; None if there is none.
     """
 
     source: str
@@ -58,21 +57,21 @@ class Row:
     video_id: str
     path: str
     label: str
-    decoder: str = ""
+    decoder: str | None = None
     fps: float | None = None
 
     @property
     def where(self) -> str:
-        """What errors about this row begin with."""
+        """Beginning of error messages about this row."""
         return f"{self.source}, {self.place}"
 
 
 def read_lines(path: Path, advice: str = FORMATS) -> tuple[list[str], str]:
-    """Return a text file's lines, and the SHA-256 of its content.
+    """Return a text file's lines and the SHA-256 of its content.
 
     Args:
         path: The file.
-        advice: What errors say should be given instead.
+        advice: What error messages tell the user to give instead.
 
     Raises:
         InputError: The file is a video, empty, or not UTF-8.
@@ -95,30 +94,29 @@ def read_lines(path: Path, advice: str = FORMATS) -> tuple[list[str], str]:
 
 
 def read_rows(path: Path, lines: list[str], root: Path, *, labelled: bool) -> list[Row]:
-    """Recognise the kind of a listing by its first line, and read it.
+    """Read a listing; its first line tells the format.
 
     Args:
-        path: The listing, for errors.
+        path: The listing, for error messages.
         lines: Its lines.
         root: Folder of relative paths and Kinetics ids.
         labelled: Whether every row must have a label.
 
     Raises:
-        InputError: The header is not recognised, or a line does not follow it; the message names file and line.
+        InputError: The header is not recognised, or a line does not fit; the message names file and line.
     """
     first = next(number for number, line in enumerate(lines) if line.strip())
     delimiter = next((separator for separator in "\t;," if separator in lines[first]), " ")
-    fields = next(csv.reader([lines[first].strip()], delimiter=delimiter, skipinitialspace=True))
-    header = [name.strip().lower() for name in fields]
+    header = [name.lower() for name in _split_csv(lines[first].strip(), delimiter)]
     label = {"label"} if labelled else set()
     known = {*KINETICS_COLUMNS, "is_cc", "path", "video_id"}
     looks_like_header = header[0] in known or header[-1] == "label" or len(known & set(header)) > 1
     if {*KINETICS_COLUMNS[1:4], *label} <= set(header):
-        rows = _read_kinetics(path, lines, first, delimiter, header, root)
+        rows = _read_kinetics(path, _csv_records(path, lines, first, delimiter, header), root)
     elif delimiter == " " and (header == ["path", "label"] or (header == ["path"] and not labelled)):
         rows = _read_list(path, lines, first + 1, root, labelled=labelled)
     elif {"path", *label} <= set(header):
-        rows = _read_columns(path, lines, first, delimiter, header, root)
+        rows = _read_columns(path, _csv_records(path, lines, first, delimiter, header), root)
     elif looks_like_header and not any(field.endswith(VIDEO_EXTENSIONS) for field in header):
         raise InputError(f"{path}, line {first + 1}: columns {','.join(header)} are not recognised; {FORMATS}")
     elif len(header) >= 5 and all(re.fullmatch(r"\d+(\.\d+)?", field) for field in header[2:4]):
@@ -137,7 +135,7 @@ def read_class_folders(folder: Path) -> tuple[list[Row], str]:
     """Read a folder of class folders; return its rows and the SHA-256 of the sorted relative names.
 
     Raises:
-        InputError: There is no video, a video is in no class folder, or the folder holds the splits.
+        InputError: There is no video, a video outside a class folder, or the folder holds splits.
     """
     names = walk_videos(folder)
     if not names:
@@ -146,7 +144,9 @@ def read_class_folders(folder: Path) -> tuple[list[Row], str]:
     if stray:
         raise InputError(f"folder {folder} holds {stray} outside a class folder; move it into one, or give a list")
     classes = {name.split("/")[0] for name in names}
-    if classes <= _ALL_SPLIT_FOLDERS and all(name.count("/") > 1 for name in names):
+    if classes <= {name for names in _SPLIT_FOLDERS.values() for name in names} and all(
+        name.count("/") > 1 for name in names
+    ):
         splits = ", ".join(sorted(classes))
         raise InputError(f"folder {folder} holds splits ({splits}), not classes; give one of them")
     rows = [Row(str(folder), name, name, str(folder / name), name.split("/")[0]) for name in names]
@@ -154,21 +154,22 @@ def read_class_folders(folder: Path) -> tuple[list[Row], str]:
 
 
 def is_frame(name: str) -> bool:
-    """Tell whether a file is a numbered image, as extracted frames are."""
+    """Return whether a file name is that of an extracted frame: a numbered image."""
     stem, dot, extension = name.rpartition(".")
     return not name.startswith(".") and stem[-1:].isdecimal() and (dot + extension).lower() in IMAGE_EXTENSIONS
 
 
 def walk_videos(folder: Path) -> list[str]:
-    """Return the sorted relative paths (with /) of all videos below a folder; links are followed, hidden names not.
+    """Return the sorted relative paths (with /) of all videos below a folder.
 
-    A folder with numbered images, without videos and without folders, is a video too: its extracted frames.
+    Links are followed; hidden files and folders are skipped. A folder with numbered images but without videos and
+    folders is one video: its extracted frames.
     """
     found: list[str] = []
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        if real in seen:  # a link that leads back
+        if real in seen:  # a link to a folder already read
             folders.clear()
             continue
         seen.add(real)
@@ -182,13 +183,19 @@ def walk_videos(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _records_of_csv(
-    path: Path, lines: list[str], first: int, delimiter: str, header: list[str]
-) -> Iterator[tuple[str, dict[str, str]]]:
+def _split_csv(line: str, delimiter: str) -> list[str]:
+    return [field.strip() for field in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
+
+
+_Records = Iterator[tuple[str, dict[str, str]]]
+
+
+def _csv_records(path: Path, lines: list[str], first: int, delimiter: str, header: list[str]) -> _Records:
+    """Yield the place and the fields of each line after the header."""
     for number, line in enumerate(lines[first + 1 :], first + 2):
         if not line.strip():
             continue
-        fields = [field.strip() for field in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
+        fields = _split_csv(line, delimiter)
         if len(fields) != len(header):
             raise InputError(
                 f"{path}, line {number}: {len(fields)} fields where the header has {len(header)}; "
@@ -197,18 +204,17 @@ def _records_of_csv(
         yield f"line {number}", dict(zip(header, fields, strict=True))
 
 
-def _read_columns(path: Path, lines: list[str], first: int, delimiter: str, header: list[str], root: Path) -> list[Row]:
+def _read_columns(path: Path, records: _Records, root: Path) -> list[Row]:
     rows = []
-    for place, fields in _records_of_csv(path, lines, first, delimiter, header):
+    for place, fields in records:
         if not fields["path"]:
             raise InputError(f"{path}, {place}: the path is empty; give the file of every video")
         video_id = fields.get("video_id") or fields["path"]
-        decoder = fields.get("decoder", "")
-        if decoder not in ("", "decord", "av"):
+        decoder = fields.get("decoder") or None
+        if decoder not in (None, "decord", "av"):
             raise InputError(f"{path}, {place}: decoder is {decoder!r}; give decord, av, or leave it empty")
-        label = fields.get("label", "")
-        file, fps = str(root / fields["path"]), _fps(path, place, fields)
-        rows.append(Row(str(path), place, video_id, file, label, decoder, fps))
+        fps = _fps(path, place, fields)
+        rows.append(Row(str(path), place, video_id, str(root / fields["path"]), fields.get("label", ""), decoder, fps))
     return rows
 
 
@@ -221,19 +227,17 @@ def _fps(path: Path, place: str, fields: dict[str, str]) -> float | None:
     except ValueError:
         fps = 0.0
     if not 0 < fps < math.inf:
-        raise InputError(f"{path}, {place}: fps is {text!r}; give frames a second above 0, or nothing")
+        raise InputError(f"{path}, {place}: fps is {text!r}; give frames per second above 0, or leave it empty")
     return fps
 
 
-def _read_kinetics(
-    path: Path, lines: list[str], first: int, delimiter: str, header: list[str], root: Path
-) -> list[Row]:
-    # One walk instead of many stat calls a row: Kinetics has 300 000 rows, often on a network file system.
+def _read_kinetics(path: Path, records: _Records, root: Path) -> list[Row]:
+    # One walk instead of several stat calls per row: Kinetics has 300,000 rows, often on a network file system.
     index: dict[str, list[str]] = {}
     for name in walk_videos(root):
         index.setdefault(_stem(name), []).append(name)
     rows = []
-    for place, fields in _records_of_csv(path, lines, first, delimiter, header):
+    for place, fields in records:
         youtube_id = fields["youtube_id"]
         if not youtube_id:
             raise InputError(f"{path}, {place}: youtube_id is empty; give the id of every video")
@@ -245,40 +249,44 @@ def _read_kinetics(
         label = fields.get("label", "")
         video_id = f"{youtube_id}_{start:06d}_{end:06d}"
         candidates = [*index.get(video_id, ()), *index.get(youtube_id, ())] or [f"{video_id}.mp4"]
-        name = _nearest_file(candidates, video_id, label, fields.get("split", ""))
+        name = _best_file(candidates, video_id, label, fields.get("split", ""))
         rows.append(Row(str(path), place, video_id, str(root / name), label))
     return rows
 
 
-def _nearest_file(candidates: list[str], video_id: str, label: str, split: str) -> str:
-    """Choose among files of one video: replacements, its cut, the row's split and class folder first."""
+def _best_file(candidates: list[str], video_id: str, label: str, split: str) -> str:
+    """Choose among the files of one video.
+
+    Order of preference: replacement of a corrupted file, file name with the times of the row, folder of the row's
+    split, folder of its class, extension.
+    """
     splits = _SPLIT_FOLDERS.get(split.lower(), ())
 
-    def distance(name: str) -> tuple[bool, bool, bool, bool, int, str]:
+    def rank(name: str) -> tuple[bool, bool, bool, bool, int, str]:
         folders = [fold(folder) for folder in name.split("/")[:-1]]
-        # A folder of frames comes last.
-        rank = next((i for i, e in enumerate(VIDEO_EXTENSIONS) if name.lower().endswith(e)), len(VIDEO_EXTENSIONS))
+        # Folders of frames come last.
+        extension = next((i for i, e in enumerate(VIDEO_EXTENSIONS) if name.lower().endswith(e)), len(VIDEO_EXTENSIONS))
         # Kinetics-400 is published with a folder of files that replace corrupted ones.
-        replaced = any(folder.startswith("replacement") for folder in folders)
-        elsewhere = not any(folder in splits for folder in folders)
-        return not replaced, _stem(name) != video_id, elsewhere, fold(label) not in folders, rank, name
+        replacement = any(folder.startswith("replacement") for folder in folders)
+        in_split = any(folder in splits for folder in folders)
+        return not replacement, _stem(name) != video_id, not in_split, fold(label) not in folders, extension, name
 
-    return min(candidates, key=distance) if len(candidates) > 1 else candidates[0]
+    return min(candidates, key=rank) if len(candidates) > 1 else candidates[0]
 
 
 def _stem(name: str) -> str:
-    """Return a video's file name without its extension; folders of frames have none."""
+    """Return a video's file name without its extension, or the name of a folder of frames."""
     base = name.rpartition("/")[2]
     return base.rpartition(".")[0] if base.lower().endswith(VIDEO_EXTENSIONS) else base
 
 
 def fold(name: str) -> str:
-    """Return a class name without the differences that folders make: case, underscores for spaces."""
+    """Normalise a class name: lower case, spaces for underscores, as folder names differ in these."""
     return " ".join(name.replace("_", " ").lower().split())
 
 
 def _read_list(path: Path, lines: list[str], first: int, root: Path, *, labelled: bool) -> list[Row]:
-    """Read `path label` lines by the separator that fits most of them; the label is the last field."""
+    """Read `path label` lines with the separator that fits most of them; the label is the last field."""
     numbered = [(number, line.strip()) for number, line in enumerate(lines[first:], first + 1) if line.strip()]
     best, separator = (-1, -1), " "
     for candidate in "\t,; ":
@@ -299,15 +307,15 @@ def _read_list(path: Path, lines: list[str], first: int, root: Path, *, labelled
 
 
 def _split_line(line: str, separator: str) -> tuple[str, str] | None:
-    """Split a line into path and label, or return None where it is not of this form."""
+    """Split a line into path and label; return None if it has no such form."""
     if separator == " ":
         match = _SPACED_LINE.match(line)
-        if match:  # the path ends at its extension or quote, so that class names may have spaces
+        if match:  # the path ends at its extension or quote, so class names may have spaces
             path, label = match[1] or match[2] or match[3], match[4]
         else:
             path, _, label = line.rpartition(" ")
     elif '"' in line:
-        fields = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+        fields = _split_csv(line, separator)
         path, label = separator.join(fields[:-1]), fields[-1]
     else:
         path, _, label = line.rpartition(separator)

@@ -1,12 +1,13 @@
-"""Listings of videos read into records: official Kinetics CSVs, `path label` lists, class folders and our own CSV.
+"""Reads listings of videos into records: official Kinetics CSVs, `path label` lists, class folders and our own CSV.
 
-The official Kinetics CSV has the columns `label,youtube_id,time_start,time_end,split[,is_cc]`; downloaders name the
+The official Kinetics CSV has the columns `label,youtube_id,time_start,time_end,split[,is_cc]`. Downloaders name the
 files `{youtube_id}_{time_start:06d}_{time_end:06d}.mp4` or `{youtube_id}.mp4`, in one folder or in class folders.
-`path label` lists are those of PySlowFast, mmaction2 and video-nonlocal-net. Standard library only.
+PySlowFast, mmaction2 and video-nonlocal-net use `path label` lists. Standard library only.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -30,9 +31,8 @@ from dnl_video.data.listings import (
 from dnl_video.errors import InputError, nearest
 
 CLASS_LISTS = ("kinetics400", "kinetics600", "kinetics700")
-"""Names of the class lists that come with the package (data/labels), in the published, alphabetical order."""
+"""Names of the class lists in this package (data/labels), which are in the published, alphabetical order."""
 _INTEGER = re.compile(r"[+-]?[0-9]+")
-_Found = tuple[str, str, str | None, float | None]  # id, path, decoder, fps
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class VideoRecord:
 
     Args:
         video_id: Its name in predictions and reports, unique in the listing.
-        path: Where the file is, or should be.
-        label: Class id; None where the listing has none.
-        class_name: Name of the class, spelled as in the class list; None where unknown.
-        decoder: `decord` or `av`: what reads the file exactly, where the listing says it (column `decoder`).
-        fps: Frames a second of a folder of extracted frames (the listing's `fps` column); None where nobody said.
+        path: Path of the file, which may not exist.
+        label: Class id; None if the listing has none.
+        class_name: Name of the class, spelled as in the class list; None if unknown.
+        decoder: `decord` or `av`: what reads the file exactly (the listing's `decoder` column); None if unknown.
+        fps: Frames per second of a folder of frames (the listing's `fps` column); None if unknown.
     """
 
     video_id: str
@@ -63,7 +63,7 @@ class Manifest:
     Args:
         source: What was read.
         records: The videos, in the order of the listing.
-        class_names: Names by class id; None where the labels are integers and no names were given.
+        class_names: Names by class id; None if the labels are integers and no names were given.
         sha256: Hash of the listing's content (of a folder: of the sorted relative names).
     """
 
@@ -80,20 +80,20 @@ def read_manifest(
     class_names: Sequence[str] | None = None,
     limit_videos: int | None = None,
 ) -> Manifest:
-    """Read a labelled listing; its kind is recognised from the content.
+    """Read a labelled listing; the content tells its format.
 
-    Files that do not exist are no error (Kinetics always lacks some): their records keep the expected path.
+    Files that do not exist are no error (Kinetics always lacks some): their records have the expected path.
 
     Args:
         source: A CSV, a list, or a folder of class folders.
-        root: Folder that relative paths, or Kinetics ids, are looked up in; None is the listing's own folder.
-        class_names: Names by class id, from the model or a class list; case and underscores for spaces may differ.
-            None takes the names of this listing in alphabetical order (the published order of Kinetics), or integer
-            labels as they are.
+        root: Folder of relative paths and Kinetics ids; None is the listing's own folder.
+        class_names: Names by class id, from the model or a class list. Spelling may differ in case and in underscores
+            for spaces. None takes this listing's names in alphabetical order (the published order of Kinetics), or
+            integer labels as they are.
         limit_videos: Keep only this many videos, evenly spaced over the listing; class ids are those of all of it.
 
     Raises:
-        InputError: The listing is missing, empty, of no known kind, lists a video twice, mixes integer and named
+        InputError: The listing is missing, empty, of unknown format, lists a video twice, mixes integer and named
             labels, or has a label that is not in `class_names`. The message names file and line.
     """
     if limit_videos is not None and limit_videos < 1:
@@ -108,8 +108,7 @@ def read_manifest(
             raise InputError(f"manifest {source} is a class folder, which takes no root; leave out the root {root}")
         rows, digest = read_class_folders(path)
     else:
-        lines, digest = read_lines(path)
-        rows = read_rows(path, lines, _resolve_root(path, root), labelled=True)
+        rows, digest = _read_list(path, root, labelled=True)
     _refuse_duplicates(rows)
     records, names = assign_labels(rows, class_names, folders=path.is_dir())
     if limit_videos is not None and limit_videos < len(records):
@@ -120,52 +119,49 @@ def read_manifest(
 def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None = None) -> Manifest:
     """Collect videos without labels: files, folders (recursively, sorted) and lists of paths (labels are ignored).
 
-    A file reached twice is listed once. Ids are paths relative to the folder, or as written; where two sources give
-    the same id, both take the whole path.
+    A file found twice is listed once. Ids are paths relative to the folder, or as written; if two sources give the same
+    id, both get the absolute path.
 
     Args:
         sources: Video files, folders (of videos, or of one video's frames), or text lists (.txt, .csv, .tsv).
-        root: Folder that relative paths in lists are looked up in; None is each list's own folder.
+        root: Folder of relative paths in lists; None is each list's own folder.
 
     Raises:
-        InputError: A source does not exist, or holds no video.
+        InputError: A source does not exist or holds no video.
     """
-    found: dict[str, _Found] = {}
+    found: dict[str, VideoRecord] = {}
     for source in sources:
         path = Path(source).expanduser()
         if not path.exists():
             raise InputError(f"{source} does not exist; give video files, folders or lists of paths")
         if path.is_dir():
-            videos: list[_Found] = [(relative, str(path / relative), None, None) for relative in walk_videos(path)]
+            videos = [VideoRecord(name, str(path / name), None, None) for name in walk_videos(path)]
             if not videos and any(is_frame(file.name) for file in path.iterdir()):
-                videos = [(path.as_posix(), str(path), None, None)]
+                videos = [VideoRecord(path.as_posix(), str(path), None, None)]
             if not videos:
                 raise InputError(f"folder {source} holds no video; known extensions: {' '.join(VIDEO_EXTENSIONS)}")
         elif path.suffix.lower() in LIST_EXTENSIONS:
-            lines, _ = read_lines(path)
-            rows = read_rows(path, lines, _resolve_root(path, root), labelled=False)
-            videos = [(row.video_id, row.path, row.decoder or None, row.fps) for row in rows]
+            videos = [_record(row, None, None) for row in _read_list(path, root, labelled=False)[0]]
         else:
-            videos = [(path.as_posix(), str(path), None, None)]
+            videos = [VideoRecord(path.as_posix(), str(path), None, None)]
         for video in videos:
-            found.setdefault(os.path.abspath(video[1]), video)  # noqa: PTH100, pathlib is slow for millions
+            found.setdefault(os.path.abspath(video.path), video)  # noqa: PTH100, pathlib is slow for millions
     if not found:
         raise InputError("no videos were given; give video files, folders or lists of paths")
-    counts = Counter(video_id for video_id, *_ in found.values())
+    counts = Counter(video.video_id for video in found.values())
     records = tuple(
-        VideoRecord(video_id if counts[video_id] == 1 else absolute, file, None, None, decoder, fps)
-        for absolute, (video_id, file, decoder, fps) in found.items()
+        video if counts[video.video_id] == 1 else dataclasses.replace(video, video_id=absolute)
+        for absolute, video in found.items()
     )
-    digest = hashlib.sha256(
-        "\n".join(record.video_id for record in records).encode(errors="surrogateescape")
-    ).hexdigest()
+    names = "\n".join(record.video_id for record in records)
+    digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
     return Manifest(", ".join(sources), records, None, digest)
 
 
 def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read class names by id: one name a line, a JSON list, or a JSON object {name: id}; or a list that comes along.
+    """Read class names by id: one name per line, a JSON list, or a JSON object {name: id}.
 
-    Names in PySlowFast's `kinetics_classnames.json` carry extra quotes; they are taken off.
+    Extra quotes around names, as in PySlowFast's `kinetics_classnames.json`, are removed.
 
     Args:
         path: The file, or one of `CLASS_LISTS`.
@@ -173,8 +169,7 @@ def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
     Raises:
         InputError: The file is missing or empty, a name is empty or listed twice, or ids are not 0, 1, 2, ….
     """
-    shipped = path in CLASS_LISTS
-    file = Path(__file__).parent / "labels" / f"{path}.txt" if shipped else Path(path).expanduser()
+    file = Path(__file__).parent / "labels" / f"{path}.txt" if path in CLASS_LISTS else Path(path).expanduser()
     if not file.is_file():
         raise InputError(
             f"class list {path} does not exist; give a text file with one class name a line, JSON, or one of "
@@ -200,20 +195,6 @@ def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(first)
 
 
-def missing(records: Iterable[VideoRecord]) -> list[VideoRecord]:
-    """Return the records whose file (or folder of frames) does not exist."""
-    return [record for record in records if not Path(record.path).exists()]
-
-
-def _resolve_root(path: Path, root: str | os.PathLike[str] | None) -> Path:
-    if root is None:
-        return path.parent
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"root {root} of {path} is no folder; give the folder that holds the videos")
-    return folder
-
-
 def _parse_json_classes(file: Path, text: str) -> list[tuple[str, str]]:
     try:
         data = json.loads(text)
@@ -228,16 +209,33 @@ def _parse_json_classes(file: Path, text: str) -> list[tuple[str, str]]:
     return [(f"entry {position}", name.strip().strip('"')) for position, name in enumerate(data)]
 
 
+def missing(records: Iterable[VideoRecord]) -> list[VideoRecord]:
+    """Return the records whose file (or folder of frames) does not exist."""
+    return [record for record in records if not Path(record.path).exists()]
+
+
+def _read_list(path: Path, root: str | os.PathLike[str] | None, *, labelled: bool) -> tuple[list[Row], str]:
+    lines, digest = read_lines(path)
+    folder = path.parent if root is None else Path(root).expanduser()
+    if root is not None and not folder.is_dir():
+        raise InputError(f"root {root} of {path} is no folder; give the folder that holds the videos")
+    return read_rows(path, lines, folder, labelled=labelled), digest
+
+
+def _record(row: Row, label: int | None, class_name: str | None) -> VideoRecord:
+    return VideoRecord(row.video_id, row.path, label, class_name, row.decoder, row.fps)
+
+
 def _refuse_duplicates(rows: list[Row]) -> None:
-    ids: dict[str, Row] = {}
-    paths: dict[str, Row] = {}
+    first: dict[tuple[str, str], Row] = {}
     for row in rows:
-        earlier = ids.setdefault(row.video_id, row)
-        if earlier is not row:
-            raise InputError(f"{row.where}: video {row.video_id!r} was already listed in {earlier.place}; list it once")
-        earlier = paths.setdefault(os.path.normpath(row.path), row)
-        if earlier is not row:
-            raise InputError(f"{row.where}: file {row.path} was already listed in {earlier.place}; list it once")
+        for kind, key, name in (
+            ("video", row.video_id, repr(row.video_id)),
+            ("file", os.path.normpath(row.path), row.path),
+        ):
+            earlier = first.setdefault((kind, key), row)
+            if earlier is not row:
+                raise InputError(f"{row.where}: {kind} {name} was already listed in {earlier.place}; list it once")
 
 
 def assign_labels(
@@ -246,9 +244,12 @@ def assign_labels(
     """Turn label texts into class ids.
 
     Args:
-        rows: The listing; every video once.
+        rows: The listing, without duplicates.
         class_names: Names by class id; None takes those of the rows in alphabetical order, or integers as they are.
         folders: Whether labels are names of folders, which are never integers.
+
+    Returns:
+        The records, and the names by class id.
 
     Raises:
         InputError: A label is empty, unknown, or spelled in two ways, or integers and names are mixed.
@@ -258,7 +259,7 @@ def assign_labels(
         if not row.label:
             raise InputError(f"{row.where}: the label is empty; give every video a label")
     integers = [] if folders else [row for row in rows if _INTEGER.fullmatch(row.label)]
-    # A class list may hold names such as "7"; where every integer is one of its names, they are names.
+    # A class list may hold names such as "7": if every integer is one of its names, they are names.
     if integers and not {row.label for row in integers} <= set(names or ()):
         named = next((row for row in rows if not _INTEGER.fullmatch(row.label)), None)
         if named:
@@ -266,7 +267,7 @@ def assign_labels(
                 f"{integers[0].where}: label {integers[0].label} is an integer, but {named.place} has the name "
                 f"{named.label!r}; use integers throughout, or names throughout"
             )
-        return [_with_id(row, int(row.label), names) for row in rows], names
+        return [_record_by_id(row, names) for row in rows], names
     if names is None:
         _refuse_two_spellings(rows)
         names = tuple(sorted({row.label for row in rows}))
@@ -277,7 +278,7 @@ def _match_names(rows: list[Row], names: tuple[str, ...]) -> list[VideoRecord]:
     exact = {name: index for index, name in enumerate(names)}
     folded: dict[str, int | None] = {}
     for index, name in enumerate(names):
-        folded[fold(name)] = None if fold(name) in folded else index  # None: only the exact spelling tells them apart
+        folded[fold(name)] = None if fold(name) in folded else index  # None: two names differ only in spelling
     records = []
     for row in rows:
         label = exact.get(row.label)
@@ -285,20 +286,20 @@ def _match_names(rows: list[Row], names: tuple[str, ...]) -> list[VideoRecord]:
         if label is None:
             hint = nearest(row.label, names) or "; check the class list"
             raise InputError(f"{row.where}: unknown label {row.label!r}, not one of the {len(names)} classes{hint}")
-        records.append(VideoRecord(row.video_id, row.path, label, names[label], row.decoder or None, row.fps))
+        records.append(_record(row, label, names[label]))
     return records
 
 
-def _with_id(row: Row, label: int, names: tuple[str, ...] | None) -> VideoRecord:
+def _record_by_id(row: Row, names: tuple[str, ...] | None) -> VideoRecord:
+    label = int(row.label)
     if label < 0 or (names is not None and label >= len(names)):
         allowed = "0 or more" if names is None else f"0 to {len(names) - 1} ({len(names)} classes)"
         raise InputError(f"{row.where}: label {label} is not allowed; give {allowed}")
-    name = None if names is None else names[label]
-    return VideoRecord(row.video_id, row.path, label, name, row.decoder or None, row.fps)
+    return _record(row, label, None if names is None else names[label])
 
 
 def _refuse_two_spellings(rows: list[Row]) -> None:
-    """Refuse "air drumming" beside "air_drumming": as two classes they would shift every id after them."""
+    """Refuse "air drumming" beside "air_drumming": as two classes they would shift all later ids."""
     first: dict[str, Row] = {}
     for row in rows:
         earlier = first.setdefault(fold(row.label), row)

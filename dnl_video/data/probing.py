@@ -56,28 +56,16 @@ def one_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class VideoProbe:
-    """Properties of a video file, and whether decord reads it exactly.
+    """A video file's packets, and what follows from them.
 
     Args:
-        path: The file.
+        packets: The packets.
         frames: Number of frames; None if only decoding tells (`open_video(path).num_frames`).
-        fps: Mean frames per second.
-        width: Stored width in pixels, before rotation.
-        height: Stored height in pixels, before rotation.
-        codec: FFmpeg's name of the codec.
-        container: FFmpeg's name of the container format.
-        duration_s: Length in seconds.
         reason: Why decord does not read the file exactly, in one line; "" if it does.
     """
 
-    path: str
+    packets: PacketTable
     frames: int | None
-    fps: float
-    width: int
-    height: int
-    codec: str
-    container: str
-    duration_s: float
     reason: str
 
     @property
@@ -97,15 +85,6 @@ def probe_video(path: str | os.PathLike[str]) -> VideoProbe:
     Raises:
         VideoDecodeError: The file is missing, empty, no video, or cannot be opened.
     """
-    return probe_with_packets(path)[0]
-
-
-def probe_with_packets(path: str | os.PathLike[str]) -> tuple[VideoProbe, PacketTable]:
-    """Return the probe of a file and its packets.
-
-    Raises:
-        VideoDecodeError: As `probe_video`.
-    """
     name = check_is_file(path)
     status = Path(name).stat()
     key = (name, status.st_mtime_ns, status.st_size)
@@ -116,24 +95,14 @@ def probe_with_packets(path: str | os.PathLike[str]) -> tuple[VideoProbe, Packet
         packets = read_packets(name)
     except Exception as error:  # av.error.* of many kinds
         raise VideoDecodeError(name, f"cannot be opened ({one_line(error)})") from None
-    probe = VideoProbe(
-        path=name,
-        frames=count_frames(packets),
-        fps=packets.fps,
-        width=packets.width,
-        height=packets.height,
-        codec=packets.codec,
-        container=packets.container,
-        duration_s=packets.duration_s,
-        reason=why_not_decord(packets),
-    )
-    _cache[key] = probe, packets
+    probe = VideoProbe(packets, count_frames(packets), why_not_decord(packets))
+    _cache[key] = probe
     while len(_cache) > _CACHED:
         _cache.popitem(last=False)
-    return probe, packets
+    return probe
 
 
-_cache: OrderedDict[tuple[str, int, int], tuple[VideoProbe, PacketTable]] = OrderedDict()
+_cache: OrderedDict[tuple[str, int, int], VideoProbe] = OrderedDict()
 forget = _cache.clear
 """Empty the cache, so that every file is probed again."""
 

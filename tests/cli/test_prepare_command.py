@@ -48,7 +48,7 @@ def test_faults_and_transcoding_are_told(tiny: TinyRun, tmp_path: Path, capsys: 
     (videos / "b" / "3.mp4").touch()
     words = ["--videos", str(videos), "--output", str(tmp_path / "m.csv"), "--relative"]
     text = prepare(capsys, *words, "--resize", "32", "--resized-dir", str(tmp_path / "small"))
-    assert "broken because\n        1  file is empty\n" in text
+    assert "broken files by reason\n        1  file is empty\n" in text
     assert "warning: 1 classes have no usable video: b\n" in text
     first, second = (str(tmp_path / "small" / "a" / f"{n}.mp4") for n in (1, 2))
     assert f"warning: 1 sets of files with the same content: {first} = {second}\n" in text

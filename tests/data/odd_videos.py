@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,18 +52,34 @@ def encode(
     times: Callable[[int], int] | None = None,
     rotation: int = 0,
 ) -> Path:
-    """Write `count` numbered frames; `times` gives each one's time in 1/600 s. Skips where the encoder is absent."""
+    """Write `count` numbered frames; see `encode_frames`."""
+    return encode_frames(path, numbered(count), codec, options, times=times, rotation=rotation)
+
+
+def encode_frames(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    codec: str,
+    options: dict[str, str],
+    *,
+    rate: int = 30,
+    pix_fmt: str = "yuv420p",
+    times: Callable[[int], int] | None = None,
+    rotation: int = 0,
+) -> Path:
+    """Write frames with any encoder; `times` gives each one's time in 1/600 s. Skips the test without the encoder."""
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no {codec}")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=30, options=dict(options))
-        stream.width, stream.height = WIDTH, HEIGHT
-        stream.pix_fmt = "yuv420p"
+        stream = container.add_stream(codec, rate=rate, options=dict(options))
+        stream.pix_fmt = pix_fmt
         if rotation:
             stream.set_display_rotation(rotation)
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 600)
-        for i, image in enumerate(numbered(count)):
+        for i, image in enumerate(frames):
+            if i == 0:
+                stream.height, stream.width = image.shape[:2]
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if times is not None:
                 frame.pts, frame.time_base = times(i), Fraction(1, 600)

@@ -308,7 +308,7 @@ def test_an_evaluation_decodes_each_frame_once(records, monkeypatch, decoder):
 
 def test_what_the_listing_says_of_the_decoder_is_used(records, monkeypatch):
     """The packets of a file are not looked at again where an earlier probe has said that decord reads it."""
-    monkeypatch.setattr(decoding, "probe_with_packets", None)
+    monkeypatch.setattr(decoding, "probe_video", None)
     known = [dataclasses.replace(record, decoder="decord") for record in records]
     assert ViewDataset(known, PREPROCESSING, num_clips=1, num_crops=1)[0].error is None
     assert ClipDataset(known, PREPROCESSING, AUGMENT, seed=0)[0, 0]["failures"] == []

@@ -15,6 +15,7 @@ from dnl_video.data.encoding import write_video
 from dnl_video.data.probing import one_line
 from dnl_video.data.readers import CHUNK, DecordReader
 from dnl_video.data.transforms import resize_short_side
+from tests.data.odd_videos import encode_frames
 
 FAST = {"preset": "ultrafast", "threads": "1"}
 
@@ -48,8 +49,8 @@ def video(request, tmp_path_factory) -> tuple[Path, int, float]:
         write_video(folder / "c.mkv", painted(72), 25, crf=1, gop=20, options=FAST)
         return folder / "c.mkv", 72, 1.01
     # Lossless RGB tells all 256 values apart.
-    write_video(folder / "d.mp4", painted(256), 30, codec="libx264rgb", crf=0, gop=100, pix_fmt="rgb24", options=FAST)
-    return folder / "d.mp4", 256, 0.01
+    lossless = {"crf": "0", "g": "100", "flags": "+cgop", **FAST}
+    return encode_frames(folder / "d.mp4", painted(256), "libx264rgb", lossless, pix_fmt="rgb24"), 256, 0.01
 
 
 @pytest.mark.parametrize("reader", ["decord", "av"])
@@ -108,7 +109,7 @@ def test_size_and_rate(tmp_path):
     write_video(tmp_path / "a.mp4", painted(3, height=36, width=50), 12.5, options=FAST)
     with open_video(tmp_path / "a.mp4") as video:
         assert (video.path, video.num_frames, video.fps) == (str(tmp_path / "a.mp4"), 3, 12.5)
-        assert (video.height, video.width) == (36, 50)
+        assert video.size == (36, 50)
 
 
 @pytest.mark.parametrize("reader", ["decord", "av"])
@@ -318,7 +319,7 @@ def test_broken_files_print_nothing(tmp_path):
 def test_real_videos(shared_clips, name, num_frames, fps, size, reader):
     with open_video(shared_clips / name, decoder=reader) as video:
         assert (video.num_frames, video.fps) == (num_frames, fps)
-        assert (video.height, video.width) == size
+        assert video.size == size
         indices = [num_frames - 1, 0, num_frames // 2]
         frames = video.read(indices)
     with av.open(str(shared_clips / name)) as container:

@@ -47,12 +47,6 @@ def test_frames_rate_size_and_colors_come_back(tmp_path, fps):
     assert error.max() < 12
 
 
-def test_lossless_rgb_is_exact(tmp_path):
-    frames = np.random.default_rng(0).integers(0, 256, (5, 17, 23, 3), np.uint8)
-    write_video(tmp_path / "a.mp4", frames, 10, codec="libx264rgb", crf=0, pix_fmt="rgb24")
-    np.testing.assert_array_equal(read(tmp_path / "a.mp4")[2], frames)
-
-
 @pytest.mark.parametrize("gop", [1, 5, 12])
 def test_groups_of_pictures_are_short_and_closed(tmp_path, gop):
     write_video(tmp_path / "a.mp4", colors(40), 16, gop=gop)
@@ -68,11 +62,9 @@ def test_groups_of_pictures_are_short_and_closed(tmp_path, gop):
     np.testing.assert_array_equal(np.stack(tail), images[start:])
 
 
-@pytest.mark.parametrize(
-    ("name", "codec", "crf"), [("a.avi", "mpeg4", None), ("a.mkv", "libx264", 18), ("a.mov", "libx264", 18)]
-)
-def test_other_containers_and_codecs(tmp_path, name, codec, crf):
-    write_video(tmp_path / name, colors(10), 10, codec=codec, crf=crf)
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.mov", "a.m4v"])
+def test_other_containers(tmp_path, name):
+    write_video(tmp_path / name, colors(10), 10)
     assert read(tmp_path / name)[2].shape == (10, 48, 64, 3)
 
 
@@ -129,8 +121,6 @@ def test_odd_sizes(tmp_path):
     with pytest.raises(InputError, match=r"frames are 64x47 \(width x height\), but yuv420p needs even sizes; crop"):
         write_video(tmp_path / "a.mp4", odd, 16)
     assert not list(tmp_path.iterdir())
-    write_video(tmp_path / "a.mp4", odd, 16, pix_fmt="yuv444p")
-    assert read(tmp_path / "a.mp4")[2].shape == odd.shape
 
 
 @pytest.mark.parametrize(
@@ -140,9 +130,6 @@ def test_odd_sizes(tmp_path):
         (colors(3).astype(float), {}, r"frame 0 is float64 of shape \[48, 64, 3\]; give RGB uint8"),
         (colors(3)[..., 0], {}, r"frame 0 is uint8 of shape \[48, 64\]"),
         ([*colors(2), colors(1, 24, 32)[0]], {}, r"frame 2 has shape \[24, 32, 3\], frame 0 had \[48, 64, 3\]"),
-        (colors(3), {"codec": "libx265x"}, r"codec is 'libx265x'.*did you mean 'libx265'"),
-        (colors(3), {"codec": "aac"}, "codec is 'aac'; this PyAV cannot encode video with it"),
-        (colors(3), {"pix_fmt": "yuv42p"}, r"pix_fmt is 'yuv42p'; libx264 writes: .*yuv420p"),
         (colors(3), {"gop": 0}, "gop is 0; give at least 1"),
         (colors(3), {"fps": 0}, "fps is 0; give frames per second above 0"),
         (colors(3), {"name": "a.txt"}, r"cannot write suffix '.txt'; allowed: .mp4"),

@@ -59,7 +59,7 @@ def test_what_decord_is_trusted_with(odd):
     assert probe.reason.startswith(REASONS[kind])
     assert probe.exact is (REASONS[kind] == "")
     assert probe.frames in (len(truth), None)
-    assert (probe.width, probe.height) == (96, 64)
+    assert (probe.packets.width, probe.packets.height) == (96, 64)
 
 
 @pytest.mark.parametrize("decoder", ["decord", "av", "auto"])

@@ -44,7 +44,7 @@ def test_resizing_is_that_of_another_library() -> None:
 def test_a_transcoded_video_has_the_same_frames_in_closed_short_groups(
     tmp_path: Path, write_coloured: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_check, "_READ_AT_ONCE", 7)
+    monkeypatch.setattr(file_check, "_FRAMES_PER_READ", 7)
     source = tmp_path / "s.mp4"
     frames = np.zeros((60, 96, 128, 3), np.uint8)
     frames[:] = 4 * np.arange(60, dtype=np.uint8)[:, None, None, None]
@@ -66,8 +66,9 @@ def test_rotation_is_honoured_and_sound_dropped(tmp_path: Path, shared_clips: Pa
     facts = transcode_file(job(shared_clips / "rotated_90.mov", tmp_path / "r.mp4", 100))
     with open_video(shared_clips / "rotated_90.mov") as before, open_video(tmp_path / "r.mp4") as after:
         assert (facts["num_frames"], facts["width"]) == (before.num_frames, 100)
-        assert after.height > after.width
-        expected = resize_frames(before.read([1]), after.width, after.height).astype(int)
+        height, width = after.size
+        assert height > width
+        expected = resize_frames(before.read([1]), width, height).astype(int)
         assert np.abs(after.read([1]).astype(int) - expected).mean() < 3
     transcode_file(job(shared_clips / "flipping_pancake.mkv", tmp_path / "f.mp4", 64))
     with av.open(str(tmp_path / "f.mp4")) as container:

@@ -36,7 +36,7 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path, names: list[s
     folder = write_frames(tmp_path / "v", names)
     (folder / "readme.txt").write_text("no frame")
     with open_video(folder) as video:
-        assert (video.num_frames, video.fps, video.height, video.width) == (12, 30.0, 40, 48)
+        assert (video.num_frames, video.fps, video.size) == (12, 30.0, (40, 48))
         frames = video.read([11, 0, 2, 2])
     assert frames.dtype == np.uint8
     assert frames[:, 0, 0].tolist() == [[200, green, 0] for green in (110, 0, 20, 20)]

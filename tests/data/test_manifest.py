@@ -513,7 +513,7 @@ def test_the_fps_column(tmp_path):
     for text in ("0", "fast", "nan", "inf"):
         source = listing(tmp_path, "path,label,fps", f"x,a,{text}", name="m.csv")
         assert refusal(read_manifest, source) == (
-            f"{source}, line 2: fps is {text!r}; give frames a second above 0, or nothing"
+            f"{source}, line 2: fps is {text!r}; give frames per second above 0, or leave it empty"
         )
 
 

@@ -20,7 +20,7 @@ from dnl_video.data import prepare as prepare_module
 from dnl_video.data.decoding import open_video
 from dnl_video.data.manifest import read_manifest, read_videos
 from dnl_video.data.prepare import COLUMNS, Prepared, prepare
-from dnl_video.data.prepare_options import PrepareOptions
+from dnl_video.data.prepare_list import PrepareOptions
 from dnl_video.errors import InputError
 from tests.conftest import REPOSITORY
 from tests.data.test_frame_folders import write_frames
@@ -292,7 +292,7 @@ def test_real_clips(shared_clips: Path, tmp_path: Path) -> None:
     assert [len(rows), rows["x/rotated_90.mov"]["width"] < rows["x/rotated_90.mov"]["height"]] == [4, True]
     for row in rows.values():
         with open_video(row["path"]) as video:
-            assert (video.num_frames, video.width) == (int(row["num_frames"]), int(row["width"]))
+            assert (video.num_frames, video.size[1]) == (int(row["num_frames"]), int(row["width"]))
 
 
 # --- transcoding -------------------------------------------------------------------------------------------------
@@ -337,10 +337,10 @@ def test_resized_copies_take_the_place_of_the_files(
     # What cannot be transcoded is broken, and leaves nothing behind.
     (small / "a" / "big.mp4").unlink()
     (small / "a" / "big.mp4").mkdir()
-    (small / "a" / "big.mp4.part").write_bytes(b"of a killed process")
+    (small / "a" / ".0123abcd.big.mp4").write_bytes(b"of a killed process")
     prepared = prepare(options)
     assert "a/big.mkv" in {row["video_id"] for row in table(prepared.broken)}
-    assert not list(small.rglob("*.part"))
+    assert not list(small.rglob(".*"))
 
 
 # --- errors ------------------------------------------------------------------------------------------------------
@@ -370,7 +370,7 @@ def test_resized_copies_take_the_place_of_the_files(
             {},
             "none of the 1 videos found can be read, for example {folder}/v/a/bad.mp4: file is empty; see m.broken.csv",
         ),
-        ({"output": "file/m.csv"}, "--output file/m.csv cannot be written (File exists); choose another"),
+        ({"output": "file/m.csv"}, "file/m.journal.jsonl: cannot be written (File exists); choose another folder"),
     ],
 )
 def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str) -> None:

@@ -19,8 +19,9 @@ FAST = {"preset": "ultrafast", "threads": "1"}
 def test_what_a_probe_says(tmp_path):
     path = encode(tmp_path / "a.mp4", "libx264", FAST, 45)
     probe = probe_video(path)
-    assert (probe.path, probe.frames, probe.fps, probe.width, probe.height) == (str(path), 45, 30.0, 96, 64)
-    assert (probe.codec, probe.container.split(",")[1], probe.duration_s) == ("h264", "mp4", 1.5)
+    packets = probe.packets
+    assert (probe.frames, packets.fps, packets.width, packets.height) == (45, 30.0, 96, 64)
+    assert (packets.codec, packets.container.split(",")[1], packets.duration_s) == ("h264", "mp4", 1.5)
     assert (probe.exact, probe.reason, probe.decoder) == (True, "", "decord")
     odd = probe_video(encode(tmp_path / "a.avi", "mpeg4", {}, 45))
     assert (odd.frames, odd.exact, odd.decoder) == (None, False, "av")

@@ -9,6 +9,7 @@ from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
 from dnl_video.inference.segments import Timeline
 from dnl_video.visualize.annotate import annotate_video, draw_panel
+from tests.data.odd_videos import encode_frames
 
 NAMES = ["run", "jump", "sit"]
 
@@ -16,7 +17,7 @@ NAMES = ["run", "jump", "sit"]
 def test_the_copy_has_every_frame_and_changes_where_the_timeline_does(tmp_path: Path) -> None:
     # 2 s of 250 x 331 at 10 a second, all white; the best class changes at 1.2 s.
     frames = np.full((20, 250, 331, 3), 255, np.uint8)
-    write_video(tmp_path / "in.mp4", frames, 10, pix_fmt="yuv444p", options={"preset": "ultrafast"})
+    encode_frames(tmp_path / "in.mp4", frames, "libx264", {"preset": "ultrafast"}, rate=10, pix_fmt="yuv444p")
     timeline = Timeline(np.array([0.0, 1.2, 2.0]), np.array([[1.0, 0.0, 0.0], [0.0, 0.4, 0.6]]))
     seen: list[tuple[int, int]] = []
     annotate_video(
@@ -40,7 +41,7 @@ def test_small_videos_are_enlarged(tmp_path: Path) -> None:
     write_video(tmp_path / "in.mp4", frames, 8, options={"preset": "ultrafast"})
     annotate_video(tmp_path / "in.mp4", tmp_path / "out.mkv", Timeline(np.array([0, 1.0]), np.eye(3)[:1]), NAMES)
     with open_video(tmp_path / "out.mkv") as video:
-        assert (video.height, video.width) == (256, 320)
+        assert video.size == (256, 320)
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 240), (1920, 1080), (240, 900), (20, 30)])
