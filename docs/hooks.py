@@ -1,18 +1,21 @@
-"""MkDocs hooks: generate the command line reference and the list of public names from the package."""
+"""MkDocs hooks: generate the command line reference, the list of public names and the code map from the package."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+ROOT = Path(__file__).parents[1]
 # The site describes this tree, not an installed copy.
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(ROOT))
 
 import dnl_video
 from dnl_video.cli.main import COMMANDS, main
@@ -32,8 +35,8 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    """Add cli/index.md, one page per command, and api/index.md."""
-    pages = {"cli/index.md": overview(), "api/index.md": public_names()}
+    """Add cli/index.md, one page per command, api/index.md and code-map.md."""
+    pages = {"cli/index.md": overview(), "api/index.md": public_names(), "code-map.md": code_map()}
     pages |= {f"cli/{name}.md": command_page(name) for name in COMMANDS}
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
@@ -55,11 +58,11 @@ def command_page(name: str) -> str:
 
 
 def help_text(*words: str) -> str:
-    """Return what ``dnl-video WORDS`` prints."""
+    """Return what ``dnl-video WORDS`` prints, without the usage line: the options below it say the same."""
     os.environ["COLUMNS"] = COLUMNS
     with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
         main(words)
-    text = printed.getvalue().rstrip()
+    text = re.sub(r"\Ausage: .*?\n\n", "", printed.getvalue(), flags=re.DOTALL).rstrip()
     if not text:
         raise RuntimeError(f"dnl-video {' '.join(words)} printed no help")
     return text
@@ -68,3 +71,18 @@ def help_text(*words: str) -> str:
 def public_names() -> str:
     """Return a page of mkdocstrings directives, one per name of `dnl_video.__all__`."""
     return PUBLIC_NAMES + "".join(f"\n::: dnl_video.{name}\n" for name in dnl_video.__all__)
+
+
+def code_map() -> str:
+    """Return a page with the first line of every module's docstring, by folder."""
+    parts = ["# Code map", "Each line is the first line of the module's docstring."]
+    package = ROOT / "dnl_video"
+    for folder in [package, *sorted(path.parent for path in package.rglob("*/__init__.py"))]:
+        rows = []
+        for path in sorted(folder.glob("*.py")):
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            if path.name != "__init__.py" or folder == package:
+                rows.append(f"| `{path.name}` | {text.splitlines()[0] if text else ''} |")
+        name = folder.relative_to(ROOT).as_posix()
+        parts += [f"## {name}/", "\n".join(["| file | what it does |", "|---|---|", *rows])]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,100 @@
+"""README, CONTRIBUTING and docs/: commands parse, Python examples run, links lead somewhere, sizes hold."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dnl_video.cli.main import COMMANDS, command_module, make_parser
+from tests.conftest import REPOSITORY, TinyRun
+
+README = REPOSITORY / "README.md"
+PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+TEXTS = {page.relative_to(REPOSITORY).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+COMMAND = re.compile(r"^(?:torchrun .*?-m dnl_video|dnl-video) (.*)", flags=re.MULTILINE)
+SCRIPT = re.compile(r"^python (scripts/\S+\.py) ?(.*)", flags=re.MULTILINE)
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Return (page, text) of each code block in a language."""
+    return [
+        (name, block)
+        for name, text in TEXTS.items()
+        for block in re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    ]
+
+
+def lines(pattern: re.Pattern[str]) -> list[pytest.ParameterSet]:
+    """Return the commands of all shell blocks that match, with their page as id."""
+    return [
+        pytest.param(match, id=f"{name}:{match if isinstance(match, str) else ' '.join(match)}")
+        for name, block in blocks("bash")
+        for match in pattern.findall(block.replace("\\\n", " "))
+    ]
+
+
+def test_readme_is_short_and_starts_with_commands() -> None:
+    text = TEXTS["README.md"]
+    assert len(text.splitlines()) <= 170
+    assert len(text.encode()) <= 10_000
+    assert "```bash" in "\n".join(text.splitlines()[:45])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("page", "block"), blocks("python"), ids=lambda text: text.splitlines()[0])
+def test_python_examples_run(
+    page: str, block: str, tiny: TinyRun, tmp_path: Path, full_size: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if not full_size:
+        block = block.replace("224, 224", "64, 64")
+    video = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
+    block = re.sub(r'"runs/[^"]*"', repr(str(tiny.run)), block)
+    block = re.sub(r'"data/[^"]*\.mp4"', repr(str(video)), block)
+    exec(compile(block, page, "exec"), {})
+
+
+@pytest.mark.parametrize("line", lines(COMMAND))
+def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    name, *words = shlex.split(line, comments=True)
+    assert name in COMMANDS
+    make_parser(name, command_module(name)).parse_args(words)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_named_files_exist(name: str) -> None:
+    folder = (REPOSITORY / name).parent
+    for path in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", TEXTS[name]):
+        generated = name.startswith("docs/") and re.search(r"(?:^|/)(?:cli/[\w-]+|api/index|code-map)\.md$", path)
+        assert generated or (folder / path).exists(), path
+    for path in re.findall(r"\b(?:configs|scripts|tests|dnl_video|docs)/[\w/.-]+\.(?:py|yaml|sh|md|png)\b", TEXTS[name]):
+        assert (REPOSITORY / path).exists(), path
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    nav = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    for name in TEXTS:
+        assert not name.startswith("docs/") or f" {name.removeprefix('docs/')}\n" in nav, name
+
+
+def test_pictures_are_small() -> None:
+    pictures = list((REPOSITORY / "docs" / "images").glob("*.png"))
+    assert pictures
+    for picture in pictures:
+        assert picture.stat().st_size <= 150_000, picture
+
+
+def test_citation_file_is_valid_yaml_with_the_paper() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["authors"] == [{"name": "dnl_video contributors"}]
+    assert citation["references"][0]["title"] == "Disentangled Non-Local Neural Networks"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_placeholder_is_left(name: str) -> None:
+    assert not re.findall(r"@[A-Z_0-9]+@|TODO|TBD", TEXTS[name])
