@@ -13,13 +13,13 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-ROOT = Path(__file__).parents[1]
 # The site describes this tree, not an installed copy.
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import dnl_video
 from dnl_video.cli.main import COMMANDS, main
 
+ROOT = Path(__file__).parents[1]
 COLUMNS = "96"
 PUBLIC_NAMES = """# Public names
 
