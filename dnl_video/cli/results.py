@@ -41,13 +41,13 @@ def read_results(path: str | os.PathLike[str], args: argparse.Namespace, *, clip
     if not Path(path).is_file():
         return read_predictions(path, clip_scores=clip_scores)
     from dnl_video.data.manifest import read_class_list, read_manifest
-    from dnl_video.results.foreign import ListedVideo, read_foreign
+    from dnl_video.results.foreign import ListEntry, read_foreign
 
     names = None if args.classes is None else read_class_list(args.classes)
     if args.manifest is None:
         return read_foreign(path, class_names=names)
     manifest = read_manifest(args.manifest, class_names=names)
-    videos = [ListedVideo(record.video_id, record.path, record.label) for record in manifest.records]
+    videos = [ListEntry(record.video_id, record.path, record.label) for record in manifest.records]
     predictions = read_foreign(path, class_names=names or manifest.class_names, videos=videos)
     predictions.meta = dataclasses.replace(predictions.meta, manifest=manifest.source, manifest_sha256=manifest.sha256)
     return predictions

@@ -36,18 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
+from dnl_video.results import metrics
 from dnl_video.results.clip_metrics import ClipAccuracy, accuracy_by_num_clips
-from dnl_video.results.metrics import (
-    Interval,
-    clustered_interval,
-    confusion_matrix,
-    expected_calibration_error,
-    mean_class_accuracy,
-    per_class,
-    predicted_class,
-    rank_of_label,
-    share_interval,
-)
 from dnl_video.results.predictions import Predictions
 
 SCHEMA = "dnl-video-report/1"
@@ -61,13 +51,7 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
     Raises:
         InputError: Videos have no labels.
     """
-    missing = np.flatnonzero(predictions.label < 0)
-    if len(missing):
-        raise InputError(
-            f"{len(missing)} of {len(predictions.label)} predictions have no label (first: "
-            f"{predictions.video_id[missing[0]]!r}), and a report needs labels; run `dnl-video evaluate --checkpoint "
-            "FILE --manifest LIST` with a list that has them (Kinetics CSV, `path label` lines or class folders)"
-        )
+    require_labels(predictions, "a report needs labels")
     done, num_classes = predictions.evaluated, len(predictions.meta.class_names)
     rank, predicted = rank_and_predict(predictions)
     coverage = coverage_of(predictions)
@@ -109,14 +93,25 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
     }
 
 
+def require_labels(predictions: Predictions, reason: str) -> None:
+    """Raise InputError if a video has no label; `reason` says which output needs labels."""
+    missing = np.flatnonzero(predictions.label < 0)
+    if len(missing):
+        raise InputError(
+            f"{len(missing)} of {len(predictions.label)} predictions have no label (first: "
+            f"{predictions.video_id[missing[0]]!r}), and {reason}; run `dnl-video evaluate --checkpoint FILE "
+            "--manifest LIST` with a list that has them (Kinetics CSV, `path label` lines or class folders)"
+        )
+
+
 def rank_and_predict(predictions: Predictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the label's rank and the predicted class of each video, int [n]; K and -1 for failed videos."""
     done = predictions.evaluated
     scores, labels = predictions.scores[done], predictions.label[done]
     rank = np.full(len(done), predictions.scores.shape[1], dtype=np.int64)  # a failed video is wrong at every k
-    rank[done] = rank_of_label(scores, labels)
+    rank[done] = metrics.rank_of_label(scores, labels)
     predicted = np.full(len(done), -1, dtype=np.int64)
-    predicted[done] = predicted_class(scores, labels)
+    predicted[done] = metrics.predicted_class(scores, labels)
     return rank, predicted
 
 
@@ -212,7 +207,7 @@ def figures_of(rank: NDArray[np.int64], labels: NDArray[np.int64], num_classes: 
     """Return top-1, top-5 and mean class accuracy of videos; None when there are none."""
     if not len(rank):
         return None
-    by_class = mean_class_accuracy(rank == 0, labels, CONFIDENCE)
+    by_class = metrics.mean_class_accuracy(rank == 0, labels, CONFIDENCE)
     return {
         "top1": _share(rank == 0),
         "top5": _share(rank < min(5, num_classes)),
@@ -220,9 +215,20 @@ def figures_of(rank: NDArray[np.int64], labels: NDArray[np.int64], num_classes: 
     }
 
 
-def _share(hits: NDArray[np.bool_], interval: Interval | None = None) -> dict[str, Any]:
-    """Return a share of true values and its counts; the default interval is Wilson's."""
-    interval = share_interval(hits, CONFIDENCE) if interval is None else interval
+def _clip_figures(clips: ClipAccuracy, num_classes: int) -> dict[str, Any]:
+    return {
+        "top1": _share(clips.clip_rank == 0, clips.clip_video),
+        "top5": _share(clips.clip_rank < min(5, num_classes), clips.clip_video),
+        "mean_class_accuracy": None,  # nobody quotes it for clips
+    }
+
+
+def _share(hits: NDArray[np.bool_], clip_video: NDArray[np.int64] | None = None) -> dict[str, Any]:
+    """Return the share of hits of videos, or of clips with the video of each clip."""
+    if clip_video is None:
+        interval = metrics.share_interval(hits, CONFIDENCE)
+    else:
+        interval = metrics.clustered_interval(hits, clip_video, CONFIDENCE)
     return {**interval._asdict(), "correct": int(np.count_nonzero(hits)), "total": len(hits)}
 
 
@@ -241,41 +247,19 @@ def _clip_accuracy(predictions: Predictions, notes: list[str]) -> ClipAccuracy |
     return accuracy_by_num_clips(predictions.clip_scores, predictions.clip_video, predictions.label)
 
 
-def _clip_figures(clips: ClipAccuracy, num_classes: int) -> dict[str, Any]:
-    top1, top5 = clips.clip_rank == 0, clips.clip_rank < min(5, num_classes)
-    return {
-        "top1": _share(top1, clustered_interval(top1, clips.clip_video, CONFIDENCE)),
-        "top5": _share(top5, clustered_interval(top5, clips.clip_video, CONFIDENCE)),
-        "mean_class_accuracy": None,  # nobody quotes it for clips
-    }
-
-
 def _by_class(predictions: Predictions, rank: NDArray[np.int64]) -> dict[str, Any]:
     """Return per_class, confused_pairs and confusion, over evaluated videos."""
     names, done = predictions.meta.class_names, predictions.evaluated
     num_classes, labels = len(names), predictions.label[done]
-    table = per_class(rank[done] == 0, labels, num_classes, CONFIDENCE)
-    failed = np.bincount(predictions.label[~done], minlength=num_classes)
-    confusion = confusion_matrix(predictions.scores[done], labels)
+    failed = np.bincount(predictions.label[~done], minlength=num_classes).tolist()
+    confusion = metrics.confusion_matrix(predictions.scores[done], labels)
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
-    rows = []
-    for c, name in enumerate(names):
-        other, ends = int(np.argmax(wrong[c])), (table.accuracy[c], table.low[c], table.high[c])
-        accuracy, low, high = map(float, ends) if table.num_videos[c] else (None, None, None)
-        rows.append(
-            {
-                "index": c,
-                "name": name,
-                "videos": int(table.num_videos[c]),
-                "correct": int(table.correct[c]),
-                "failed": int(failed[c]),
-                "accuracy": accuracy,
-                "low": low,
-                "high": high,
-                "most_taken_for": {"name": names[other], "videos": int(wrong[c, other])} if wrong[c, other] else None,
-            }
-        )
+    rows: list[dict[str, Any]] = []
+    for c, row in enumerate(metrics.per_class(rank[done] == 0, labels, num_classes, CONFIDENCE)):
+        other = int(np.argmax(wrong[c]))
+        taken_for = {"name": names[other], "videos": int(wrong[c, other])} if wrong[c, other] else None
+        rows.append({"index": c, "name": names[c], **row._asdict(), "failed": failed[c], "most_taken_for": taken_for})
     true, predicted = np.nonzero(wrong)
     most = np.argsort(-wrong[true, predicted], kind="stable")[:_MOST_LISTED]
     pairs = [
@@ -285,7 +269,7 @@ def _by_class(predictions: Predictions, rank: NDArray[np.int64]) -> dict[str, An
             "predicted": names[p],
             "predicted_index": int(p),
             "videos": int(wrong[t, p]),
-            "share_of_label": float(wrong[t, p] / table.num_videos[t]),
+            "share_of_label": float(wrong[t, p] / rows[t]["videos"]),
         }
         for t, p in zip(true[most], predicted[most], strict=True)
     ]
@@ -298,22 +282,11 @@ def _calibration(predictions: Predictions, notes: list[str]) -> dict[str, Any] |
     if not done.any():
         return None
     try:
-        result = expected_calibration_error(predictions.scores[done], predictions.label[done])
+        result = metrics.expected_calibration_error(predictions.scores[done], predictions.label[done])
     except InputError as error:
         notes.append(f"No calibration: {error}.")
         return None
-    bins = [
-        {
-            "low": float(result.edges[b]),
-            "high": float(result.edges[b + 1]),
-            "videos": int(count),
-            "confidence": float(result.confidence[b]) if count else None,
-            "accuracy": float(result.accuracy[b]) if count else None,
-        }
-        for b, count in enumerate(result.count)
-    ]
-    mean = float(np.nansum(result.confidence * result.count) / result.count.sum())
-    return {"ece": result.ece, "mean_confidence": mean, "videos": int(result.count.sum()), "bins": bins}
+    return {**result._asdict(), "bins": [b._asdict() for b in result.bins]}
 
 
 def _confident_mistakes(

@@ -23,15 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
-from dnl_video.report.build import CONFIDENCE, coverage_of, figures_of, model_name, origin_of, rank_and_predict
-from dnl_video.results.paired import (
-    count_pairs,
-    holm,
-    mcnemar_exact,
-    paired_difference,
-    paired_mean_class_difference,
-    paired_per_class,
-)
+from dnl_video.report import build
+from dnl_video.results import paired
 from dnl_video.results.predictions import Predictions
 
 SCHEMA_VERSION = 1
@@ -79,7 +72,7 @@ def build_comparison(runs: Sequence[tuple[str, Predictions]]) -> dict[str, Any]:
         raise InputError("no video has scores in every run, so there is nothing to compare")
     comparisons = [_compare(aligned[0], run, everywhere) for run in aligned[1:]]
     if len(comparisons) > 1:
-        adjusted = holm([comparison["mcnemar"]["p"] for comparison in comparisons])
+        adjusted = paired.holm([comparison["mcnemar"]["p"] for comparison in comparisons])
         for comparison, p in zip(comparisons, adjusted, strict=True):
             comparison["mcnemar"]["p_holm"] = p
     reference, out = aligned[0].predictions, np.flatnonzero(~everywhere)
@@ -93,7 +86,7 @@ def build_comparison(runs: Sequence[tuple[str, Predictions]]) -> dict[str, Any]:
     ]
     return {
         "schema_version": SCHEMA_VERSION,
-        "confidence_level": CONFIDENCE,
+        "confidence_level": build.CONFIDENCE,
         "num_classes": len(reference.meta.class_names),
         "notes": _notes(runs, {run["protocol"]["text"] for run in described}, everywhere),
         "runs": described,
@@ -116,12 +109,10 @@ def align(runs: Sequence[tuple[str, Predictions]]) -> list[AlignedRun]:
     if len(runs) < 2:
         raise InputError(f"a comparison needs two or more runs, and there are {len(runs)}")
     name, reference = runs[0]
-    _require_labels(name, reference)
     aligned = []
     for number, (other_name, other) in enumerate(runs):
-        if number:
-            _require_same_classes(name, reference, other_name, other)
-        order = _same_videos(name, reference, other_name, other) if number else np.arange(len(reference.video_id))
+        _require_same_classes(name, reference, other_name, other)
+        order = _same_videos(name, reference, other_name, other)
         reordered = dataclasses.replace(
             other,
             video_id=reference.video_id,
@@ -134,33 +125,23 @@ def align(runs: Sequence[tuple[str, Predictions]]) -> list[AlignedRun]:
             clip_scores=None,
         )
         letter = chr(ord("A") + number) if number < 26 else f"Z{number - 25}"
-        aligned.append(AlignedRun(letter, other_name, reordered, *rank_and_predict(reordered)))
+        aligned.append(AlignedRun(letter, other_name, reordered, *build.rank_and_predict(reordered)))
     return aligned
-
-
-def _require_labels(name: str, predictions: Predictions) -> None:
-    missing = int(np.count_nonzero(predictions.label < 0))
-    if missing:
-        raise InputError(
-            f"{missing} of {len(predictions.label)} videos of {name} have no label, and a comparison needs them; "
-            "run `dnl-video evaluate` with a list that has labels"
-        )
 
 
 def _require_same_classes(first_name: str, first: Predictions, name: str, other: Predictions) -> None:
     ours, theirs = first.meta.class_names, other.meta.class_names
-    if ours == theirs:
-        return
     advice = "compare networks with one class list (results of other projects take it with --classes)"
     if len(ours) != len(theirs):
         raise InputError(f"{first_name} has {len(ours)} classes, {name} has {len(theirs)}; {advice}")
-    differ = [c for c in range(len(ours)) if ours[c] != theirs[c]]
-    reordered = sorted(ours) == sorted(theirs)
-    how = "the same names in another order" if reordered else f"{len(differ)} of {len(ours)} names differ"
-    raise InputError(
-        f"the classes of {first_name} and {name} differ ({how}): class {differ[0]} is {ours[differ[0]]!r} and "
-        f"{theirs[differ[0]]!r}; {advice}"
-    )
+    differ = [(c, *names) for c, names in enumerate(zip(ours, theirs, strict=True)) if names[0] != names[1]]
+    if differ:
+        c, one, two = differ[0]
+        reordered = sorted(ours) == sorted(theirs)
+        how = "the same names in another order" if reordered else f"{len(differ)} of {len(ours)} names differ"
+        raise InputError(
+            f"the classes of {first_name} and {name} differ ({how}): class {c} is {one!r} and {two!r}; {advice}"
+        )
 
 
 def _same_videos(first_name: str, first: Predictions, name: str, other: Predictions) -> NDArray[np.int64]:
@@ -175,7 +156,7 @@ def _same_videos(first_name: str, first: Predictions, name: str, other: Predicti
             "one list"
         )
     order = np.array([place[v] for v in first.video_id], dtype=np.int64)
-    _require_labels(name, other)
+    build.require_labels(other, f"a comparison needs them in {name}")
     wrong = np.flatnonzero(other.label[order] != first.label)
     if len(wrong):
         names, i = first.meta.class_names, wrong[0]
@@ -215,17 +196,17 @@ def _notes(runs: Sequence[tuple[str, Predictions]], protocols: set[str], everywh
 
 
 def _describe(run: AlignedRun, everywhere: NDArray[np.bool_]) -> dict[str, Any]:
-    origin, coverage = origin_of(run.predictions), coverage_of(run.predictions)
+    origin, coverage = build.origin_of(run.predictions), build.coverage_of(run.predictions)
     labels, num_classes = run.predictions.label, len(run.predictions.meta.class_names)
     return {
         "letter": run.letter,
         "name": run.name,
-        "model_name": model_name(origin),
+        "model_name": build.model_name(origin),
         **origin,
         "coverage": {key: coverage[key] for key in ("listed", "finished", "evaluated", "failed", "nan_scores")},
         "accuracy": {
-            "evaluated": figures_of(run.rank[everywhere], labels[everywhere], num_classes),
-            "listed": figures_of(run.rank, labels, num_classes) if run.complete else None,
+            "evaluated": build.figures_of(run.rank[everywhere], labels[everywhere], num_classes),
+            "listed": build.figures_of(run.rank, labels, num_classes) if run.complete else None,
         },
     }
 
@@ -234,7 +215,7 @@ def _compare(first: AlignedRun, other: AlignedRun, everywhere: NDArray[np.bool_]
     labels, names = first.predictions.label, first.predictions.meta.class_names
     ranks = first.rank[everywhere], other.rank[everywhere]
     hits = ranks[0] == 0, ranks[1] == 0
-    counts = count_pairs(*hits)
+    counts = paired.count_pairs(*hits)
     listed = first.complete and other.complete
     return {
         "run": other.letter,
@@ -248,7 +229,7 @@ def _compare(first: AlignedRun, other: AlignedRun, everywhere: NDArray[np.bool_]
             "only_reference_right": counts.only_first,
             "only_run_right": counts.only_second,
             "both_wrong": counts.neither,
-            "p": mcnemar_exact(counts),
+            "p": paired.mcnemar_exact(counts),
             "p_holm": None,
         },
         "classes": _classes(*hits, labels[everywhere], names),
@@ -261,38 +242,22 @@ def _differences(
     rank_1: NDArray[np.int64], rank_2: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int
 ) -> dict[str, Any]:
     def top(k: int) -> dict[str, float]:
-        return paired_difference(count_pairs(rank_1 < k, rank_2 < k), CONFIDENCE)._asdict()
+        return paired.paired_difference(paired.count_pairs(rank_1 < k, rank_2 < k), build.CONFIDENCE)._asdict()
 
-    by_class = paired_mean_class_difference(rank_1 == 0, rank_2 == 0, labels, CONFIDENCE)
+    by_class = paired.paired_mean_class_difference(rank_1 == 0, rank_2 == 0, labels, build.CONFIDENCE)
     return {"top1": top(1), "top5": top(min(5, num_classes)), "mean_class_accuracy": by_class._asdict()}
 
 
 def _classes(
     hits_1: NDArray[np.bool_], hits_2: NDArray[np.bool_], labels: NDArray[np.int64], names: list[str]
 ) -> dict[str, Any]:
-    table = paired_per_class(hits_1, hits_2, labels, len(names), CONFIDENCE)
-    net = table.only_second - table.only_first
-    rows: list[dict[str, Any]] = [
-        {
-            "index": int(c),
-            "name": names[c],
-            "videos": int(table.num_videos[c]),
-            "reference": float(table.first[c]),
-            "run": float(table.second[c]),
-            "won": int(table.only_second[c]),
-            "lost": int(table.only_first[c]),
-            "difference": float(net[c] / table.num_videos[c]),
-            "low": float(table.low[c]),
-            "high": float(table.high[c]),
-        }
-        for c in np.flatnonzero(table.num_videos)
-    ]
+    table = paired.paired_per_class(hits_1, hits_2, labels, build.CONFIDENCE)
     return {
-        "better": int(np.count_nonzero(net > 0)),
-        "worse": int(np.count_nonzero(net < 0)),
-        "equal": int(np.count_nonzero((net == 0) & (table.num_videos > 0))),
-        "interval_without_0": sum(not row["low"] <= 0 <= row["high"] for row in rows),
-        "table": rows,
+        "better": sum(row.difference > 0 for row in table.values()),
+        "worse": sum(row.difference < 0 for row in table.values()),
+        "equal": sum(row.difference == 0 for row in table.values()),
+        "interval_without_0": sum(not row.low <= 0 <= row.high for row in table.values()),
+        "table": [{"index": c, "name": names[c], **row._asdict()} for c, row in table.items()],
     }
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from dnl_video.report.charts import difference_chart
 from dnl_video.report.document import (
     FIGURES,
-    Cell,
     Document,
     Node,
     Section,
@@ -132,7 +131,7 @@ def _accuracy(comparison: dict[str, Any]) -> list[Node]:
             f"{run['letter']}: {run['model_name']}",
             *(accuracy_text(run["accuracy"]["evaluated"][key]) for key in FIGURES),
             accuracy_text((run["accuracy"]["listed"] or {}).get("top1")),
-            str(run["coverage"]["failed"]),
+            run["coverage"]["failed"],
         ]
         for run in comparison["runs"]
     ]
@@ -144,16 +143,14 @@ def _accuracy(comparison: dict[str, Any]) -> list[Node]:
         "overlap although their difference is clear, because both saw the same videos."
     )
     nodes: list[Node] = [
-        Table("Accuracy of each run, with 95% intervals", header, rows, "lrrrrr"),
+        Table("Accuracy of each run, with 95% intervals", header, rows, "lrrrrn"),
         Text(text, "note"),
     ]
     if videos["left_out"]:
-        named: list[list[str | Cell]] = [
-            [Cell(v["video_id"], code=True), ", ".join(v["failed_in"])] for v in videos["left_out_videos"]
-        ]
+        named = [[v["video_id"], ", ".join(v["failed_in"])] for v in videos["left_out_videos"]]
         more = videos["left_out"] - len(named)
         caption = "Videos left out" + (f"; {more:,} more" if more else "")
-        nodes.append(Table(caption, ["video", "no scores in"], named, "ll"))
+        nodes.append(Table(caption, ["video", "no scores in"], named, "cl"))
     return nodes
 
 
@@ -163,7 +160,7 @@ def _mcnemar(comparisons: list[dict[str, Any]]) -> list[Node]:
     rows = [
         [
             f"{one['run']}, {one['reference']}",
-            *(f"{one['mcnemar'][key]:,}" for key in keys),
+            *(one["mcnemar"][key] for key in keys),
             *(p_value(one["mcnemar"][key]) for key in ("p", "p_holm")[: 1 + several]),
         ]
         for one in comparisons
@@ -177,7 +174,7 @@ def _mcnemar(comparisons: list[dict[str, Any]]) -> list[Node]:
             f"Holm-adjusted p accounts for these {len(comparisons)} tests."
         )
     caption = "Videos by who is right, and McNemar's exact test"
-    return [Table(caption, header, rows, "lrrrrr" + "r" * several), Text(text, "note")]
+    return [Table(caption, header, rows, "lnnnnr" + "r" * several), Text(text, "note")]
 
 
 def _classes(one: dict[str, Any]) -> list[Node]:
@@ -191,12 +188,10 @@ def _classes(one: dict[str, Any]) -> list[Node]:
     rows = [
         [
             row["name"],
-            str(row["videos"]),
-            *(Cell(percent(row[key]), row[key]) for key in ("reference", "run")),
-            Cell(points(row["difference"]), row["difference"]),
-            Cell(f"{points(row['low'])} to {points(row['high'])}", row["low"]),
-            str(row["won"]),
-            str(row["lost"]),
+            *(row[key] for key in ("videos", "reference", "run", "difference")),
+            (f"{points(row['low'])} to {points(row['high'])}", row["low"]),
+            row["won"],
+            row["lost"],
         ]
         for row in classes["table"]
     ]
@@ -210,7 +205,7 @@ def _classes(one: dict[str, Any]) -> list[Node]:
         )
         if changed
     ]
-    return [Text(text), SideBySide(charts), Table("Top-1 by class", header, rows, "lrrrrrrr", sortable=True)]
+    return [Text(text), SideBySide(charts), Table("Top-1 by class", header, rows, "ln%%drnn", sortable=True)]
 
 
 def most_changed(one: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -226,14 +221,11 @@ def _videos(one: dict[str, Any]) -> list[Node]:
         ("won", one["run"], one["mcnemar"]["only_run_right"]),
         ("lost", one["reference"], one["mcnemar"]["only_reference_right"]),
     ):
-        rows = [
-            [Cell(v["video_id"], code=True), v["label"], _answer(v["reference"]), _answer(v["run"])] for v in one[key]
-        ]
+        rows = [[v["video_id"], v["label"], _answer(v["reference"]), _answer(v["run"])] for v in one[key]]
         if rows:
             caption = f"{len(rows)} of {total:,} videos that only {right} gets right, most confident first"
-            nodes.append(
-                Table(caption, ["video", "label", f"{one['reference']} says", f"{one['run']} says"], rows, "llll")
-            )
+            header = ["video", "label", f"{one['reference']} says", f"{one['run']} says"]
+            nodes.append(Table(caption, header, rows, "clll"))
     return nodes or [Text("Both are right on the same videos.")]
 
 
@@ -244,13 +236,9 @@ def _answer(answer: dict[str, Any]) -> str:
 def _origin(comparison: dict[str, Any]) -> Table:
     rows = [
         [
-            run["letter"],
-            run["model_name"],
-            Cell(run["name"], code=True),
-            Cell(run["weights"]["name"] or "unknown", code=True),
-            run["protocol"]["text"],
-            Cell(run["manifest"]["source"] or "unknown", code=True),
+            *(run["letter"], run["model_name"], run["name"], run["weights"]["name"] or "unknown"),
+            *(run["protocol"]["text"], run["manifest"]["source"] or "unknown"),
         ]
         for run in comparison["runs"]
     ]
-    return Table("The runs", ["", "model", "results", "weights", "protocol", "list of videos"], rows, "llllll")
+    return Table("The runs", ["", "model", "results", "weights", "protocol", "list of videos"], rows, "llcclc")

@@ -22,23 +22,27 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A table cell."""
-
-    text: str
-    sort: float | None = None  # sort key; None sorts by the text, and empty cells always come last
-    code: bool = False  # a path, an id or a hash
-
-
-@dataclass(frozen=True)
 class Table:
-    """A table; the first cell of a row names the row."""
+    """A table; the first cell of a row names the row.
+
+    Args:
+        caption: What it holds.
+        header: Column names.
+        rows: Each cell is text, a number, a pair of text and sort key, or None for an empty cell.
+        kinds: One letter per column: l text, r text on the right, c code (ids, paths), n number, % share, d difference
+            of shares.
+        sortable: HTML sorts by a column when its heading is clicked; empty cells come last.
+    """
 
     caption: str
     header: Sequence[str]
-    rows: Sequence[Sequence[str | Cell]]
-    align: str  # l or r for each column
-    sortable: bool = False  # HTML sorts by a column when its heading is clicked
+    rows: Sequence[Sequence[Any]]
+    kinds: str
+    sortable: bool = False
+
+    def cells(self, row: Sequence[Any]) -> list[tuple[str, float | None]]:
+        """Return the text and the sort key of each cell; without a key, the text is sorted."""
+        return [_cell(value, kind) for value, kind in zip(row, self.kinds, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -118,3 +122,11 @@ def accuracy_text(figure: dict[str, Any] | None) -> str:
 def difference_text(figure: dict[str, Any]) -> str:
     """Return a difference with its interval, such as "+1.3 [+0.2, +2.4]"."""
     return f"{points(figure['value'])} [{points(figure['low'])}, {points(figure['high'])}]"
+
+
+def _cell(value: Any, kind: str) -> tuple[str, float | None]:
+    if isinstance(value, tuple):
+        return value
+    if value is None or isinstance(value, str):
+        return value or "", None
+    return {"n": f"{value:,}", "%": percent(value), "d": points(value)}[kind], value

@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from dnl_video.report.document import Cell, Chart, Document, FilmStrips, Node, SideBySide, Table, Text, Tiles
+from dnl_video.report.document import Chart, Document, FilmStrips, Node, SideBySide, Table, Text, Tiles
 from dnl_video.report.figures import to_svg
 
 FrameReader = Callable[[str], "NDArray[np.uint8] | str"]
@@ -93,7 +93,7 @@ def _node(node: Node, read_frames: FrameReader | None) -> str:
 
 
 def _table(table: Table) -> str:
-    sides = [' class="r"' if side == "r" else "" for side in table.align]
+    sides = ["" if kind in "lc" else ' class="r"' for kind in table.kinds]
     heads = "".join(
         f'<th scope="col" aria-sort="none"{side}><button type="button">{escape(name)}</button></th>'
         if table.sortable
@@ -103,11 +103,10 @@ def _table(table: Table) -> str:
     rows = []
     for row in table.rows:
         cells = []
-        for column, (given, side) in enumerate(zip(row, sides, strict=True)):
-            cell = given if isinstance(given, Cell) else Cell(given)
+        for column, ((text, sort), kind) in enumerate(zip(table.cells(row), table.kinds, strict=True)):
             tag = "td" if column else 'th scope="row"'
-            sort = "" if cell.sort is None else f' data-sort="{cell.sort}"'
-            cells.append(f"<{tag}{side}{sort}>{_cell(cell)}</{tag[:2]}>")
+            key = f' data-sort="{sort}"' if table.sortable and sort is not None and str(sort) != text else ""
+            cells.append(f"<{tag}{sides[column]}{key}>{_cell(text, kind)}</{tag[:2]}>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     caption, body = escape(table.caption), "\n".join(rows)
     box = "scroll tall" if len(rows) > _TALL else "scroll"
@@ -121,25 +120,23 @@ def _table(table: Table) -> str:
     )
 
 
-def _cell(cell: Cell) -> str:
-    return f"<code>{escape(cell.text)}</code>" if cell.code and cell.text else escape(cell.text)
+def _cell(text: str, kind: str) -> str:
+    return f"<code>{escape(text)}</code>" if kind == "c" and text else escape(text)
 
 
 def _film_strips(node: FilmStrips, read_frames: FrameReader | None) -> str:
-    parts = [f'<p class="note">{escape(node.table.caption)}.</p>']
-    bytes_left = _MAX_STRIP_BYTES
+    parts, bytes_left = [f'<p class="note">{escape(node.table.caption)}.</p>'], _MAX_STRIP_BYTES
     for number, (row, path) in enumerate(zip(node.table.rows, node.paths, strict=True), start=1):
-        video, *cells = (cell if isinstance(cell, Cell) else Cell(cell) for cell in row)
-        facts = ", ".join(
-            f"{escape(name)} <b>{_cell(cell)}</b>" for name, cell in zip(node.table.header[1:], cells, strict=True)
-        )
+        video, *facts = (text for text, _ in node.table.cells(row))
+        names = node.table.header[1:]
+        shown = ", ".join(f"{escape(name)} <b>{escape(fact)}</b>" for name, fact in zip(names, facts, strict=True))
         strip = ""
         if read_frames is not None:
             frames = read_frames(path) if bytes_left > 0 else "left out, to keep this file small"
-            image = film_strip(frames, f"Frames of {video.text}")
+            image = film_strip(frames, f"Frames of {video}")
             bytes_left -= len(image)
             strip = f'<figure><div class="scroll">{image}</div></figure>'
-        parts.append(f'<div class="strip"><p>{number}. {facts}<br>{_cell(video)}</p>{strip}</div>')
+        parts.append(f'<div class="strip"><p>{number}. {shown}<br><code>{escape(video)}</code></p>{strip}</div>')
     return "\n".join(parts)
 
 
@@ -214,7 +211,8 @@ figure svg text { font-family: inherit !important; }
 figure img { display: block; max-width: 100%; height: auto; border-radius: .25rem; }
 .no-frames { display: inline-block; background: var(--band); color: var(--soft); border: 1px dashed var(--grid);
   border-radius: .25rem; padding: 1.2rem 1.6rem; font-size: .88rem; }
-.strip { margin: 1rem 0 1.4rem; break-inside: avoid; } .strip p { margin: 0 0 .3rem; } .strip figure { margin: 0; }
+.strip { margin: 1rem 0 1.4rem; break-inside: avoid; }
+.strip p { margin: 0 0 .3rem; max-width: none; } .strip figure { margin: 0; }
 .row figcaption { max-width: 27rem; }
 .row { display: flex; flex-wrap: wrap; gap: 0 2rem; align-items: flex-start; }
 @media print { :root { --text: #000; --page: #fff; --soft: #444; --grid: #bbb; --band: #f3f3f3; --link: #000;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from dnl_video.report.document import Cell, Chart, Document, FilmStrips, Node, SideBySide, Table, Text, Tiles
+from dnl_video.report.document import Chart, Document, FilmStrips, Node, SideBySide, Table, Text, Tiles
 
 _LONG = 50  # a Markdown table with more rows is folded
 
@@ -26,8 +26,11 @@ def _markdown(node: Node) -> str:
         case Tiles():
             return f"**{escape(node.sentence)}**"
         case Table():
-            rows = [[_cell(cell) for cell in row] for row in node.rows]
-            table = markdown_table([escape(name) for name in node.header], rows, node.align)
+            styles = [code if kind == "c" else escape for kind in node.kinds]
+            rows = [
+                [style(text) for style, (text, _) in zip(styles, node.cells(row), strict=True)] for row in node.rows
+            ]
+            table = markdown_table(list(map(escape, node.header)), rows, node.kinds)
             if len(rows) > _LONG:
                 return f"<details><summary>{escape(node.caption)}</summary>\n\n{table}\n\n</details>"
             return f"{escape(node.caption)}:\n\n{table}"
@@ -39,14 +42,9 @@ def _markdown(node: Node) -> str:
             return "\n\n".join(filter(None, map(_markdown, parts)))
 
 
-def _cell(given: str | Cell) -> str:
-    cell = given if isinstance(given, Cell) else Cell(given)
-    return code(cell.text) if cell.code else escape(cell.text)
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
-    """Return a Markdown table of escaped cells; `align` has l or r for each column."""
-    rule = ["---:" if side == "r" else "---" for side in align]
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], kinds: str) -> str:
+    """Return a Markdown table of escaped cells; `kinds` has one letter per column as in `Table`."""
+    rule = ["---" if kind in "lc" else "---:" for kind in kinds]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
@@ -78,8 +76,9 @@ def print_nodes(nodes: Iterable[Text | Table]) -> None:
             continue
         table = rich_table.Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, title_justify="left")
         table.title = RichText(node.caption, style="bold")
-        for name, side in zip(node.header, node.align, strict=True):
-            table.add_column(name, justify="right" if side == "r" else "left", no_wrap=side == "r", overflow="fold")
+        for name, kind in zip(node.header, node.kinds, strict=True):
+            right = kind not in "lc"
+            table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
         for row in node.rows:
-            table.add_row(*(RichText(cell.text if isinstance(cell, Cell) else cell) for cell in row))
+            table.add_row(*(RichText(text) for text, _ in node.cells(row)))
         console.print(table)

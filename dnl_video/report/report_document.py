@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import PurePath
 from typing import Any
 
 from dnl_video.report import charts
 from dnl_video.report.build import model_name
 from dnl_video.report.document import (
     FIGURES,
-    Cell,
     Document,
     FilmStrips,
     Node,
@@ -119,12 +119,11 @@ def _levels(report: dict[str, Any], caption: str, *, brief: bool = False) -> Tab
 
 
 def _centre_clip(num_clips: int) -> str:
-    centre = num_clips // 2  # from 0
     if num_clips < 2:
         return "the only clip" if num_clips else "the middle clip"  # 0: clips slide over the video
-    return (
-        f"{_ORDINALS[centre]} of {num_clips} clips" if centre < len(_ORDINALS) else f"clip {centre + 1} of {num_clips}"
-    )
+    centre = num_clips // 2  # counted from 0
+    which = _ORDINALS[centre] if centre < len(_ORDINALS) else f"clip {centre + 1}"
+    return f"{which} of {num_clips} clips"
 
 
 def _accuracy(report: dict[str, Any]) -> list[Node]:
@@ -135,56 +134,44 @@ def _accuracy(report: dict[str, Any]) -> list[Node]:
     nodes.append(Text(_INTERVALS + trivial, "note"))
     by_num_clips = report["by_num_clips"]
     if by_num_clips and len(by_num_clips) > 1:
-        rows = [[str(point["num_clips"]), accuracy_text(point["top1"])] for point in by_num_clips]
-        table = Table("Top-1 by number of clips", ["clips", "top-1"], rows, "rr")
+        rows = [[point["num_clips"], accuracy_text(point["top1"])] for point in by_num_clips]
+        table = Table("Top-1 by number of clips", ["clips", "top-1"], rows, "nr")
         nodes.append(SideBySide([charts.num_clips_chart(by_num_clips), table]))
     return nodes
 
 
 def _coverage(report: dict[str, Any]) -> list[Node]:
     coverage, accuracy = report["coverage"], report["accuracy"]
+    top1 = {over: accuracy_text((accuracy[over]["video"] or {}).get("top1")) for over in accuracy}
     rows = [
-        [
-            name,
-            "unknown" if coverage[name] is None else f"{coverage[name]:,}",
-            accuracy_text((accuracy[name]["video"] or {}).get("top1")) if name in accuracy else "",
-            meaning,
-        ]
+        [name, "unknown" if coverage[name] is None else coverage[name], top1.get(name), meaning]
         for name, meaning in _COVERAGE.items()
     ]
-    nodes: list[Node] = [Table("Videos, and top-1 over them", ["videos", "number", "top-1", "meaning"], rows, "lrrl")]
+    nodes: list[Node] = [Table("Videos, and top-1 over them", ["videos", "number", "top-1", "meaning"], rows, "lnrl")]
     if coverage["failed"]:
-        reasons = [[f["reason"], str(f["videos"]), Cell(f["example"], code=True)] for f in coverage["failures"]]
-        nodes.append(Table("Why videos failed", ["reason", "videos", "example"], reasons[:_MOST_FAILED], "lrl"))
+        reasons = [[f["reason"], f["videos"], f["example"]] for f in coverage["failures"][:_MOST_FAILED]]
+        nodes.append(Table("Why videos failed", ["reason", "videos", "example"], reasons, "lnc"))
         failed = coverage["failed_videos"]
-        named: list[list[str | Cell]] = [[Cell(v["path"], code=True), _without_path(v)] for v in failed[:_MOST_FAILED]]
+        named = [[v["path"], _without_path(v["error"], v["path"])] for v in failed[:_MOST_FAILED]]
         more = f"; {len(failed) - _MOST_FAILED:,} more are in report.json" if len(failed) > _MOST_FAILED else ""
-        nodes.append(Table(f"Failed videos{more}", ["file", "reason"], named, "ll"))
+        nodes.append(Table(f"Failed videos{more}", ["file", "reason"], named, "cl"))
     return nodes
 
 
-def _without_path(video: dict[str, Any]) -> str:
-    path: str = video["path"]
-    error: str = video["error"]
-    return error.removeprefix(f"{path}: ").replace(path, path.rpartition("/")[2]) if path else error
+def _without_path(error: str, path: str) -> str:
+    return error.removeprefix(f"{path}: ").replace(path, PurePath(path).name) if path else error
 
 
 def _classes(report: dict[str, Any]) -> list[Node]:
-    rows: list[list[str | Cell]] = []
+    rows = []
     for c in report["per_class"]:
-        top1 = interval = taken = Cell("")
-        if c["videos"]:
-            top1 = Cell(percent(c["accuracy"]), c["accuracy"])
-            interval = Cell(f"{100 * c['low']:.1f} to {100 * c['high']:.1f}", c["low"])
-        if other := c["most_taken_for"]:
-            taken = Cell(f"{other['name']} ({other['videos']})", other["videos"])
-        rows.append([c["name"], str(c["videos"]), top1, interval, str(c["failed"]), taken])
-    drawn = charts.class_charts(report)
-    nodes: list[Node] = [*drawn[:1]]
-    if len(drawn) > 1:
-        nodes.append(SideBySide(drawn[1:]))
+        other = c["most_taken_for"]
+        taken = (f"{other['name']} ({other['videos']})", other["videos"]) if other else None
+        interval = (f"{100 * c['low']:.1f} to {100 * c['high']:.1f}", c["low"]) if c["videos"] else None
+        rows.append([c["name"], c["videos"], c["accuracy"], interval, c["failed"], taken])
     header = ["class", "videos", "top-1", "95% interval", "failed", "most often taken for"]
-    return [*nodes, Table("Top-1 by class", header, rows, "lrrrrl", sortable=True)]
+    drawn = charts.class_charts(report)
+    return [*drawn[:1], SideBySide(drawn[1:]), Table("Top-1 by class", header, rows, "ln%rnl", sortable=True)]
 
 
 def _confusion(report: dict[str, Any]) -> list[Node]:
@@ -192,12 +179,9 @@ def _confusion(report: dict[str, Any]) -> list[Node]:
         return []
     nodes: list[Node] = [SideBySide(charts.confusion_charts(report))]
     if report["confused_pairs"]:
-        rows = [
-            [p["label"], p["predicted"], str(p["videos"]), Cell(percent(p["share_of_label"]), p["share_of_label"])]
-            for p in report["confused_pairs"]
-        ]
+        rows = [[p["label"], p["predicted"], p["videos"], p["share_of_label"]] for p in report["confused_pairs"]]
         header = ["label", "predicted", "videos", "of the label's videos"]
-        nodes.append(Table("Most confused pairs", header, rows, "llrr", sortable=True))
+        nodes.append(Table("Most confused pairs", header, rows, "lln%", sortable=True))
     return nodes
 
 
@@ -210,11 +194,11 @@ def _calibration(report: dict[str, Any]) -> list[Node]:
         f"confidence {percent(calibration['mean_confidence'])} over {calibration['videos']:,} videos."
     )
     rows = [
-        [f"{b['low']:.2f} to {b['high']:.2f}", str(b["videos"]), percent(b["confidence"]), percent(b["accuracy"])]
+        [f"{b['low']:.2f} to {b['high']:.2f}", b["videos"], b["confidence"], b["accuracy"]]
         for b in calibration["bins"]
         if b["videos"]
     ]
-    table = Table("Bins of confidence", ["confidence", "videos", "mean confidence", "top-1"], rows, "rrrr")
+    table = Table("Bins of confidence", ["confidence", "videos", "mean confidence", "top-1"], rows, "rn%%")
     return [Text(text), SideBySide([charts.reliability_chart(calibration), table])]
 
 
@@ -227,31 +211,28 @@ def _mistakes(report: dict[str, Any]) -> list[Node]:
         return f"{value:.3g}" if report["calibration"] is None else percent(value)  # without calibration: no share
 
     rows = [
-        [
-            Cell(m["video_id"], code=True),
-            *(m["predicted"], score(m["confidence"]), m["label"], score(m["label_score"]), str(m["label_place"])),
-        ]
+        [m["video_id"], m["predicted"], score(m["confidence"]), m["label"], score(m["label_score"]), m["label_place"]]
         for m in mistakes
     ]
-    header = ["video", "predicted", "confidence", "label", "score of the label", "rank of the label"]
-    table = Table("Wrong videos, highest score first; some may have a wrong label", header, rows, "llrlrr")
+    header = ["video", "predicted", "confidence", "label", "label score", "label rank"]
+    table = Table("Wrong videos, highest score first; some may have a wrong label", header, rows, "clrlrn")
     return [FilmStrips(table, [m["path"] for m in mistakes])] if mistakes else []
 
 
 def _origin(report: dict[str, Any]) -> Table:
     weights, manifest = report["weights"], report["manifest"]
-    facts: dict[str, str | Cell] = {
+    facts = {
         "model": _settings(report["model"]),
-        "weights": Cell(weights["name"], code=True),
-        "weights sha256": Cell(weights["sha256"], code=True),
+        "weights": weights["name"],
+        "weights sha256": weights["sha256"],
         "protocol": report["protocol"]["text"],
         "preprocessing": _settings(report["preprocessing"]),
-        "videos": Cell(manifest["source"], code=True),
-        "videos sha256": Cell(manifest["sha256"], code=True),
+        "videos": manifest["source"],
+        "videos sha256": manifest["sha256"],
         "versions": _settings(report["versions"]),
         **{key: str(value) for key, value in report["run"].items()},
     }
-    rows = [[key, fact] for key, fact in facts.items() if fact not in ("", Cell("", code=True))]
+    rows = [[key, fact] for key, fact in facts.items() if fact]
     return Table("Model, weights, videos and run", ["setting", "value"], rows, "ll")
 
 

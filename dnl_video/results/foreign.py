@@ -1,6 +1,4 @@
-"""Results that other projects wrote, as the table that a predictions directory gives.
-
-Told apart by their content:
+"""Reads the results of other projects as `Predictions`. The content of the file decides its format:
 
 - a CSV with the header ``video_id,label,score_0,...,score_{K-1}``;
 - PySlowFast's ``TEST.SAVE_RESULTS_PATH`` (its tools/test_net.py): a pickle of ``[preds [n, K], labels [n]]``, where
@@ -9,8 +7,8 @@ Told apart by their content:
   candidates: ``pred_scores`` and ``gt_labels``, dicts with ``item``); ``--out`` (0.x): a pickle or JSON of score
   vectors without labels.
 
-What such a file does not say (protocol, weights, which videos failed) stays unknown. Pickles are read without running
-anything in them (`safe_pickle`).
+Protocol, weights and failed videos are not in such a file and stay unknown. Pickles are read without running any code
+in them (`safe_pickle`).
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ import json
 import os
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +37,7 @@ _MMACTION_SCORES = ("pred_score", "pred_scores", "_pred_scores")
 _MMACTION_LABELS = ("gt_label", "gt_labels", "_gt_labels")
 
 
-class ListedVideo(NamedTuple):
+class ListEntry(NamedTuple):
     """One video of the list that was tested."""
 
     video_id: str
@@ -48,44 +45,32 @@ class ListedVideo(NamedTuple):
     label: int | None
 
 
-@dataclass(frozen=True)
-class _Table:
-    """What a file says.
+class _Content(NamedTuple):
+    """The content of a results file."""
 
-    Args:
-        origin: Who wrote it, as a person would say.
-        scores: [n, K].
-        labels: Class indices, int64 [n]; None when the file has none.
-        video_id: Names of the videos; None when the file has none, and rows follow the list that was tested.
-        unscored: Rows whose video was never scored, bool [n].
-    """
-
-    origin: str
-    scores: NDArray[Any]
-    labels: NDArray[np.int64] | None
-    video_id: list[str] | None = None
-    unscored: NDArray[np.bool_] | None = None
+    origin: str  # the project that wrote it
+    scores: NDArray[Any]  # [n, K]
+    labels: NDArray[np.int64] | None = None  # class indices [n]; None when the file has none
+    video_id: list[str] | None = None  # None when the file has none; then its rows are in the order of the list
+    unscored: NDArray[np.bool_] | None = None  # rows whose video was never scored [n]
 
 
 def read_foreign(
     path: str | os.PathLike[str],
     *,
     class_names: Sequence[str] | None = None,
-    videos: Sequence[ListedVideo] | None = None,
+    videos: Sequence[ListEntry] | None = None,
 ) -> Predictions:
-    """Read results that another project wrote.
+    """Read the results of another project; `notes` says how the scores were converted.
 
     Args:
         path: The file.
         class_names: Names of the K classes, in the order of the scores; None names them 0, 1, ...
-        videos: The list that was tested, in its order: gives ids, paths and, where the file has none, labels. A CSV is
-            matched by id instead, and listed videos it lacks count as failed.
-
-    Returns:
-        The table, with what was concluded about the scores in `notes`.
+        videos: The tested list, in its order, for ids, paths and labels. A CSV is matched by id instead of by order;
+            listed videos that it lacks count as failed.
 
     Raises:
-        InputError: The file is of no known kind, damaged, unsafe, or does not fit the classes or the list.
+        InputError: The file has an unknown format, is damaged or unsafe, or does not fit the classes or the list.
     """
     path = Path(path)
     try:
@@ -107,13 +92,27 @@ def read_foreign(
             f"{path}: video {rows[wrong[0]].video_id!r} has label {labels[wrong[0]]}, but there are scores of "
             f"{num_classes} classes (0 to {num_classes - 1})"
         )
-    # Row -1 of the padded tables stands for a listed video that the file lacks.
+    # The last row of `errors` and `padded`, index -1, is for listed videos that the file lacks.
     errors = [*("never scored: all scores are 0" if left else None for left in unscored), "not in the results file"]
     padded = np.concatenate([scores, np.full((1, num_classes), np.nan, dtype=np.float32)])
     if videos is None:
-        notes.append("The file does not say how many videos were listed or failed: figures are over those it holds.")
+        notes.append("The file does not say how many videos were listed or failed: figures are over the videos in it.")
+    meta = PredictionsMeta(
+        model={},
+        preprocessing={},
+        weights="",
+        weights_sha256="",
+        num_clips=None,
+        num_crops=None,
+        class_names=names,
+        manifest="",
+        manifest_sha256="",
+        num_videos=None if videos is None else len(videos),
+        labelled=True,
+        run={"results file": str(path), "written by": table.origin, "file sha256": hashlib.sha256(data).hexdigest()},
+    )
     return Predictions(
-        meta=_meta(path, data, table.origin, names, None if videos is None else len(videos)),
+        meta=meta,
         video_id=[row.video_id for row in rows],
         path=[row.path for row in rows],
         label=labels,
@@ -124,31 +123,14 @@ def read_foreign(
     )
 
 
-def _meta(path: Path, data: bytes, origin: str, names: list[str], num_videos: int | None) -> PredictionsMeta:
-    return PredictionsMeta(
-        model={},
-        preprocessing={},
-        weights="",
-        weights_sha256="",
-        num_clips=None,
-        num_crops=None,
-        class_names=names,
-        manifest="",
-        manifest_sha256="",
-        num_videos=num_videos,
-        labelled=True,
-        run={"results file": str(path), "written by": origin, "file sha256": hashlib.sha256(data).hexdigest()},
-    )
-
-
-def _parse(path: Path, data: bytes, class_names: Sequence[str] | None) -> _Table:
+def _parse(path: Path, data: bytes, class_names: Sequence[str] | None) -> _Content:
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if data[:1] == b"\x80":
         try:
             return _of_projects(path, loads(data))
         except UnsafePickleError as error:
             raise InputError(
-                f"{path} is a pickle that asks for {error}, which plain results do not need; nothing of it was run. "
+                f"{path} is a pickle that asks for {error}, which plain results do not need; no code in it was run. "
                 f"Give {KINDS}"
             ) from error
         except pickle.UnpicklingError as error:
@@ -161,11 +143,11 @@ def _parse(path: Path, data: bytes, class_names: Sequence[str] | None) -> _Table
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path} is damaged JSON ({error}); write it again") from error
     video_id, labels, scores = read_csv(path, data, class_names)
-    return _Table("a CSV of scores", scores, labels, video_id)
+    return _Content("a CSV of scores", scores, labels, video_id)
 
 
-def _of_projects(path: Path, content: Any) -> _Table:
-    """Return the table of unpickled, or JSON, content."""
+def _of_projects(path: Path, content: Any) -> _Content:
+    """Return the results in an unpickled or JSON value."""
     if isinstance(content, (list, tuple)) and content:
         if isinstance(content[0], dict):
             return _of_mmaction(path, content)
@@ -173,32 +155,32 @@ def _of_projects(path: Path, content: Any) -> _Table:
         if len(content) == 2 and first is not None and first.ndim == 2 and as_array(content[1]) is not None:
             return _of_pyslowfast(path, first, as_array(content[1]))
         if first is not None and first.ndim == 1:
-            return _Table("mmaction2 0.x (--out)", _stack(path, [as_array(row) for row in content]), None)
+            return _Content("mmaction2 0.x (--out)", _stack(path, [as_array(row) for row in content]))
     raise InputError(f"{path} holds no scores of a known layout; give {KINDS}")
 
 
-def _of_pyslowfast(path: Path, preds: NDArray[Any], labels: NDArray[Any] | None) -> _Table:
+def _of_pyslowfast(path: Path, preds: NDArray[Any], labels: NDArray[Any] | None) -> _Content:
     if labels is None or labels.shape != preds.shape[:1] or labels.dtype.kind not in "iu":
         shape = None if labels is None else labels.shape
         raise InputError(
-            f"{path} has predictions of shape {preds.shape} and labels of shape {shape}; one class index a video is "
-            "needed (multi-label results have no top-1)"
+            f"{path} has predictions of shape {preds.shape} and labels of shape {shape}; give one class index per "
+            "video (multi-label results have no top-1)"
         )
     scores = _stack(path, list(preds)) if len(preds) else preds
-    return _Table("PySlowFast", scores, labels.astype(np.int64), unscored=(scores == 0).all(axis=1))
+    return _Content("PySlowFast", scores, labels.astype(np.int64), unscored=(scores == 0).all(axis=1))
 
 
-def _of_mmaction(path: Path, content: Sequence[Any]) -> _Table:
+def _of_mmaction(path: Path, content: Sequence[Any]) -> _Content:
     scores, labels = [], []
     for number, sample in enumerate(content):
         score, label = (_field(sample, names) for names in (_MMACTION_SCORES, _MMACTION_LABELS))
         if score is None:
-            raise InputError(f"{path}: result {number} has no pred_score; give what mmaction2's recognisers --dump")
+            raise InputError(f"{path}: result {number} has no pred_score; give the --dump of mmaction2's recognisers")
         if label is None or label.size != 1 or label.dtype.kind not in "iu":
             raise InputError(f"{path}: result {number} has not exactly one gt_label; top-1 needs one")
         scores.append(score)
         labels.append(int(label.reshape(())))
-    return _Table("mmaction2 (--dump)", _stack(path, scores), np.array(labels, dtype=np.int64))
+    return _Content("mmaction2 (--dump)", _stack(path, scores), np.array(labels, dtype=np.int64))
 
 
 def _field(sample: Any, names: Sequence[str]) -> NDArray[Any] | None:
@@ -218,33 +200,32 @@ def _stack(path: Path, rows: Sequence[NDArray[Any] | None]) -> NDArray[Any]:
         if row is None or row.ndim != 1 or not len(row) or row.shape != shape or row.dtype.kind not in "fiu":
             found = "no vector of numbers" if row is None else f"of shape {row.shape}"
             raise InputError(
-                f"{path}: the scores of result {number} are {found}; one score a class is needed for every video "
+                f"{path}: the scores of result {number} are {found}; every video needs one score per class "
                 "(in mmaction2 set average_clips='prob')"
             )
     return np.stack([np.asarray(row) for row in rows])
 
 
-def _rows(
-    path: Path, table: _Table, videos: Sequence[ListedVideo] | None
-) -> tuple[list[ListedVideo], NDArray[np.int64]]:
-    """Return the videos of the result, and each one's row of the file (−1: the file lacks it)."""
+def _rows(path: Path, table: _Content, videos: Sequence[ListEntry] | None) -> tuple[list[ListEntry], NDArray[np.int64]]:
+    """Return the videos of the result, and the row of each in the file (-1: not in the file)."""
     n = len(table.scores)
     if videos is None:
         if table.labels is None:
-            raise InputError(f"{path} ({table.origin}) has no labels; give the list that was tested with --manifest")
+            raise InputError(f"{path} ({table.origin}) has no labels; give the tested list with --manifest")
         ids = table.video_id or [str(i) for i in range(n)]
-        return [ListedVideo(v, v, int(k)) for v, k in zip(ids, table.labels, strict=True)], np.arange(n)
+        return [ListEntry(v, v, int(k)) for v, k in zip(ids, table.labels, strict=True)], np.arange(n)
     if table.video_id is None:
         if n != len(videos):
-            raise InputError(f"{path} has {n} results, but the list has {len(videos)} videos; give the list tested")
+            raise InputError(f"{path} has {n} results, but the list has {len(videos)} videos; give the tested list")
         order = np.arange(n)
     else:
         place = {video_id: i for i, video_id in enumerate(table.video_id)}
-        strangers = [v for v in table.video_id if v not in {listed.video_id for listed in videos}]
-        if strangers:
+        listed_ids = {listed.video_id for listed in videos}
+        unknown = [v for v in table.video_id if v not in listed_ids]
+        if unknown:
             raise InputError(
-                f"{path}: {len(strangers)} of its videos are not in the list, such as {strangers[0]!r} (the list's ids "
-                f"look like {videos[0].video_id!r}); give the list tested"
+                f"{path}: {len(unknown)} of its videos are not in the list, such as {unknown[0]!r} (the list has, "
+                f"for example, {videos[0].video_id!r}); give the tested list"
             )
         order = np.array([place.get(listed.video_id, -1) for listed in videos], dtype=np.int64)
     rows = []
@@ -255,24 +236,24 @@ def _rows(
         if listed.label is not None and label != listed.label:
             raise InputError(
                 f"{path}: video {listed.video_id!r} has label {label}, but the list says {listed.label}; the file "
-                "belongs to another list, or to another order of it or of the classes"
+                "belongs to another list, or the list or the classes have another order"
             )
-        rows.append(ListedVideo(listed.video_id, listed.path, label))
+        rows.append(ListEntry(listed.video_id, listed.path, label))
     return rows, order
 
 
 def as_probabilities(
     scores: NDArray[Any], unscored: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float32], list[str]]:
-    """Return scores as probabilities, and a sentence about what was done to them, if anything.
+    """Return scores as probabilities, and a note if they were converted.
 
-    Rows that sum to 1 stay as they are. Rows that sum to a whole number are sums of probabilities over views, and other
-    rows within [0, 1] maxima over views or sigmoids: both are divided by their sum. Anything else is taken for logits
-    and goes through a softmax. None of this changes the order of a row's scores. Rows with a NaN stay NaN.
+    Rows that sum to 1 are unchanged. Rows that sum to an integer are sums of probabilities over views; other rows in
+    [0, 1] are maxima over views or sigmoids; both are divided by their sum. Other scores are logits and get a softmax.
+    The order of the scores in a row never changes. Rows with a NaN stay NaN.
 
     Args:
         scores: [n, K].
-        unscored: Rows to leave out of the decision and to set to NaN, bool [n].
+        unscored: Rows to ignore and to set to NaN, bool [n].
     """
     values = np.array(scores, dtype=np.float64)
     if unscored is not None:
@@ -288,11 +269,11 @@ def as_probabilities(
         if known.min() >= 0 and (np.abs(sums - whole) <= 0.02).all():
             low, high = int(whole.min()), int(whole.max())
             what = f"{low}" if low == high else f"{low} to {high}"
-            note = f"Scores sum to {what}: they were taken for sums of probabilities over views, and divided."
+            note = f"Scores sum to {what}: they are read as sums of probabilities over views, and divided by their sum."
         elif known.min() >= 0 and known.max() <= 1 and sums.min() > 0:
-            note = "Scores within [0, 1] do not sum to 1; they were divided by their sum, and calibration is theirs."
+            note = "Scores in [0, 1] do not sum to 1; they are divided by their sum, which affects calibration."
         else:
             values = np.exp(values - values.max(axis=1, keepdims=True))
-            note = "Scores are no probabilities; they were taken for logits, and went through a softmax."
+            note = "Scores are not probabilities; they are read as logits, and converted by a softmax."
         values /= values.sum(axis=1, keepdims=True)
     return values.astype(np.float32), [note]

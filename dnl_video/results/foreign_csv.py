@@ -1,4 +1,4 @@
-"""A CSV of scores: ``video_id,label,score_0,...,score_{K-1}``, one line a video."""
+"""Reads a CSV of scores: ``video_id,label,score_0,...,score_{K-1}``, one line per video."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def read_csv(
     Args:
         path: Its name, for messages.
         data: Its content.
-        class_names: Names that labels may be, beside indices.
+        class_names: Names that labels may have instead of indices.
 
     Raises:
-        InputError: The header is another, or a line cannot be read; the message names it.
+        InputError: The header is wrong or a line cannot be read.
     """
     try:
         lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
@@ -50,13 +50,13 @@ def read_csv(
             try:
                 scores.append(np.array(row[2:], dtype=np.float32))
             except ValueError as error:
-                raise InputError(f"{where}: a score is no number ({error})") from error
+                raise InputError(f"{where}: a score is not a number ({error})") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text and no pickle; give {_LAYOUT}") from error
+        raise InputError(f"{path} is neither text nor a pickle; give {_LAYOUT}") from error
     except csv.Error as error:
         raise InputError(f"{path}, line {lines.line_num}: {error}") from error
     if not scores:
-        raise InputError(f"{path} has no video; give one line a video below {_LAYOUT}")
+        raise InputError(f"{path} has no video; give one line per video below {_LAYOUT}")
     return list(ids), np.array(labels, dtype=np.int64), np.stack(scores)
 
 
@@ -67,4 +67,4 @@ def _label(text: str, index: dict[str, int], where: str) -> int:
         return int(text[:18])
     if index:
         raise InputError(f"{where}: label {text!r} is not in the class list{nearest(text, index)}")
-    raise InputError(f"{where}: label {text!r} is no class index; name the classes with --classes FILE")
+    raise InputError(f"{where}: label {text!r} is not a class index; name the classes with --classes FILE")

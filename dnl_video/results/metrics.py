@@ -1,21 +1,18 @@
-"""Accuracy of class scores: the one source of every number this package reports. numpy only.
+"""Accuracy of class scores: the source of every number in reports. numpy only.
 
-Everywhere: `scores` [n, K] are class scores of n videos (or clips), higher is better; `labels` int [n] are class
-indices in 0…K−1.
+In all functions, `scores` [n, K] are class scores of n videos (or clips), higher is better; `labels` int [n] are class
+indices in 0…K−1. Two rules apply everywhere:
 
-Two rules hold for all functions:
-
-- **Ties count against the model.** A label's rank is the number of *other* classes that score at least as high, so a
-  network that gives every class the same score has top-1 accuracy 0, not what the order of the classes happens to
-  give. The predicted class of a tie is the first of the highest classes that is not the label. So the diagonal of the
-  confusion matrix holds just the top-1 hits, and every figure is the worst that any breaking of ties could give.
+- **Ties count as wrong.** A label's rank is the number of *other* classes that score at least as high, so a network
+  that gives every class the same score has top-1 accuracy 0, whatever the order of the classes. The predicted class of
+  a tie is the first of the highest classes that is not the label. So the diagonal of the confusion matrix counts
+  exactly the top-1 hits, and every figure is the lowest that any breaking of ties could give.
 - **NaN counts as wrong**, at every k: a row with any NaN has rank K and no predicted class.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -55,20 +52,6 @@ def rank_of_label(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     return ranks
 
 
-def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int = 1) -> float:
-    """Return the share of rows whose label is among the k highest scores; k above K is taken as K.
-
-    Raises:
-        InputError: k is below 1, or there are no rows, or see `rank_of_label`.
-    """
-    if k < 1:
-        raise InputError(f"k is {k}; give at least 1")
-    ranks = rank_of_label(scores, labels)
-    if not len(ranks):
-        raise InputError("accuracy needs at least one video, and there are none")
-    return float(np.mean(ranks < min(k, np.shape(scores)[1])))
-
-
 def predicted_class(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     """Return the class of the highest score, int [n]; −1 for rows with a NaN.
 
@@ -91,8 +74,7 @@ def predicted_class(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
 def confusion_matrix(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     """Return how often each true class (row) was predicted as each class (column), int [K, K].
 
-    Predictions are `predicted_class`, so the diagonal counts the top-1 hits of each class. Rows with a NaN are left
-    out.
+    Predictions are those of `predicted_class`. Rows with a NaN are left out.
     """
     scores, labels = _checked(scores, labels)
     num_classes = scores.shape[1]
@@ -105,8 +87,8 @@ def confusion_matrix(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
 def wilson_interval(correct: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Return the score interval of a share `correct` / n (Wilson, JASA 22:209, 1927).
 
-    Unlike the textbook p ± 1.96·√(p(1−p)/n) it stays in [0, 1] and has a width at 0 % and 100 %. `n` may be an
-    effective, fractional number. Without observations (n = 0) nothing is known: (0, 1).
+    Unlike p ± 1.96·√(p(1−p)/n), it stays in [0, 1] and has a width at 0 % and 100 %. `n` may be an effective,
+    fractional number. Without observations (n = 0) it is (0, 1).
 
     Raises:
         InputError: Not 0 <= correct <= n, or confidence is outside (0, 1).
@@ -121,56 +103,46 @@ def wilson_interval(correct: float, n: float, confidence: float = 0.95) -> tuple
     p = correct / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # At the ends the interval touches 0 or 1 exactly; rounding must not move it.
+    # Without rounding errors, the interval of 0 % starts at 0 and that of 100 % ends at 1.
     return 0.0 if correct == 0 else max(0.0, centre - half), 1.0 if correct == n else min(1.0, centre + half)
 
 
-@dataclass(frozen=True)
-class PerClass:
-    """Top-1 accuracy of every class.
+class ClassAccuracy(NamedTuple):
+    """Top-1 accuracy of one class with its Wilson interval; None for a class without videos."""
+
+    videos: int
+    correct: int
+    accuracy: float | None
+    low: float | None
+    high: float | None
+
+
+def per_class(hits: ArrayLike, labels: ArrayLike, num_classes: int, confidence: float = 0.95) -> list[ClassAccuracy]:
+    """Return the top-1 accuracy of each class.
 
     Args:
-        num_videos: Videos of the class, int [K].
-        correct: Top-1 hits among them, int [K].
-        accuracy: correct / num_videos, [K]; NaN for a class without videos.
-        low: Lower end of its Wilson interval, [K].
-        high: Upper end, [K].
-    """
-
-    num_videos: NDArray[np.int64]
-    correct: NDArray[np.int64]
-    accuracy: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-
-
-def per_class(hits: ArrayLike, labels: ArrayLike, num_classes: int, confidence: float = 0.95) -> PerClass:
-    """Count top-1 hits per class.
-
-    Args:
-        hits: Whether each video is right, bool [n], such as ``rank_of_label(scores, labels) == 0``. Failed videos can
-            be counted as wrong.
+        hits: Whether each video is right, bool [n], such as ``rank_of_label(scores, labels) == 0``.
         labels: Class indices, int [n].
         num_classes: K.
         confidence: Confidence of the intervals.
     """
     labels = np.asarray(labels, dtype=np.int64)
-    num_videos = np.bincount(labels, minlength=num_classes).astype(np.int64)
-    correct = np.bincount(labels[np.asarray(hits, dtype=bool)], minlength=num_classes).astype(np.int64)
-    with np.errstate(invalid="ignore"):
-        accuracy = correct / num_videos
-    ends = np.array([wilson_interval(int(c), int(n), confidence) for c, n in zip(correct, num_videos, strict=True)])
-    return PerClass(num_videos, correct, accuracy, ends[:, 0], ends[:, 1])
+    videos = np.bincount(labels, minlength=num_classes).tolist()
+    correct = np.bincount(labels[np.asarray(hits, dtype=bool)], minlength=num_classes).tolist()
+    return [
+        ClassAccuracy(n, c, c / n, *wilson_interval(c, n, confidence)) if n else ClassAccuracy(0, 0, None, None, None)
+        for n, c in zip(videos, correct, strict=True)
+    ]
 
 
 def mean_class_accuracy(hits: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return the mean of the classes' top-1 accuracies, over the classes with at least one video.
+    """Return the mean top-1 accuracy over the classes with at least one video.
 
     Interval: Wilson's at the effective number of videos n* = q(1−q) / V (Korn & Graubard, Survey Methodology 24:193,
-    1998, with Wilson in place of Clopper-Pearson as in Franco et al., JSSAM 7:334, 2019). V = Σ_c p_c(1−p_c)/n_c / C²
-    is the variance of a mean over C classes of n_c videos; in it and in q, the mean of the p_c, classes enter with
-    p_c = (correct + 1)/(n_c + 2), so that a few classes that are all right or all wrong do not pretend certainty. With
-    one class this is Wilson's interval.
+    1998, with Wilson instead of Clopper-Pearson as in Franco et al., JSSAM 7:334, 2019). V = Σ_c p_c(1−p_c)/n_c / C² is
+    the variance of a mean over C classes of n_c videos, and q is the mean of the p_c. Both use the smoothed accuracies
+    p_c = (correct + 1)/(n_c + 2), so that small classes that are all right or all wrong do not shrink the interval to
+    zero. With one class this is Wilson's interval.
 
     Args:
         hits: Whether each video is right, bool [n].
@@ -207,11 +179,10 @@ def share_interval(hits: ArrayLike, confidence: float = 0.95) -> Interval:
 
 
 def clustered_interval(hits: ArrayLike, group: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return the share of true values in `hits` [m] where values of one group (clips of one video) go together.
+    """Return the share of true values in `hits` [m] when values of one group (clips of one video) are correlated.
 
-    Ten clips of a video are not ten independent trials. The interval is Wilson's at the effective number
-    n* = p(1−p) / V, where V is the variance of a ratio of totals over groups (Cochran, Sampling Techniques, 1977,
-    section 6.3). n* is held between the number of groups and m.
+    The interval is Wilson's at the effective number n* = p(1−p) / V, where V is the variance of a ratio of totals over
+    groups (Cochran, Sampling Techniques, 1977, section 6.3). n* is clipped to between the number of groups and m.
 
     Args:
         hits: Whether each clip is right, bool [m].
@@ -236,30 +207,30 @@ def clustered_interval(hits: ArrayLike, group: ArrayLike, confidence: float = 0.
     return Interval(p, *wilson_interval(p * effective, effective, confidence))
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """A reliability diagram and its expected calibration error.
+class ConfidenceBin(NamedTuple):
+    """The videos whose confidence is in (low, high], with their mean confidence and accuracy; None when empty."""
 
-    Args:
-        ece: Expected calibration error, in [0, 1].
-        edges: Edges of the B bins of confidence, [B + 1]; a bin excludes its lower edge and includes its upper one.
-        count: Videos in each bin, int [B].
-        confidence: Mean confidence in each bin, [B]; NaN when empty.
-        accuracy: Top-1 accuracy in each bin, [B]; NaN when empty.
-    """
+    low: float
+    high: float
+    videos: int
+    confidence: float | None
+    accuracy: float | None
+
+
+class Calibration(NamedTuple):
+    """The expected calibration error in [0, 1], the mean confidence, the number of videos and the bins."""
 
     ece: float
-    edges: NDArray[np.float64]
-    count: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
+    mean_confidence: float
+    videos: int
+    bins: list[ConfidenceBin]
 
 
 def expected_calibration_error(scores: ArrayLike, labels: ArrayLike, bins: int = 15) -> Calibration:
-    """Return how far confidence (the highest score) is from accuracy (Guo et al., ICML 2017, equation 3).
+    """Return the difference between confidence (the highest score) and accuracy (Guo et al., ICML 2017, equation 3).
 
-    ECE = Σ_b n_b/n · |accuracy_b − confidence_b| over equal-width bins; 15 bins are that paper's. Scores must be
-    probabilities. Rows with a NaN have no confidence and are left out.
+    ECE = Σ_b n_b/n · |accuracy_b − confidence_b| over equal-width bins, 15 in that paper. Scores must be probabilities.
+    Rows with a NaN are left out.
 
     Raises:
         InputError: There are no usable rows, `bins` is below 1, or scores are outside [0, 1].
@@ -281,11 +252,15 @@ def expected_calibration_error(scores: ArrayLike, labels: ArrayLike, bins: int =
     index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     count = np.bincount(index, minlength=bins)
     with np.errstate(invalid="ignore"):
-        mean_confidence = np.bincount(index, weights=confidence, minlength=bins) / count
+        mean = np.bincount(index, weights=confidence, minlength=bins) / count
         accuracy = np.bincount(index, weights=hits, minlength=bins) / count
-    gaps = np.abs(accuracy - mean_confidence)[count > 0]
-    ece = float(np.sum(gaps * count[count > 0])) / len(confidence)
-    return Calibration(ece, np.linspace(0, 1, bins + 1), count.astype(np.int64), mean_confidence, accuracy)
+    used, edges = count > 0, np.linspace(0, 1, bins + 1).tolist()
+    found = [
+        ConfidenceBin(low, high, n, *((m, a) if n else (None, None)))
+        for low, high, n, m, a in zip(edges, edges[1:], count.tolist(), mean.tolist(), accuracy.tolist(), strict=False)
+    ]
+    ece = float(np.sum((np.abs(accuracy - mean) * count)[used])) / len(confidence)
+    return Calibration(ece, float(np.nansum(mean * count) / count.sum()), len(confidence), found)
 
 
 def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.int64]]:

@@ -1,10 +1,10 @@
 """Differences of two networks' accuracies on the same videos. numpy only.
 
-Everywhere: `first` and `second` bool [n] say whether each network is right about each of n videos, by the rules of
-`metrics.py` (ties and NaN are wrong); `labels` int [n] are class indices. A difference is second minus first.
+In all functions, `first` and `second` bool [n] say whether each network is right about each of n videos, by the rules
+of `metrics.py` (ties and NaN are wrong); `labels` int [n] are class indices. A difference is second minus first.
 
-Both networks see the same videos, so their hits go together, and the difference is known far better than two separate
-intervals suggest: those may overlap although the difference is certain.
+The hits of two networks on the same videos are correlated, so the interval of their difference is narrower than two
+separate intervals suggest: those may overlap although the difference is clear.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,9 +50,9 @@ def count_pairs(first: ArrayLike, second: ArrayLike) -> PairedCounts:
 def mcnemar_exact(counts: PairedCounts) -> float:
     """Return the two-sided p value of McNemar's exact test that both networks are equally often right.
 
-    Of the videos that only one network gets right, each is a fair coin under the hypothesis: p = 2·P(X <= min(b, c))
-    with X binomial(b + c, ½), at most 1 (McNemar, Psychometrika 12:153, 1947; exact form as in Fagerland, Lydersen &
-    Laake, BMC Med Res Methodol 13:91, 2013). In integers, so that it is exact for any number of videos.
+    p = 2·P(X <= min(b, c)), at most 1, with X binomial(b + c, ½), b and c being the videos that only one network gets
+    right (McNemar, Psychometrika 12:153, 1947; exact form as in Fagerland, Lydersen & Laake, BMC Med Res Methodol
+    13:91, 2013). In integers, so that it is exact for any number of videos.
     """
     fewer, coins = min(counts.only_first, counts.only_second), counts.only_first + counts.only_second
     term = total = 1  # C(coins, 0)
@@ -62,7 +63,7 @@ def mcnemar_exact(counts: PairedCounts) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for how many there are, in the same order (Holm, Scand J Stat 6:65, 1979)."""
+    """Return p values adjusted for the number of tests, in the same order (Holm, Scand J Stat 6:65, 1979)."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for place, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -74,9 +75,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interval:
     """Return the difference of two accuracies with Newcombe's square-and-add interval for paired proportions.
 
-    Method 10 of Newcombe, Stat Med 17:2635, 1998, one of those that Fagerland, Lydersen & Laake (Stat Med 33:2850,
-    2014) recommend: Wilson's intervals of both accuracies, joined with the correlation φ of the hits, which has a
-    continuity correction where it is positive.
+    Method 10 of Newcombe, Stat Med 17:2635, 1998, recommended by Fagerland, Lydersen & Laake (Stat Med 33:2850, 2014):
+    Wilson's intervals of both accuracies, combined with the correlation φ of the hits. A positive φ has a continuity
+    correction.
 
     Raises:
         InputError: There are no videos.
@@ -98,9 +99,9 @@ def paired_mean_class_difference(
 ) -> Interval:
     """Return the difference of two mean class accuracies with its interval.
 
-    Newcombe's construction with the intervals of `mean_class_accuracy` in place of Wilson's, the general form of
-    which is MOVER (Donner & Zou, Stat Methods Med Res 21:347, 2012). φ = Σ_c cov_c/n_c / √(Σ_c v1_c/n_c · Σ_c v2_c/n_c)
-    over classes of n_c videos, with the same continuity correction; with one class it is `paired_difference`.
+    Newcombe's construction with the intervals of `mean_class_accuracy` instead of Wilson's; the general form is MOVER
+    (Donner & Zou, Stat Methods Med Res 21:347, 2012). φ = Σ_c cov_c/n_c / √(Σ_c v1_c/n_c · Σ_c v2_c/n_c) over classes
+    of n_c videos, with the same continuity correction. With one class it is `paired_difference`.
 
     Raises:
         InputError: There are no videos, or lengths differ.
@@ -121,51 +122,36 @@ def paired_mean_class_difference(
     return _square_and_add(means[0], means[1], covariance / scale if scale else 0.0)
 
 
-@dataclass(frozen=True)
-class PairedPerClass:
-    """Who is right, by class.
+class PairedClass(NamedTuple):
+    """Two networks on one class: accuracies, numbers of videos, and the difference with its interval."""
 
-    Args:
-        num_videos: Videos of the class, int [K].
-        only_first: Videos that only the first network gets right, int [K].
-        only_second: Videos that only the second gets right, int [K].
-        first: The first network's accuracy, [K]; NaN for a class without videos, as in the next three.
-        second: The second network's, [K].
-        low: Lower end of the interval of second - first (`paired_difference`), [K].
-        high: Its upper end, [K].
-    """
-
-    num_videos: NDArray[np.int64]
-    only_first: NDArray[np.int64]
-    only_second: NDArray[np.int64]
-    first: NDArray[np.float64]
-    second: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    videos: int
+    reference: float  # accuracy of the first network
+    run: float  # accuracy of the second network
+    won: int  # videos that only the second network gets right
+    lost: int  # videos that only the first network gets right
+    difference: float
+    low: float
+    high: float
 
 
 def paired_per_class(
-    first: ArrayLike, second: ArrayLike, labels: ArrayLike, num_classes: int, confidence: float = 0.95
-) -> PairedPerClass:
-    """Compare two networks class by class. The intervals are each for one class, not for the most changed of many."""
+    first: ArrayLike, second: ArrayLike, labels: ArrayLike, confidence: float = 0.95
+) -> dict[int, PairedClass]:
+    """Compare two networks on each class that has videos. Intervals are not adjusted for the number of classes."""
     first, second = _checked(first, second)
     labels = np.asarray(labels, dtype=np.int64)
-
-    def count(which: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return np.bincount(labels[which], minlength=num_classes).astype(np.int64)
-
-    both, one, two, neither = (count(x) for x in (first & second, first & ~second, second & ~first, ~(first | second)))
-    n = both + one + two + neither
-    ends = np.full((num_classes, 2), np.nan)
-    for c in np.flatnonzero(n):
-        cells = PairedCounts(int(both[c]), int(one[c]), int(two[c]), int(neither[c]))
-        ends[c] = paired_difference(cells, confidence)[1:]
-    with np.errstate(invalid="ignore"):
-        return PairedPerClass(n, one, two, (both + one) / n, (both + two) / n, ends[:, 0], ends[:, 1])
+    table = {}
+    for c in np.unique(labels).tolist():
+        counts = count_pairs(first[labels == c], second[labels == c])
+        both, lost, won, n = counts.both, counts.only_first, counts.only_second, counts.total
+        low, high = paired_difference(counts, confidence)[1:]
+        table[c] = PairedClass(n, (both + lost) / n, (both + won) / n, won, lost, (won - lost) / n, low, high)
+    return table
 
 
 def _square_and_add(first: Interval, second: Interval, phi: float) -> Interval:
-    """Return second − first: each end adds the two margins that point its way, less what the correlation takes."""
+    """Return second − first; each end combines the two margins in its direction, reduced by the correlation."""
 
     def half(margin_1: float, margin_2: float) -> float:
         return math.sqrt(max(0.0, margin_1**2 - 2 * phi * margin_1 * margin_2 + margin_2**2))

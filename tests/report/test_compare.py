@@ -198,7 +198,7 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a comparison needs two or more runs, and there are 1"):
         build_comparison([("A", a)])
     a.label[:] = -1
-    with pytest.raises(InputError, match="1 of 1 videos of A have no label, and a comparison needs them"):
+    with pytest.raises(InputError, match=r"1 of 1 predictions have no label .*, and a comparison needs them in A; run"):
         build_comparison([("A", a), ("B", b)])
 
 

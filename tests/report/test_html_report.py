@@ -182,9 +182,7 @@ def test_without_clips_probabilities_and_some_classes(tmp_path):
     assert "No calibration: the highest scores span [3, 3]" in text
     outline = Outline(text)
     assert outline.tables[CLASSES][8] == ["ccw", "0", "", "", "0", ""]
-    assert "predicted left, confidence 3, label up, score of the label 0.5, rank of the label 8" in " ".join(
-        outline.text.split()
-    )
+    assert "predicted left, confidence 3, label up, label score 0.5, label rank 8" in " ".join(outline.text.split())
 
 
 # ---------------------------------------------------------------- frames

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dnl_video.report import figures as f
-from dnl_video.report.document import Cell, Document, Section, Table, Text
+from dnl_video.report.document import Document, Section, Table, Text
 from dnl_video.report.render_html import STYLE, render_html
 from tests.report.pages import Outline
 
@@ -82,8 +82,8 @@ def show(*nodes):
 
 
 def test_a_table_escapes_and_names_its_rows():
-    rows = [["<a>", Cell("1.0%", 0.01)], ["b", Cell("")]]
-    outline = Outline(show(Table("<c>", ["<n>", "v"], rows, "lr", sortable=True)))
+    rows = [["<a>", 0.01], ["b", None]]
+    outline = Outline(show(Table("<c>", ["<n>", "v"], rows, "l%", sortable=True)))
     caption = "<c>. Click a heading to sort; click again to reverse."
     assert outline.tables == {caption: [["<n>", "v"], ["<a>", "1.0%"], ["b", ""]]}
     assert outline.all("*", "data-sort") == ["0.01"]

@@ -19,7 +19,7 @@ from dnl_video.errors import InputError
 from dnl_video.report import build_report
 from dnl_video.report.render_text import render_markdown
 from dnl_video.report.report_document import report_document
-from dnl_video.results.foreign import ListedVideo, as_probabilities, read_foreign
+from dnl_video.results.foreign import ListEntry, as_probabilities, read_foreign
 from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
 from dnl_video.results.reader import read_predictions
 from dnl_video.results.writer import PredictionsWriter
@@ -31,7 +31,7 @@ LOGITS = RNG.normal(size=(NUM_VIDEOS, NUM_CLASSES)).astype(np.float32)
 LABELS = RNG.integers(NUM_CLASSES, size=NUM_VIDEOS)
 LOGITS[np.arange(NUM_VIDEOS), LABELS] += 1.5
 SCORES = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
-LIST = [ListedVideo(f"v{i:02d}", f"videos/v{i:02d}.mp4", int(k)) for i, k in enumerate(LABELS)]
+LIST = [ListEntry(f"v{i:02d}", f"videos/v{i:02d}.mp4", int(k)) for i, k in enumerate(LABELS)]
 
 
 def pyslowfast(preds: Any = None, labels: Any = None) -> list[Any]:
@@ -128,7 +128,7 @@ def test_what_the_file_does_not_say_is_unknown(name: str, tmp_path: Path) -> Non
     assert report["by_num_clips"] is None
     assert report["model"] == report["preprocessing"] == report["versions"] == {}
     assert (
-        "The file does not say how many videos were listed or failed: figures are over those it holds."
+        "The file does not say how many videos were listed or failed: figures are over the videos in it."
         in report["notes"]
     )
     assert report["per_class"][0]["name"] == "0"
@@ -167,11 +167,15 @@ def test_videos_pyslowfast_never_scored_count_as_failed(tmp_path: Path) -> None:
     [
         (SCORES, SCORES, None),
         (SCORES.round(4), SCORES.round(4), None),
-        (SCORES * 30, SCORES, "Scores sum to 30: they were taken for sums of probabilities over views, and divided."),
-        (np.concatenate([SCORES[:9] * 29, SCORES[9:] * 30]), SCORES, "Scores sum to 29 to 30: they were"),
-        (LOGITS, SCORES, "Scores are no probabilities; they were taken for logits, and went through a softmax."),
+        (
+            SCORES * 30,
+            SCORES,
+            "Scores sum to 30: they are read as sums of probabilities over views, and divided",
+        ),
+        (np.concatenate([SCORES[:9] * 29, SCORES[9:] * 30]), SCORES, "Scores sum to 29 to 30: they are"),
+        (LOGITS, SCORES, "Scores are not probabilities; they are read as logits, and converted by a softmax."),
         (LOGITS + 1000, SCORES, "logits"),
-        (np.minimum(SCORES * 1.1, 1), SCORES, "Scores within [0, 1] do not sum to 1; they were divided by their sum"),
+        (np.minimum(SCORES * 1.1, 1), SCORES, "Scores in [0, 1] do not sum to 1; they are divided by their sum"),
     ],
     ids=["probabilities", "rounded", "sums", "uneven sums", "logits", "positive logits", "not summing to 1"],
 )
@@ -212,25 +216,25 @@ def forged_tensor(size: tuple[int, ...], stride: tuple[int, ...], offset: int = 
         (b"", "its first line is ''; give video_id,label,score_0,score_1,..."),
         (b"video_id,score_0\n", "its first line is 'video_id,score_0'; give video_id,label,score_0"),
         (b"video_id,label,score_1,score_0\n", "its first line is"),
-        (b"video_id,label,score_0\n", "has no video; give one line a video below video_id,label"),
+        (b"video_id,label,score_0\n", "has no video; give one line per video below video_id,label"),
         (b"video_id,label,score_0,score_1\na,0,1\n", "line 2: 3 values, but the first line names 4"),
-        (b"video_id,label,score_0\na,0,x\n", "line 2: a score is no number"),
+        (b"video_id,label,score_0\na,0,x\n", "line 2: a score is not a number"),
         (b"video_id,label,score_0\na,0,1\na,0,1\n", "line 3: video 'a' was already listed in line 2; list it once"),
-        (b"video_id,label,score_0\na,run,1\n", "line 2: label 'run' is no class index; name the classes with"),
+        (b"video_id,label,score_0\na,run,1\n", "line 2: label 'run' is not a class index; name the classes with"),
         (b"video_id,label,score_0\na,3,1\n", r"video 'a' has label 3, but there are scores of 1 classes \(0 to 0\)"),
-        (b"\xff\xfe\x00", "is no text and no pickle"),
+        (b"\xff\xfe\x00", "is neither text nor a pickle"),
         (b"PK\x03\x04abc", "is a zip file, as torch.save and numpy.savez write; give a CSV"),
         (b"{}", "holds no scores of a known layout; give a CSV"),
         (b"[[1, 2", "is damaged JSON"),
-        (b"[[1, 2], [1]]", r"the scores of result 1 are of shape \(1,\); one score a class is needed"),
-        (b"[[1, 2], [1, 2]]", r"\(mmaction2 0.x \(--out\)\) has no labels; give the list that was tested with"),
+        (b"[[1, 2], [1]]", r"the scores of result 1 are of shape \(1,\); every video needs one score per class"),
+        (b"[[1, 2], [1, 2]]", r"\(mmaction2 0.x \(--out\)\) has no labels; give the tested list with"),
         (pickle.dumps([torch.ones(3, 2), torch.ones(3, 2)]), "multi-label results have no top-1"),
         (pickle.dumps([torch.ones(3, 2), torch.ones(4).long()]), r"shape \(3, 2\) and labels of shape \(4,\)"),
-        (pickle.dumps([{"bboxes": 1}]), "result 0 has no pred_score; give what mmaction2's recognisers --dump"),
+        (pickle.dumps([{"bboxes": 1}]), "result 0 has no pred_score; give the --dump of mmaction2's recognisers"),
         (pickle.dumps([{"pred_score": torch.ones(2)}]), "result 0 has not exactly one gt_label; top-1 needs one"),
         (pickle.dumps([{"pred_score": torch.ones(2, 2), "gt_label": 1}]), r"of shape \(2, 2\).*average_clips='prob'"),
         (pickle.dumps(pyslowfast())[:-40], "is a damaged pickle .*; write it again"),
-        (pickle.dumps(Runs(eval, "1")), "asks for builtins.eval, which plain results do not need; nothing of it"),
+        (pickle.dumps(Runs(eval, "1")), "asks for builtins.eval, which plain results do not need; no code in it"),
         (pickle.dumps(Runs(torch.storage._load_from_bytes, pickle.dumps(Runs(eval, "1")))), "asks for builtins.eval"),
         (forged_tensor((10**6, 10**9), (0, 0)), r"a tensor of shape \[1000000, 1000000000\] in 6 elements"),
         (forged_tensor((2, 2), (3, 9)), r"a tensor of shape \[2, 2\] in 6 elements"),
@@ -297,7 +301,7 @@ def test_tensors_are_read_without_torch(tmp_path: Path) -> None:
 def test_the_list_must_be_the_one_tested(tmp_path: Path) -> None:
     file = tmp_path / "results.pkl"
     file.write_bytes(FORMATS["pyslowfast"])
-    with pytest.raises(InputError, match="has 60 results, but the list has 59 videos; give the list tested"):
+    with pytest.raises(InputError, match="has 60 results, but the list has 59 videos; give the tested list"):
         read_foreign(file, videos=LIST[:-1])
     swapped = [LIST[0]._replace(label=(LIST[0].label + 1) % NUM_CLASSES), *LIST[1:]]
     with pytest.raises(
@@ -309,7 +313,7 @@ def test_the_list_must_be_the_one_tested(tmp_path: Path) -> None:
     file.write_bytes(FORMATS["csv"])
     renamed = [video._replace(video_id=f"w{i}") for i, video in enumerate(LIST)]
     with pytest.raises(
-        InputError, match=r"60 of its videos are not in the list, such as 'v00' \(the list's ids look like 'w0'"
+        InputError, match=r"60 of its videos are not in the list, such as 'v00' \(the list has, for example, 'w0'"
     ):
         read_foreign(file, videos=renamed)
     file.write_bytes(csv_text(["class 6"] * NUM_VIDEOS))

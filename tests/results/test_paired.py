@@ -141,15 +141,12 @@ def test_mean_class_difference_weighs_classes_equally() -> None:
 
 def test_per_class() -> None:
     labels = np.array([0, 0, 0, 2, 2])
-    table = paired_per_class([1, 1, 0, 0, 1], [1, 0, 0, 1, 1], labels, 3)
-    assert table.num_videos.tolist() == [3, 0, 2]
-    assert table.only_first.tolist() == [1, 0, 0]
-    assert table.only_second.tolist() == [0, 0, 1]
-    np.testing.assert_allclose(table.first, [2 / 3, np.nan, 1 / 2])
-    np.testing.assert_allclose(table.second, [1 / 3, np.nan, 1])
+    table = paired_per_class([1, 1, 0, 0, 1], [1, 0, 0, 1, 1], labels)
+    assert list(table) == [0, 2]
+    assert table[0][:6] == pytest.approx((3, 2 / 3, 1 / 3, 0, 1, -1 / 3))
+    assert table[2][:6] == pytest.approx((2, 1 / 2, 1, 1, 0, 1 / 2))
     expected = paired_difference(PairedCounts(1, 1, 0, 1))
-    assert (table.low[0], table.high[0]) == (expected.low, expected.high)
-    assert np.isnan(table.low[1])
+    assert (table[0].low, table[0].high) == (expected.low, expected.high)
 
 
 def coverage(
