@@ -1,10 +1,10 @@
-"""`dnl-video evaluate`: every video of a labelled list, with many views, into a predictions directory."""
+"""`dnl-video evaluate`: score a labelled list with many views."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from dnl_video.cli.main import VIDEOS_FAILED
 from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_options, config_from
@@ -12,15 +12,13 @@ from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
 from dnl_video.launcher import rank_and_world_size
 
-if TYPE_CHECKING:
-    from dnl_video.models.weights.checkpoint import Checkpoint
-
 DESCRIPTION = """Score every video of a labelled list with many views.
 
+examples:
   dnl-video evaluate --checkpoint runs/demo --manifest data/demo/val.csv --output predictions/demo
-  torchrun --nproc_per_node 8 -m dnl_video evaluate ...        eight processes; each writes its own part
+  torchrun --nproc_per_node 8 -m dnl_video evaluate ...        eight processes; each scores its own part
 
-A killed run goes on where it stopped: give the same command again."""
+To resume a killed run, give the same command again. Next: dnl-video report DIR."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,20 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_argument(parser)
     parser.add_argument("--manifest", required=True, help="Kinetics CSV, `path label` list or class folder.")
     parser.add_argument(
-        "--root", help="Folder that the list's paths and ids are looked up in; default: the list's own."
+        "--root", help="Folder for relative paths and ids of the list. Default: the folder of the list."
     )
     parser.add_argument("--limit-videos", type=int, metavar="N", help="Use N videos of the list, evenly spaced.")
     parser.add_argument(
-        "--allow-failed", action="store_true", help=f"Exit 0, not {VIDEOS_FAILED}, when videos failed to decode."
+        "--allow-failed", action="store_true", help=f"Exit with 0, not {VIDEOS_FAILED}, if videos failed to decode."
     )
     add_view_options(parser, EvaluationConfig(), "clip_scores", "frame_order")
-    add_output_argument(parser, "predictions/<name of the list>")
+    add_output_argument(parser, "predictions/NAME_OF_LIST")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate and print the headline."""
-    from dnl_video.results.reader import read_predictions
-
+    """Evaluate and print the accuracy."""
     output = Path(arguments.output or Path("predictions") / Path(arguments.manifest).resolve().stem)
     rank, world_size = rank_and_world_size()
     complete = evaluate(
@@ -61,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.report import build_report
     from dnl_video.report.render_text import print_nodes
     from dnl_video.report.report_document import report_summary
+    from dnl_video.results.reader import read_predictions
 
     predictions = read_predictions(output)
     print_nodes(report_summary(build_report(predictions)))
@@ -76,35 +73,30 @@ def evaluate(
     *,
     root: str | None = None,
     limit_videos: int | None = None,
-    retry_failed: bool = False,
     rank: int = 0,
-    world_size: int = 1,
+    **others: Any,
 ) -> bool:
-    """Score a labelled list with a progress bar; return whether every listed video is in ``output``."""
-    from dnl_video.cli.progress import prediction_progress
+    """Score a labelled list with a progress bar; return whether every listed video is in ``output``.
+
+    Args:
+        checkpoint: See --checkpoint.
+        manifest: The labelled list.
+        output: Predictions directory.
+        options: Views and device.
+        root: See `read_manifest`.
+        limit_videos: Use this many videos.
+        rank: Rank of this process.
+        others: Further options of `run_predictions`.
+    """
+    from dnl_video.cli.screen import prediction_progress
     from dnl_video.data.manifest import read_manifest
     from dnl_video.inference.runner import run_predictions
     from dnl_video.models.weights.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
-    names = loaded.class_names
+    names, outputs = loaded.class_names, loaded.spec.num_classes
     videos = read_manifest(manifest, root=root, class_names=names, limit_videos=limit_videos)
-    _refuse_other_classes(loaded, len(names))
+    if len(names) != outputs:
+        raise InputError(f"{loaded.path}: {len(names)} class names for {outputs} outputs; the file is damaged")
     with prediction_progress("evaluate", quiet=rank != 0) as progress:
-        return run_predictions(
-            loaded,
-            videos,
-            output,
-            options,
-            rank=rank,
-            world_size=world_size,
-            retry_failed=retry_failed,
-            progress=progress,
-        )
-
-
-def _refuse_other_classes(checkpoint: Checkpoint, names: int) -> None:
-    if checkpoint.spec.num_classes != names:
-        raise InputError(
-            f"{checkpoint.path}: {names} class names for {checkpoint.spec.num_classes} outputs; the file is damaged"
-        )
+        return run_predictions(loaded, videos, output, options, rank=rank, progress=progress, **others)

@@ -1,7 +1,7 @@
-"""`dnl-video`: picks the command's module and turns foreseen errors into one line.
+"""`dnl-video`: run a command; print expected errors as one line.
 
-A command is a module here with ``DESCRIPTION``, ``add_arguments(parser)`` and ``run(arguments) -> exit status``. Only
-the chosen one is imported, so help answers at once.
+A command is a module of this folder with ``DESCRIPTION``, ``add_arguments(parser)`` and ``run(arguments) -> exit
+status``. Only the module of the chosen command is imported, so help is fast.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from typing import Any, NoReturn
 
 from dnl_video.errors import InputError, Terminated, nearest
 
-# In the order of work. Each name is a module beside this one, and has its line here so that help imports none of them.
+# Command -> its line in the overview, in the order of work. The module has the same name, with underscores.
 COMMANDS = {
-    "demo-data": "Write small videos in Kinetics format to try everything on.",
+    "demo-data": "Generate small videos in Kinetics format for a first run.",
     "prepare": "Find and check the videos of a list; write the manifest to train on.",
     "recipes": "List the training recipes.",
     "train": "Train a network from a recipe.",
     "evaluate": "Score every video of a labelled list with many views.",
     "predict": "Classify video files, folders or lists.",
-    "visualize": "Draw what the attention blocks attend to in a clip.",
-    "features": "Store the backbone's pooled features of every clip.",
+    "visualize": "Draw the attention maps of the context blocks in a clip.",
+    "features": "Store the pooled backbone features of every clip.",
     "report": "Turn an evaluation into accuracy tables and figures.",
     "compare": "Compare networks evaluated on the same videos.",
-    "show": "Show what a run, a model file, predictions or features are.",
-    "export": "Write a trained network as one file that needs nothing else.",
-    "convert": "Turn weights of other projects into such a file.",
-    "models": "List what networks cost: parameters and multiply-accumulates.",
-    "ablate": "Compare the contexts in a controlled study, over several seeds.",
+    "show": "Show the facts about a run, a model file or predictions.",
+    "export": "Write a trained network as one self-contained file.",
+    "convert": "Convert weights of other projects to such a file.",
+    "models": "List parameters and multiply-accumulates of the networks.",
+    "ablate": "Compare contexts in a controlled study over several seeds.",
     "bench": "Measure speed and memory of blocks and networks on this machine.",
 }
 USAGE_ERROR = 2
@@ -44,7 +44,7 @@ TERMINATED = 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0 done, 2 bad input, 130 and 143 stopped, others its own."""
+    """Run the command line and return the exit status: 0 done, 2 bad input, 3 videos failed, 130 and 143 stopped."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -56,13 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dnl-video: error: {error}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
-        print("dnl-video: interrupted; what was finished is kept", file=sys.stderr)
+        print("dnl-video: interrupted; finished work is kept", file=sys.stderr)
         return INTERRUPTED
     except Terminated as stop:
-        print(f"dnl-video: terminated by {stop}; what was finished is kept", file=sys.stderr)
+        print(f"dnl-video: terminated by {stop}; finished work is kept", file=sys.stderr)
         return TERMINATED
     except BrokenPipeError:
-        # The reader (head, less) has left.
+        # The reader of stdout (head, less) has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -78,8 +78,7 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         raise InputError(f"no command {name!r}; allowed: {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
     module = command_module(name)
-    parser = make_parser(name, module)
-    return module.run(parser.parse_args(words[1:]))
+    return module.run(make_parser(name, module).parse_args(words[1:]))
 
 
 def command_module(name: str) -> ModuleType:
@@ -88,9 +87,8 @@ def command_module(name: str) -> ModuleType:
 
 
 def make_parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
-    """Build a command's parser; a module may bring its own kind as ``PARSER``."""
-    kind = getattr(module, "PARSER", CommandParser)
-    parser = kind(
+    """Build the parser of a command; a module may define its own classes ``PARSER`` and ``FORMATTER``."""
+    parser = getattr(module, "PARSER", CommandParser)(
         prog=f"dnl-video {name}",
         description=module.DESCRIPTION,
         formatter_class=getattr(module, "FORMATTER", argparse.RawDescriptionHelpFormatter),
@@ -106,22 +104,27 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the whole usage."""
+        """Raise instead of printing the usage."""
         raise InputError(f"{message}; see {self.prog} --help")
 
 
 def _overview() -> str:
     width = max(len(name) for name in COMMANDS)
     commands = "\n".join(f"  {name:<{width}}  {line}" for name, line in COMMANDS.items())
-    return (
-        "usage: dnl-video COMMAND ...\n\n"
-        "Disentangled Non-Local networks for video action recognition: train on Kinetics clips, classify videos,\n"
-        "report top-1 accuracy.\n\n"
-        f"commands:\n{commands}\n\n"
-        "options:\n"
-        "  --version  Print the version.\n"
-        "  --debug    With any command: show the traceback of an error.\n\n"
-        "`dnl-video COMMAND --help` explains one. A first run, end to end, on generated videos:\n"
-        "  dnl-video demo-data data/demo\n"
-        "  dnl-video train --config i3d_dnl --final-test"
-    )
+    return f"""usage: dnl-video COMMAND ...
+
+Disentangled Non-Local networks for video action recognition: train on Kinetics clips, classify videos,
+report top-1 accuracy.
+
+A first run on generated videos:
+  dnl-video demo-data data/demo
+  dnl-video train --config i3d_dnl --final-test
+
+commands:
+{commands}
+
+options:
+  --version  Print the version.
+  --debug    With any command: print the traceback of an error.
+
+`dnl-video COMMAND --help` shows examples and options of a command."""

@@ -8,28 +8,29 @@ from typing import get_args
 from dnl_video.errors import InputError
 from dnl_video.spec import Architecture, Context, ContextOptions
 
-DESCRIPTION = """List what networks cost: parameters, and billions of multiply-accumulates (GMACs) for one clip.
+DESCRIPTION = """List parameters and multiply-accumulates (in billions, GMACs) of the networks for one clip.
 
 examples:
   dnl-video models
   dnl-video models --architecture slowfast_r50 i3d_r50 --context none dnl --size 256
   dnl-video models --context nl dnl --unpooled
 
-Convolutions and matrix products count, also those inside fused attention, and batch
-norms as fvcore counts them; softmaxes and max-pooling do not.
-Clips are those of the 8x8 recipes: 8 frames, 32 for SlowFast. "added" and "+256" are what the context blocks add."""
+Counted are convolutions, matrix products (also those of fused attention) and batch norms, as fvcore counts
+them; softmax and max-pooling are not. Clips are those of the 8x8 recipes: 8 frames, 32 for SlowFast. The
+columns "added" and "+256" show the share of the context blocks."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    architectures, contexts = get_args(Architecture), get_args(Context)
     parser.add_argument(
-        "--architecture", nargs="+", choices=get_args(Architecture), default=["slow_r50"], help="Backbones (slow_r50)."
+        "--architecture", nargs="+", choices=architectures, default=["slow_r50"], help="Backbones. Default: slow_r50."
     )
+    parser.add_argument("--context", nargs="+", choices=contexts, default=contexts, help="Blocks. Default: all.")
     parser.add_argument(
-        "--context", nargs="+", choices=get_args(Context), default=list(get_args(Context)), help="Blocks (all)."
+        "--size", nargs="+", type=int, default=[224, 256], help="Crop sides in pixels. Default: 224 256."
     )
-    parser.add_argument("--size", nargs="+", type=int, default=[224, 256], help="Crop sides in pixels (224 256).")
-    parser.add_argument("--unpooled", action="store_true", help="Blocks without max-pooling of keys and values.")
+    parser.add_argument("--unpooled", action="store_true", help="Use blocks without max-pooling of keys and values.")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
             table.add_row(architecture, context, *cells)
     console = Console(highlight=False)
     console.print(table)
-    console.print("One clip: 8 frames, 32 for SlowFast. added, +: what the context blocks add.")
+    console.print("One clip: 8 frames, 32 for SlowFast. added, +: share of the context blocks.")
     others = [name for name in get_args(Architecture) if name not in args.architecture]
     if others:
-        console.print(f"others: --architecture {' '.join(others)}", soft_wrap=True)
+        console.print(f"other networks: --architecture {' '.join(others)}", soft_wrap=True)
     return 0

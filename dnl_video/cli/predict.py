@@ -106,7 +106,7 @@ def score_videos(
     command: str, arguments: argparse.Namespace, manifest: Manifest, output: str | Path, **options: Any
 ) -> bool:
     """Run `run_predictions` with a progress bar; return whether every listed video is done, by any process."""
-    from dnl_video.cli.progress import prediction_progress
+    from dnl_video.cli.screen import prediction_progress
     from dnl_video.inference.runner import run_predictions
     from dnl_video.models.weights.checkpoint import load_checkpoint
 

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: An argument, the list or the folder cannot be used.
     """
-    from dnl_video.cli.progress import file_progress
+    from dnl_video.cli.screen import file_progress
     from dnl_video.data.prepare import prepare
     from dnl_video.data.prepare_list import summary_text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ def find_recipe(name: str) -> Path:
     return found[0]
 
 
-def read_recipe(name: str) -> Mapping[str, Any]:
+def read_recipe(name: str) -> dict[str, Any]:
     """Read the YAML of a recipe.
 
     Args:
@@ -94,6 +93,6 @@ def read_recipe(name: str) -> Mapping[str, Any]:
         raise InputError(f"{path}: cannot be read; give a recipe such as i3d_dnl") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(recipe, Mapping):
+    if not isinstance(recipe, dict):
         raise InputError(f"{path}: contains no settings; start from a recipe such as i3d_dnl")
     return recipe

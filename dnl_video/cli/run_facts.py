@@ -1,6 +1,6 @@
-"""What `dnl-video show` says of a run folder, a model file, a predictions directory or a folder of features.
+"""Facts about a run, a model file or a predictions directory for `dnl-video show`.
 
-Each function returns plain JSON types; what is not known is left out.
+Each function returns plain JSON types and leaves unknown facts out.
 """
 
 from __future__ import annotations
@@ -11,34 +11,28 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from dnl_video.cli.recipes import read_recipe
 from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
-    from dnl_video.models.weights.checkpoint import Checkpoint
     from dnl_video.models.weights.source import Source
 
 Facts = dict[str, Any]
-_KNOWN = "a run's folder, a checkpoint, an exported model, a predictions directory or a folder of features"
-# Written by the training run: best-epoch012-top1_0.8312.ckpt
+_KNOWN = "a run's folder, a checkpoint, an exported model or a predictions directory"
+# The name of a run's best checkpoint: best-epoch012-top1_0.8312.ckpt
 _BEST = re.compile(r"best-epoch(\d+)-top1_([\d.]+)\.ckpt")
-_FIGURES = {
-    "top1": "video-level top-1",
-    "top5": "video-level top-5",
-    "mean_class_accuracy": "mean class accuracy",
-}
+_FIGURES = {"top1": "video-level top-1", "top5": "video-level top-5", "mean_class_accuracy": "mean class accuracy"}
 
 
 def facts_of(path: str, *, gmacs: bool = False) -> Facts:
-    """Return everything worth knowing, by what lies at the path.
+    """Return the facts about a run, a model file or a predictions directory.
 
     Args:
-        path: A predictions directory, a folder of features, a run's folder, a checkpoint or an exported model.
+        path: A run's folder, a checkpoint, an exported model or a predictions directory.
         gmacs: Also count multiply-accumulates, which runs the network once.
 
     Raises:
-        InputError: There is nothing there that this package wrote.
+        InputError: The path does not exist, or this package did not write it.
     """
     from dnl_video.models.weights.checkpoint import find_checkpoint
 
@@ -47,12 +41,12 @@ def facts_of(path: str, *, gmacs: bool = False) -> Facts:
         raise InputError(f"{path} does not exist; give {_KNOWN}")
     if (place / "meta.json").is_file():
         return _predictions(place)
-    if place.is_dir() and (place / "config.yaml").is_file():
+    if (place / "config.yaml").is_file():
         return _run(place, gmacs)
     try:
         file = find_checkpoint(place)
     except InputError as error:
-        raise InputError(f"{path} holds nothing that this package wrote; give {_KNOWN}") from error
+        raise InputError(f"{path} contains nothing that this package wrote; give {_KNOWN}") from error
     return _model_file(file, gmacs)
 
 
@@ -70,38 +64,38 @@ def _predictions(folder: Path) -> Facts:
         "weights": {"file": meta.weights, "sha256": meta.weights_sha256},
         "preprocessing": meta.preprocessing,
         "protocol": {"num_clips": meta.num_clips, "num_crops": meta.num_crops, "frame_order": meta.frame_order},
-        "classes": _classes(meta.class_names),
+        "classes": {"number": len(meta.class_names), "names": meta.class_names},
         "videos": {"list": meta.manifest, "listed": meta.num_videos, "done": finished, "labelled": meta.labelled},
         "run": meta.run,
         "versions": meta.versions,
         "finished": finished == meta.num_videos,
+        "next": [],
     }
-    todo = [] if facts["finished"] else [f"run the command that wrote {folder} again: it goes on where it stopped"]
+    if not facts["finished"]:
+        facts["next"].append(f"run the command that wrote {folder} again: it resumes")
     if not finished:
-        return {**facts, "next": todo}
+        return facts
     predictions = read_predictions(folder, clip_scores=False)
     facts["videos"]["failed"] = int((~predictions.evaluated).sum())
     if meta.clip_features:
-        todo.append(f"dnl_video.results.reader.read_predictions('{folder}').clip_features: [clips, channels]")
-    if not meta.labelled:
-        return {**facts, "next": todo}
-    figures = build_report(predictions)["accuracy"]["evaluated"]["video"]
-    facts["accuracy"] = figures and {_FIGURES[name]: figure["value"] for name, figure in figures.items()}
-    has_report = (folder / "report.json").is_file()
-    todo.append(f"dnl-video report {folder}" + (" (there is one: report.md)" if has_report else ""))
-    return {**facts, "next": [*todo, f"dnl-video compare {folder} OTHER"]}
+        facts["next"].append(f"dnl_video.results.reader.read_predictions('{folder}').clip_features: [clips, channels]")
+    if meta.labelled:
+        figures = build_report(predictions)["accuracy"]["evaluated"]["video"]
+        facts["accuracy"] = figures and {_FIGURES[name]: figure["value"] for name, figure in figures.items()}
+        exists = " (exists: report.md)" if (folder / "report.json").is_file() else ""
+        facts["next"] += [f"dnl-video report {folder}{exists}", f"dnl-video compare {folder} OTHER"]
+    return facts
 
 
 def _run(folder: Path, gmacs: bool) -> Facts:
     from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
     from dnl_video.models.weights.source import Source
 
-    config = _read_config(folder / "config.yaml")
-    facts: Facts = {"kind": "training run", "path": str(folder)}
-    resume = f"dnl-video train --config {folder / 'config.yaml'} --resume"
+    config = read_recipe(str(folder / "config.yaml"))
+    train = f"dnl-video train --config {folder / 'config.yaml'}"
+    facts: Facts = {"kind": "training run", "path": str(folder), "training": _training(config), "finished": False}
     if not any((folder / "checkpoints").glob("*.ckpt")):
-        facts |= {"training": _training(config), "finished": False}
-        return {**facts, "next": [f"dnl-video train --config {folder / 'config.yaml'} (no checkpoint was written yet)"]}
+        return {**facts, "next": [f"{train} (no checkpoint was written yet)"]}
     best, last = find_checkpoint(folder), find_checkpoint(folder, last=True)
     source = Source(best)
     facts |= _network(source, gmacs)
@@ -111,20 +105,20 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     facts["progress"] = {
         "last checkpoint": str(last),
         "epochs done": done,
-        "of epochs": epochs,
+        "max epochs": epochs,
         "steps": int(raw["global_step"]),
         "written": _when(last),
         **_last_metrics(folder),
     }
-    facts["training"] = _training(config)
     facts["finished"] = epochs is not None and done >= epochs
     evaluations = sorted(str(meta.parent) for meta in folder.glob("**/meta.json"))
     if evaluations:
         facts["evaluations"] = evaluations
     manifest = config.get("data", {}).get("val_manifest") or "LIST"
-    todo = [] if facts["finished"] else [resume]
-    todo += [f"dnl-video evaluate --checkpoint {folder} --manifest {manifest}"] if not evaluations else []
+    todo = [] if facts["finished"] else [f"{train} --resume"]
     todo += [f"dnl-video show {path}" for path in evaluations[:3]]
+    if not evaluations:
+        todo.append(f"dnl-video evaluate --checkpoint {folder} --manifest {manifest}")
     return {**facts, "next": [*todo, f"dnl-video predict VIDEO --checkpoint {folder}"]}
 
 
@@ -149,50 +143,44 @@ def _model_file(file: Path, gmacs: bool) -> Facts:
 
 
 def _network(source: Source, gmacs: bool) -> Facts:
-    """Return what a checkpoint says of its network; `config` is the run's."""
+    """Return the facts of a checkpoint's network; "config" is the config of its run."""
     from dnl_video.models.build import block_positions
+    from dnl_video.models.inspect.flops import count
     from dnl_video.models.weights.checkpoint import load_checkpoint
     from dnl_video.spec import to_dict
 
     loaded, file = load_checkpoint(source), source.path
-    spec = loaded.spec
-    model = loaded.build()
-    named = [(name, parameter.numel()) for name, parameter in model.named_parameters()]
-    facts: Facts = {"model": _changed(to_dict(spec))}
-    if spec.context != "none":
-        facts["model"]["positions"] = {stage: list(blocks) for stage, blocks in block_positions(spec).items()}
-    facts["model"]["parameters"] = sum(number for _, number in named)
-    facts["model"]["parameters of context blocks"] = sum(n for name, n in named if ".context_blocks." in name)
+    network, clips = loaded.build(), loaded.preprocessing
+    model = _changed(to_dict(loaded.spec))
+    if loaded.spec.context != "none":
+        model["positions"] = {stage: list(blocks) for stage, blocks in block_positions(loaded.spec).items()}
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    model["parameters"] = sum(sizes.values())
+    model["parameters of context blocks"] = sum(n for name, n in sizes.items() if ".context_blocks." in name)
     if gmacs:
-        facts["model"]["GMACs a view"] = _gmacs(loaded, model)
+        model["GMACs per view"] = count(network, 1, 3, clips.num_frames, clips.crop_size, clips.crop_size).macs / 1e9
     size = file.stat().st_size
-    facts["weights"] = {"file": str(file), "bytes": size, "sha256": loaded.sha256, "written": _when(file)}
+    weights: Facts = {"file": str(file), "bytes": size, "sha256": loaded.sha256, "written": _when(file)}
     if best := _BEST.match(file.name):
-        facts["weights"] |= {"best epoch (from 0)": int(best[1]), "validation top-1": float(best[2])}
+        weights |= {"best epoch (from 0)": int(best[1]), "validation top-1": float(best[2])}
     return {
-        **facts,
-        "preprocessing": to_dict(loaded.preprocessing),
-        "classes": _classes(list(loaded.class_names)),
+        "model": model,
+        "weights": weights,
+        "preprocessing": to_dict(clips),
+        "classes": {"number": len(loaded.class_names), "names": list(loaded.class_names)},
         "provenance": _known(loaded.provenance),
         "config": loaded.config,
     }
 
 
 def _known(values: Facts) -> Facts:
-    """Return nested facts without empty ones, their names as words."""
+    """Return nested facts without the empty ones, with spaces for the underscores of names."""
     plain = {key.replace("_", " "): _known(v) if isinstance(v, dict) else v for key, v in values.items()}
     return {key: v for key, v in plain.items() if v not in (None, "", [], {})}
 
 
-def _gmacs(loaded: Checkpoint, model: Any) -> float:
-    from dnl_video.models.inspect.flops import count
-
-    size = loaded.preprocessing.crop_size
-    return count(model, 1, 3, loaded.preprocessing.num_frames, size, size).macs / 1e9
-
-
 def _changed(model: Facts) -> Facts:
-    """Return the architecture, without what it does not use and block options that are the default."""
+    """Return a ModelSpec without the fields its architecture ignores and without block options at their default."""
     from dnl_video.spec import ContextOptions, to_dict
 
     default = to_dict(ContextOptions())
@@ -204,21 +192,17 @@ def _changed(model: Facts) -> Facts:
     return {**rest, "context_options": options} if options else rest
 
 
-def _classes(names: list[str]) -> Facts:
-    return {"number": len(names), "names": names}
-
-
 def _training(config: Facts) -> Facts:
-    """Return what a person asks first about a run's settings."""
+    """Return the most important settings of a run."""
     optim, trainer, data = (config.get(key) or {} for key in ("optim", "trainer", "data"))
-    asked = {
+    settings = {
         "train list": data.get("train_manifest"),
         "validation list": data.get("val_manifest"),
         "epochs": trainer.get("max_epochs"),
-        "clips a step and process": data.get("batch_size"),
+        "clips per step and process": data.get("batch_size"),
         "optimizer": optim.get("optimizer"),
         "learning rate": optim.get("lr"),
-        "learning rate is for clips": optim.get("lr_batch"),
+        "learning rate refers to clips": optim.get("lr_batch"),
         "schedule": optim.get("schedule"),
         "milestones": optim.get("milestones") if optim.get("schedule") == "step" else None,
         "warm-up epochs": optim.get("warmup_epochs"),
@@ -226,12 +210,12 @@ def _training(config: Facts) -> Facts:
         "precision": trainer.get("precision"),
         "seed": config.get("seed"),
     }
-    return {key: value for key, value in asked.items() if value not in (None, "")}
+    return _known(settings)
 
 
 def _epochs_done(raw: Facts) -> int:
-    whole = raw.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {}).get("is_last_batch", True)
-    return int(raw["epoch"]) + bool(whole)
+    progress = raw.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+    return int(raw["epoch"]) + bool(progress.get("is_last_batch", True))
 
 
 def _last_metrics(folder: Path) -> Facts:
@@ -242,16 +226,6 @@ def _last_metrics(folder: Path) -> Facts:
             for row in csv.DictReader(lines):
                 latest |= {k: float(v) for k, v in row.items() if v and k and k.startswith(("train/", "val/"))}
     return {"metrics": latest} if latest else {}
-
-
-def _read_config(path: Path) -> Facts:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); give a run's folder") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} holds no settings; give a run's folder")
-    return config
 
 
 def _when(file: Path) -> str:

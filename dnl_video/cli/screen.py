@@ -1,12 +1,32 @@
-"""Tables on the terminal: one look for all commands."""
+"""Tables and progress bars on the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from dnl_video.results.predictions import VideoPrediction
+
+_LOG_EVERY_S = 60.0
 
 
 def plain_table(*columns: str, numbers: Collection[str] = (), title: str = "", header: bool = True) -> Table:
@@ -14,8 +34,8 @@ def plain_table(*columns: str, numbers: Collection[str] = (), title: str = "", h
 
     Args:
         columns: Headings.
-        numbers: Those of them that stand right and never wrap.
-        title: Stands above.
+        numbers: Headings of right-aligned columns, which never wrap.
+        title: Title above the table.
         header: Show the headings.
     """
     table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, show_header=header, title_justify="left")
@@ -26,3 +46,109 @@ def plain_table(*columns: str, numbers: Collection[str] = (), title: str = "", h
         else:
             table.add_column(name, overflow="fold")
     return table
+
+
+def progress_bar(*texts: str, **options: Any) -> Progress:
+    """Return a progress bar on stderr.
+
+    Args:
+        texts: Formats of further columns, for example "{task.fields[rate]}".
+        options: Further options of rich's Progress.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *(TextColumn(text) for text in texts),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, **({"console": Console(stderr=True)} | options))
+
+
+class PredictionProgress:
+    """Progress of `run_predictions`: videos done, videos/s and the time left; `clips` does the same for a long video.
+
+    Args:
+        bar: The progress bar.
+        console: Prints failed videos and log lines.
+        verb: Description of the bar.
+        log_every_s: Seconds between log lines; None prints none.
+    """
+
+    def __init__(self, bar: Progress, console: Console, verb: str, log_every_s: float | None) -> None:
+        self._bar = bar
+        self._console = console
+        self._log_every_s = log_every_s
+        self._logged = time.monotonic()
+        self._videos = bar.add_task(verb, total=None, unit="videos", rate="")
+        self._clips: TaskID | None = None
+
+    def __call__(self, done: int, total: int, prediction: VideoPrediction | None) -> None:
+        """Take the videos done, the videos of this process and the new prediction (None at the start)."""
+        if prediction is None and done:
+            self._console.print(f"{done} of {total} videos are already done", highlight=False)
+        if prediction is not None and prediction.error is not None:
+            self._print(f"failed: {prediction.path}: {prediction.error}")
+        if self._clips is not None:
+            self._bar.remove_task(self._clips)
+            self._clips = None
+        self._update(self._videos, done, total)
+
+    def clips(self, done: int, total: int) -> None:
+        """Take the clips done and the clips of the current video."""
+        if self._clips is None:
+            self._clips = self._bar.add_task("  clips", total=total, unit="clips", rate="")
+        self._update(self._clips, done, total)
+
+    def _update(self, task: TaskID, done: int, total: int) -> None:
+        self._bar.update(task, total=total, completed=done)
+        state = next(t for t in self._bar.tasks if t.id == task)
+        rate = f"{state.speed:.1f}/s" if state.speed else ""
+        self._bar.update(task, rate=rate)
+        now = time.monotonic()
+        if self._log_every_s is None or now - self._logged < self._log_every_s or not rate:
+            return
+        self._logged = now
+        left = timedelta(seconds=state.time_remaining or 0)
+        self._print(f"{state.description.strip()}: {done} of {total} {state.fields['unit']}, {rate}, {left} left")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def prediction_progress(
+    verb: str, *, quiet: bool = False, log_every_s: float = _LOG_EVERY_S
+) -> Iterator[PredictionProgress]:
+    """Show videos done, videos/s and the time left; print each failed video.
+
+    Args:
+        verb: Description of the bar.
+        quiet: Print only failed videos.
+        log_every_s: Seconds between the log lines that replace the bar if stderr is not a terminal.
+    """
+    terminal = sys.stderr.isatty()
+    # A long video takes minutes: a shorter window would contain no finished video and show no rate.
+    bar = progress_bar(
+        "{task.fields[unit]} {task.fields[rate]}", disable=quiet or not terminal, speed_estimate_period=600
+    )
+    with bar:
+        yield PredictionProgress(bar, bar.console, verb, None if quiet or terminal else log_every_s)
+
+
+@contextmanager
+def file_progress() -> Iterator[Callable[[str, int, int, int], None]]:
+    """Show the current stage, files done, files/s, the time left and the number of broken files."""
+    text = "files {task.fields[rate]}  {task.fields[broken]} broken "
+    with progress_bar(text, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=None, rate="", broken=0)
+
+        def update(verb: str, done: int, total: int, broken: int) -> None:
+            if bar.tasks[0].description != verb:  # a new stage: restart the clock
+                bar.reset(task, description=verb, total=total or None, completed=done, rate="", broken=broken)
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, rate=f"{speed:.1f}/s" if speed else "", broken=broken)
+
+        yield update

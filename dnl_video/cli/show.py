@@ -1,4 +1,4 @@
-"""`dnl-video show`: what a person wants to know about what this package wrote."""
+"""`dnl-video show`: facts about a run, a model file or a predictions directory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import json
 import sys
 from typing import Any
 
-DESCRIPTION = """Show what a run, a checkpoint, an exported model, a predictions directory or a folder of features is.
-
-Architecture and blocks, parameters, classes, preprocessing, the best epoch and its validation top-1, schedule, lists of
-videos, size and sha256, where weights come from, last metrics, whether it is finished, and the commands that come next.
+DESCRIPTION = """Show the facts about a run, a checkpoint, an exported model or a predictions directory.
 
 examples:
   dnl-video show runs/slow_dnl
@@ -18,37 +15,42 @@ examples:
   dnl-video show slow_dnl.safetensors
   dnl-video show predictions/slow_dnl
   dnl-video show runs/slow_dnl --json
+
+Shown are architecture and blocks, parameters, classes, preprocessing, the best epoch and its validation top-1, the
+schedule, lists of videos, size and sha256, the origin of the weights, the last metrics, and the next commands.
 """
 
+_PARTS = (
+    *("model", "weights", "progress", "accuracy", "videos", "protocol", "preprocessing", "classes"),
+    *("training", "provenance", "run", "versions"),
+)
 _SHARES = {
     *("video-level top-1", "video-level top-5", "mean class accuracy", "validation top-1"),
     *("val/top1", "val/top5", "train/top1"),
 }
-_MOST_NAMES = 8  # class names shown; --json has all
+_MOST_NAMES = 8  # class names shown; --json prints all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments to its parser."""
-    parser.add_argument(
-        "path", metavar="PATH", help="a run's folder, a model file, a predictions directory or a folder of features"
-    )
-    parser.add_argument("--gmacs", action="store_true", help="count multiply-accumulates too (runs the network once)")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    """Add the options."""
+    parser.add_argument("path", metavar="PATH", help="A run's folder, a model file or a predictions directory.")
+    parser.add_argument("--gmacs", action="store_true", help="Also count multiply-accumulates (runs the network once).")
+    parser.add_argument("--json", action="store_true", help="Print all facts as JSON.")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the facts.
 
     Raises:
-        InputError: There is nothing at the path that this package wrote.
+        InputError: The path does not exist, or this package did not write it.
     """
     from dnl_video.cli.run_facts import facts_of
 
     facts = facts_of(args.path, gmacs=args.gmacs)
     if args.json:
         print(json.dumps(facts, ensure_ascii=False, indent=1))
-        return 0
-    _print(facts)
+    else:
+        _print(facts)
     return 0
 
 
@@ -58,38 +60,27 @@ def _print(facts: dict[str, Any]) -> None:
 
     from dnl_video.cli.screen import plain_table
 
-    # A file or a pipe has no width of its own; paths and checksums should be whole there.
+    # Files and pipes have no width; a wide line keeps paths and checksums in one piece.
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
     state = {True: ", finished", False: ", unfinished", None: ""}[facts.get("finished")]
     console.print(Text(f"{facts['kind']} {facts['path']}{state}", style="bold"), soft_wrap=True)
     table = plain_table("part", "name", "value", header=False)
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
-    for part in ("model", "weights", "progress", "accuracy", "videos", "protocol", "preprocessing", "classes"):
-        _add(table, part, facts.get(part))
-    for part in ("training", "provenance", "run", "versions"):
-        _add(table, part, facts.get(part))
+    for part in _PARTS:
+        values = dict(facts.get(part) or {})
+        values |= values.pop("metrics", {})
+        for number, (key, value) in enumerate(values.items()):
+            table.add_row(part if number == 0 else "", key, Text(_text(key, value)))
+        if values:
+            table.add_section()
     console.print(table)
     for path in facts.get("evaluations", []):
         console.print(Text(f"evaluated: {path}"), soft_wrap=True)
     for command in facts["next"]:
-        # One line each, to be copied.
         console.print(Text(f"next: {command}"), soft_wrap=True)
 
 
-def _add(table: Any, part: str, values: dict[str, Any] | None) -> None:
-    from rich.text import Text
-
-    flat: dict[str, Any] = {}
-    for key, value in (values or {}).items():
-        flat |= value if key == "metrics" else {key: value}
-    for number, (key, value) in enumerate(flat.items()):
-        table.add_row(part if number == 0 else "", key, Text(_text(key, value)))
-    if flat:
-        table.add_section()
-
-
 def _text(key: str, value: Any) -> str:
-    """Return a value as a person reads it."""
     if key == "bytes":
         return f"{value:,} ({value / 1e6:.1f} MB)"
     if key == "names":

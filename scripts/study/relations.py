@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from relation_task import RelationTask, draw_relation, draw_single, render_squares
 
-from dnl_video.cli.progress import file_progress
+from dnl_video.cli.screen import file_progress
 from dnl_video.cores import default_workers
 from dnl_video.errors import InputError
 from dnl_video.synthetic.video_files import write_missing, write_text

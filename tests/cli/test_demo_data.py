@@ -32,7 +32,7 @@ def test_it_generates_says_where_and_what_comes_next(parser, tmp_path, capsys):
         str(directory / "val.csv"),
     ]
     assert demo_data.run(args) == 0
-    assert "nothing to do: all videos are there" in capsys.readouterr().out
+    assert "nothing to do: all videos exist" in capsys.readouterr().out
     args.seed = 1
     with pytest.raises(InputError, match="was made with seed=0, not 1"):
         demo_data.run(args)
@@ -44,7 +44,7 @@ def test_defaults_and_help(parser):
     text = parser.format_help()
     assert "dnl-video demo-data data/demo" in text
     assert "flip 0" in text
-    assert "(default: 400)" in text
+    assert "Default: 400." in text
 
 
 def test_importing_the_command_is_light():

@@ -19,7 +19,7 @@ def test_end_to_end(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture
     assert features is not None
     assert features.shape == (16, 256)
     assert main(words) == 0
-    assert "8 of 8 videos are there already" in capsys.readouterr().err
+    assert "8 of 8 videos are already done" in capsys.readouterr().err
     broken = [tmp_path / f"broken{i:02d}.mp4" for i in range(12)]
     for path in broken:
         path.write_bytes(b"nothing")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dnl_video.cli.main import main
-from dnl_video.cli.progress import PredictionProgress
+from dnl_video.cli.screen import PredictionProgress
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
 from dnl_video.results.reader import read_predictions
@@ -88,7 +88,7 @@ def test_two_hundred_videos_killed_twice_redo_nothing(
             time.sleep(rng.uniform(0, 0.1))
             os.kill(process.pid, signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
-        assert (f"{had} of 200 videos are there already" in process.stderr) == (had > 0)
+        assert (f"{had} of 200 videos are already done" in process.stderr) == (had > 0)
         now = recorded(output)
         assert now.items() >= before.items(), "a recorded video was touched"
         assert had < len(finished(output)) < 200
@@ -97,7 +97,7 @@ def test_two_hundred_videos_killed_twice_redo_nothing(
     capsys.readouterr()
     assert main([*words, "--num-workers", "0"]) == 0
     printed = capsys.readouterr()
-    assert f"{had} of 200 videos are there already" in printed.err
+    assert f"{had} of 200 videos are already done" in printed.err
     assert recorded(output).items() >= before.items()
     assert sorted(finished(output)) == sorted(str(p.relative_to(folder)) for p in files)
     assert [path.name for path in output.iterdir() if path.suffix == ".tmp"] == []
@@ -159,7 +159,7 @@ def test_ctrl_c_keeps_what_was_finished(
     assert len(finished(output)) == 3
     assert {path.suffix for path in output.iterdir() if path.name != ".lock"} == {".json", ".jsonl", ".npz"}
     assert predict(tiny, few, "--output", output) == 3
-    assert "3 of 8 videos are there already" in capsys.readouterr().err
+    assert "3 of 8 videos are already done" in capsys.readouterr().err
     assert len(finished(output)) == 8
 
 

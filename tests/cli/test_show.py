@@ -36,12 +36,12 @@ def test_a_run(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert "slow_alpha" not in facts["model"]
     assert facts["model"]["parameters"] == 555_376  # the README's 0.56M
     assert 0 < facts["model"]["parameters of context blocks"] < facts["model"]["parameters"]
-    assert 0 < facts["model"]["GMACs a view"] < 1
+    assert 0 < facts["model"]["GMACs per view"] < 1
     assert facts["weights"]["sha256"] == hashlib.sha256(best.read_bytes()).hexdigest()
     assert facts["weights"]["bytes"] == best.stat().st_size
     assert facts["weights"]["best epoch (from 0)"] == 0
     assert f"{facts['weights']['validation top-1']:.4f}" in best.name
-    assert facts["progress"]["epochs done"] == facts["progress"]["of epochs"] == 1
+    assert facts["progress"]["epochs done"] == facts["progress"]["max epochs"] == 1
     assert facts["progress"]["metrics"]["val/top1"] == pytest.approx(facts["weights"]["validation top-1"], abs=1e-4)
     assert facts["preprocessing"]["num_frames"] == 4
     assert facts["classes"]["number"] == len(facts["classes"]["names"]) == 8
@@ -107,14 +107,14 @@ def test_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert facts["next"] == [f"dnl-video report {folder}", f"dnl-video compare {folder} OTHER"]
     assert main(["report", str(folder)]) == 0
     capsys.readouterr()
-    assert show(capsys, folder)["next"][0] == f"dnl-video report {folder} (there is one: report.md)"
+    assert show(capsys, folder)["next"][0] == f"dnl-video report {folder} (exists: report.md)"
 
 
 def test_unfinished_and_unlabelled_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = show(capsys, predictions(tmp_path / "p", 5, False))
     assert facts["finished"] is False
     assert "accuracy" not in facts
-    assert facts["next"] == [f"run the command that wrote {tmp_path / 'p'} again: it goes on where it stopped"]
+    assert facts["next"] == [f"run the command that wrote {tmp_path / 'p'} again: it resumes"]
 
 
 def test_an_exported_model_says_where_it_comes_from(
@@ -150,13 +150,13 @@ def test_features(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("nowhere", None, "nowhere does not exist; give a run's folder, a checkpoint, an exported model, a"),
-        ("run/config.yaml", "- 1", "config.yaml holds no settings; give a run's folder"),
-        ("run/config.yaml", "a: [", "config.yaml cannot be read"),
+        ("nowhere", None, "nowhere does not exist; give a run's folder, a checkpoint, an exported model or a"),
+        ("run/config.yaml", "- 1", "config.yaml: contains no settings; "),
+        ("run/config.yaml", "a: [", "config.yaml: not valid YAML"),
         (
             "run/notes.txt",
             "x",
-            "run holds nothing that this package wrote; give a run's folder, a checkpoint, an exported",
+            "run contains nothing that this package wrote; give a run's folder, a checkpoint, an exported",
         ),
         ("run", "x", "run: not a file of weights (it starts with b'x')"),
     ],

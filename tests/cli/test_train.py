@@ -321,7 +321,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tiny: TinyRun, tmp_path: Path, full_si
     saved = rf"^interrupted; epoch \d+, step \d+ saved in {tmp_path}/run/checkpoints/last.ckpt; "
     assert re.search(saved, process.stdout, re.M)
     assert f"resume with: dnl-video train --config {tmp_path / 'run'}/config.yaml --resume" in process.stdout
-    assert process.stderr.splitlines()[-1] == "dnl-video: interrupted; what was finished is kept"
+    assert process.stderr.splitlines()[-1] == "dnl-video: interrupted; finished work is kept"
     words = ["--config", str(tmp_path / "run" / "config.yaml"), "--trainer.max_epochs", "4", "--resume"]
     assert main(["train", *words]) == 0
 
@@ -341,7 +341,7 @@ def test_a_stopped_final_test_goes_on(
     assert captured.out.splitlines()[-1] == (
         f"stopped by SIGTERM; resume with: dnl-video train --config {output}/config.yaml --resume --final-test"
     )
-    assert captured.err.splitlines()[-1] == "dnl-video: terminated by SIGTERM; what was finished is kept"
+    assert captured.err.splitlines()[-1] == "dnl-video: terminated by SIGTERM; finished work is kept"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert main(words) == 0
     assert list(output.glob("evaluation/*/report.json"))

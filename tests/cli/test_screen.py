@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dnl_video.cli.progress import prediction_progress
+from dnl_video.cli.screen import prediction_progress
 from dnl_video.results.predictions import VideoPrediction
 
 
@@ -17,7 +17,7 @@ def test_a_log_file_gets_lines_with_throughput_and_time_left(capsys: pytest.Capt
             progress.clips(done, 36)
         progress(44, 100, VideoPrediction("v44", "v.mp4", error="no frames"))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "40 of 100 videos are there already"
+    assert lines[0] == "40 of 100 videos are already done"
     number = r"\d+\.\d/s, \d:\d\d:\d\d left"
     assert any(re.fullmatch(rf"predict: 43 of 100 videos, {number}", line) for line in lines)
     assert any(re.fullmatch(rf"clips: 12 of 36 clips, {number}", line) for line in lines)
