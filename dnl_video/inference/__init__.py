@@ -1,1 +1,1 @@
-"""From files to scores."""
+"""Scores and features of videos, from single files to whole lists."""

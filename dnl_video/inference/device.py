@@ -1,4 +1,4 @@
-"""Which device computes, and in which precision it can."""
+"""Chooses the device and checks its precision."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from dnl_video.config import Precision
 from dnl_video.errors import InputError
 from dnl_video.launcher import local_rank
 
-# Instructions without which an x86 CPU emulates half precision, 30 to 100 times slower than float32.
+# Without one of these instructions an x86 CPU emulates half precision, 30 to 100 times slower than float32.
 _INSTRUCTIONS = {"bf16-mixed": {"avx512_bf16", "amx_bf16"}, "16-mixed": {"avx512_fp16", "amx_fp16"}}
 
 
 def resolve_device(name: str, option: str = "device") -> torch.device:
-    """Return the device called ``name``; auto takes cuda (the one of this process), then mps, then cpu.
+    """Return the device with this name; auto prefers cuda (the device of this process), then mps, then cpu.
 
     Args:
         name: auto, cpu, cuda, cuda:N or mps.
-        option: What sets it, for the message.
+        option: The option's name, for the error message.
 
     Raises:
-        InputError: The device does not exist here.
+        InputError: This machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -43,25 +43,25 @@ def resolve_device(name: str, option: str = "device") -> torch.device:
 
 
 def check_cpu_precision(precision: Precision, option: str = "--precision") -> None:
-    """Refuse a precision that this processor can only emulate.
+    """Refuse a precision that this CPU emulates. A CPU that does not list its instructions is not checked.
 
     Args:
         precision: The precision.
-        option: What sets it, for the message.
+        option: The option's name, for the error message.
 
     Raises:
-        InputError: It would; processors that do not list their instructions are taken at their word.
+        InputError: The CPU lacks the instructions.
     """
-    wanted, there = _INSTRUCTIONS.get(precision), cpu_flags()
-    if wanted and there and not wanted & there:
+    needed, present = _INSTRUCTIONS.get(precision), cpu_flags()
+    if needed and present and not needed & present:
         raise InputError(
-            f"precision {precision!r} is emulated on this CPU (none of {', '.join(sorted(wanted))}), 30 to 100 times "
+            f"precision {precision!r} is emulated on this CPU (none of {', '.join(sorted(needed))}), 30 to 100 times "
             f"slower than float32; use {option} 32-true, or a GPU"
         )
 
 
 def cpu_flags() -> set[str]:
-    """Return the names of an x86 processor's instructions as Linux lists them; empty elsewhere."""
+    """Return the instruction names of an x86 processor from Linux's /proc/cpuinfo; empty on other systems."""
     info = Path("/proc/cpuinfo")
     if platform.machine().lower() not in ("x86_64", "amd64") or not info.is_file():
         return set()

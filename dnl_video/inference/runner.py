@@ -69,25 +69,20 @@ def run_predictions(
         InputError: The directory belongs to another run, or the device does not exist.
         LoaderStopped: A loader process died or hung. The videos that it was reading are recorded as failed.
     """
-    predictor = Predictor.from_checkpoint(checkpoint, options)
-    meta = _meta(checkpoint, manifest, options, hop_s, features, str(predictor.device))
+    predictor, records = Predictor.from_checkpoint(checkpoint, options), manifest.records
+    meta = _meta(checkpoint, manifest, predictor, features, hop_s)
     if predictor.device.type == "cpu":
         torch.set_num_threads(network_threads(default_workers(options.num_workers)))
     with PredictionsWriter(output, meta, rank=rank, clip_scores=options.clip_scores) as writer:
         done = finished_ids(output, retry_failed=retry_failed)
-        records = manifest.records
         mine = shard(len(records), rank, world_size)
         todo = [index for index in mine if records[index].video_id not in done]
         count = len(mine) - len(todo)
         if progress is not None:
             progress(count, len(mine), None)
-        if hop_s is None:
-            results = _score_spread(predictor, records, todo, features)
-        else:
-            results = _score_sliding(predictor, records, todo, hop_s, clip_progress)
         try:
             with loader_faults(VIEW_TIMEOUT_S):
-                for index, result in results:
+                for index, result in _score(predictor, records, todo, features, hop_s, clip_progress):
                     prediction = _prediction(records[index], result, options.num_crops)
                     writer.add(prediction)
                     count += 1
@@ -101,26 +96,23 @@ def run_predictions(
     return len(finished_ids(output)) == len(manifest.records)
 
 
-def _score_spread(
-    predictor: Predictor, records: Sequence[VideoRecord], todo: Sequence[int], features: bool
-) -> Iterator[tuple[int, VideoScores | str]]:
-    """Yield (index, scores or error) of each video, its clips spread over it."""
-    loader = view_loader(predictor.dataset(records), todo, predictor.options.num_workers) if todo else ()
-    for item in loader:
-        yield item.index, predictor.score(item, features=features) if item.error is None else item.error
-
-
-def _score_sliding(
+def _score(
     predictor: Predictor,
     records: Sequence[VideoRecord],
     todo: Sequence[int],
-    hop_s: float,
-    progress: Callable[[int, int], None] | None,
+    features: bool,
+    hop_s: float | None,
+    clip_progress: Callable[[int, int], None] | None,
 ) -> Iterator[tuple[int, VideoScores | str]]:
-    """Yield (index, scores or error) of each video, its clips sliding over it."""
+    """Yield (index, scores or error) of each video."""
+    if hop_s is None:
+        loader = view_loader(predictor.dataset(records), todo, predictor.options.num_workers) if todo else ()
+        for item in loader:
+            yield item.index, predictor.score(item, features=features) if item.error is None else item.error
+        return
     for index in todo:
         try:
-            yield index, predictor.predict_sliding(records[index].path, hop_s=hop_s, progress=progress)
+            yield index, predictor.predict_sliding(records[index].path, hop_s=hop_s, progress=clip_progress)
         except VideoDecodeError as error:
             yield index, error.reason
 
@@ -140,13 +132,9 @@ def _prediction(record: VideoRecord, result: VideoScores | str, num_crops: int) 
 
 
 def _meta(
-    checkpoint: Checkpoint,
-    manifest: Manifest,
-    options: EvaluationConfig,
-    hop_s: float | None,
-    features: bool,
-    device: str,
+    checkpoint: Checkpoint, manifest: Manifest, predictor: Predictor, features: bool, hop_s: float | None
 ) -> PredictionsMeta:
+    options = predictor.options
     packages = ("dnl-video", "torch", "torchvision", "pytorchvideo", "numpy")
     return PredictionsMeta(
         model=to_dict(checkpoint.spec),
@@ -166,7 +154,7 @@ def _meta(
         versions={name: version(name) for name in packages} | {"python": platform.python_version()},
         run={
             "command": " ".join(["dnl-video", *sys.argv[1:]]),
-            "device": device,
+            "device": str(predictor.device),
             "precision": options.precision,
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
