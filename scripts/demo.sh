@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job on a small scale, from nothing: generate videos, train a DNL network, evaluate it, write the report,
-# classify a video. About ten minutes on two CPU cores. Run again, it goes on where it stopped.
+# The whole pipeline on a small scale: generate videos, train a DNL network, evaluate it, write the report, classify a
+# video. Takes about ten minutes on two CPU cores. A second run resumes where the first stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
@@ -11,12 +11,12 @@ run() { printf '\n$ dnl-video %s\n' "$*"; dnl-video "$@"; }
 say "1/5  videos: eight classes of motion, in Kinetics format"
 run demo-data data/demo
 
-say "2/5  training, then evaluation with several views, then the report"
+say "2/5  training, evaluation with several views, report"
 resume=()
 [ -f runs/demo/i3d_dnl/checkpoints/last.ckpt ] && resume=(--resume)
 run train --config i3d_dnl --final-test "${resume[@]}"
 
-say "3/5  does it know motion? The same videos with their frames reversed, shuffled, or one frame repeated"
+say "3/5  has it learned motion? The same videos with frames reversed, shuffled, or one frame repeated"
 run evaluate --checkpoint runs/demo/i3d_dnl --manifest data/demo/val_reversed.csv --frame-order reversed \
     --num-clips 2 --output runs/demo/i3d_dnl/reversed
 run evaluate --checkpoint runs/demo/i3d_dnl --manifest data/demo/val.csv --frame-order shuffled \

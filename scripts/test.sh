@@ -13,11 +13,11 @@ if [ "${1:-}" = "--full" ]; then
     shift
 fi
 prepare_environment dev
-# Before the threads: nproc answers with OMP_NUM_THREADS where that is set.
+# nproc returns OMP_NUM_THREADS if it is set, so it runs without it.
 cores=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
-# One thread a test process: two that share cores slow each other down many times.
+# One thread per test process: more threads than cores slow each other down many times.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-# Each test process would compile every test anew.
+# Bytecode files spare every test process from compiling every test.
 unset PYTHONDONTWRITEBYTECODE
 
 say "lint"

@@ -1,4 +1,4 @@
-"""scripts/: the commands that come out, on one machine and under SLURM, and that they lead from lists to a report."""
+"""scripts/: the commands they run on one machine, on several and under SLURM, and the whole way to a report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.test_recipe_starts import SMALL
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash on this machine")
 
-# Stands for a program: notes its words, then does the little that the scripts need of it.
+# Stand-in for a program: logs its arguments and does only what the scripts need.
 STAND_IN = f"""#!{sys.executable} -SE
 import json, os, signal, sys, time
 name, words, here = os.path.basename(sys.argv[0]), sys.argv[1:], os.path.dirname(os.path.abspath(sys.argv[0]))
@@ -39,13 +39,13 @@ if name == "torchrun" and "WAIT_FOR_SIGNAL" in os.environ:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     open(ready_file, "w").close()
     time.sleep(60)
-if name == "scancel":  # SLURM signals a step's tasks, not what they started
+if name == "scancel":  # SLURM signals the tasks of a step, not their children
     os.kill(int(open(pid_file).read()), signal.SIGTERM)
 """
 
 
 class Machine:
-    """A PATH on which programs only note how they are called."""
+    """A PATH whose programs only log their arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.bin = folder / "bin"
@@ -74,13 +74,13 @@ class Machine:
         )
 
     def run(self, script: str, *words: str, **variables: str) -> list[str]:
-        """Return the commands as lines."""
+        """Run a script; return the logged commands as lines."""
         process = self.start(script, *words, **variables)
         printed, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
         shown = [shlex.split(line)[1:] for line in printed.splitlines() if line.startswith("$ ")]
         shown = [words[words[0] == "exec" :] for words in shown]
-        assert shown == [command for command in self.commands() if command[0] != "scontrol"], "what runs is shown"
+        assert shown == [command for command in self.commands() if command[0] != "scontrol"], "each command is printed"
         return self.lines()
 
     def commands(self) -> list[list[str]]:
@@ -116,7 +116,7 @@ PREPARE = [
 REPORT = "dnl-video report RUN/evaluation/best"
 
 
-def test_scripts_are_bash_and_run() -> None:
+def test_scripts_are_valid_bash_and_executable() -> None:
     for script in sorted((REPOSITORY / "scripts").glob("*.sh")):
         subprocess.run(["bash", "-n", str(script)], check=True)
         assert os.access(script, os.X_OK) or script.name == "environment.sh"
@@ -158,12 +158,12 @@ def test_each_of_four_machines(machine: Machine) -> None:
     ("words", "variables", "message"),
     [
         (("prepare", "tarin"), {}, "error: no step tarin; allowed: prepare, check, train, evaluate, report"),
-        (("prepare",), {"NODES": "4", "HEAD": "a"}, "error: prepare is for one machine; start it there without NODES"),
+        (("prepare",), {"NODES": "4", "HEAD": "a"}, "error: prepare runs on one machine; start it there without NODES"),
         (("train",), {"TRAIN_CSV": ""}, "TRAIN_CSV: is the list of training videos"),
         (("train",), {"NODES": "2"}, "HEAD: is the name of the first machine"),
     ],
 )
-def test_what_is_missing_is_said(machine: Machine, words: tuple[str, ...], variables: dict, message: str) -> None:
+def test_errors_name_the_missing_variable_or_step(machine: Machine, words: tuple[str, ...], variables: dict, message: str) -> None:
     process = machine.start("kinetics400.sh", *words, **variables)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
@@ -195,7 +195,7 @@ def test_slurm(machine: Machine) -> None:
     ]
 
 
-def test_before_its_time_limit_a_job_saves_and_is_queued_again(machine: Machine) -> None:
+def test_a_job_saves_and_is_requeued_before_its_time_limit(machine: Machine) -> None:
     process = machine.start("slurm_kinetics400.sh", **SLURM, WAIT_FOR_SIGNAL="1")
     for _ in range(600):
         if (machine.bin / "ready").exists():
@@ -204,13 +204,13 @@ def test_before_its_time_limit_a_job_saves_and_is_queued_again(machine: Machine)
     process.send_signal(signal.SIGUSR1)
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert "job 5003 is queued again" in printed
-    assert machine.lines()[-2:] == ["scancel --signal=TERM 5003", "scontrol requeue 5003"], "nothing runs after it"
+    assert "job 5003 is requeued" in printed
+    assert machine.lines()[-2:] == ["scancel --signal=TERM 5003", "scontrol requeue 5003"], "nothing runs after the requeue"
 
 
 @pytest.mark.full
 def test_from_lists_to_a_report(full_size: bool, machine: Machine, tiny: TinyRun, tmp_path: Path) -> None:
-    """Full size: the script runs its commands itself, each a process. Else they run here, as it gives them."""
+    """At full size the script runs its commands as processes; otherwise they run in this process."""
     videos = tiny.folder / "videos"
     (tmp_path / "classes.txt").write_text(
         "\n".join(sorted(folder.name for folder in (videos / "val").iterdir())), encoding="utf-8"
