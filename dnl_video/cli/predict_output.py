@@ -69,7 +69,8 @@ def write_and_print_timelines(
     output: Path, records: Sequence[VideoRecord], names: Sequence[str], plot_format: str, most_plots: int
 ) -> None:
     """Write segments.csv, segments.json and timelines of the first videos; print the segments of a few."""
-    from dnl_video.visualize.timeline_picture import draw_timeline, save_figure
+    from dnl_video.visualize.panels import save_figure
+    from dnl_video.visualize.timelines import draw_timeline
 
     plots = _plot_paths(output / "timelines", records[:most_plots], plot_format)
     segments: dict[str, list[Segment]] = {}
@@ -94,7 +95,7 @@ def write_and_print_timelines(
 
 def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Path) -> None:
     """Write a copy of the video that shows its best classes."""
-    from dnl_video.visualize.annotate import annotate_video
+    from dnl_video.visualize.timelines import annotate_video
 
     _, timeline = next(read_timelines(output))
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:

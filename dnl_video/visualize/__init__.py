@@ -1,1 +1,1 @@
-"""Pictures of what a network sees and says."""
+"""Pictures of attention maps and of scores over time."""

@@ -1,8 +1,7 @@
-"""The clip whose attention is drawn: the frames a network sees, and when they are."""
+"""The clip whose attention is drawn: the frames that a network sees, and their times."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import os
@@ -19,7 +18,7 @@ from dnl_video.data.sampling import Indices, clip_from, view_indices
 from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
 
-# What decides which pixels a clip has; the others are applied after it was cut.
+# Fields that decide which pixels a clip has; the others apply after cropping.
 _GEOMETRY = ("num_frames", "frame_stride", "target_fps", "sampling", "past_end", "short_side", "crop_size")
 
 
@@ -30,8 +29,8 @@ class Clip:
     Attributes:
         name: Name of the file.
         frames: RGB, uint8 [T, H, W, 3].
-        seconds: When each frame begins, [T].
-        end_s: When the last of them ends.
+        seconds: Start of each frame in seconds, [T].
+        end_s: End of the last frame in seconds.
     """
 
     name: str
@@ -46,7 +45,7 @@ def read_clip(path: str | os.PathLike[str], preprocessing: Preprocessing, start_
     Args:
         path: The video file.
         preprocessing: The network's.
-        start_s: Second at which the clip starts; None takes the clip of an evaluation with one clip (the middle of the
+        start_s: Start of the clip in seconds; None takes the clip of an evaluation with one clip (the middle of the
             video under `stride`).
 
     Raises:
@@ -68,16 +67,16 @@ def read_clip(path: str | os.PathLike[str], preprocessing: Preprocessing, start_
 
 
 def refuse_other_clips(first: Preprocessing, second: Preprocessing) -> None:
-    """Refuse two networks that would see different clips of one video.
+    """Refuse two networks whose clips of one video have different pixels.
 
     Raises:
-        InputError: They would.
+        InputError: They differ.
     """
-    ours, theirs = dataclasses.asdict(first), dataclasses.asdict(second)
     for name in _GEOMETRY:
-        if ours[name] != theirs[name]:
+        ours, theirs = getattr(first, name), getattr(second, name)
+        if ours != theirs:
             raise InputError(
-                f"the two checkpoints see different clips: {name} is {ours[name]} and {theirs[name]}; "
+                f"the two checkpoints see different clips: {name} is {ours} and {theirs}; "
                 "compare networks trained with the same preprocessing"
             )
 

@@ -1,4 +1,4 @@
-"""From a video and one or two networks to figures: what the command and `dnl_video.draw_attention` share."""
+"""Attention of one or two networks in a clip, for the command `visualize` and for `draw_attention`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from dnl_video.visualize.sheets import draw_sheet
 
 @dataclass(frozen=True)
 class Examination:
-    """One clip seen by one network, or by two.
+    """One clip with the attention of one or two networks.
 
     Attributes:
         clip: The frames.
-        queries: The query points; none where no network has a map that depends on them.
-        networks: What each network is called in pictures, and its maps.
+        queries: The query points; none if no network has a map that depends on them.
+        networks: Name in pictures and maps of each network.
     """
 
     clip: Clip
@@ -40,12 +40,18 @@ class Examination:
         first, *others = (maps.blocks for _, maps in self.networks)
         return [name for name in first if all(name in other for other in others)]
 
+    @property
+    def caption(self) -> str:
+        """Name and time of the clip, and the prediction of each network."""
+        said = "; ".join(f"{name} says {maps.prediction[0]} ({maps.prediction[1]:.0%})" for name, maps in self.networks)
+        return f"{self.clip.name}, {self.clip.seconds.min():.2f} to {self.clip.end_s:.2f} s; {said}"
+
     def rows(self, block: str) -> list[Row]:
         """Return the maps of a block."""
         return attention_rows([(name, maps.blocks[block]) for name, maps in self.networks], self.queries)
 
     def sheet(self, block: str) -> Figure:
-        """Draw a block's maps over the frames."""
+        """Draw the maps of a block over the frames."""
         names = [name for name, _ in self.networks]
         title = f"{block}: what {' and '.join(names)} attend{'s' if len(names) == 1 else ''} to"
         grids = {maps.blocks[block].keys.shape: name for name, maps in self.networks}
@@ -55,22 +61,15 @@ class Examination:
         return self._draw(self.rows(block), title, ", ".join(keys))
 
     def decompositions(self, block: str) -> list[tuple[str, Figure]]:
-        """Draw the paper's decomposition for each non-local network: its name, and the figure."""
+        """Draw the paper's decomposition for each non-local network; return names and figures."""
         figures = []
         for name, maps in self.networks:
             found = maps.blocks[block]
             if found.logits is not None:
                 title = f"{block} of {name}: the coupled logits split into a unary and a whitened pairwise term"
-                figures.append(
-                    (name, self._draw(logit_rows(found, self.queries), title, "shares are over all queries"))
-                )
+                figure = self._draw(logit_rows(found, self.queries), title, "shares are over all queries")
+                figures.append((name, figure))
         return figures
-
-    @property
-    def caption(self) -> str:
-        """The clip, and what each network takes it for."""
-        said = "; ".join(f"{name} says {maps.prediction[0]} ({maps.prediction[1]:.0%})" for name, maps in self.networks)
-        return f"{self.clip.name}, {self.clip.seconds.min():.2f} to {self.clip.end_s:.2f} s; {said}"
 
     def _draw(self, rows: Sequence[Row], title: str, note: str) -> Figure:
         return draw_sheet(self.clip, rows, self.queries, title=title, note=f"{self.caption}; {note}")
@@ -89,9 +88,9 @@ def examine(
     Args:
         predictors: The networks.
         video: The video file.
-        queries: Places whose pairwise maps to draw; none: the strongest motion and the centre.
-        start_s: Second at which the clip starts; None as `read_clip` chooses.
-        blocks: Names of blocks to look at; None for all.
+        queries: Places whose pairwise maps to draw. Default: the strongest motion and the centre.
+        start_s: Start of the clip in seconds; None as in `read_clip`.
+        blocks: Names of blocks; None for all.
 
     Raises:
         InputError: Something cannot be drawn; the message says what.
@@ -105,14 +104,13 @@ def examine(
     shown = pathway_frames(first.network, len(clip.frames))
     chosen = checked_queries(queries or default_queries(clip.frames, shown), len(clip.frames))
     found = [clip_maps(predictor, clip, chosen, blocks) for predictor in predictors]
+    kinds = [maps.kind for maps in found]
     if all(block.pairwise is None for maps in found for block in maps.blocks.values()):
         if queries:
             raise InputError(
-                f"a query was given, but maps of {' and '.join(maps.kind for maps in found)} are the same for every "
-                "query; leave it out"
+                f"a query was given, but maps of {' and '.join(kinds)} are the same for every query; leave it out"
             )
         chosen = []
-    kinds = [maps.kind for maps in found]
     names = kinds if len(set(kinds)) == len(kinds) else [f"{kind} ({i})" for i, kind in enumerate(kinds, 1)]
     examination = Examination(clip, chosen, list(zip(names, found, strict=True)))
     if not examination.blocks:
@@ -130,16 +128,16 @@ def draw_attention(
     block: str | None = None,
     clip_start_s: float | None = None,
 ) -> Figure:
-    """Draw what a network's context block attends to in a clip, frames across, maps down.
+    """Draw the attention of a context block in a clip: frames across, maps down.
 
     Args:
         predictor: The network.
         video: The video file.
-        compare_to: Another network whose maps to draw beside.
-        queries: Places (t, x, y) whose pairwise maps to draw: the clip's frame, and x and y from 0 (left, top) to 1;
-            none: the strongest motion and the centre.
-        block: Such as ``res3.1``: behind which residual block; None is the network's last.
-        clip_start_s: Second at which the clip starts; None is the middle of the video (under `stride`).
+        compare_to: A second network, drawn beside the first.
+        queries: Places (t, x, y) whose pairwise maps to draw: frame of the clip, and x and y from 0 (left, top) to 1.
+            Default: the strongest motion and the centre.
+        block: Block such as ``res3.1`` (after residual block 1 of res3); None is the network's last.
+        clip_start_s: Start of the clip in seconds; None is the middle of the video (under `stride`).
 
     Returns:
         A matplotlib figure; ``savefig`` writes it.

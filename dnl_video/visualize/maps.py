@@ -1,15 +1,15 @@
-"""From a clip to attention maps: the network is run once and every context block is asked what it attends to."""
+"""Attention maps of a clip: the network runs once, and each context block gives its maps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError, nearest
@@ -28,13 +28,13 @@ Grid = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Axes:
-    """Where the positions of a grid [T', h, w] are in the clip; 0 is the middle of the first frame or pixel.
+    """Places of a grid [T', h, w] in the clip; 0 is the centre of the first frame or pixel.
 
     Attributes:
         frames: Centres in the clip's frames, [T'].
         rows: Centres in pixels from the top, [h].
         columns: Centres in pixels from the left, [w].
-        end: First pixel (row, column) that belongs to no position: pooling drops what does not fill a window.
+        end: First pixel (row, column) without a position: pooling drops an incomplete window.
     """
 
     frames: NDArray[np.float64]
@@ -54,7 +54,7 @@ class LogitMaps:
 
     Attributes:
         pairwise: Whitened pairwise logits of each query, [Q, T', h, w].
-        unary: Unary logits less their mean, [T', h, w].
+        unary: Unary logits minus their mean, [T', h, w].
         pairwise_share: Share of the logits' variance over keys that the pairwise term explains, over all queries.
         unary_share: Share that the unary term explains.
     """
@@ -67,18 +67,16 @@ class LogitMaps:
 
 @dataclass(frozen=True)
 class BlockMaps:
-    """What one block attends to in one clip. Each map is a distribution over the keys: it sums to 1.
+    """Attention of one block in one clip. Each map is a distribution over the keys: it sums to 1.
 
     Attributes:
-        name: The block, such as ``res3.1``.
         kind: DNL, NL, pairwise, unary, SNL or GC.
-        keys: Where the keys are.
-        unary: [T', h, w]; None where the block has no such term.
-        pairwise: The whitened pairwise map of each query, or the coupled one of NL, [Q, T', h, w]; None as above.
+        keys: Places of the keys.
+        unary: [T', h, w]; None if the block has no such term.
+        pairwise: Whitened pairwise map of each query, or coupled map for NL, [Q, T', h, w]; None as for unary.
         logits: The decomposition of a non-local block.
     """
 
-    name: str
     kind: str
     keys: Axes
     unary: Grid | None
@@ -91,10 +89,10 @@ class ClipMaps:
     """Attention of one network in one clip.
 
     Attributes:
-        kind: What its blocks are.
-        prediction: Best class and its probability, for this clip.
-        shown: The clip's frames that the blocks' pathway sees.
-        blocks: Maps by the block's name, in the order of the network.
+        kind: Kind of its blocks.
+        prediction: Best class of this clip and its probability.
+        shown: The clip's frames that the pathway of the blocks sees.
+        blocks: Maps by the block's name, such as ``res3.1``, in the order of the network.
     """
 
     kind: str
@@ -107,7 +105,7 @@ def drawable_blocks(predictor: Predictor) -> list[PlacedBlock]:
     """Return the network's context blocks.
 
     Raises:
-        InputError: There are none, or they have no attention that is a distribution.
+        InputError: There are none, or their attention is not a distribution.
     """
     network = predictor.network
     placed = placed_blocks(network) if isinstance(network, VideoClassifier) else []
@@ -129,16 +127,16 @@ def drawable_blocks(predictor: Predictor) -> list[PlacedBlock]:
 def clip_maps(
     predictor: Predictor, clip: Clip, queries: Sequence[Query], names: Sequence[str] | None = None
 ) -> ClipMaps:
-    """Run a network on a clip and collect its blocks' maps.
+    """Run a network on a clip and collect the maps of its blocks.
 
     Args:
         predictor: The network.
         clip: The clip.
-        queries: Places whose pairwise maps to take; the position of the block's grid nearest to each is used.
-        names: Blocks to look at; None for all.
+        queries: Places whose pairwise maps to take; the nearest position of the block's grid is used.
+        names: Names of blocks; None for all.
 
     Raises:
-        InputError: The network has nothing to draw, or not a block of that name.
+        InputError: The network has nothing to draw, or no block of that name.
     """
     placed = drawable_blocks(predictor)
     known = [block.name for block in placed]
@@ -147,7 +145,10 @@ def clip_maps(
             raise InputError(f"no block {name!r}; this network has {', '.join(known)}{nearest(name, known)}")
     chosen = [block for block in placed if names is None or block.name in names]
     inputs: dict[str, Tensor] = {}
-    hooks = [block.block.register_forward_pre_hook(_keep(inputs, block.name)) for block in chosen]
+    hooks = [
+        one.block.register_forward_pre_hook(lambda _, arguments, name=one.name: inputs.update({name: arguments[0]}))
+        for one in chosen
+    ]
     options = predictor.preprocessing
     pixels = torch.from_numpy(clip.frames)[None].to(predictor.device)
     try:
@@ -155,15 +156,14 @@ def clip_maps(
     finally:
         for hook in hooks:
             hook.remove()
-    probabilities = logits[0].float().softmax(dim=0)
-    best = int(probabilities.argmax())
+    probability, best = logits[0].float().softmax(dim=0).max(dim=0)
     shown = pathway_frames(cast(VideoClassifier, predictor.network), len(clip.frames))
     blocks = {b.name: _block_maps(b, inputs[b.name], queries, shown, clip.frames.shape[1:3]) for b in chosen}
-    return ClipMaps(kind_of(chosen[0].block), (predictor.class_names[best], float(probabilities[best])), shown, blocks)
+    return ClipMaps(kind_of(chosen[0].block), (predictor.class_names[int(best)], float(probability)), shown, blocks)
 
 
 def kind_of(block: ContextBlock) -> str:
-    """Return what a block is called in pictures."""
+    """Return the name of a block's kind for pictures."""
     if isinstance(block, NonLocalBlock3d):
         return "NL"
     if isinstance(block, DisentangledNonLocalBlock3d):
@@ -173,62 +173,48 @@ def kind_of(block: ContextBlock) -> str:
     return "GC" if isinstance(block, GlobalContextBlock3d) else "SNL"
 
 
-def _keep(inputs: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        inputs[name] = arguments[0]
-
-    return hook
-
-
 def _block_maps(
     placed: PlacedBlock, x: Tensor, queries: Sequence[Query], shown: Sequence[int], size: tuple[int, ...]
 ) -> BlockMaps:
     block = placed.block
-    height, width = size
     grid = (int(x.shape[2]), int(x.shape[3]), int(x.shape[4]))
-    at = _axes(placed, grid, (1, 1, 1), shown)
-    places = [_position(at, query.frame, *query.pixel(height, width)) for query in queries]
-    flat = torch.tensor(places, dtype=torch.int64)
+    positions = _axes(placed, grid, (1, 1, 1), shown)
+    flat = torch.tensor([_position(positions, q.frame, *q.pixel(size[0], size[1])) for q in queries], dtype=torch.int64)
     pool = block.pool if isinstance(block, AttentionBlock) and block.pool is not None else (1, 1, 1)
     keys = _axes(placed, grid, pool, shown)
+
+    def on_grid(values: Tensor) -> Grid:
+        """[n, M] -> [n, T', h, w]."""
+        return values.float().cpu().numpy().reshape(-1, *keys.shape)
+
     found = block.attention_maps(x, flat)
+    unary = None if found.unary is None else on_grid(found.unary)[0]
+    pairwise = None if found.pairwise is None else on_grid(found.pairwise[0])
     logits = None
     if isinstance(block, NonLocalBlock3d):
         parts = decompose(block, x, flat)
-        unary = parts.unary - parts.unary.mean()
+        centred = on_grid(parts.unary - parts.unary.mean())[0]
         shares = float(parts.pairwise_share[0]), float(parts.unary_share[0])
-        logits = LogitMaps(_array(parts.pairwise[0], keys), _array(unary, keys)[0], *shares)
-    return BlockMaps(
-        placed.name,
-        kind_of(block),
-        keys,
-        None if found.unary is None else _array(found.unary, keys)[0],
-        None if found.pairwise is None else _array(found.pairwise[0], keys),
-        logits,
-    )
+        logits = LogitMaps(on_grid(parts.pairwise[0]), centred, *shares)
+    return BlockMaps(kind_of(block), keys, unary, pairwise, logits)
 
 
 def _axes(placed: PlacedBlock, grid: tuple[int, int, int], pool: Sequence[int], shown: Sequence[int]) -> Axes:
-    """Place the windows that pooling makes of a grid of features."""
+    """Return the places of the windows that pooling makes of a grid of features."""
     centres: list[NDArray[np.float64]] = []
     ends: list[float] = []
     for spacing, offset, count, window in zip(placed.spacing, placed.offset, grid, pool, strict=True):
         window = min(window, count)
         centre = offset + spacing * (window * np.arange(count // window, dtype=np.float64) + (window - 1) / 2)
         centres.append(centre)
-        # A window of w positions reaches half its width past its centre, and the frame's edge is up to half a
-        # position further, since position 0 is centred on the first pixel.
+        # A window of w positions ends w / 2 positions after its centre. Another half is left to the frame's edge, since
+        # position 0 is centred on the first pixel.
         ends.append(float(centre[-1]) + spacing * (window + 1) / 2)
     frames = np.interp(centres[0], np.arange(len(shown)), np.asarray(shown, dtype=np.float64))
     return Axes(frames, centres[1], centres[2], (ends[1], ends[2]))
 
 
 def _position(at: Axes, frame: int, row: float, column: float) -> int:
-    """Return the flat position nearest to a place."""
+    """Return the flat index of the position nearest to a place."""
     nearest_to = [int(np.abs(a - v).argmin()) for a, v in ((at.frames, frame), (at.rows, row), (at.columns, column))]
     return int(np.ravel_multi_index(nearest_to, at.shape))
-
-
-def _array(values: Tensor, keys: Axes) -> Grid:
-    """[n, M] -> [n, T', h, w]."""
-    return values.float().cpu().numpy().reshape(-1, *keys.shape)

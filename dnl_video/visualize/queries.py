@@ -15,10 +15,10 @@ class Query(NamedTuple):
     """A place in a clip.
 
     Attributes:
-        frame: The clip's frame, counted from 0.
-        x: From 0, the left edge of the crop, to 1, the right.
-        y: From 0, the top edge, to 1, the bottom.
-        origin: What stands beside it in pictures.
+        frame: Frame of the clip, counted from 0.
+        x: Horizontal place, from 0 (left edge of the crop) to 1 (right edge).
+        y: Vertical place, from 0 (top edge) to 1 (bottom edge).
+        origin: Text beside it in pictures.
     """
 
     frame: int
@@ -27,7 +27,7 @@ class Query(NamedTuple):
     origin: str = ""
 
     def pixel(self, height: int, width: int) -> tuple[float, float]:
-        """Return (y, x) where 0 is the middle of the first pixel."""
+        """Return (y, x) in pixels; 0 is the centre of the first pixel."""
         return self.y * height - 0.5, self.x * width - 0.5
 
 
@@ -35,11 +35,10 @@ def parse_query(text: str) -> Query:
     """Read ``t,x,y``.
 
     Raises:
-        InputError: It is not three numbers, the first of them whole.
+        InputError: It is not an integer and two numbers.
     """
-    words = text.split(",")
     try:
-        t, x, y = words
+        t, x, y = text.split(",")
         return Query(int(t), float(x), float(y))
     except ValueError:
         raise InputError(
@@ -49,10 +48,10 @@ def parse_query(text: str) -> Query:
 
 
 def checked_queries(queries: Sequence[Query], num_frames: int) -> list[Query]:
-    """Return the queries, each with a text that says where it is.
+    """Return the queries, each with an origin.
 
     Raises:
-        InputError: One lies outside the clip.
+        InputError: A query lies outside the clip.
     """
     checked = []
     for query in queries:
@@ -62,27 +61,26 @@ def checked_queries(queries: Sequence[Query], num_frames: int) -> list[Query]:
             raise InputError(
                 f"query place x {query.x:g}, y {query.y:g} is outside the frame; both go from 0 (left, top) to 1"
             )
-        place = query.origin or f"({query.frame}, {query.x:g}, {query.y:g})"
-        checked.append(query._replace(origin=place))
+        checked.append(query._replace(origin=query.origin or f"({query.frame}, {query.x:g}, {query.y:g})"))
     return checked
 
 
 def default_queries(frames: NDArray[np.uint8], shown: Sequence[int]) -> list[Query]:
-    """Return the place of the strongest motion, where anything moves, and the middle of the clip.
+    """Return the place of the strongest motion, if anything moves, and the centre of the clip.
 
     Args:
         frames: The clip, uint8 [T, H, W, 3].
-        shown: The frames that the attention blocks' pathway sees.
+        shown: The frames that the pathway of the attention blocks sees.
     """
     moving = strongest_motion(frames, shown)
-    middle = Query(shown[len(shown) // 2], 0.5, 0.5, "centre")
-    return [middle] if moving is None else [moving, middle]
+    centre = Query(shown[len(shown) // 2], 0.5, 0.5, "centre")
+    return [centre] if moving is None else [moving, centre]
 
 
 def strongest_motion(frames: NDArray[np.uint8], shown: Sequence[int]) -> Query | None:
-    """Return where neighbouring shown frames differ most, in the later of the two; None where nothing moves.
+    """Return the place where consecutive shown frames differ most, in the later frame; None if nothing moves.
 
-    Differences are averaged over windows of an eighth of the frame, so that a moving thing outweighs a noisy pixel.
+    Differences are averaged over windows of an eighth of the frame, so that an object outweighs a noisy pixel.
     """
     brightness = frames[list(shown)].astype(np.float32).mean(axis=-1)  # [S, H, W]
     difference = np.abs(np.diff(brightness, axis=0))

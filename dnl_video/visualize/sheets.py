@@ -10,17 +10,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from dnl_video.visualize import panels
 from dnl_video.visualize.clip import Clip
-from dnl_video.visualize.drawing import (
-    heading_height,
-    letter,
-    mark_query,
-    new_figure,
-    show,
-    wrapped,
-    write_heading,
-)
-from dnl_video.visualize.panels import Row, Scale, coloured, stretched
+from dnl_video.visualize.panels import Lines, Row, Scale
 from dnl_video.visualize.queries import Query
 
 MOST_COLUMNS = 16
@@ -40,24 +32,23 @@ def draw_sheet(
     note: str = "",
     columns: int = MOST_COLUMNS,
 ) -> Figure:
-    """Draw a contact sheet: the frames, and below them each row's maps.
+    """Draw a contact sheet: the frames, and each row's maps below them.
 
-    Columns are the time steps of the first row's map, evenly thinned where there are more than ``columns``; those of
-    the queries always stay.
+    The columns are the time steps of the first row's map. If there are more than ``columns``, they are thinned evenly;
+    the steps of the queries always stay.
 
     Args:
         clip: The frames.
         rows: The maps.
-        queries: The query points that rows refer to.
-        title: What the picture shows.
-        note: A line below it.
-        columns: Most columns.
+        queries: The query points that the rows refer to.
+        title: Title of the picture.
+        note: Line below the title.
+        columns: Largest number of columns.
     """
     height, width = clip.frames.shape[1:3]
     steps = _columns(rows[0], queries, columns)
     layout = _Layout.of(len(steps), len(rows), height / width, title, note)
-    figure = new_figure(layout.size)
-    write_heading(figure, layout.heading)
+    figure = panels.new_figure(layout.size, layout.heading)
     foot = ["circles mark the query; panels of its own frame have a border"] if queries else []
     if len(steps) < len(rows[0].keys.frames):
         foot.append(f"{len(steps)} of {len(rows[0].keys.frames)} time steps shown")
@@ -67,34 +58,35 @@ def draw_sheet(
     _label(figure, layout, 0, "frames")
     for column, frame in enumerate(steps):
         axes = figure.add_axes(layout.box(0, column))
-        show(axes, clip.frames[frame])
+        panels.show(axes, clip.frames[frame])
         axes.set_title(f"frame {frame}\n{clip.seconds[frame]:.2f} s", fontsize=8, pad=3)
         for index, query in enumerate(queries):
             if own[index] == frame:
-                mark_query(axes, index, query, height, width, own=True, named=True)
+                panels.mark_query(axes, index, query, height, width, own=True, named=True)
     for line, row in enumerate(rows, 1):
-        _label(figure, layout, line, row_title(row, queries))
+        origin = "" if row.query is None else f"\nquery {panels.letter(row.query)}: {queries[row.query].origin}"
+        _label(figure, layout, line, row.title + origin)
         for column, frame in enumerate(steps):
             axes = figure.add_axes(layout.box(line, column))
-            show(axes, coloured(stretched(row, frame, height, width), clip.frames[frame], row.scale))
+            panels.show(axes, panels.overlay(row, frame, clip.frames[frame]))
             if row.query is not None:
-                mark_query(axes, row.query, queries[row.query], height, width, own=own[row.query] == frame)
+                panels.mark_query(axes, row.query, queries[row.query], height, width, own=own[row.query] == frame)
         _colour_bar(figure, layout.box(line, len(steps)), row.scale)
     return figure
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where things are, in inches.
+    """Sizes and places in inches.
 
     Attributes:
-        heading: Lines of text with their size in points.
+        heading: The lines above the panels.
         panel: Width and height of a panel.
         top: From the upper edge to the first panels.
         size: Width and height of the figure.
     """
 
-    heading: list[tuple[str, float]]
+    heading: Lines
     panel: tuple[float, float]
     top: float
     size: tuple[float, float]
@@ -104,13 +96,10 @@ class _Layout:
         room = (_WIDTH_IN - _LABEL_IN - _BAR_IN) / columns - _GAP_IN
         panel = min(max(room, _PANEL_IN[0]), _PANEL_IN[1])
         width = max(_LABEL_IN + columns * (panel + _GAP_IN) + _BAR_IN, _LEAST_WIDTH_IN)
-        heading = [(line, 12.0) for line in wrapped(title, width, 12)] + [
-            (line, 9.0) for line in wrapped(note, width, 9)
-        ]
-        top = heading_height(heading) + _TITLES_IN
-        return cls(
-            heading, (panel, panel * aspect), top, (width, top + (1 + rows) * (panel * aspect + _GAP_IN) + _FOOT_IN)
-        )
+        heading = panels.wrapped(title, width, 12) + panels.wrapped(note, width, 9)
+        top = panels.heading_height(heading) + _TITLES_IN
+        height = top + (1 + rows) * (panel * aspect + _GAP_IN) + _FOOT_IN
+        return cls(heading, (panel, panel * aspect), top, (width, height))
 
     def box(self, line: int, column: int) -> Box:
         """Return a panel's left, bottom, width and height as shares of the figure."""
@@ -124,21 +113,13 @@ def _label(figure: Figure, layout: _Layout, line: int, text: str) -> None:
     figure.text((_LABEL_IN - 0.12) / layout.size[0], bottom + tall / 2, text, ha="right", va="center", fontsize=9)
 
 
-def row_title(row: Row, queries: Sequence[Query]) -> str:
-    """Return what is written beside a row."""
-    if row.query is None:
-        return row.title
-    return f"{row.title}\nquery {letter(row.query)}: {queries[row.query].origin}"
-
-
 def _columns(row: Row, queries: Sequence[Query], most: int) -> list[int]:
-    """Return the clip's frames that become columns."""
+    """Return the frames of the clip that become columns."""
     frames = [int(f) for f in row.keys.frames]
     if len(frames) <= most:
         return frames
     kept = {frames[i] for i in np.linspace(0, len(frames) - 1, most).round().astype(int)}
-    kept |= {_nearest_step(frames, query.frame) for query in queries}
-    return sorted(kept)
+    return sorted(kept | {_nearest_step(frames, query.frame) for query in queries})
 
 
 def _nearest_step(frames: Sequence[int], frame: int) -> int:
@@ -148,12 +129,11 @@ def _nearest_step(frames: Sequence[int], frame: int) -> int:
 def _colour_bar(figure: Figure, panel: Box, scale: Scale) -> None:
     left, bottom, _, tall = panel
     width = 0.11 / figure.get_size_inches()[0]
-    axes = figure.add_axes((left, bottom + 0.07 * tall, width, 0.86 * tall))  # ticks of neighbours stay apart
+    axes = figure.add_axes((left, bottom + 0.07 * tall, width, 0.86 * tall))  # separates the ticks of neighbours
     bar = figure.colorbar(ScalarMappable(Normalize(scale.low, scale.high), scale.colours), cax=axes)
     ticks = [scale.low, 0.0, scale.high] if scale.low < 0 else [0.0, scale.high]
     if scale.low == 0 and 1.6 < scale.high < 6:
-        # What every key would get if all got the same, where its tick does not run into another.
-        ticks = [0.0, 1.0, scale.high]
+        ticks = [0.0, 1.0, scale.high]  # uniform attention, if its tick has room
     bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
     bar.ax.tick_params(labelsize=7, length=2, pad=2)
     bar.outline.set_linewidth(0.5)  # type: ignore[operator]

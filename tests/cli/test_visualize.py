@@ -75,7 +75,7 @@ def test_messages(tiny: TinyRun, video: str, tmp_path: Path, capsys: pytest.Capt
     assert "query place x 1.5, y 0.5 is outside the frame" in said("--query", "0,1.5,0.5")
     assert "clip start 9 s lies outside" in said("--clip-start", "9")
     assert "no block 'res9'; this network has res3.1" in said("--block", "res9")
-    assert "--fps is 0; give frames a second above 0, 50 at most" in said("--fps", "0")
+    assert "--fps is 0; give frames per second above 0, at most 50" in said("--fps", "0")
     bare = sibling(tiny, tmp_path / "bare.ckpt", "none")
     assert "no context blocks (context: none), so there is no attention to draw" in said(checkpoint=bare)
     plain = sibling(tiny, tmp_path / "dot.ckpt", "nl", attention="dot_product")

@@ -8,7 +8,7 @@ import pytest
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
 from dnl_video.inference.segments import Timeline
-from dnl_video.visualize.annotate import annotate_video, draw_panel
+from dnl_video.visualize.timelines import annotate_video, draw_panel
 from tests.data.odd_videos import encode_frames
 
 NAMES = ["run", "jump", "sit"]

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from dnl_video.inference.segments import Timeline
-from dnl_video.visualize.timeline_picture import clock, draw_timeline, save_figure
+from dnl_video.visualize.panels import save_figure
+from dnl_video.visualize.timelines import clock, draw_timeline
 
 TIMELINE = Timeline(np.array([0.0, 4.0, 10.0]), np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]))
 NAMES = ["run", "jump", "sit down very slowly on a chair that is not there"]

@@ -1,0 +1,197 @@
+"""Pictures of timelines: a plot of scores over seconds, and a copy of the video that shows its best classes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from dnl_video.cores import default_workers
+from dnl_video.data.decoding import open_video
+from dnl_video.data.encoding import write_video
+from dnl_video.inference.segments import Timeline, condense, find_segments, leading_classes
+
+Frame = NDArray[np.uint8]
+
+_OTHER = "#c7c7c7"
+_MINUTES_FROM_S = 120.0
+# More steps than this across the plot would hide each other.
+_MOST_CELLS = 150
+# Smaller frames are enlarged, so that the text on them is readable.
+_SMALLEST_HEIGHT = 240
+_WHITE, _FIRST, _OTHERS = (255, 255, 255, 255), (38, 120, 200, 230), (90, 90, 90, 200)
+
+
+def draw_timeline(timeline: Timeline, class_names: Sequence[str], *, title: str = "", k: int = 5) -> Figure:
+    """Plot the scores of the k leading classes (see `leading_classes`) over seconds, and the segments below.
+
+    A timeline of over 150 cells is plotted as 150 means; the axis label says so.
+
+    Args:
+        timeline: Scores along time.
+        class_names: Names of the K classes.
+        title: Title, such as the file's name.
+        k: Classes with their own colour, at most 10; the others are grey.
+    """
+    leaders = leading_classes(timeline, min(k, 10))
+    colours = dict(zip(leaders, mpl.colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
+    figure = Figure(figsize=(11, 4), dpi=120, layout="constrained")
+    curves, strip = figure.subplots(2, 1, sharex=True, height_ratios=[6, 1])
+    label = "score"
+    if len(timeline.scores) > _MOST_CELLS:
+        timeline = condense(timeline, _MOST_CELLS)
+        label = f"score, mean of {timeline.edges[1] - timeline.edges[0]:.3g} s"
+    edges = timeline.edges
+    for index in leaders:
+        curves.stairs(timeline.scores[:, index], edges, color=colours[index], linewidth=1.8, baseline=None)
+    curves.set(ylabel=label, ylim=(0, 1.02), xlim=(edges[0], edges[-1]))
+    curves.grid(alpha=0.3)
+    curves.set_title(title, loc="left", fontsize=10)
+    for segment in find_segments(timeline):
+        # White edges separate neighbouring segments, also two grey ones.
+        colour = colours.get(segment.class_index, _OTHER)
+        strip.axvspan(segment.start_s, segment.end_s, color=colour, linewidth=0.4, ec="white")
+    strip.set_yticks([])
+    strip.set_ylabel("best", rotation=0, ha="right", va="center")
+    _label_seconds(strip, float(edges[-1]))
+    legend = [Patch(color=colours[index], label=_shortened(class_names[index])) for index in leaders]
+    if set(timeline.scores.argmax(axis=1).tolist()) - set(leaders):
+        legend.append(Patch(color=_OTHER, label="other classes"))
+    figure.legend(handles=legend, loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def _label_seconds(axes: Axes, end_s: float) -> None:
+    if end_s < _MINUTES_FROM_S:
+        axes.set_xlabel("seconds")
+        return
+    axes.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 2, 3, 6, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda second, _: clock(second)))
+    axes.set_xlabel("h:mm:ss" if end_s >= 3600 else "minutes:seconds")
+
+
+def clock(second: float) -> str:
+    """Return a time as m:ss or h:mm:ss."""
+    minutes, seconds = divmod(int(second), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _shortened(name: str, length: int = 32) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def annotate_video(
+    source: str | Path,
+    target: str | Path,
+    timeline: Timeline,
+    class_names: Sequence[str],
+    *,
+    k: int = 3,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write a copy of a video, without sound, that shows the k best classes at each time; memory is constant.
+
+    Args:
+        source: The video.
+        target: File to write; its suffix chooses the container, such as .mp4.
+        timeline: Scores along time.
+        class_names: Names of the K classes.
+        k: Number of classes to show.
+        progress: Called with (frames done, frames of the video).
+
+    Raises:
+        VideoDecodeError: The video cannot be decoded.
+        InputError: The target cannot be written.
+    """
+
+    def annotated() -> Iterator[Frame]:
+        shown, panel = None, None
+        for number, frame in enumerate(frame for chunk in chunks for frame in chunk):
+            second = number / video.fps
+            image = _enlarged(frame)
+            now = timeline.cell_at(second), int(second)
+            if panel is None or now != shown:
+                shown = now
+                height, width = image.shape[:2]
+                panel = draw_panel(timeline.scores[now[0]], class_names, k, width, height, title=clock(second))
+            yield _blend(image, panel)
+            if progress is not None:
+                progress(number + 1, video.num_frames)
+
+    with open_video(source) as video:
+        chunks = video.stream(np.arange(video.num_frames), threads=default_workers(None))
+        fps = Fraction(video.fps).limit_denominator(1001)
+        write_video(target, annotated(), fps, options={"preset": "veryfast"})
+
+
+def _enlarged(frame: Frame) -> Frame:
+    """Return a copy of at least the smallest height, with even sides (for yuv420p)."""
+    times = -(-_SMALLEST_HEIGHT // frame.shape[0])
+    image = frame.repeat(times, axis=0).repeat(times, axis=1)
+    return image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2].copy()
+
+
+def draw_panel(
+    scores: NDArray[np.floating], class_names: Sequence[str], k: int, width: int, height: int, *, title: str
+) -> Frame:
+    """Draw the k best classes with bars of their scores, as an RGBA panel for the lower left of a frame.
+
+    Args:
+        scores: Scores, [K].
+        class_names: Names of the K classes.
+        k: Number of classes to show.
+        width: Width of the frame in pixels.
+        height: Height of the frame in pixels.
+        title: First line, such as the time.
+
+    Returns:
+        uint8 [h, w, 4], at most as large as the frame.
+    """
+    size = max(min(height // 22, width // 22), 11)
+    line, pad = size * 3 // 2, size // 2
+    best = np.argsort(-scores, kind="stable")[: min(k, height // line - 1)].tolist()
+    panel = Image.new("RGBA", (min(width, 20 * size), (len(best) + 1) * line + pad), (0, 0, 0, 150))
+    draw, font = ImageDraw.Draw(panel), _font(size)
+    room = panel.width - 3 * pad - round(draw.textlength("100%", font=font))
+    draw.text((pad, pad // 2 + line // 2), title, _WHITE, font, "lm")
+    for row, index in enumerate(best, start=1):
+        top = pad // 2 + row * line
+        length = round((panel.width - 2) * float(np.clip(scores[index], 0, 1)))
+        draw.rectangle((1, top + 1, 1 + length, top + line - 2), fill=_FIRST if row == 1 else _OTHERS)
+        draw.text((pad, top + line // 2), _fitting(class_names[index], draw, font, room), _WHITE, font, "lm")
+        draw.text((panel.width - pad, top + line // 2), f"{100 * scores[index]:.0f}%", _WHITE, font, "rm")
+    return np.asarray(panel)[:height]
+
+
+def _blend(image: Frame, panel: Frame) -> Frame:
+    """Draw a panel over an image's lower left, in place."""
+    height, width = panel.shape[:2]
+    under = image[-height:, :width].astype(np.float32)
+    alpha = panel[..., 3:] / np.float32(255)
+    image[-height:, :width] = (under + alpha * (panel[..., :3] - under)).round().astype(np.uint8)
+    return image
+
+
+def _fitting(text: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, room: int) -> str:
+    if draw.textlength(text, font=font) <= room:
+        return text
+    while text and draw.textlength(text + "…", font=font) > room:
+        text = text[:-1]
+    return text + "…"
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # matplotlib ships this font on every platform.
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
