@@ -163,7 +163,9 @@ def test_each_of_four_machines(machine: Machine) -> None:
         (("train",), {"NODES": "2"}, "HEAD: is the name of the first machine"),
     ],
 )
-def test_errors_name_the_missing_variable_or_step(machine: Machine, words: tuple[str, ...], variables: dict, message: str) -> None:
+def test_errors_name_the_missing_variable_or_step(
+    machine: Machine, words: tuple[str, ...], variables: dict, message: str
+) -> None:
     process = machine.start("kinetics400.sh", *words, **variables)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
@@ -205,7 +207,9 @@ def test_a_job_saves_and_is_requeued_before_its_time_limit(machine: Machine) -> 
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "job 5003 is requeued" in printed
-    assert machine.lines()[-2:] == ["scancel --signal=TERM 5003", "scontrol requeue 5003"], "nothing runs after the requeue"
+    assert machine.lines()[-2:] == ["scancel --signal=TERM 5003", "scontrol requeue 5003"], (
+        "nothing runs after the requeue"
+    )
 
 
 @pytest.mark.full
