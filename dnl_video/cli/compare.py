@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dnl_video.cli.results import add_foreign_arguments, read_results, refuse_foreign_arguments
+from dnl_video.cli.results import add_foreign_arguments, read_results
 from dnl_video.errors import InputError
 
 DESCRIPTION = """Compare networks that were evaluated on the same videos.
@@ -50,13 +50,13 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"one run ({args.runs[0]}) is no comparison; give two or more, the reference first")
     if len({Path(path).resolve() for path in args.runs}) < len(args.runs):
         raise InputError("a run is given twice; give each once, the reference first")
-    refuse_foreign_arguments(args, args.runs)
     from dnl_video.report import save_comparison
     from dnl_video.report.compare import build_comparison
     from dnl_video.report.compare_document import compare_summary
     from dnl_video.report.render_text import print_nodes
 
-    comparison = build_comparison([(path, read_results(path, args, clip_scores=False)) for path in args.runs])
+    runs = read_results(args.runs, args, clip_scores=False)
+    comparison = build_comparison(list(zip(args.runs, runs, strict=True)))
     paths = save_comparison(comparison, args.output or Path(args.runs[0]).parent / "comparison")
     print_nodes(compare_summary(comparison))
     print(*(f"wrote {path}" for path in paths), sep="\n")

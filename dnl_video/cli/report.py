@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnl_video.cli.results import add_foreign_arguments, read_results, refuse_foreign_arguments
+from dnl_video.cli.results import add_foreign_arguments, read_results
 
 if TYPE_CHECKING:
     from dnl_video.results.predictions import Predictions
@@ -60,12 +60,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: There are no readable, labelled predictions, or the folder cannot be written.
     """
-    refuse_foreign_arguments(args, [args.directory])
     source = Path(args.directory)
     is_file = source.is_file()
     output = args.output or (source.with_name(f"{source.stem}-report") if is_file else source)
     has_paths = not is_file or args.manifest is not None or args.video_root is not None
-    _report(read_results(source, args), output, args.video_root, has_paths and not args.no_thumbnails)
+    (predictions,) = read_results([args.directory], args)
+    _report(predictions, output, args.video_root, has_paths and not args.no_thumbnails)
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Reading what `report` and `compare` take: predictions directories, and results that other projects wrote."""
+"""Reads the inputs of `report` and `compare`: predictions directories, and results of other projects."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,31 +15,36 @@ if TYPE_CHECKING:
 
 
 def add_foreign_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what results of other projects do not say themselves."""
+    """Add the options for information that the results of other projects lack."""
     group = parser.add_argument_group("results of other projects")
     group.add_argument(
-        "--classes", metavar="FILE", help="Class names in the order of the scores: one a line, JSON, or kinetics400."
+        "--classes", metavar="FILE", help="Class names in the order of the scores: one per line, JSON, or kinetics400."
     )
-    group.add_argument(
-        "--manifest", metavar="LIST", help="The list that was tested, in its order: gives videos their names."
-    )
+    group.add_argument("--manifest", metavar="LIST", help="The tested list, in its order, for ids and labels.")
 
 
-def read_results(path: str | os.PathLike[str], args: argparse.Namespace, *, clip_scores: bool = True) -> Predictions:
-    """Read a predictions directory, or a file of results that another project wrote.
+def read_results(paths: Sequence[str], args: argparse.Namespace, *, clip_scores: bool = True) -> list[Predictions]:
+    """Read predictions directories, and results files of other projects.
 
     Args:
-        path: Either of them.
-        args: Has `classes` and `manifest`, for files.
-        clip_scores: Also read the clips of a directory.
+        paths: The directories and files.
+        args: Has `classes` and `manifest`, for the files.
+        clip_scores: Also read the clip scores of directories.
 
     Raises:
-        InputError: It cannot be read, or does not fit the classes or the list.
+        InputError: An input cannot be read or does not fit the options, or the options are given without a file.
     """
+    if (args.classes or args.manifest) and not any(Path(path).is_file() for path in paths):
+        raise InputError("--classes and --manifest are for results of other projects; a predictions directory has both")
     from dnl_video.results.reader import read_predictions
 
-    if not Path(path).is_file():
-        return read_predictions(path, clip_scores=clip_scores)
+    return [
+        _read_file(path, args) if Path(path).is_file() else read_predictions(path, clip_scores=clip_scores)
+        for path in paths
+    ]
+
+
+def _read_file(path: str, args: argparse.Namespace) -> Predictions:
     from dnl_video.data.manifest import read_class_list, read_manifest
     from dnl_video.results.foreign import ListEntry, read_foreign
 
@@ -51,13 +56,3 @@ def read_results(path: str | os.PathLike[str], args: argparse.Namespace, *, clip
     predictions = read_foreign(path, class_names=names or manifest.class_names, videos=videos)
     predictions.meta = dataclasses.replace(predictions.meta, manifest=manifest.source, manifest_sha256=manifest.sha256)
     return predictions
-
-
-def refuse_foreign_arguments(args: argparse.Namespace, paths: list[str]) -> None:
-    """Refuse options for other projects' results where every input is a predictions directory.
-
-    Raises:
-        InputError: There is such an option, and no such file.
-    """
-    if (args.classes or args.manifest) and not any(Path(path).is_file() for path in paths):
-        raise InputError("--classes and --manifest are for results of other projects; a predictions directory has both")

@@ -1,4 +1,4 @@
-"""Small frames of videos for report.html."""
+"""Reads small frames of videos for report.html."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ _HEIGHT = 96
 
 
 def thumbnail_reader(root: str | None = None) -> Callable[[str], NDArray[np.uint8] | str]:
-    """Return a function that reads six frames of a video, spread over it, uint8 [6, 96, W, 3].
-
-    Of a video that cannot be read it returns why, in a few words.
+    """Return a function that reads six frames spread over a video, uint8 [6, 96, W, 3], or says why it cannot.
 
     Args:
-        root: Folder to look for videos in that are not where they were, by their path below it and by their name.
+        root: Folder that now holds the videos, searched by path and by name.
 
     Raises:
         InputError: The folder does not exist.
@@ -41,14 +39,9 @@ def thumbnail_reader(root: str | None = None) -> Callable[[str], NDArray[np.uint
 
 
 def _find(path: str, root: str | None) -> Path:
-    """Return where a video is: below the root, else where it was evaluated."""
-    if root is not None:
-        parts = Path(path).parts[1:] if Path(path).is_absolute() else Path(path).parts
-        for first in range(len(parts)):
-            moved = Path(root, *parts[first:])
-            if moved.is_file():
-                return moved
-    return Path(path)
+    parts = Path(path).relative_to(Path(path).anchor).parts
+    moved = (Path(root, *parts[first:]) for first in range(len(parts))) if root is not None else ()
+    return next((file for file in moved if file.is_file()), Path(path))
 
 
 def _shrink(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -104,6 +104,12 @@ def require_labels(predictions: Predictions, reason: str) -> None:
         )
 
 
+def video_of(predictions: Predictions, i: int | np.integer) -> dict[str, Any]:
+    """Return id, path and label of the video with index i."""
+    name = predictions.meta.class_names[predictions.label[i]]
+    return {"video_id": predictions.video_id[i], "path": predictions.path[i], "label": name}
+
+
 def rank_and_predict(predictions: Predictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the label's rank and the predicted class of each video, int [n]; K and -1 for failed videos."""
     done = predictions.evaluated
@@ -169,16 +175,8 @@ def model_name(described: dict[str, Any]) -> str:
 
 def coverage_of(predictions: Predictions) -> dict[str, Any]:
     """Count listed, finished, evaluated and failed videos, and group failures by reason."""
-    names, done = predictions.meta.class_names, predictions.evaluated
-    failed = [
-        {
-            "video_id": predictions.video_id[i],
-            "path": predictions.path[i],
-            "label": names[predictions.label[i]],
-            "error": str(predictions.error[i]),
-        }
-        for i in np.flatnonzero(~done)
-    ]
+    done = predictions.evaluated
+    failed = [{**video_of(predictions, i), "error": str(predictions.error[i])} for i in np.flatnonzero(~done)]
     reasons = [failure_reason(video["error"], video["path"], video["video_id"]) for video in failed]
     first = {reason: video["video_id"] for reason, video in zip(reversed(reasons), reversed(failed), strict=True)}
     return {
@@ -297,9 +295,7 @@ def _confident_mistakes(
     most = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")[:_MOST_LISTED]]
     return [
         {
-            "video_id": predictions.video_id[i],
-            "path": predictions.path[i],
-            "label": names[label[i]],
+            **video_of(predictions, i),
             "predicted": names[predicted[i]],
             "confidence": _finite(scores[i, predicted[i]]),
             "label_score": _finite(scores[i, label[i]]),

@@ -275,12 +275,5 @@ def _examples(
         return {"predicted": names[c], "score": float(run.predictions.scores[i, c])}
 
     return [
-        {
-            "video_id": first.predictions.video_id[i],
-            "path": first.predictions.path[i],
-            "label": names[labels[i]],
-            "reference": answer(first, i),
-            "run": answer(other, i),
-        }
-        for i in chosen
+        {**build.video_of(first.predictions, i), "reference": answer(first, i), "run": answer(other, i)} for i in chosen
     ]

@@ -59,7 +59,9 @@ def compare_summary(comparison: dict[str, Any]) -> list[Text | Table]:
     rows = [[run["letter"], *(accuracy_text(run["accuracy"]["evaluated"][key]) for key in FIGURES)] for run in runs]
     for one in comparisons:
         rows.append([_minus(one), *(difference_text(one["differences"]["evaluated"][key]) for key in FIGURES)])
-    table = Table("Accuracy and differences, with 95% intervals", ["", *FIGURES.values()], rows, "lrrr")
+    table = Table(
+        "Accuracy, and differences in percentage points, with 95% intervals", ["", *FIGURES.values()], rows, "lrrr"
+    )
     headlines = [Text(compare_headline(comparison, one)) for one in comparisons]
     return [table, *headlines, *(Text(note, "warning") for note in comparison["notes"])]
 

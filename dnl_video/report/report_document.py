@@ -109,7 +109,7 @@ def _levels(report: dict[str, Any], caption: str, *, brief: bool = False) -> Tab
         levels.append(("video-level, listed", accuracy["listed"]["video"], over))
     if clips is not None:
         levels.append(("centre-clip", accuracy["evaluated"]["centre_clip"], _centre_clip(clips) + crops))
-        levels.append(("clip-level", accuracy["evaluated"]["clip"], f"every clip separately{crops}"))
+        levels.append(("clip-level", accuracy["evaluated"]["clip"], f"each clip{crops}"))
     rows = [
         [name, *(accuracy_text((figures or {}).get(key)) for key in FIGURES), *([] if brief else [scored])]
         for name, figures, scored in levels

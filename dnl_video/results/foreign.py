@@ -52,7 +52,7 @@ class _Content(NamedTuple):
     scores: NDArray[Any]  # [n, K]
     labels: NDArray[np.int64] | None = None  # class indices [n]; None when the file has none
     video_id: list[str] | None = None  # None when the file has none; then its rows are in the order of the list
-    unscored: NDArray[np.bool_] | None = None  # rows whose video was never scored [n]
+    unscored: list[bool] | None = None  # videos that were never scored [n]; their scores are NaN
 
 
 def read_foreign(
@@ -78,12 +78,11 @@ def read_foreign(
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give {KINDS}") from error
     table = _parse(path, data, class_names)
-    n, num_classes = table.scores.shape
+    num_classes = table.scores.shape[1]
     names = [str(c) for c in range(num_classes)] if class_names is None else list(class_names)
     if len(names) != num_classes:
         raise InputError(f"{path} has scores of {num_classes} classes, but {len(names)} class names were given")
-    unscored = np.zeros(n, dtype=bool) if table.unscored is None else table.unscored
-    scores, notes = as_probabilities(table.scores, unscored)
+    scores, notes = as_probabilities(table.scores)
     rows, order = _rows(path, table, videos)
     labels = np.array([row.label for row in rows], dtype=np.int64)
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
@@ -93,6 +92,7 @@ def read_foreign(
             f"{num_classes} classes (0 to {num_classes - 1})"
         )
     # The last row of `errors` and `padded`, index -1, is for listed videos that the file lacks.
+    unscored = [False] * len(scores) if table.unscored is None else table.unscored
     errors = [*("never scored: all scores are 0" if left else None for left in unscored), "not in the results file"]
     padded = np.concatenate([scores, np.full((1, num_classes), np.nan, dtype=np.float32)])
     if videos is None:
@@ -167,7 +167,9 @@ def _of_pyslowfast(path: Path, preds: NDArray[Any], labels: NDArray[Any] | None)
             "video (multi-label results have no top-1)"
         )
     scores = _stack(path, list(preds)) if len(preds) else preds
-    return _Content("PySlowFast", scores, labels.astype(np.int64), unscored=(scores == 0).all(axis=1))
+    unscored = (scores == 0).all(axis=1)
+    scores = np.where(unscored[:, None], np.nan, scores)
+    return _Content("PySlowFast", scores, labels.astype(np.int64), unscored=unscored.tolist())
 
 
 def _of_mmaction(path: Path, content: Sequence[Any]) -> _Content:
@@ -242,22 +244,14 @@ def _rows(path: Path, table: _Content, videos: Sequence[ListEntry] | None) -> tu
     return rows, order
 
 
-def as_probabilities(
-    scores: NDArray[Any], unscored: NDArray[np.bool_] | None = None
-) -> tuple[NDArray[np.float32], list[str]]:
-    """Return scores as probabilities, and a note if they were converted.
+def as_probabilities(scores: NDArray[Any]) -> tuple[NDArray[np.float32], list[str]]:
+    """Return scores [n, K] as probabilities, and a note if they were converted.
 
     Rows that sum to 1 are unchanged. Rows that sum to an integer are sums of probabilities over views; other rows in
     [0, 1] are maxima over views or sigmoids; both are divided by their sum. Other scores are logits and get a softmax.
     The order of the scores in a row never changes. Rows with a NaN stay NaN.
-
-    Args:
-        scores: [n, K].
-        unscored: Rows to ignore and to set to NaN, bool [n].
     """
     values = np.array(scores, dtype=np.float64)
-    if unscored is not None:
-        values[unscored] = np.nan
     known = values[~np.isnan(values).any(axis=1)]
     if not len(known):
         return values.astype(np.float32), []

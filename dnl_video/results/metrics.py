@@ -1,7 +1,8 @@
 """Accuracy of class scores: the source of every number in reports. numpy only.
 
 In all functions, `scores` [n, K] are class scores of n videos (or clips), higher is better; `labels` int [n] are class
-indices in 0…K−1. Two rules apply everywhere:
+indices in 0…K−1; `hits` bool [n] says whether each video is right, such as ``rank_of_label(scores, labels) == 0``;
+`confidence` is that of the interval. Two rules apply everywhere:
 
 - **Ties count as wrong.** A label's rank is the number of *other* classes that score at least as high, so a network
   that gives every class the same score has top-1 accuracy 0, whatever the order of the classes. The predicted class of
@@ -118,14 +119,7 @@ class ClassAccuracy(NamedTuple):
 
 
 def per_class(hits: ArrayLike, labels: ArrayLike, num_classes: int, confidence: float = 0.95) -> list[ClassAccuracy]:
-    """Return the top-1 accuracy of each class.
-
-    Args:
-        hits: Whether each video is right, bool [n], such as ``rank_of_label(scores, labels) == 0``.
-        labels: Class indices, int [n].
-        num_classes: K.
-        confidence: Confidence of the intervals.
-    """
+    """Return the top-1 accuracy of each of the K classes."""
     labels = np.asarray(labels, dtype=np.int64)
     videos = np.bincount(labels, minlength=num_classes).tolist()
     correct = np.bincount(labels[np.asarray(hits, dtype=bool)], minlength=num_classes).tolist()
@@ -144,11 +138,6 @@ def mean_class_accuracy(hits: ArrayLike, labels: ArrayLike, confidence: float = 
     p_c = (correct + 1)/(n_c + 2), so that small classes that are all right or all wrong do not shrink the interval to
     zero. With one class this is Wilson's interval.
 
-    Args:
-        hits: Whether each video is right, bool [n].
-        labels: Class indices, int [n].
-        confidence: Confidence of the interval.
-
     Raises:
         InputError: There are no videos.
     """
@@ -166,10 +155,10 @@ def mean_class_accuracy(hits: ArrayLike, labels: ArrayLike, confidence: float = 
 
 
 def share_interval(hits: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return the share of true values in `hits` [n] with Wilson's interval.
+    """Return the share of hits with Wilson's interval.
 
     Raises:
-        InputError: There are none.
+        InputError: There are no videos.
     """
     hits = np.asarray(hits, dtype=bool)
     if not len(hits):
@@ -179,15 +168,10 @@ def share_interval(hits: ArrayLike, confidence: float = 0.95) -> Interval:
 
 
 def clustered_interval(hits: ArrayLike, group: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return the share of true values in `hits` [m] when values of one group (clips of one video) are correlated.
+    """Return the share of hits of m clips; `group` int [m] is the video of each, as clips of a video are correlated.
 
     The interval is Wilson's at the effective number n* = p(1−p) / V, where V is the variance of a ratio of totals over
     groups (Cochran, Sampling Techniques, 1977, section 6.3). n* is clipped to between the number of groups and m.
-
-    Args:
-        hits: Whether each clip is right, bool [m].
-        group: Index of each clip's video, int [m].
-        confidence: Confidence of the interval.
 
     Raises:
         InputError: There are no clips.

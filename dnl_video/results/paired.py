@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,19 +20,13 @@ from dnl_video.errors import InputError
 from dnl_video.results.metrics import Interval, mean_class_accuracy, wilson_interval
 
 
-@dataclass(frozen=True)
-class PairedCounts:
-    """How many videos both, one or neither of two networks got right."""
+class PairedCounts(NamedTuple):
+    """The numbers of videos that both, one or neither of two networks got right."""
 
     both: int
     only_first: int
     only_second: int
     neither: int
-
-    @property
-    def total(self) -> int:
-        """All videos."""
-        return self.both + self.only_first + self.only_second + self.neither
 
 
 def count_pairs(first: ArrayLike, second: ArrayLike) -> PairedCounts:
@@ -82,7 +75,7 @@ def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interva
     Raises:
         InputError: There are no videos.
     """
-    n = counts.total
+    n = sum(counts)
     if not n:
         raise InputError("a comparison needs at least one video, and there are none")
     right_1, right_2 = counts.both + counts.only_first, counts.both + counts.only_second
@@ -144,7 +137,7 @@ def paired_per_class(
     table = {}
     for c in np.unique(labels).tolist():
         counts = count_pairs(first[labels == c], second[labels == c])
-        both, lost, won, n = counts.both, counts.only_first, counts.only_second, counts.total
+        (both, lost, won, _), n = counts, sum(counts)
         low, high = paired_difference(counts, confidence)[1:]
         table[c] = PairedClass(n, (both + lost) / n, (both + won) / n, won, lost, (won - lost) / n, low, high)
     return table

@@ -400,7 +400,7 @@ def test_markdown_says_the_result_first_and_labels_every_level(run):
         "] | mean of all 30 views, 157 evaluated videos |",
         "] | mean of all 30 views, 160 listed videos, failed = wrong |",
         "] | sixth of 10 clips, mean of its 3 crops |",
-        "| every clip separately, mean of its 3 crops |",
+        "| each clip, mean of its 3 crops |",
         "| `val/v00007.mp4` | cannot decode frame 7 |\n",
         f"| weights sha256 | {'a' * 64} |",
         "context_options (pool [1, 2, 2])",
