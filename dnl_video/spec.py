@@ -222,8 +222,7 @@ def to_dict(spec: ModelSpec | Preprocessing | ContextOptions) -> dict[str, Any]:
             return {key: plain(v) for key, v in value.items()}
         return list(value) if isinstance(value, tuple) else value
 
-    converted: dict[str, Any] = plain(dataclasses.asdict(spec))
-    return converted
+    return {key: plain(value) for key, value in dataclasses.asdict(spec).items()}
 
 
 def from_dict(kind: type[_Spec], values: Mapping[str, Any]) -> _Spec:

@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """pytest-xdist starts one worker per core. Its controller, which runs no test, does without torch."""
+    """pytest-xdist starts one worker per core. Its controller runs no test and loads no torch."""
     import torch
 
     torch.set_num_threads(1)
@@ -24,13 +24,13 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def full_size() -> bool:
-    """Whether tests marked `full` run at full size, as `scripts/test.sh --full` asks; a small size otherwise."""
+    """Whether tests marked `full` run at full size, as in `scripts/test.sh --full`; otherwise at a small size."""
     return os.environ.get("DNL_TEST_FULL") == "1"
 
 
 @dataclass(frozen=True)
 class TinyRun:
-    """A few generated videos and a network trained on them for a moment, through the command line."""
+    """A few generated videos and a network trained on them for one short epoch by the command line."""
 
     folder: Path
     config: Path
@@ -73,8 +73,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 @pytest.fixture(scope="session")
 def shared_clips() -> Path:
-    """Real videos that lie beside the repository on some machines: two Kinetics actions, a corrupt file, odd ones."""
+    """Real videos, beside the repository on some machines: two Kinetics actions, a corrupt file, unusual files."""
     folder = REPOSITORY.parent / "shared" / "clips"
     if not folder.is_dir():
-        pytest.skip("the real clips are not on this machine")
+        pytest.skip("this machine has no real clips")
     return folder

@@ -1,4 +1,4 @@
-"""The main job from nothing, as scripts/demo.sh runs it. At full size it holds what the README claims."""
+"""The pipeline of scripts/demo.sh. At full size its accuracy is that of the documentation."""
 
 from __future__ import annotations
 

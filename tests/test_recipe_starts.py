@@ -36,7 +36,7 @@ SMALL = shlex.split(
 
 
 def published(architecture: str, source: str | None) -> dict[str, Any]:
-    """Return what the published file holds, an eighth as wide."""
+    """Return the contents of the published file, an eighth as wide."""
     if source == "imagenet":
         return NarrowResNet(101 if architecture.endswith("r101") else 50).state_dict()
     slowfast = architecture.startswith("slowfast")
@@ -53,7 +53,9 @@ def started(config: TrainConfig) -> tuple[VideoTrainingModule, LoadReport]:
 
 @pytest.mark.parametrize("name", STARTED)
 @torch.no_grad()
-def test_each_start_fills_its_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_weights_fill_the_network_of_each_recipe(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = reduced(KINETICS / f"{name}.yaml")
     source, architecture = config.weights.source, config.model.architecture
     assert source is not None

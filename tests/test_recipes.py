@@ -183,7 +183,7 @@ def one_of_each_network() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", one_of_each_network(), ids=lambda p: p.stem)
-def test_recipes_take_a_step_at_a_reduced_size(path: Path) -> None:
+def test_recipes_train_one_step_at_reduced_size(path: Path) -> None:
     config = reduced(path)
     torch.manual_seed(0)
     module = VideoTrainingModule(config, [str(i) for i in range(config.model.num_classes)], {})

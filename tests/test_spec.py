@@ -1,4 +1,4 @@
-"""ModelSpec and Preprocessing: through JSON and back, and every refusal with its text."""
+"""ModelSpec and Preprocessing: round trip through JSON, and the message of every refused value."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_round_trip_through_json(spec):
     assert list(plain) == [f.name for f in dataclasses.fields(spec)]
 
 
-def test_a_changed_value_survives_the_round_trip_field_by_field():
+def test_every_field_survives_the_round_trip():
     # One field at a time, or equal defaults could hide a field that is dropped.
     for changed in (SPECS[1], SPECS[2], SPECS[3], SPECS[5], OPTIONS):
         for f in dataclasses.fields(changed):
@@ -66,7 +66,7 @@ def test_missing_keys_take_their_defaults():
     assert from_dict(ModelSpec, {"context_options": {"pool": None}}).context_options == ContextOptions(pool=None)
 
 
-def test_specs_are_frozen_and_to_dict_shares_nothing():
+def test_specs_are_frozen_and_to_dict_copies():
     with pytest.raises(dataclasses.FrozenInstanceError):
         SPECS[0].num_classes = 3
     plain = to_dict(OPTIONS)
@@ -104,7 +104,7 @@ def test_specs_are_frozen_and_to_dict_shares_nothing():
         ),
     ],
 )
-def test_from_dict_refuses_and_names_the_nearest(kind, values, message):
+def test_from_dict_refuses_unknown_keys_and_values(kind, values, message):
     with pytest.raises(InputError) as error:
         from_dict(kind, values)
     assert str(error.value).startswith(message)
@@ -220,7 +220,7 @@ def test_values_that_are_not_allowed(kind, values, message):
 
 
 @pytest.mark.parametrize("attention", ["dot_product", "concatenation"])
-def test_a_temperature_can_be_learned_where_there_is_a_softmax(attention):
+def test_a_learned_temperature_needs_a_softmax(attention):
     options = ContextOptions(attention=attention, learned_temperature=True)
     message = f"^learned_temperature needs a softmax; attention {attention} has none$"
     with pytest.raises(InputError, match=message):
@@ -237,14 +237,14 @@ def test_a_temperature_can_be_learned_where_there_is_a_softmax(attention):
         (Preprocessing, {"num_frames": 1, "frame_stride": 1, "short_side": 1, "crop_size": 1}),
     ],
 )
-def test_values_at_the_edge_are_allowed(kind, values):
+def test_bounds_are_allowed(kind, values):
     assert (
         to_dict(kind(**values)).items()
         >= {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}.items()
     )
 
 
-def test_nearest_says_nothing_when_nothing_is_near():
+def test_nearest_is_empty_without_a_similar_word():
     assert nearest("qqq", ["slow", "fast"]) == ""
     assert nearest("slo", ["slow", "fast"]) == "; did you mean 'slow'?"
 

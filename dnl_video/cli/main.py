@@ -105,7 +105,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""
-        raise InputError(f"{message}; see {self.prog} --help")
+        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0]
+        raise InputError(f"{message}{nearest(unknown, self._option_string_actions)}; see {self.prog} --help")
 
 
 def _overview() -> str:

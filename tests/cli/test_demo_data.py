@@ -16,7 +16,7 @@ def parser():
     return make_parser("demo-data", demo_data)
 
 
-def test_it_generates_says_where_and_what_comes_next(parser, tmp_path, capsys):
+def test_videos_and_next_command(parser, tmp_path, capsys):
     directory = tmp_path / "my demo"
     args = parser.parse_args([str(directory), "--train-videos", "8", "--val-videos", "2", "--num-workers", "2"])
     assert demo_data.run(args) == 0
@@ -47,6 +47,6 @@ def test_defaults_and_help(parser):
     assert "Default: 400." in text
 
 
-def test_importing_the_command_is_light():
+def test_the_module_imports_no_heavy_library():
     heavy = "import sys, dnl_video.cli.demo_data; print({'numpy', 'av', 'rich', 'torch'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", heavy], text=True).strip() == "set()"

@@ -31,7 +31,7 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def with_a_broken_video(tiny: TinyRun, folder: Path) -> tuple[Path, Path]:
-    """Write a list of the validation videos in which the first is no video."""
+    """Write a list of the validation videos whose first file is not a video."""
     rows = list(csv.DictReader(tiny.val.open(encoding="utf-8")))
     files = sorted((tiny.folder / "videos" / "val").rglob("*.mp4"))
     labels = {row["youtube_id"]: row["label"] for row in rows}
@@ -42,7 +42,7 @@ def with_a_broken_video(tiny: TinyRun, folder: Path) -> tuple[Path, Path]:
     return folder / "list.csv", broken
 
 
-def test_predictions_and_headline(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_and_printed_accuracy(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(tiny, tmp_path / "out") == 0
     printed = capsys.readouterr().out
     assert "8 videos listed, 8 evaluated, 0 failed" in printed
@@ -58,7 +58,7 @@ def test_predictions_and_headline(tiny: TinyRun, tmp_path: Path, capsys: pytest.
     assert [truth[video[:11]] for video in predictions.video_id] == predictions.label.tolist()
 
 
-def test_processes_cover_every_video_once_and_agree(
+def test_processes_score_every_video_once_and_agree(
     tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert evaluate(tiny, tmp_path / "one") == 0
@@ -72,7 +72,7 @@ def test_processes_cover_every_video_once_and_agree(
     assert len(list((tmp_path / "three").glob("*.jsonl"))) == 3
 
 
-def test_a_second_run_does_no_work(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_scores_nothing_again(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(tiny, tmp_path / "out") == 0
     before = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert evaluate(tiny, tmp_path / "out") == 0
@@ -103,7 +103,7 @@ def test_a_broken_video_is_listed_and_counted(
     assert report["accuracy"]["evaluated"]["video"]["top1"]["total"] == 7
 
 
-def test_failed_videos_can_be_tried_again(tiny: TinyRun, tmp_path: Path) -> None:
+def test_failed_videos_can_be_retried(tiny: TinyRun, tmp_path: Path) -> None:
     manifest, broken = with_a_broken_video(tiny, tmp_path)
     assert evaluate(tiny, tmp_path / "out", manifest=manifest) == 3
     shutil.copy(next((tiny.folder / "videos" / "val").rglob("*.mp4")), broken)
@@ -111,9 +111,7 @@ def test_failed_videos_can_be_tried_again(tiny: TinyRun, tmp_path: Path) -> None
     assert evaluate(tiny, tmp_path / "out", "--retry-failed", manifest=manifest) == 0
 
 
-def test_a_video_missing_on_disk_is_failed_not_dropped(
-    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_video_counts_as_failed(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = tiny.val.read_text(encoding="utf-8").rstrip("\n") + "\ngrowing,AAAAAAAAAAA,0,2,val\n"
     (tmp_path / "val.csv").write_text(rows, encoding="utf-8")
     root = ["--root", str(tiny.val.parent)]
@@ -175,7 +173,7 @@ def test_reversed_frames_reverse_the_clip(tiny: TinyRun, tmp_path: Path) -> None
     assert not np.allclose(scores["natural"], scores["repeated"])
 
 
-def test_decoders_score_alike(tiny: TinyRun, tmp_path: Path) -> None:
+def test_decoders_give_nearly_the_same_scores(tiny: TinyRun, tmp_path: Path) -> None:
     for decoder in ("decord", "av", "auto"):
         assert evaluate(tiny, tmp_path / decoder, "--decoder", decoder) == 0
     decord, av, auto = (read_predictions(tmp_path / name).scores for name in ("decord", "av", "auto"))
@@ -241,7 +239,7 @@ def test_not_a_checkpoint(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_real_kinetics_videos_through_the_command_line(tiny: TinyRun, tmp_path: Path, shared_clips: Path) -> None:
-    """Untrained weights: this checks plumbing, shapes, times and that the corrupt file is reported, not the class."""
+    """Checks shapes, times and the report of the corrupt file; the network is untrained, so not the class."""
     words = ["predict", str(shared_clips), "--checkpoint", str(tiny.run), "--output", str(tmp_path / "out")]
     assert main([*words, "--per-clip", "--device", "cpu", "--num-workers", "1"]) == 3
     predictions = read_predictions(tmp_path / "out")

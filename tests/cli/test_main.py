@@ -26,7 +26,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name: str) -> None:
+def test_every_help_has_examples(name: str) -> None:
     text = make_parser(name, command_module(name)).format_help()
     assert f"dnl-video {name}" in text
     assert text.count("dnl-video ") >= 2, "help shows no example"
@@ -39,6 +39,13 @@ def test_missing_arguments_are_one_line(name: str, capsys: pytest.CaptureFixture
     assert error.count("\n") == 1
     assert error.startswith("dnl-video: error: the following arguments are required: ")
     assert error.endswith(f"; see dnl-video {name} --help\n")
+
+
+def test_unknown_options_name_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--context", "nl", "--sizes", "64"]) == 2
+    assert capsys.readouterr().err == (
+        "dnl-video: error: unrecognized arguments: --sizes 64; did you mean '--size'?; see dnl-video models --help\n"
+    )
 
 
 def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ def prepare(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_a_prepared_list_trains(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_accepts_a_prepared_list(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     videos = tiny.folder / "videos"
     words = [
         "--annotations",
@@ -38,7 +38,9 @@ def test_a_prepared_list_trains(tiny: TinyRun, tmp_path: Path, capsys: pytest.Ca
     assert re.search(r"training videos +16\n", capsys.readouterr().out)
 
 
-def test_faults_and_transcoding_are_told(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_files_and_transcoding_are_reported(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     videos = tmp_path / "videos"
     source = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
     for name in ("a/1.mp4", "a/2.mp4"):

@@ -1,4 +1,4 @@
-"""`dnl-video show`, on a run that the tests trained and on predictions made by hand."""
+"""`dnl-video show`, on a trained tiny run and on hand-made predictions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_run(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert "config" not in facts
 
 
-def test_a_run_that_was_stopped(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_run(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(tiny.run, tmp_path / "run")
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
     config["trainer"]["max_epochs"] = 5
@@ -117,7 +117,7 @@ def test_unfinished_and_unlabelled_predictions(tmp_path: Path, capsys: pytest.Ca
     assert facts["next"] == [f"run the command that wrote {tmp_path / 'p'} again: it resumes"]
 
 
-def test_an_exported_model_says_where_it_comes_from(
+def test_an_exported_model_has_its_provenance(
     tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "model.safetensors"
@@ -161,7 +161,7 @@ def test_features(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("run", "x", "run: not a file of weights (it starts with b'x')"),
     ],
 )
-def test_nothing_to_show(
+def test_paths_that_cannot_be_shown(
     name: str, content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if content is not None:

@@ -1,4 +1,4 @@
-"""`dnl-video train` as a person uses it: in process, with what it prints."""
+"""`dnl-video train`, in process, with its output."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def train_words(tiny: TinyRun, output: Path, *words: str) -> list[str]:
     return ["train", "--config", str(tiny.config), "--output_dir", str(output), *words]
 
 
-def test_a_run_leaves_checkpoints_config_and_logs(tiny: TinyRun) -> None:
+def test_a_run_writes_checkpoints_config_and_logs(tiny: TinyRun) -> None:
     names = sorted(p.name for p in (tiny.run / "checkpoints").iterdir())
     assert names[0].startswith("best-epoch000-top1_0.")
     assert names[1:] == ["last.ckpt", "previous.ckpt"]
@@ -49,7 +49,7 @@ def test_a_run_leaves_checkpoints_config_and_logs(tiny: TinyRun) -> None:
     assert list((tiny.run / "logs" / "tensorboard").glob("events.*"))
 
 
-def test_the_stored_config_alone_makes_the_same_run(tiny: TinyRun, tmp_path: Path) -> None:
+def test_the_stored_config_reproduces_the_run(tiny: TinyRun, tmp_path: Path) -> None:
     again = tmp_path / "again"
     assert main(["train", "--config", str(tiny.run / "config.yaml"), "--output_dir", str(again)]) == 0
     first, second = load_checkpoint(tiny.run), load_checkpoint(again)
@@ -61,7 +61,7 @@ def test_the_stored_config_alone_makes_the_same_run(tiny: TinyRun, tmp_path: Pat
     assert all(torch.equal(first.state_dict[k], second.state_dict[k]) for k in first.state_dict)
 
 
-def test_checkpoints_carry_what_using_them_needs(tiny: TinyRun) -> None:
+def test_checkpoints_contain_classes_and_preprocessing(tiny: TinyRun) -> None:
     checkpoint = load_checkpoint(tiny.run)
     assert checkpoint.class_names[0] == "growing"
     assert len(checkpoint.class_names) == 8
@@ -84,14 +84,12 @@ def test_final_test_ends_with_a_report(tiny: TinyRun, tmp_path: Path, capsys: py
     assert (folder / "report.md").is_file()
 
 
-def test_learning_rate_is_announced_with_both_numbers(
-    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_scaled_learning_rate_is_printed(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(train_words(tiny, tmp_path / "run", "--optim.lr", "0.2", "--optim.lr_batch", "16")) == 0
     assert "learning rate 0.2 per 16 clips -> 0.05" in capsys.readouterr().out
 
 
-def test_resume_goes_on(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_continues_the_run(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "run"
     shutil.copytree(tiny.run, output)
     message = refused(capsys, *train_words(tiny, output))
@@ -110,14 +108,14 @@ def test_resume_refuses_another_architecture(tiny: TinyRun, capsys: pytest.Captu
     assert message.startswith(f"{last}: its model.context is dnl, the configuration's is nl; resume with the run's own")
 
 
-def test_dry_run_keeps_nothing(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_writes_nothing(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "run"
     assert main(train_words(tiny, output, "--dry-run")) == 0
     assert "dry run passed" in capsys.readouterr().out
     assert not output.exists()
 
 
-def test_one_process_speaks_for_a_dry_run(
+def test_only_rank_0_prints_a_dry_run(
     tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Trainer, "is_global_zero", False)
@@ -200,7 +198,7 @@ def test_emulated_half_precision_is_refused(
 
 @pytest.mark.parametrize("option", ["trainer.accelerator", "evaluation.device"])
 @pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_a_device_that_is_not_here(
+def test_unavailable_devices_are_refused(
     option: str,
     name: str,
     tiny: TinyRun,
@@ -217,7 +215,7 @@ def test_a_device_that_is_not_here(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_gpu_beyond_the_last(
+def test_a_gpu_index_out_of_range_is_refused(
     tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -248,7 +246,7 @@ def test_label_ids_must_fit(tiny: TinyRun, tmp_path: Path, capsys: pytest.Captur
     assert message == ("label 8 in the manifests, but model.num_classes is 8 (labels 0 to 7); set model.num_classes")
 
 
-def test_a_broken_video_is_replaced_counted_and_named_once(
+def test_a_broken_video_is_replaced_counted_and_reported_once(
     tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = listing(tiny, tmp_path / "list.txt")
@@ -310,7 +308,7 @@ def test_help_all_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.full
-def test_ctrl_c_leaves_a_run_that_goes_on(tiny: TinyRun, tmp_path: Path, full_size: bool) -> None:
+def test_a_run_resumes_after_ctrl_c(tiny: TinyRun, tmp_path: Path, full_size: bool) -> None:
     words = train_words(tiny, tmp_path / "run", "--trainer.max_epochs", "50")
     with CommandProcess(words, tmp_path / "printed", new_interpreter=full_size) as process:
         while "epoch 2/50" not in process.stdout:
@@ -326,7 +324,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tiny: TinyRun, tmp_path: Path, full_si
     assert main(["train", *words]) == 0
 
 
-def test_a_stopped_final_test_goes_on(
+def test_a_stopped_final_test_resumes(
     tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from dnl_video.cli import evaluate
@@ -347,13 +345,13 @@ def test_a_stopped_final_test_goes_on(
     assert list(output.glob("evaluation/*/report.json"))
 
 
-def test_training_starts_from_weights_and_remembers_them(
+def test_training_starts_from_weights_and_records_them(
     tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = tmp_path / "start.ckpt"
     shutil.copy(find_checkpoint(tiny.run), start)
     output, words = tmp_path / "run", ["--weights.source", str(start), "--model.context", "pairwise"]
-    # A rate of almost nothing keeps the weights where they started.
+    # A tiny learning rate leaves the weights almost unchanged.
     assert main(train_words(tiny, output, *words, "--optim.lr", "1e-12", "--optim.warmup_start_lr", "0")) == 0
     printed = capsys.readouterr().out
     assert f"weights: {start} (dnl_video)" in printed
@@ -364,7 +362,7 @@ def test_training_starts_from_weights_and_remembers_them(
             torch.testing.assert_close(value, source.state_dict[key], rtol=1e-4, atol=1e-6)
     started = trained.provenance["started_from"]
     assert (started["source"], started["sha256"], started["origin"]) == (str(start), source.sha256, "dnl_video")
-    # Going on loads the checkpoint alone: what the run started from may be gone, and stays known.
+    # Resuming reads only the checkpoint: the source file may be deleted, and its record stays.
     start.unlink()
     words += ["--optim.lr", "1e-12", "--optim.warmup_start_lr", "0", "--trainer.max_epochs", "2", "--resume"]
     assert main(train_words(tiny, output, *words)) == 0
