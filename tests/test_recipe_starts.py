@@ -20,7 +20,7 @@ from dnl_video.models.weights.load import LoadReport
 from dnl_video.models.weights.pretrained import SOURCES
 from dnl_video.training import run as training_run
 from dnl_video.training.module import VideoTrainingModule
-from dnl_video.training.start import start_from_weights
+from dnl_video.training.setup import start_from_weights
 from tests.conftest import TinyRun
 from tests.models.weights.test_imagenet import NarrowResNet
 from tests.test_recipes import KINETICS, STARTS, reduced

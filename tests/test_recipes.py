@@ -25,7 +25,8 @@ from dnl_video.models.build import build_model
 from dnl_video.spec import Context, ModelSpec
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import lr_factor, scaled_lr
-from dnl_video.training.run import resolved_config, train
+from dnl_video.training.run import train
+from dnl_video.training.setup import resolved_config
 from dnl_video.training.trainer import validation_interval
 from tests.conftest import REPOSITORY, TinyRun
 

@@ -24,8 +24,8 @@ is that of the last checkpoint on the test list. Differences between contexts ar
 
   dnl-video ablate --config STUDY.yaml
   dnl-video ablate --config STUDY.yaml --seeds "[0, 1, 2, 3, 4]"     two more seeds
-  dnl-video ablate --config STUDY.yaml --contexts "[none, dnl]" --output_dir runs/studies/two
-  dnl-video ablate --config STUDY.yaml --set optim.lr=0.001 --set trainer.max_epochs=20 --output_dir runs/studies/longer
+  dnl-video ablate --config STUDY.yaml --contexts "[none, dnl]" --output runs/studies/two
+  dnl-video ablate --config STUDY.yaml --set optim.lr=0.001 --set trainer.max_epochs=20 --output runs/studies/longer
 
 After an interruption, the same command continues the study: finished runs are rows of runs.jsonl and are not repeated.
 Results: study.md (the table), study.json (all numbers), curves.png (validation accuracy against epochs).

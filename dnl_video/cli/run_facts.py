@@ -94,7 +94,7 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     config = read_recipe(str(folder / "config.yaml"))
     train = f"dnl-video train --config {folder / 'config.yaml'}"
     facts: Facts = {"kind": "training run", "path": str(folder), "training": _training(config), "finished": False}
-    if not any((folder / "checkpoints").glob("*.ckpt")):
+    if not any((folder / "checkpoints").glob("[!.]*.ckpt")):
         return {**facts, "next": [f"{train} (no checkpoint was written yet)"]}
     best, last = find_checkpoint(folder), find_checkpoint(folder, last=True)
     source = Source(best)

@@ -209,7 +209,7 @@ def _print_result(config: TrainConfig, result: TrainResult, *, final_test: bool)
 def _print_how_to_resume(config: TrainConfig, stop: KeyboardInterrupt | Terminated, words: str = "") -> None:
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-    if any(Path(config.output_dir, "checkpoints").glob("*.ckpt")):
+    if any(Path(config.output_dir, "checkpoints").glob("[!.]*.ckpt")):
         how = f"stopped by {stop.signum.name}" if isinstance(stop, Terminated) else "interrupted"
         saved = stop.saved if isinstance(stop, Terminated) else str(stop)
         command = f"dnl-video train --config {config.output_dir}/config.yaml --resume{words}"
@@ -219,7 +219,7 @@ def _print_how_to_resume(config: TrainConfig, stop: KeyboardInterrupt | Terminat
 def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int) -> int:
     from dnl_video.cli.evaluate import evaluate
     from dnl_video.cli.report import report_directory
-    from dnl_video.training.collectives import wait_for_all
+    from dnl_video.training.collectives import barrier
 
     # One folder per checkpoint: a run that is extended may get another best checkpoint.
     predictions = Path(config.output_dir) / "evaluation" / Path(checkpoint).stem
@@ -234,7 +234,7 @@ def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int
         world_size=world_size,
     )
     # Launchers end all processes when the first one ends.
-    wait_for_all()
+    barrier()
     if rank == 0:
         report_directory(predictions)
     return 0

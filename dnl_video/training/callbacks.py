@@ -1,32 +1,43 @@
-"""What Lightning lacks: precise batch norm (by fvcore), a stop at NaN losses, a progress display in clips."""
+"""Callbacks: EMA weights, precise batch norm (by fvcore), a stop at NaN losses, and progress in clips."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dnl_video.data.loaders import VideoDataModule
-from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
-from dnl_video.training.collectives import mean_over_processes, of_all_processes
+from dnl_video.training.collectives import all_gather_dict, all_reduce_mean
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
+
+
+def ema_weights(decay: float) -> WeightAveraging:
+    """Return the callback that updates ema = decay * ema + (1 - decay) * weights after each optimiser step.
+
+    The average starts with the weights after the first step and includes batch-norm statistics. Validation uses the EMA
+    weights, and `state_dict` of a checkpoint holds them; `current_model_state` holds the trained weights.
+    """
+    return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 class PreciseBatchNorm(Callback):
     """Recompute batch-norm statistics over training clips before each validation (Wu & Johnson 2021, section 3).
 
     Args:
-        num_batches: Batches per process to average over; fewer where an epoch has fewer.
-        failures: Told of the videos that cannot be read on the way.
+        num_batches: Batches per process to average over, at most those of an epoch.
+        failures: Records the videos that cannot be read.
     """
 
     def __init__(self, num_batches: int, failures: FailureMonitor | None = None) -> None:
@@ -34,30 +45,24 @@ class PreciseBatchNorm(Callback):
         self.failures = failures
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Update statistics in place, leaving the random state and the training clips alone."""
+        """Update the statistics in place; the random state and the order of the training clips do not change."""
         assert isinstance(pl_module, VideoTrainingModule)
         network = pl_module.network
         norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        # Frozen ones keep their statistics.
+        # Frozen layers keep their statistics.
         layers = [m for m in norms if all(p.requires_grad for p in m.parameters())]
         if trainer.sanity_checking or trainer.state.fn != "fit" or not layers or not self.num_batches:
             return
         datamodule: VideoDataModule = trainer.datamodule  # type: ignore[attr-defined]
         loader = datamodule.precise_bn_dataloader(trainer.current_epoch)
-        preprocessing = pl_module.config.preprocessing
 
-        def clips() -> Any:
+        def clips() -> Iterator[torch.Tensor]:
             for batch in loader:
                 if self.failures is not None:
                     self.failures.note(batch["failures"])
-                yield normalize(
-                    batch["clip"].to(pl_module.device),
-                    preprocessing.mean,
-                    preprocessing.std,
-                    preprocessing.channel_order,
-                )
+                yield pl_module.normalized(batch["clip"].to(pl_module.device))
 
-        # Only batch norm in training mode: dropout would draw from the global random state.
+        # Only batch norm is in training mode, because dropout would draw from the global random state.
         network.eval()
         for layer in layers:
             layer.train()
@@ -69,11 +74,11 @@ class PreciseBatchNorm(Callback):
         with torch.no_grad():
             for layer, (mean, variance) in buffers.items():
                 own_mean, own_variance = layer.running_mean, layer.running_var
-                # fvcore binds new tensors; DDP and the optimiser state hold the old ones.
+                # fvcore assigns new tensors, but DDP and the optimiser state refer to the old ones.
                 layer.running_mean, layer.running_var = mean, variance
-                mean.copy_(mean_over_processes(own_mean))
-                # Of all clips together: the mean variance within processes lacks that between their means.
-                variance.copy_(mean_over_processes(own_variance + (own_mean - mean).square()))
+                mean.copy_(all_reduce_mean(own_mean))
+                # Total variance: within processes plus between their means.
+                variance.copy_(all_reduce_mean(own_variance + (own_mean - mean).square()))
             for counter, batches in zip(counters, trained, strict=True):
                 counter.copy_(batches)
         network.eval()
@@ -82,37 +87,37 @@ class PreciseBatchNorm(Callback):
 
 
 class FiniteLoss(Callback):
-    """Stop all processes before the step when the loss of one is NaN or infinite, and say which videos made it."""
+    """Stop all processes before the step if the loss of one is NaN or infinite, and name the videos of the batch."""
 
     def __init__(self) -> None:
         self._batch: Any = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Remember what the loss will be of."""
+        """Keep the batch for the error message."""
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
-        """Look at the loss."""
+        """Check the loss."""
         assert isinstance(pl_module, VideoTrainingModule)
-        # No number in one process makes the mean none, so all stop together and none waits for another.
+        # NaN in one process makes the mean NaN, so all processes stop and none waits for another.
         if bool(torch.isfinite(pl_module.mean_loss)):
             return
         own = pl_module.own_loss.item()
         records = trainer.datamodule.train.records  # type: ignore[attr-defined]
         bad = {} if math.isfinite(own) else {records[i].video_id: f"{own:g}" for i in self._batch["index"].tolist()}
-        bad = of_all_processes(bad)
+        bad = all_gather_dict(bad)
         raise InputError(
             f"the loss is {next(iter(bad.values()), 'infinite')} in epoch {trainer.current_epoch + 1}, step "
             f"{trainer.global_step + 1}, of videos {', '.join(bad)}; lower optim.lr, clip gradients "
-            "(trainer.gradient_clip_val) or take bf16-mixed, and go on from the last checkpoint with --resume"
+            "(trainer.gradient_clip_val) or use bf16-mixed, and continue from the last checkpoint with --resume"
         )
 
 
 class ClipProgress(TQDMProgressBar):
-    """A bar with loss, top-1, clips/s and the time the whole run still needs, and one line an epoch.
+    """A bar with loss, top-1, clips/s and the time left for the run, and one line per epoch.
 
     Args:
-        bar: Draw the bar (on a terminal); the epochs' lines are printed either way.
+        bar: Draw the bar on a terminal; the lines of the epochs are always printed.
     """
 
     def __init__(self, bar: bool = True) -> None:
@@ -123,14 +128,14 @@ class ClipProgress(TQDMProgressBar):
         self._epochs_run = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock of the run."""
         super().on_train_start(trainer, pl_module)
-        # A run that is resumed in an epoch does not start that epoch.
+        # on_train_epoch_start is not called for an epoch that is resumed in the middle.
         self._fit_start = self._epoch_start = time.monotonic()
         self._first_epoch = trainer.current_epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the epoch's clock."""
+        """Start the clock of the epoch."""
         super().on_train_epoch_start(trainer, pl_module)
         self._epoch_start, self._steps = time.monotonic(), 0
         if self.is_enabled:
@@ -147,7 +152,7 @@ class ClipProgress(TQDMProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return what stands behind the bar."""
+        """Return the values shown with the bar."""
         assert isinstance(pl_module, VideoTrainingModule)
         metrics = trainer.callback_metrics
         shown: dict[str, Any] = {}
@@ -159,7 +164,7 @@ class ClipProgress(TQDMProgressBar):
         return {**shown, "clips/s": f"{self._clips_per_s:.0f}", "run left": self._left(trainer)}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the epoch's line (validation has run by now)."""
+        """Print the line of the epoch, after its validation."""
         super().on_train_epoch_end(trainer, pl_module)
         assert isinstance(pl_module, VideoTrainingModule)
         self._epochs_done += 1
@@ -167,7 +172,7 @@ class ClipProgress(TQDMProgressBar):
         pl_module.log("train/clips_per_s", self._clips_per_s, batch_size=1, sync_dist=True)
         metrics = trainer.callback_metrics
         line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        # Resumed for an epoch's validation, a run has trained nothing of it.
+        # A run resumed just before validation has no training metrics of this epoch.
         if self._steps:
             line += f"  loss {float(pl_module.train_loss.compute()):.3f}"
             line += f"  train top1 {100 * float(pl_module.train_top1.compute()):.1f}%"

@@ -1,8 +1,7 @@
-"""Which checkpoints a run keeps, when it writes them, and that each is whole or not there."""
+"""The checkpoints of a run: which are kept, when they are written, and how (atomically)."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from dnl_video.errors import InputError
+from dnl_video.files import atomic_path
 from dnl_video.models.weights.checkpoint import LAST_NAME, PREVIOUS_NAME
 from dnl_video.training.stopping import StopRequest
 
@@ -25,21 +25,21 @@ def best_checkpoint(output: Path) -> ModelCheckpoint:
         mode="max",
         filename="best-epoch{epoch:03d}-top1_{val/top1:.4f}",
         auto_insert_metric_name=False,
-        # A validation that is repeated, because the run was killed after it, writes the same file again.
+        # A run killed after validation repeats it when resumed, and must write the same file.
         enable_version_counter=False,
     )
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` after each epoch, before each validation, every so many steps, and when asked to stop.
+    """Writes `last.ckpt` after each epoch, before each validation, every N steps, and on a request to stop.
 
-    Always between optimiser steps: what is accumulated of a step is in no checkpoint. One that is written before a
-    validation says so in Lightning's own terms, so that the resumed run validates before it goes on.
+    It writes between optimiser steps only, so accumulated gradients are in no checkpoint. A checkpoint written before a
+    validation marks it as started in Lightning's progress counters, so the resumed run validates first.
 
     Args:
         output: The run's folder.
-        every_n_steps: Steps between checkpoints; None writes those around validation and epochs only.
-        request: Asks to stop.
+        every_n_steps: Steps between checkpoints; None: only before validation and after epochs.
+        request: The run's request to stop.
     """
 
     def __init__(self, output: Path, every_n_steps: int | None, request: StopRequest) -> None:
@@ -50,13 +50,13 @@ class LastCheckpoint(Checkpoint):
         self._before_validation = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count steps from here."""
+        """Read the step to count from."""
         self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after a step where it is time to, and stop where that is asked."""
+        """After an optimiser step: save if it is time, stop if requested."""
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
@@ -65,23 +65,23 @@ class LastCheckpoint(Checkpoint):
             every_n_epochs = trainer.check_val_every_n_epoch or 1
             self._before_validation = trainer.enable_validation and (trainer.current_epoch + 1) % every_n_epochs == 0
             if not self._before_validation:
-                return  # the end of the epoch follows at once
+                return  # on_train_epoch_end follows immediately
             due = True
-        stop = self.request.agreed(trainer)
+        stop = self.request.any_process(trainer)
         if stop or due:
             self._save(trainer)
         self._before_validation = False
         if stop:
-            self._end(trainer)
+            self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, and stop where that is asked."""
+        """Save; stop if requested."""
         self._save(trainer)
-        if self.request.agreed(trainer):
-            self._end(trainer)
+        if self.request.any_process(trainer):
+            self._stop(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say that validation comes next: all batches are done, and the first of validation has begun."""
+        """Before a validation: mark all batches as completed and the first validation batch as started."""
         if self._before_validation:
             loops = checkpoint["loops"]["fit_loop"]
             for count in ("total", "current"):
@@ -97,18 +97,18 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path, weights_only=False)
 
-    def _end(self, trainer: Trainer) -> NoReturn:
-        self.request.end(f"epoch {trainer.current_epoch + 1}, step {self._step} saved in {self.path}")
+    def _stop(self, trainer: Trainer) -> NoReturn:
+        self.request.stop(f"epoch {trainer.current_epoch + 1}, step {self._step} saved in {self.path}")
 
 
-class WholeFiles(TorchCheckpointIO):
-    """Writes beside, down to the disk, and renames; `previous.ckpt` keeps what `last.ckpt` was before.
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints atomically; `previous.ckpt` keeps the `last.ckpt` before.
 
-    Lightning's own writes to the system's temporary folder and moves, which copies where that is another disk.
+    Lightning writes to the system's temporary folder and moves the file; between disks that is a copy, not atomic.
 
     Args:
-        intact: The checkpoint that was read to resume from. A `last.ckpt` that this process has neither read nor
-            written may be damaged, and takes no good one's place.
+        intact: The checkpoint that was read to resume. A `last.ckpt` that this process neither read nor wrote may be
+            damaged, and does not replace `previous.ckpt`.
     """
 
     def __init__(self, intact: Path | None = None) -> None:
@@ -118,51 +118,35 @@ class WholeFiles(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            InputError: It cannot be written; what was there is as it was.
+            InputError: It cannot be written; the checkpoints before it are unchanged.
         """
         path = Path(path)
-        # No .ckpt, and always the same: what a kill leaves is taken for no checkpoint, and written over by the next.
-        beside = path.with_name(f"{path.name}.part")
-        try:
+        advice = "the checkpoints before it are kept: free disk space, and continue with --resume"
+        with atomic_path(path, advice=advice) as temporary:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with temporary.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())  # last.ckpt must be on the disk before previous.ckpt changes
+            except RuntimeError as error:
+                raise OSError(" ".join(str(error).split())) from error
             if path.stem == LAST_NAME and path.resolve() == self._intact and path.exists():
                 _keep(path, path.with_name(f"{PREVIOUS_NAME}.ckpt"))
-            beside.replace(path)
-            _sync_folder(path.parent)
-        except (OSError, RuntimeError) as error:
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-            raise InputError(
-                f"{path}: cannot be written ({reason}); the checkpoints before it are kept: make room, and go on with "
-                "--resume"
-            ) from error
         if path.stem == LAST_NAME:
             self._intact = path.resolve()
 
 
-def _keep(path: Path, name: Path) -> None:
-    """Give a file another name as well, or where a file system knows one name only, instead."""
-    link = name.with_name(f"{name.name}.part")
+def _keep(path: Path, other: Path) -> None:
+    """Give a file a second name, or rename it on a file system without hard links."""
     try:
-        link.unlink(missing_ok=True)
-        os.link(path, link)
-        link.replace(name)
-        # Renaming one name of a file to another of it does nothing.
-        link.unlink(missing_ok=True)
-    except OSError:
-        path.replace(name)
+        with atomic_path(other) as temporary:
+            os.link(path, temporary)
+    except InputError:
+        path.replace(other)
 
 
-def _sync_folder(folder: Path) -> None:
-    # The new name outlives a power failure, too. Windows opens no folders.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def remove_temporary_checkpoints(output: Path) -> None:
+    """Delete the temporary files that a killed process left in a run's folder."""
+    for path in (output / "checkpoints").glob(".????????.*.ckpt"):
+        path.unlink(missing_ok=True)

@@ -1,13 +1,12 @@
-"""Videos that could not be read, accounted for: counted over all processes, logged once, and a limit.
+"""Videos that cannot be read: count them over all processes, log each once, and stop when there are too many.
 
-The run folder's `failed_videos.jsonl` names each once, over all parts of a resumed run:
+`failed_videos.jsonl` in the run's folder names each video once, also over the parts of a resumed run:
 
     {"path": "...", "reason": "...", "split": "train", "epoch": 3}
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,20 +17,21 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from dnl_video.data.dataset import VideoViews
 from dnl_video.data.loaders import VideoDataModule, allowed_failures
 from dnl_video.errors import InputError
-from dnl_video.training.collectives import of_all_processes
+from dnl_video.files import append_json_lines, read_json_lines
+from dnl_video.training.collectives import all_gather_dict
 
 LOG_NAME = "failed_videos.jsonl"
 
 
 class FailureMonitor(Callback):
-    """Log every video that could not be decoded once, and stop when too many training videos fail.
+    """Log every video that cannot be decoded once, and stop when too many training videos fail.
 
-    Several processes tell each other what failed every `log_every_n_steps` steps and after an epoch; one alone knows
-    at once.
+    Several processes exchange their failures every `log_every_n_steps` steps and after each epoch; a single process
+    counts them after each batch.
 
     Args:
-        max_failed_share: Share of the training videos, those missing on disk included, that may fail.
-        folder: The run's folder, for the log; None writes none.
+        max_failed_share: Share of the training videos that may fail or be missing on disk.
+        folder: The run's folder, for the log; None writes no log.
     """
 
     def __init__(self, max_failed_share: float, folder: Path | None = None) -> None:
@@ -43,35 +43,31 @@ class FailureMonitor(Callback):
         self._new_in_validation: dict[str, str] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take up the log of a resumed run; a new run starts a new one."""
-        if self._log is None or not self._log.exists():
+        """Read the log of a resumed run; delete that of an earlier run."""
+        if self._log is None:
             return
-        if trainer.ckpt_path is None:
-            if trainer.is_global_zero:
-                self._log.unlink()
-            return
-        for line in self._log.read_text(encoding="utf-8").splitlines():
-            try:
-                self._logged.add(json.loads(line)["path"])
-            except (ValueError, KeyError, TypeError):  # half a line of a killed run
-                continue
+        if trainer.ckpt_path is not None:
+            entries = read_json_lines(self._log)
+            self._logged |= {entry["path"] for entry in entries if isinstance(entry, dict) and "path" in entry}
+        elif trainer.is_global_zero:
+            self._log.unlink(missing_ok=True)
 
     def note(self, failures: Iterable[tuple[str, str]]) -> None:
-        """Take note of training videos that failed, (path, reason) each; `settle` counts them."""
+        """Record failed training videos, (path, reason) each; `settle` counts them."""
         for path, reason in failures:
             if path not in self.failed:
                 self._new.setdefault(path, reason)
 
     def settle(self, trainer: Trainer) -> None:
-        """Count what all processes noted, log it, and stop when it is too much; all processes call it together.
+        """Count and log the failures of all processes, which call this together; stop when there are too many.
 
         Raises:
             InputError: More training videos failed or are missing than `max_failed_share` allows.
         """
-        new = {path: reason for path, reason in of_all_processes(self._new).items() if path not in self.failed}
+        new = {path: reason for path, reason in all_gather_dict(self._new).items() if path not in self.failed}
         self.failed |= new
         self._new = {}
-        self._tell(trainer, "train", new, "another video takes its place")
+        self._report(trainer, "train", new, "replaced by another video")
         datamodule: VideoDataModule = trainer.datamodule  # type: ignore[attr-defined]
         listed, lost = len(datamodule.train.records), self._lost(trainer)
         if lost > allowed_failures(listed, self.max_failed_share):
@@ -85,7 +81,7 @@ class FailureMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take note of the failures that came with the batch."""
+        """Record the failures of the batch."""
         self.note(batch["failures"])
         every = trainer.log_every_n_steps if trainer.world_size > 1 else 1  # type: ignore[attr-defined]
         if (batch_idx + 1) % every == 0:
@@ -93,11 +89,11 @@ class FailureMonitor(Callback):
         pl_module.log("train/failed_videos", float(self._lost(trainer)), on_step=True, batch_size=1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count the rest."""
+        """Count the failures since the last exchange."""
         self.settle(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count failures of validation anew."""
+        """Reset the failures of validation."""
         self._new_in_validation = {}
 
     def on_validation_batch_end(
@@ -109,31 +105,31 @@ class FailureMonitor(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take note of videos without views."""
+        """Record the videos without views."""
         records = trainer.datamodule.val.records  # type: ignore[attr-defined]
         for item in batch:
             if item.error is not None:
                 self._new_in_validation[records[item.index].path] = item.error
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log validation videos that failed; nothing takes their place, and accuracy is over the others."""
-        failed = of_all_processes(self._new_in_validation)
-        self._tell(trainer, "val", failed, "left out of the validation")
+        """Log failed validation videos. They are not replaced; accuracy is over the others."""
+        failed = all_gather_dict(self._new_in_validation)
+        self._report(trainer, "val", failed, "left out of the validation")
         pl_module.log("val/failed_videos", float(len(failed)), batch_size=1, sync_dist=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the list over a resume."""
+        """Store the failed videos in the checkpoint."""
         return {"failed": dict(self.failed)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the list."""
+        """Restore the failed videos."""
         self.failed = dict(state_dict["failed"])
 
     def _lost(self, trainer: Trainer) -> int:
         return len(self.failed) + len(trainer.datamodule.train_missing)  # type: ignore[attr-defined]
 
-    def _tell(self, trainer: Trainer, split: str, failures: dict[str, str], consequence: str) -> None:
-        """Print and log what was not yet."""
+    def _report(self, trainer: Trainer, split: str, failures: dict[str, str], consequence: str) -> None:
+        """Print and log the failures that are not logged yet."""
         new = {path: reason for path, reason in failures.items() if path not in self._logged}
         self._logged |= set(new)
         if not trainer.is_global_zero or not new:
@@ -141,7 +137,7 @@ class FailureMonitor(Callback):
         for path, reason in new.items():
             print(f"warning: {path}: {reason}; {consequence}", file=sys.stderr)
         if self._log is not None:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            entries = [{"path": p, "reason": r, "split": split, "epoch": trainer.current_epoch} for p, r in new.items()]
-            with self._log.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(entry) + "\n" for entry in entries)
+            append_json_lines(
+                self._log,
+                *({"path": p, "reason": r, "split": split, "epoch": trainer.current_epoch} for p, r in new.items()),
+            )

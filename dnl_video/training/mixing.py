@@ -1,7 +1,7 @@
 """Mixup and CutMix of a batch on its device, by torchvision.transforms.v2, with soft labels.
 
-Whether a batch is mixed, how, and how strongly is a function of (seed, epoch, batch) alone, the same on every process;
-each clip's partner is its predecessor in the batch of its own process, so partners depend on the number of processes.
+The choice and strength of mixing are functions of (seed, epoch, batch) only, equal in all processes. Each clip is mixed
+with its predecessor in the batch of its process, so the pairs depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from torchvision.transforms import v2  # type: ignore[import-untyped]
 from dnl_video.config import AugmentConfig
 from dnl_video.data.transforms import seeded
 
-# Keeps the draws of batches apart from those of clips, which have keys of the same seed.
+# Separates this random stream from that of the clips, which has the same seed.
 _STREAM = 2
 
 
 def mix(
     clips: Tensor, labels: Tensor, augment: AugmentConfig, num_classes: int, *, seed: int, epoch: int, batch: int
 ) -> tuple[Tensor, Tensor]:
-    """Combine each clip with its predecessor (mixup: weighted; CutMix: a box through all frames), and their labels.
+    """Mix each clip and its label with its predecessor (mixup: weighted sum; CutMix: one box in all frames).
 
     Args:
         clips: Normalised, float [B, 3, T, H, W].
         labels: Class ids [B].
-        augment: `mixup`, `cutmix` (alphas, 0 for none) and `mix_prob`.
+        augment: `mixup` and `cutmix` (alphas; 0: off), and `mix_prob`.
         num_classes: Classes K.
-        seed: The run's.
-        epoch: Number of the epoch.
-        batch: Number of the batch in the epoch.
+        seed: Seed of the run.
+        epoch: Index of the epoch.
+        batch: Index of the batch in the epoch.
 
     Returns:
-        Clips [B, 3, T, H, W], and soft labels [B, K]; labels [B] as they came where the batch is not mixed.
+        Clips [B, 3, T, H, W], and soft labels [B, K]; the given labels [B] if the batch is not mixed.
     """
     kinds = [kind for kind, alpha in ((v2.MixUp, augment.mixup), (v2.CutMix, augment.cutmix)) if alpha > 0]
     if not kinds or len(labels) < 2:

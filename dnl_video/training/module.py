@@ -1,4 +1,4 @@
-"""The LightningModule: loss, accuracy, optimiser. Lightning's Trainer does everything else."""
+"""The LightningModule: loss, accuracy and optimiser."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from dnl_video.models.build import build_model
 from dnl_video.models.runtime.activation_checkpointing import checkpoint_stages
 from dnl_video.models.weights.checkpoint import payload
 from dnl_video.models.weights.source import FORMAT_KEY
-from dnl_video.training.collectives import mean_over_processes
-from dnl_video.training.freezing import freeze, hold
+from dnl_video.training.collectives import all_reduce_mean
 from dnl_video.training.mixing import mix
-from dnl_video.training.optim import lr_factor, make_optimizer, scaled_lr
+from dnl_video.training.optim import freeze, lr_factor, make_optimizer, scaled_lr, set_frozen_to_eval
 
-# Keeps the draws of networks apart from those of clips and of mixing, which have keys of the same seed.
+# Separates the random stream of dropout from those of clips and mixing, which have the same seed.
 _STREAM = 3
 
 
@@ -34,9 +33,9 @@ class VideoTrainingModule(LightningModule):
     """Trains a network on batches of clips and validates it on the views of whole videos.
 
     Args:
-        config: The run.
+        config: The configuration of the run.
         class_names: Names of the outputs, in order.
-        resolved: The resolved configuration as plain JSON types; stored in every checkpoint.
+        resolved: The configuration as plain JSON types; stored in every checkpoint.
     """
 
     def __init__(self, config: TrainConfig, class_names: Sequence[str], resolved: dict[str, Any]) -> None:
@@ -51,18 +50,18 @@ class VideoTrainingModule(LightningModule):
         if config.trainer.channels_last:
             self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         if config.trainer.compile:
-            # In place, so that state-dict keys stay.
+            # In place, so that the state-dict keys do not change.
             self.network.compile()
-        # What the weights come from, as plain JSON types; stored in every checkpoint.
+        # Origin of the weights, as plain JSON types; stored in every checkpoint.
         self.provenance: dict[str, Any] = {}
         classes = config.model.num_classes
-        # FiniteLoss looks for NaN.
+        # FiniteLoss checks for NaN.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.train_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
         self.val_loss = MeanMetric()
-        # The loss of the batch at hand, in this process and as the mean over all.
+        # Loss of the current batch in this process, and its mean over all processes.
         self.own_loss = self.mean_loss = torch.zeros(())
         self._losses_of_step: list[Tensor] = []
         self._right: Tensor | float = 0.0
@@ -70,21 +69,22 @@ class VideoTrainingModule(LightningModule):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Return logits [B, K] of clips uint8 [B, T, H, W, 3]."""
-        return self.network(self._normalized(clips))
+        return self.network(self.normalized(clips))
 
-    def _normalized(self, clips: Tensor) -> Tensor:
+    def normalized(self, clips: Tensor) -> Tensor:
+        """Return clips uint8 [B, T, H, W, 3] as normalised float [B, 3, T, H, W]."""
         preprocessing = self.config.preprocessing
         return normalize(clips, preprocessing.mean, preprocessing.std, preprocessing.channel_order)
 
     def train(self, mode: bool = True) -> VideoTrainingModule:
-        """Switch the mode; frozen parts stay in evaluation mode."""
+        """Set the mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         if mode:
-            hold(self.network, self.config.optim)
+            set_frozen_to_eval(self.network, self.config.optim)
         return self
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Cross entropy of a batch of clips; top-1 of a mixed one counts the class with the larger share."""
+        """Return the cross entropy of a batch. For top-1, a mixed clip has the class with the larger share."""
         seed_network(self.config.seed, epoch=self.current_epoch, batch=batch_idx, rank=self.global_rank)
         clips, target = self.inputs(batch, batch_idx)
         loss, logits = self.loss(clips, target)
@@ -98,9 +98,9 @@ class VideoTrainingModule(LightningModule):
         return loss
 
     def inputs(self, batch: dict[str, Any], batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Return a batch's normalised clips [B, 3, T, H, W], mixed where that is on, and class ids or soft labels."""
+        """Return normalised clips [B, 3, T, H, W], mixed if configured, and class ids [B] or soft labels [B, K]."""
         return mix(
-            self._normalized(batch["clip"]),
+            self.normalized(batch["clip"]),
             batch["label"],
             self.config.augment,
             self.config.model.num_classes,
@@ -115,9 +115,9 @@ class VideoTrainingModule(LightningModule):
         return F.cross_entropy(logits, target, label_smoothing=self.config.optim.label_smoothing), logits
 
     def _log_loss(self, loss: Tensor, batch_idx: int, size: int) -> None:
-        """Log the mean over all clips of a step, whichever processes and accumulated batches they came in."""
+        """Log the mean loss over all clips of a step: those of all processes and accumulated batches."""
         self.own_loss = loss
-        self.mean_loss = mean_over_processes(loss)
+        self.mean_loss = all_reduce_mean(loss)
         if batch_idx % self.config.trainer.accumulate_grad_batches == 0:
             self._losses_of_step = []
         self._losses_of_step.append(self.mean_loss)
@@ -126,15 +126,15 @@ class VideoTrainingModule(LightningModule):
         self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True, batch_size=size)
 
     def on_train_epoch_start(self) -> None:
-        """Count anew."""
+        """Reset the running top-1."""
         self._right, self._seen = 0.0, 0
 
     def running_top1(self) -> float:
-        """Return this process's training top-1 of the epoch so far, without asking the other processes."""
+        """Return the training top-1 of this process in the epoch so far, without communication."""
         return float(self._right) / max(self._seen, 1)
 
     def validation_step(self, batch: list[VideoViews], batch_idx: int) -> None:
-        """Video-level accuracy: the mean of softmax over each video's views. Failed videos are left out."""
+        """Update video-level accuracy, by the mean of softmax over the views of a video; failed videos are left out."""
         records = self.trainer.datamodule.val.records  # type: ignore[attr-defined]
         decoded = [item for item in batch if item.views is not None]
         if decoded:
@@ -154,11 +154,11 @@ class VideoTrainingModule(LightningModule):
 
     @property
     def clips_per_step(self) -> int:
-        """Clips of one optimiser step over all processes."""
+        """Clips per optimiser step, over all processes."""
         return self.config.data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def configure_optimizers(self) -> Any:
-        """SGD or AdamW with a schedule that moves every step."""
+        """Return SGD or AdamW, with a schedule that is updated every step."""
         optim = self.config.optim
         optimizer = make_optimizer(self.network, optim, scaled_lr(optim, self.clips_per_step))
         epochs = self.config.trainer.max_epochs
@@ -169,7 +169,7 @@ class VideoTrainingModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store what travels with the weights."""
+        """Store the metadata: architecture, preprocessing, classes, configuration, origin, world size."""
         config = self.config
         checkpoint[FORMAT_KEY] = payload(
             config.model, config.preprocessing, self.class_names, self.resolved, self.provenance
@@ -178,5 +178,5 @@ class VideoTrainingModule(LightningModule):
 
 
 def seed_network(seed: int, *, epoch: int, batch: int, rank: int) -> None:
-    """Make what dropout draws a function of the place in the run and the process, not of what it did before."""
+    """Seed dropout by the position in the run and the rank, so that a resumed run draws the same values."""
     torch.manual_seed(int(np.random.default_rng([seed, epoch, batch, rank, _STREAM]).integers(2**63)))

@@ -1,12 +1,13 @@
-"""Parameter groups and learning-rate schedules.
+"""Frozen parts, parameter groups and learning-rate schedules.
 
-Conventions: PySlowFast (`slowfast/models/optimizer.py`, `slowfast/utils/lr_policy.py`): no weight decay on batch norm,
-decay on biases; half-period cosine over fractional epochs with linear warm-up; Goyal et al. 2017 for the linear rule.
+Conventions of PySlowFast (`slowfast/models/optimizer.py`, `slowfast/utils/lr_policy.py`): weight decay on biases, none
+on batch norm; half-period cosine over fractional epochs with linear warm-up. Linear rule of Goyal et al. 2017.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,19 +15,44 @@ from torch import nn
 
 from dnl_video.config import OptimConfig
 from dnl_video.errors import InputError
+from dnl_video.models.backbones import VideoClassifier, stages_from_input
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
+def freeze(network: VideoClassifier, config: OptimConfig) -> None:
+    """Freeze stages and batch norms: no gradients, no weight decay, no new statistics.
+
+    Call it once before the optimiser is made, and `set_frozen_to_eval` after every switch to training mode.
+    """
+    for module in _frozen(network, config):
+        module.requires_grad_(False)
+    set_frozen_to_eval(network, config)
+
+
+def set_frozen_to_eval(network: VideoClassifier, config: OptimConfig) -> None:
+    """Set frozen parts to evaluation mode, so that batch norms keep their statistics."""
+    for module in _frozen(network, config):
+        module.eval()
+
+
+def _frozen(network: VideoClassifier, config: OptimConfig) -> Iterator[nn.Module]:
+    yield from stages_from_input(network)[: config.frozen_stages]
+    if config.freeze_batch_norm:
+        for name, module in network.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and "context_blocks." not in name:
+                yield module
+
+
 def scaled_lr(config: OptimConfig, clips_per_step: int) -> float:
-    """Return the peak learning rate for this many clips a step, by the linear rule."""
+    """Return the peak learning rate for this number of clips per step, by the linear rule."""
     return config.lr * (clips_per_step / config.lr_batch if config.lr_batch else 1.0)
 
 
 def lr_factor(epoch: float, config: OptimConfig, max_epochs: float) -> float:
     """Return the learning rate at a fractional epoch, as a share of the peak rate.
 
-    Warm-up climbs linearly from ``warmup_start_lr`` to the value the schedule has where warm-up ends.
+    Warm-up rises linearly from ``warmup_start_lr`` to the value of the schedule at the end of the warm-up.
     """
     if epoch < config.warmup_epochs:
         start = config.warmup_start_lr / config.lr
@@ -46,8 +72,8 @@ def parameter_groups(model: nn.Module, config: OptimConfig, lr: float) -> list[d
 
     Args:
         model: The network.
-        config: Rules; the first that fits a parameter holds: normalisation layers, queries and keys, biases, others.
-        lr: Peak learning rate; context blocks have it times ``context_lr_factor``.
+        config: Weight decays. The first match decides: normalisation layers, queries and keys, biases, others.
+        lr: Peak learning rate; that of context blocks is multiplied by ``context_lr_factor``.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, module in model.named_modules():
@@ -61,13 +87,10 @@ def parameter_groups(model: nn.Module, config: OptimConfig, lr: float) -> list[d
 def _decay(name: str, kind: str, module: nn.Module, config: OptimConfig) -> float:
     if isinstance(module, _NORMS):
         return config.norm_weight_decay
-    rules = (
-        (name.endswith((".query", ".key")) and "context_blocks." in name, config.query_key_weight_decay),
-        (kind == "bias", config.bias_weight_decay),
-    )
-    for holds, decay in rules:
-        if holds and decay is not None:
-            return decay
+    if "context_blocks." in name and name.endswith((".query", ".key")) and config.query_key_weight_decay is not None:
+        return config.query_key_weight_decay
+    if kind == "bias" and config.bias_weight_decay is not None:
+        return config.bias_weight_decay
     return config.weight_decay
 
 
@@ -75,7 +98,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, lr: float) -> torch.op
     """Build the optimiser with peak learning rate ``lr``.
 
     Raises:
-        InputError: Nothing is left to train.
+        InputError: All parameters are frozen.
     """
     groups = parameter_groups(model, config, lr)
     if not groups:

@@ -1,4 +1,4 @@
-"""One training run: checks, Lightning's Trainer, logs in the output folder."""
+"""Train: run Lightning's Trainer, write checkpoints and logs to the output folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 
 from dnl_video.config import TrainConfig
@@ -21,38 +21,50 @@ from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.files import write_atomic
-from dnl_video.models.backbones import min_frames
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
-from dnl_video.training.averaging import weight_average
-from dnl_video.training.callbacks import ClipProgress, FiniteLoss, PreciseBatchNorm
-from dnl_video.training.checkpoint_callbacks import LastCheckpoint, WholeFiles, best_checkpoint
-from dnl_video.training.collectives import another_process_ended, take_children, wait_for_children
+from dnl_video.training.callbacks import ClipProgress, FiniteLoss, PreciseBatchNorm, ema_weights
+from dnl_video.training.checkpoint_callbacks import (
+    AtomicCheckpointIO,
+    LastCheckpoint,
+    best_checkpoint,
+    remove_temporary_checkpoints,
+)
+from dnl_video.training.collectives import another_process_ended
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
-from dnl_video.training.precision import check_precision
 from dnl_video.training.resume import (
-    note_crashed,
+    check_same_settings,
+    check_same_world_size,
+    find_resume_point,
     read_crashed,
-    refuse_another_run,
-    refuse_other_processes,
-    resume_from,
+    record_crashed,
 )
-from dnl_video.training.start import start_from_weights
-from dnl_video.training.stopping import StopAtOnce, StopRequest
+from dnl_video.training.setup import build_run, start_from_weights
+from dnl_video.training.stopping import StopRequest, take_children, wait_for_children
 from dnl_video.training.trainer import make_loggers, make_trainer
 
 _DRY_RUN_BATCHES = 2
+# Warnings of Lightning and torch that do not apply: worker counts, short epochs, frozen parts and writing to the folder
+# of a resumed run are intended; the last one is about Lightning's own code.
+_IGNORED_WARNINGS = (
+    "does not have many workers",
+    "The number of training batches",
+    "lr_scheduler.step.*before.*optimizer.step",
+    "in eval mode at the start of training",
+    "exists and is not empty",
+    "isinstance.treespec, LeafSpec",
+)
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where a finished run left its checkpoints, and which process this is.
+    """The result of a run.
 
     Attributes:
         best_checkpoint: The checkpoint with the highest validation top-1.
         best_top1: Its validation top-1, a share.
-        rank: This process.
+        rank: Rank of this process.
         world_size: Number of processes.
     """
 
@@ -63,79 +75,73 @@ class TrainResult:
 
 
 def train(config: TrainConfig, *, resume: str | None = None, request: StopRequest | None = None) -> TrainResult:
-    """Train as the configuration says; writes checkpoints, logs and config.yaml to ``config.output_dir``.
+    """Train as configured; write checkpoints, logs and config.yaml to ``config.output_dir``.
 
     Args:
-        config: The run.
-        resume: A checkpoint to go on from; "last" is the output folder's own last one, "auto" that where there is one.
-            None starts anew.
-        request: Asks to stop; the caller's context, which goes on after the training. None is one of its own.
+        config: The configuration of the run.
+        resume: A checkpoint to resume from; "last": the last one of the output folder; "auto": the same, or a new run
+            if there is none; None: a new run.
+        request: An entered `StopRequest` of the caller, which stays active after the training; None: use a new one.
 
     Raises:
         InputError: The configuration, the videos or the checkpoint cannot be used.
-        Terminated: SIGTERM or SIGUSR1 asked it to stop; it did after saving.
-        KeyboardInterrupt: So did Ctrl-C.
+        Terminated: SIGTERM or SIGUSR1 stopped the run, after saving.
+        KeyboardInterrupt: Ctrl-C did.
     """
-    if request is not None:
-        return _train(config, resume, request)
-    with StopRequest() as own:
-        return _train(config, resume, own)
-
-
-def _train(config: TrainConfig, resume: str | None, request: StopRequest) -> TrainResult:
+    if request is None:
+        with StopRequest() as request:
+            return train(config, resume=resume, request=request)
     output = Path(config.output_dir)
     if config.optim.warmup_epochs >= config.trainer.max_epochs:
         raise InputError(
             f"optim.warmup_epochs {config.optim.warmup_epochs:g} leaves nothing of trainer.max_epochs "
             f"{config.trainer.max_epochs}; lower it"
         )
-    start_from = resume_from(resume, output)
-    datamodule, module = _prepare(config)
+    point = find_resume_point(resume, output)
+    datamodule, module = build_run(config)
     datamodule.crashed = read_crashed(output)
-    if start_from is not None:
-        refuse_another_run(start_from, module)
-        # The checkpoint's weights follow; what they grew from stays known.
-        module.provenance = start_from.stored.get("provenance", {})
-        report = None
-    else:
+    report = None
+    if point is None:
         report = start_from_weights(config, module)
+    else:
+        check_same_settings(point, module)
+        module.provenance = point.stored.get("provenance", {})
     best, last = best_checkpoint(output), LastCheckpoint(output, config.trainer.save_every_n_steps, request)
-    loggers = make_loggers(config, output)
     progress = ClipProgress(config.trainer.progress_bar)
-    callbacks = [StopAtOnce(request), *_own_callbacks(config, output), progress, best, last]
-    file = start_from.file if start_from is not None else None
-    trainer = make_trainer(config, callbacks, loggers, output, plugins=[WholeFiles(file)])
-    if start_from is not None:
-        refuse_other_processes(start_from, trainer.world_size)
+    callbacks = [request, *_callbacks(config, output), progress, best, last]
+    loggers = make_loggers(config, output)
+    file = None if point is None else point.file
+    trainer = make_trainer(config, callbacks, loggers, output, plugins=[AtomicCheckpointIO(file)])
+    if point is not None:
+        check_same_world_size(point, trainer.world_size)
+    request.forward_to_children(trainer)
     if trainer.is_global_zero:
         _write_config(output, module.resolved)
-    request.attach(trainer)
-    _announce(config, datamodule, module, trainer)
-    if report is not None and trainer.is_global_zero:
-        print(report.text(), flush=True)
+        remove_temporary_checkpoints(output)
+        _print_summary(datamodule, module, trainer)
+        if report is not None:
+            print(report.text(), flush=True)
     try:
-        _fit(trainer, module, datamodule, str(file) if file is not None else None)
+        _fit(trainer, module, datamodule, file)
     except LoaderStopped as stopped:
-        if request.received is not None:
-            request.end()  # who asked this process to stop may have asked its loaders, too
-        note_crashed(output, stopped.videos)
+        request.stop_if_received()  # the signal that stopped this process may have stopped its loaders too
+        record_crashed(output, stopped.videos)
         raise
-    request.listen()
-    request.waits = False
-    if request.received is not None:
-        request.end()
+    request.install_handlers()
+    request.deferred = False
+    request.stop_if_received()
     top1 = float(best.best_model_score) if best.best_model_score is not None else float("nan")
-    # What a run that went back to an older checkpoint knows as its best may have been replaced since.
+    # After resuming from an older checkpoint, the best checkpoint it knows may have been replaced.
     found = find_checkpoint(best.best_model_path if Path(best.best_model_path).is_file() else output)
     return TrainResult(found, top1, trainer.global_rank, trainer.world_size)
 
 
 def dry_run(config: TrainConfig) -> dict[str, Any]:
-    """Check everything a run needs in about a minute: lists, files, decoding, memory, a checkpoint; keep nothing.
+    """Check lists, files, decoding, memory and a checkpoint in about a minute; keep no files.
 
     Returns:
-        What was found: numbers of videos, missing files, classes, parameters, loss of the last batch. Nothing in
-        processes other than the first, which speaks for all.
+        Numbers of videos, missing files, classes and parameters, and the loss of the last batch. Empty in processes
+        other than the first.
     """
     config = dataclasses.replace(
         config,
@@ -144,12 +150,12 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
             config.optim, precise_bn_batches=min(config.optim.precise_bn_batches, _DRY_RUN_BATCHES)
         ),
     )
-    datamodule, module = _prepare(config)
+    datamodule, module = build_run(config)
     report = start_from_weights(config, module)
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(
             config,
-            _own_callbacks(config, None),
+            _callbacks(config, None),
             [],
             Path(folder),
             limit_train_batches=_DRY_RUN_BATCHES,
@@ -159,13 +165,12 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         )
         _fit(trainer, module, datamodule, None)
         trainer.save_checkpoint(Path(folder) / "check.ckpt", weights_only=False)
-        # Each process has a folder of its own, and the first one writes.
-        if trainer.is_global_zero:
-            if report is not None:
-                print(report.text())
-            read_raw(Path(folder) / "check.ckpt")
-    if not trainer.is_global_zero:
-        return {}
+        # Each process has its own folder; only the first one writes the checkpoint.
+        if not trainer.is_global_zero:
+            return {}
+        if report is not None:
+            print(report.text())
+        read_raw(Path(folder) / "check.ckpt")
     return {
         "processes": trainer.world_size,
         "training videos": len(datamodule.train_records),
@@ -177,38 +182,11 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _prepare(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]:
-    on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    check_precision(config.trainer.precision, on_cpu=config.trainer.accelerator == "cpu" or not on_gpu)
-    datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
-    names = _class_names(config, datamodule)
-    needed = min_frames(config.model)
-    if config.preprocessing.num_frames < needed:
-        raise InputError(
-            f"preprocessing.num_frames is {config.preprocessing.num_frames}; {config.model.architecture} takes "
-            f"{needed} or more"
-        )
-    seed_everything(config.seed, verbose=False)
-    return datamodule, VideoTrainingModule(config, names, resolved_config(config))
-
-
-def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str, ...]:
-    classes = config.model.num_classes
-    names = datamodule.class_names
-    if names is None:
-        largest = max(r.label for r in (*datamodule.train.records, *datamodule.val.records) if r.label is not None)
-        if largest >= classes:
-            raise InputError(
-                f"label {largest} in the manifests, but model.num_classes is {classes} (labels 0 to {classes - 1}); "
-                "set model.num_classes"
-            )
-        return tuple(str(i) for i in range(classes))
-    if len(names) != classes:
-        raise InputError(
-            f"{config.data.class_list or config.data.train_manifest} has {len(names)} classes, but model.num_classes "
-            f"is {classes}; set model.num_classes={len(names)}"
-        )
-    return names
+def _callbacks(config: TrainConfig, output: Path | None) -> list[Callback]:
+    failures = FailureMonitor(config.data.max_failed_share, output)
+    # EMA first: at the start of validation it swaps in the EMA weights, for which precise batch norm is computed.
+    ema = [] if config.optim.ema_decay is None else [ema_weights(config.optim.ema_decay)]
+    return [*ema, PreciseBatchNorm(config.optim.precise_bn_batches, failures), failures, FiniteLoss()]
 
 
 def _write_config(output: Path, resolved: dict[str, Any]) -> None:
@@ -219,32 +197,8 @@ def _write_config(output: Path, resolved: dict[str, Any]) -> None:
     write_atomic(output / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))
 
 
-def resolved_config(config: TrainConfig) -> dict[str, Any]:
-    """Return the whole configuration as plain JSON types."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-    return plain(dataclasses.asdict(config))
-
-
-def _own_callbacks(config: TrainConfig, output: Path | None) -> list[Callback]:
-    failures = FailureMonitor(config.data.max_failed_share, output)
-    average = [] if config.optim.ema_decay is None else [weight_average(config.optim.ema_decay)]
-    return [
-        # Validation begins by taking the averaged weights; precise batch norm is of them.
-        *average,
-        PreciseBatchNorm(config.optim.precise_bn_batches, failures),
-        failures,
-        FiniteLoss(),
-    ]
-
-
-def _announce(config: TrainConfig, datamodule: VideoDataModule, module: VideoTrainingModule, trainer: Trainer) -> None:
-    if not trainer.is_global_zero:
-        return
+def _print_summary(datamodule: VideoDataModule, module: VideoTrainingModule, trainer: Trainer) -> None:
+    config = module.config
     clips = config.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
     parameters = sum(p.numel() for p in module.network.parameters())
     print(
@@ -258,25 +212,17 @@ def _announce(config: TrainConfig, datamodule: VideoDataModule, module: VideoTra
     )
 
 
-def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataModule, start_from: str | None) -> None:
+def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataModule, resume: Path | None) -> None:
     with warnings.catch_warnings():
-        # Advice that does not apply: worker counts are chosen, and short epochs are meant.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*The number of training batches.*")
-        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
-        # Frozen parts are meant to be.
-        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-        # A resumed run writes to the same folder.
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        # Lightning's own use of torch.
-        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+        for message in _IGNORED_WARNINGS:
+            warnings.filterwarnings("ignore", message=f".*{message}.*")
         torch.set_float32_matmul_precision("high")
         if isinstance(trainer.accelerator, CPUAccelerator):
             workers = default_workers(datamodule.config.num_workers)
             torch.set_num_threads(network_threads(workers, trainer.num_devices))
         try:
             with loader_faults(datamodule.config.timeout_s):
-                trainer.fit(module, datamodule=datamodule, ckpt_path=start_from, weights_only=True)
+                trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         except Exception as error:
             wait_for_children(take_children(trainer.strategy.launcher))
             if isinstance(error, VideoDecodeError):
@@ -288,5 +234,5 @@ def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataMod
                 ) from error
             raise
         except SystemExit:
-            # Lightning's answer to Ctrl-C.
+            # Lightning raises it on Ctrl-C.
             raise KeyboardInterrupt from None

@@ -1,4 +1,4 @@
-"""Lightning's Trainer and loggers as a configuration and a launcher want them."""
+"""Create Lightning's Trainer and loggers from the configuration and the launcher."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from dnl_video.config import TrainConfig, TrainerConfig
+from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError
 from dnl_video.launcher import alone_under_slurm, devices_and_nodes
 
@@ -22,9 +22,9 @@ def make_loggers(config: TrainConfig, output: Path) -> list[Logger]:
     """Return the loggers that write to the run's folder.
 
     Raises:
-        InputError: Weights & Biases is asked for and not installed.
+        InputError: trainer.wandb_project is set, but Weights & Biases is not installed.
     """
-    # Lightning empties a CSV log it finds, so a resumed run writes beside the first one's.
+    # Lightning deletes an existing CSV log, so a resumed run writes a new one.
     parts = len(list((output / "logs").glob("csv*")))
     loggers: list[Logger] = [
         CSVLogger(output, name="logs", version=f"csv-resumed-{parts}" if parts else "csv"),
@@ -47,67 +47,57 @@ def make_trainer(
     """Return Lightning's Trainer for the configuration, on the processes that a launcher started.
 
     Args:
-        config: The run.
-        callbacks: In the order they are called.
-        loggers: Where values go; none logs nothing.
+        config: The configuration of the run.
+        callbacks: Callbacks in the order of their calls.
+        loggers: Loggers; may be empty.
         output: The run's folder.
-        options: Further arguments of the Trainer.
+        options: More arguments of the Trainer.
 
     Raises:
-        InputError: The settings fit neither this machine nor the launcher.
+        InputError: The settings do not fit this machine or the launcher.
     """
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        # The hardware table; our own announcement says what is used.
+        # Silence the hardware table; run.py prints the devices.
         logging.getLogger(name).setLevel(logging.WARNING)
     settings = config.trainer
+    devices, num_nodes = devices_and_nodes(settings.devices, settings.num_nodes)
     if loggers:
         callbacks.append(LearningRateMonitor("step"))
+    if alone_under_slurm():
+        # Otherwise Lightning would expect one process per SLURM task.
+        options["plugins"] = [*options.get("plugins", []), LightningEnvironment()]
     try:
-        trainer = _build(settings, callbacks, loggers, output, options)
-    except InputError:
-        raise
+        trainer = Trainer(
+            max_epochs=settings.max_epochs,
+            accelerator=settings.accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            precision=settings.precision,
+            accumulate_grad_batches=settings.accumulate_grad_batches,
+            gradient_clip_val=settings.gradient_clip_val,
+            sync_batchnorm=settings.sync_batchnorm,
+            check_val_every_n_epoch=validation_interval(settings.check_val_every_n_epoch, settings.max_epochs),
+            log_every_n_steps=settings.log_every_n_steps,
+            default_root_dir=output,
+            callbacks=callbacks,
+            logger=loggers or False,
+            # Lightning's sampler pads validation with duplicates; ours gives every video once.
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            **options,
+        )
     except (MisconfigurationException, ValueError, TypeError, IndexError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"trainer settings do not fit this machine: {reason}") from error
     if settings.sync_batchnorm and trainer.world_size > 1 and isinstance(trainer.accelerator, CPUAccelerator):
         raise InputError(
-            f"trainer.sync_batchnorm is true for {trainer.world_size} processes on the CPU, where torch has none; set "
-            "it to false, and for statistics of all processes optim.precise_bn_batches or optim.freeze_batch_norm"
+            f"trainer.sync_batchnorm is true for {trainer.world_size} processes on the CPU, which torch does not "
+            "support; set it to false, and use optim.precise_bn_batches or optim.freeze_batch_norm instead"
         )
     return trainer
 
 
 def validation_interval(wanted: int, max_epochs: int) -> int:
-    """Return the most epochs between validations, up to ``wanted``, at which the last epoch is validated."""
+    """Return the largest interval between validations, at most ``wanted`` epochs, that validates the last epoch."""
     return next(n for n in range(min(wanted, max_epochs), 0, -1) if max_epochs % n == 0)
-
-
-def _build(
-    settings: TrainerConfig, callbacks: list[Callback], loggers: list[Logger], output: Path, options: dict[str, Any]
-) -> Trainer:
-    devices, num_nodes = devices_and_nodes(settings.devices, settings.num_nodes)
-    plugins = options.pop("plugins", [])
-    if alone_under_slurm():
-        # Lightning would take this process for one of many.
-        plugins = [*plugins, LightningEnvironment()]
-    return Trainer(
-        max_epochs=settings.max_epochs,
-        accelerator=settings.accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        precision=settings.precision,
-        accumulate_grad_batches=settings.accumulate_grad_batches,
-        gradient_clip_val=settings.gradient_clip_val,
-        sync_batchnorm=settings.sync_batchnorm,
-        check_val_every_n_epoch=validation_interval(settings.check_val_every_n_epoch, settings.max_epochs),
-        log_every_n_steps=settings.log_every_n_steps,
-        default_root_dir=output,
-        callbacks=callbacks,
-        logger=loggers or False,
-        # Lightning's sampler pads validation with duplicates; ours deals every video once.
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        plugins=plugins,
-        **options,
-    )

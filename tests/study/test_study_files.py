@@ -13,7 +13,7 @@ from relations import parse
 
 from dnl_video.config import TrainConfig
 from dnl_video.studies.plan import StudyConfig, plan_runs
-from dnl_video.training.run import resolved_config
+from dnl_video.training.setup import resolved_config
 from tests.conftest import REPOSITORY
 from tests.test_recipes import check_network, flat, load
 

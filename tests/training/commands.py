@@ -24,15 +24,15 @@ from dnl_video.training.module import VideoTrainingModule
 @contextlib.contextmanager
 def poisoned(step: int | None) -> Iterator[None]:
     """Let the clips that the second process normalises in a step be NaN."""
-    original = VideoTrainingModule._normalized
+    original = VideoTrainingModule.normalized
 
     def poison(self: VideoTrainingModule, clips: Any) -> Any:
         return original(self, clips) * (float("nan") if self.global_step == step else 1.0)
 
     if step is not None and os.environ["RANK"] == "1":
-        VideoTrainingModule._normalized = poison  # type: ignore[method-assign]
+        VideoTrainingModule.normalized = poison  # type: ignore[method-assign]
     yield
-    VideoTrainingModule._normalized = original  # type: ignore[method-assign]
+    VideoTrainingModule.normalized = original  # type: ignore[method-assign]
 
 
 def run(words: list[str], nan_in_step: int | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dnl_video.errors import InputError
-from dnl_video.training.checkpoint_callbacks import WholeFiles
+from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO, remove_temporary_checkpoints
 
 
 def held(folder: Path) -> dict[str, int]:
@@ -17,7 +17,7 @@ def held(folder: Path) -> dict[str, int]:
     return {p.name: torch.load(p, weights_only=True)["number"] for p in folder.iterdir()}
 
 
-def save(writer: WholeFiles, path: Path, number: int) -> None:
+def save(writer: AtomicCheckpointIO, path: Path, number: int) -> None:
     writer.save_checkpoint({"number": number, "weights": torch.arange(1000.0)}, path)
 
 
@@ -29,23 +29,23 @@ def refuse(*_: Any, **__: Any) -> NoReturn:
 def test_the_last_two_are_kept(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not links:
         monkeypatch.setattr(os, "link", refuse)
-    writer, path = WholeFiles(), tmp_path / "checkpoints" / "last.ckpt"
+    writer, path = AtomicCheckpointIO(), tmp_path / "checkpoints" / "last.ckpt"
     for number in range(3):
         save(writer, path, number)
     assert held(path.parent) == {"last.ckpt": 2, "previous.ckpt": 1}
     save(writer, path.with_name("best-epoch000-top1_0.5.ckpt"), 7)
     assert held(path.parent) == {"last.ckpt": 2, "previous.ckpt": 1, "best-epoch000-top1_0.5.ckpt": 7}
     # Another process goes on from the last one.
-    save(WholeFiles(path), path, 3)
+    save(AtomicCheckpointIO(path), path, 3)
     assert held(path.parent) == {"last.ckpt": 3, "previous.ckpt": 2, "best-epoch000-top1_0.5.ckpt": 7}
 
 
 def test_a_last_one_that_nobody_read_does_not_replace_the_previous_one(tmp_path: Path) -> None:
-    writer, path = WholeFiles(), tmp_path / "last.ckpt"
+    writer, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
     for number in range(2):
         save(writer, path, number)
     path.write_bytes(b"damaged")
-    resumed = WholeFiles(tmp_path / "previous.ckpt")
+    resumed = AtomicCheckpointIO(tmp_path / "previous.ckpt")
     save(resumed, path, 2)
     assert held(tmp_path) == {"last.ckpt": 2, "previous.ckpt": 0}
     save(resumed, path, 3)
@@ -53,21 +53,22 @@ def test_a_last_one_that_nobody_read_does_not_replace_the_previous_one(tmp_path:
 
 
 def test_a_kill_between_the_two_names_is_put_right_by_the_next(tmp_path: Path) -> None:
-    writer, path = WholeFiles(), tmp_path / "last.ckpt"
+    writer, path = AtomicCheckpointIO(), tmp_path / "checkpoints" / "last.ckpt"
     save(writer, path, 0)
-    # Killed while it wrote, after the old file got its second name: both names are one file, and two parts lie about.
-    os.link(path, tmp_path / "previous.ckpt")
-    for name in ("last.ckpt.part", "previous.ckpt.part"):
-        (tmp_path / name).write_bytes(b"half")
-    save(WholeFiles(path), path, 1)
-    assert held(tmp_path) == {"last.ckpt": 1, "previous.ckpt": 0}
+    # Killed after the old file got its second name: both names are one file, and temporary files are left.
+    os.link(path, path.with_name("previous.ckpt"))
+    for name in (".0123abcd.last.ckpt", ".0123abcd.previous.ckpt", ".4567abcd.best-epoch000-top1_0.5.ckpt"):
+        path.with_name(name).write_bytes(b"half")
+    remove_temporary_checkpoints(tmp_path)
+    save(AtomicCheckpointIO(path), path, 1)
+    assert held(path.parent) == {"last.ckpt": 1, "previous.ckpt": 0}
 
 
 @pytest.mark.parametrize("step", ["fsync", "write"])
 def test_what_cannot_be_written_leaves_what_there_was(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer, path = WholeFiles(), tmp_path / "last.ckpt"
+    writer, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
     for number in range(2):
         save(writer, path, number)
 
@@ -81,7 +82,7 @@ def test_what_cannot_be_written_leaves_what_there_was(
     with pytest.raises(InputError) as refused:
         save(writer, path, 2)
     assert str(refused.value) == (
-        f"{path}: cannot be written (No space left on device); the checkpoints before it are kept: make room, and go "
-        "on with --resume"
+        f"{path}: cannot be written (No space left on device); the checkpoints before it are kept: free disk space, "
+        "and continue with --resume"
     )
     assert held(tmp_path) == {"last.ckpt": 1, "previous.ckpt": 0}

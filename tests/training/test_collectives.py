@@ -11,16 +11,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dnl_video.training import collectives as processes
+from dnl_video.training import collectives, stopping
 from tests.conftest import TinyRun
 
 
 def test_one_process_has_all_there_is() -> None:
     own = torch.tensor([1.0, float("nan")])
-    mean = processes.mean_over_processes(own)
+    mean = collectives.all_reduce_mean(own)
     assert mean is not own
     torch.testing.assert_close(mean, own, equal_nan=True)
-    assert processes.of_all_processes({"a.mp4": "x"}) == {"a.mp4": "x"}
+    assert collectives.all_gather_dict({"a.mp4": "x"}) == {"a.mp4": "x"}
 
 
 @pytest.mark.parametrize(
@@ -36,22 +36,21 @@ def test_one_process_has_all_there_is() -> None:
 def test_a_lost_connection_is_told_from_other_errors(
     error: Exception, told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not processes.another_process_ended(error), "there is no other process"
+    assert not collectives.another_process_ended(error), "there is no other process"
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    assert processes.another_process_ended(error) == told
+    assert collectives.another_process_ended(error) == told
 
 
-def test_children_may_end_by_themselves_and_are_ended_if_they_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_PATIENCE_S", 1.0)
+def test_children_that_do_not_exit_are_killed() -> None:
     ending = subprocess.Popen([sys.executable, "-c", "raise SystemExit(2)"])
     ending.wait()
     waiting = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     launcher = SimpleNamespace(procs=[waiting, ending])
-    processes.wait_for_children(processes.take_children(launcher), patience_s=0.5)
+    stopping.wait_for_children(stopping.take_children(launcher), timeout_s=0.5)
     assert launcher.procs == []
     assert waiting.wait() == -signal.SIGKILL
     assert ending.returncode == 2
-    assert processes.take_children(None) == []
+    assert stopping.take_children(None) == []
 
 
 FAILING = """

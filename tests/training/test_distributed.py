@@ -210,8 +210,8 @@ def test_settings_that_several_processes_cannot_have(runs: Runs) -> None:
         )
     for error in runs.errors("sync"):
         assert error == (
-            "dnl-video: error: trainer.sync_batchnorm is true for 2 processes on the CPU, where torch has none; set it "
-            "to false, and for statistics of all processes optim.precise_bn_batches or optim.freeze_batch_norm"
+            "dnl-video: error: trainer.sync_batchnorm is true for 2 processes on the CPU, which torch does not "
+            "support; set it to false, and use optim.precise_bn_batches or optim.freeze_batch_norm instead"
         )
 
 

@@ -62,14 +62,14 @@ def test_each_file_is_logged_once_over_all_parts_of_a_run(
     assert len(logged) == 2
     assert {(entry["split"], entry["epoch"]) for entry in logged} == {("train", 0)}
     assert all(entry["reason"].startswith("cannot be opened") for entry in logged)
-    assert capsys.readouterr().err.count("another video takes its place") == 2
+    assert capsys.readouterr().err.count("replaced by another video") == 2
 
     config.trainer.max_epochs = 2
     with (tmp_path / "run" / "failed_videos.jsonl").open("a") as file:
         file.write('{"path": "half a line of a killed ru\n')
     train(config, resume="last")
     assert (tmp_path / "run" / "failed_videos.jsonl").read_text().count("\n") == 3
-    assert "another video takes its place" not in capsys.readouterr().err
+    assert "replaced by another video" not in capsys.readouterr().err
 
 
 def test_failures_in_validation_are_logged_and_replaced_by_nothing(

@@ -110,7 +110,7 @@ def test_a_step_on_a_mixed_batch_has_the_loss_of_soft_labels_and_counts_the_larg
     labels = torch.tensor([0, 5, 2])
     clip = torch.randint(0, 256, (3, 4, 16, 16, 3), dtype=torch.uint8)
     loss = module.training_step({"clip": clip, "label": labels}, 4)
-    clips, soft = mix(module._normalized(clip), labels, config.augment, 8, seed=0, epoch=0, batch=4)
+    clips, soft = mix(module.normalized(clip), labels, config.augment, 8, seed=0, epoch=0, batch=4)
     assert torch.equal(seen[0], clips)
     smoothed = 0.9 * soft + 0.1 / 8
     assert float(loss) == pytest.approx(float(-(smoothed * logits.log_softmax(dim=1)).sum(dim=1).mean()), rel=1e-5)

@@ -21,10 +21,11 @@ import yaml
 from dnl_video.config import TrainConfig
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError, Terminated
-from dnl_video.training.checkpoint_callbacks import WholeFiles
+from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO
 from dnl_video.training.module import VideoTrainingModule, seed_network
-from dnl_video.training.resume import resume_from
-from dnl_video.training.run import resolved_config, train
+from dnl_video.training.resume import find_resume_point
+from dnl_video.training.run import train
+from dnl_video.training.setup import resolved_config
 from tests.conftest import TinyRun
 from tests.test_recipes import load
 from tests.training.runs import Killed
@@ -102,13 +103,13 @@ def test_a_run_that_is_killed_and_stopped_again_and_again_ends_with_the_same_wei
     output = tmp_path / "parts"
     config = config_for(tiny, output)
     positions = []
-    save = WholeFiles.save_checkpoint
+    save = AtomicCheckpointIO.save_checkpoint
 
-    def watched(self: WholeFiles, checkpoint: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+    def watched(self: AtomicCheckpointIO, checkpoint: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         positions.append(checkpoint["VideoDataModule"]["train_loader"]["position"])
         save(self, checkpoint, *args, **kwargs)
 
-    monkeypatch.setattr(WholeFiles, "save_checkpoint", watched)
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", watched)
     step = (VideoTrainingModule, "training_step")
     # Before the first checkpoint, then in the second step.
     interrupted(config, monkeypatch, *step, 0, kill)
@@ -136,7 +137,7 @@ def test_a_run_that_is_killed_and_stopped_again_and_again_ends_with_the_same_wei
         file.truncate(path.stat().st_size // 2)
     capsys.readouterr()
     interrupted(config, monkeypatch, *step, 1, kill)
-    assert f"; going on from {output}/checkpoints/previous.ckpt, which was saved before it" in capsys.readouterr().err
+    assert f"; resuming from {output}/checkpoints/previous.ckpt, the checkpoint before it" in capsys.readouterr().err
     # No step was finished since; nor did the good checkpoint give way to the bad one.
     train(config, resume="auto")
     assert differing(whole, output) == []
@@ -200,7 +201,7 @@ def test_two_processes_stop_together_leave_none_and_go_on(tiny: TinyRun, tmp_pat
     assert process.returncode == 143, errors
     assert "Traceback" not in errors
     stopped = re.findall(
-        rf"^stopped by SIGTERM; epoch \d+, step (\d+) saved in {output}/checkpoints/last\.ckpt; go on with: dnl-video "
+        rf"^stopped by SIGTERM; epoch \d+, step (\d+) saved in {output}/checkpoints/last\.ckpt; resume with: dnl-video "
         rf"train --config {output}/config\.yaml --resume$",
         printed,
         re.MULTILINE,
@@ -251,42 +252,42 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_previous_one(
     shutil.copytree(tiny.run / "checkpoints", output / "checkpoints")
     newest, before = output / "checkpoints" / "last.ckpt", output / "checkpoints" / "previous.ckpt"
     damage(newest, how)
-    start = resume_from("last", output)
+    start = find_resume_point("last", output)
     assert start is not None
     assert start.file == before
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"warning: {newest}: ")
-    assert lines[0].endswith(f"; going on from {before}, which was saved before it")
+    assert lines[0].endswith(f"; resuming from {before}, the checkpoint before it")
     if how == "flipped":
         assert " does not match its checksum); copy it again, or take another one; " in lines[0]
     damage(before, how)
     with pytest.raises(InputError) as refused:
-        resume_from("last", output)
+        find_resume_point("last", output)
     assert str(refused.value).endswith(
-        "last.ckpt and previous.ckpt are all damaged: go on from another checkpoint with --resume CKPT, or start anew "
-        "with another --output_dir"
+        "last.ckpt and previous.ckpt are all damaged: resume from another checkpoint with --resume CKPT, or start a "
+        "new run with another --output"
     )
     before.unlink()
     with pytest.raises(InputError, match=r"last\.ckpt: "):
-        resume_from("last", output)
+        find_resume_point("last", output)
 
 
 def test_a_previous_checkpoint_alone_is_enough(tiny: TinyRun, tmp_path: Path) -> None:
     folder = tmp_path / "run" / "checkpoints"
     shutil.copytree(tiny.run / "checkpoints", folder)
     (folder / "last.ckpt").unlink()
-    start = resume_from("auto", tmp_path / "run")
+    start = find_resume_point("auto", tmp_path / "run")
     assert start is not None
     assert start.file == folder / "previous.ckpt"
-    # What a kill leaves of the very first checkpoint is none.
-    other = tmp_path / "other" / "checkpoints" / "last.ckpt.part"
+    # The temporary file of a killed process is no checkpoint.
+    other = tmp_path / "other" / "checkpoints" / ".0123abcd.last.ckpt"
     other.parent.mkdir(parents=True)
     other.write_bytes(b"PK")
-    assert resume_from("auto", tmp_path / "other") is None
-    assert resume_from(None, tmp_path / "other") is None
+    assert find_resume_point("auto", tmp_path / "other") is None
+    assert find_resume_point(None, tmp_path / "other") is None
     with pytest.raises(InputError, match="no last checkpoint in this folder; train first"):
-        resume_from("last", tmp_path / "other")
+        find_resume_point("last", tmp_path / "other")
 
 
 def test_a_resumed_run_keeps_the_first_logs(tiny: TinyRun, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from dnl_video.config import TrainerConfig
+from dnl_video.config import TrainConfig, TrainerConfig
 from dnl_video.errors import InputError
-from dnl_video.models.weights.checkpoint import FORMAT_KEY, find_checkpoint, read_raw
+from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
+from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.training import trainer
-from dnl_video.training.resume import StartPoint, refuse_other_processes
+from dnl_video.training.resume import ResumePoint, check_same_world_size
 from dnl_video.training.run import train
 from dnl_video.training.trainer import validation_interval
 from tests.conftest import TinyRun
@@ -82,7 +83,7 @@ def test_open_devices_are_what_torchrun_started(tmp_path: Path, monkeypatch: pyt
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "32"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(trainer, "Trainer", dict)
-    options: Any = trainer._build(TrainerConfig(), [], [], tmp_path, {})
+    options: Any = trainer.make_trainer(TrainConfig(), [], [], tmp_path)
     assert (options["devices"], options["num_nodes"]) == (8, 4)
 
 
@@ -100,19 +101,20 @@ def test_other_processes_than_the_recipe_wants_are_refused(
 def test_going_on_with_another_number_of_processes_is_refused(tiny: TinyRun) -> None:
     stored = read_raw(find_checkpoint(tiny.run, last=True))[FORMAT_KEY]
     assert stored["processes"] == 1
-    start = StartPoint(Path("last.ckpt"), {"processes": 8})
-    refuse_other_processes(start, 8)
+    start = ResumePoint(Path("last.ckpt"), {"processes": 8})
+    check_same_world_size(start, 8)
     with pytest.raises(InputError) as refused:
-        refuse_other_processes(start, 32)
+        check_same_world_size(start, 32)
     assert str(refused.value) == (
-        "last.ckpt: its run has 8 process(es), not 32, and its schedule and place in the epoch count their steps; "
-        "go on with 8, or begin another run from it with --weights.source and --output_dir"
+        "last.ckpt: its run has 8 process(es), not 32, and its schedule and data position count their steps; resume "
+        "with 8, or start a new run from it with --weights.source and --output"
     )
 
 
 def test_lightning_starts_processes_in_a_batch_script_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NAME": "k400"}.items():
         monkeypatch.setenv(name, value)
-    built = trainer._build(TrainerConfig(accelerator="cpu", devices=2), [], [], tmp_path, {})
+    config = TrainConfig(trainer=TrainerConfig(accelerator="cpu", devices=2))
+    built = trainer.make_trainer(config, [], [], tmp_path)
     assert built.world_size == 2
     assert built.strategy.launcher is not None

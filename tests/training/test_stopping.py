@@ -15,7 +15,7 @@ import pytest
 
 from dnl_video.errors import Terminated
 from dnl_video.training import stopping
-from dnl_video.training.stopping import StopAtOnce, StopRequest
+from dnl_video.training.stopping import StopRequest
 
 
 def ask(signum: signal.Signals = signal.SIGTERM) -> None:
@@ -39,7 +39,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_that_says_what_was_saved() -> None:
     request = StopRequest()
     request.received = signal.SIGINT
     with pytest.raises(KeyboardInterrupt) as interrupted, request:
-        request.end("step 3 saved")
+        request.stop("step 3 saved")
     assert str(interrupted.value) == "step 3 saved"
 
 
@@ -47,21 +47,21 @@ def test_a_request_waits_where_it_is_told_to(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(stopping, "_SAME_REQUEST_S", 0.0)
     alone = SimpleNamespace(strategy=SimpleNamespace(root_device="cpu"))
     with StopRequest() as request:
-        request.waits = True
-        assert not request.agreed(alone)  # type: ignore[arg-type]
+        request.deferred = True
+        assert not request.any_process(alone)  # type: ignore[arg-type]
         ask()
         ask()
-        assert request.agreed(alone)  # type: ignore[arg-type]
+        assert request.any_process(alone)  # type: ignore[arg-type]
         with pytest.raises(KeyboardInterrupt):
             ask(signal.SIGINT)
         with pytest.raises(Terminated) as stopped:
-            request.end("step 3 saved")
+            request.stop("step 3 saved")
         assert (stopped.value.signum, stopped.value.saved) == (signal.SIGTERM, "step 3 saved")
 
 
 def test_the_same_ctrl_c_twice_is_one() -> None:
     with StopRequest() as request:
-        request.waits = True
+        request.deferred = True
         ask(signal.SIGINT)
         ask(signal.SIGINT)
         assert request.received == signal.SIGINT
@@ -73,7 +73,7 @@ def test_a_request_that_was_lost_ends_the_next_batch_of_validation(monkeypatch: 
             ask()
 
     with StopRequest() as request:
-        callback: Any = StopAtOnce(request)
+        callback: Any = request
         callback.on_validation_start(None, None)
         with monkeypatch.context() as patch:
             patch.setattr(sys, "unraisablehook", lambda _: None)
@@ -85,7 +85,7 @@ def test_a_request_that_was_lost_ends_the_next_batch_of_validation(monkeypatch: 
 @contextlib.contextmanager
 def _attached(launcher: Any) -> Iterator[None]:
     with StopRequest() as request:
-        request.attach(SimpleNamespace(strategy=SimpleNamespace(launcher=launcher)))  # type: ignore[arg-type]
+        request.forward_to_children(SimpleNamespace(strategy=SimpleNamespace(launcher=launcher)))  # type: ignore[arg-type]
         yield
 
 

@@ -215,7 +215,7 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_float32(
 
     monkeypatch.setattr(VideoTrainingModule, "training_step", watched)
     # One step, of which the loss is right, wherever gradients are not.
-    monkeypatch.setattr(precision, "bf16_gradients_are_right", lambda: True)
+    monkeypatch.setattr(precision, "bf16_gradients_are_correct", lambda: True)
     train(configured(tiny, tmp_path, data={"limit_videos": 8, "batch_size": 8}, trainer={"precision": "bf16-mixed"}))
     assert dtypes == {torch.bfloat16, torch.float32}
     weights = final_weights(tmp_path)
@@ -253,9 +253,9 @@ def test_bf16_is_refused_where_its_gradients_are_wrong(
         return right_conv3d(clip, kept, padding)
 
     monkeypatch.setattr(nn.functional, "conv3d", right_conv3d)
-    assert precision.bf16_gradients_are_right()
+    assert precision.bf16_gradients_are_correct()
     monkeypatch.setattr(nn.functional, "conv3d", unwritten_tap)
-    assert not precision.bf16_gradients_are_right()
+    assert not precision.bf16_gradients_are_correct()
     config = configured(tiny, tmp_path, trainer={"precision": "bf16-mixed", "accelerator": "cpu"})
     message = (
         r"trainer\.precision bf16-mixed: on this CPU torch .* wrong gradients of temporal convolutions in bf16; use"

@@ -1,0 +1,93 @@
+"""Prepare a run: check the configuration against the data, and build the data module and the network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import torch
+from lightning.pytorch import seed_everything
+
+from dnl_video.config import TrainConfig
+from dnl_video.data.loaders import VideoDataModule
+from dnl_video.errors import InputError
+from dnl_video.files import dump_json
+from dnl_video.models.backbones import min_frames
+from dnl_video.models.weights.load import LoadReport, load_weights
+from dnl_video.spec import to_dict
+from dnl_video.training.module import VideoTrainingModule
+from dnl_video.training.precision import check_precision
+
+
+def build_run(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]:
+    """Return the data module, and the training module with random weights.
+
+    Raises:
+        InputError: The videos, the classes or the precision do not fit the configuration.
+    """
+    on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    check_precision(config.trainer.precision, on_cpu=config.trainer.accelerator == "cpu" or not on_gpu)
+    datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
+    names = _class_names(config, datamodule)
+    needed = min_frames(config.model)
+    if config.preprocessing.num_frames < needed:
+        raise InputError(
+            f"preprocessing.num_frames is {config.preprocessing.num_frames}; {config.model.architecture} takes "
+            f"{needed} or more"
+        )
+    seed_everything(config.seed, verbose=False)
+    return datamodule, VideoTrainingModule(config, names, resolved_config(config))
+
+
+def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str, ...]:
+    classes = config.model.num_classes
+    names = datamodule.class_names
+    if names is None:
+        largest = max(r.label for r in (*datamodule.train.records, *datamodule.val.records) if r.label is not None)
+        if largest >= classes:
+            raise InputError(
+                f"label {largest} in the manifests, but model.num_classes is {classes} (labels 0 to {classes - 1}); "
+                "set model.num_classes"
+            )
+        return tuple(str(i) for i in range(classes))
+    if len(names) != classes:
+        raise InputError(
+            f"{config.data.class_list or config.data.train_manifest} has {len(names)} classes, but model.num_classes "
+            f"is {classes}; set model.num_classes={len(names)}"
+        )
+    return names
+
+
+def start_from_weights(config: TrainConfig, module: VideoTrainingModule) -> LoadReport | None:
+    """Load the weights that the configuration names, if any, and record their origin in the module.
+
+    Raises:
+        InputError: The weights do not fit the network, or expect another channel order.
+    """
+    weights = config.weights
+    if weights.source is None:
+        return None
+    report = load_weights(
+        module.network, weights.source, allow_missing=weights.allow_missing, drop_blocks=weights.drop_blocks
+    )
+    here = to_dict(config.preprocessing)
+    notes = []
+    for name in ("channel_order", "mean", "std"):
+        expected = report.preprocessing.get(name, here[name])
+        expected = list(expected) if isinstance(expected, tuple) else expected
+        if expected == here[name]:
+            continue
+        if name == "channel_order":
+            raise InputError(
+                f"{weights.source}: its first convolution takes {expected}, preprocessing.channel_order is "
+                f"{here[name]}; set preprocessing.channel_order={expected}"
+            )
+        notes.append(f"preprocessing.{name} is {here[name]} here and {expected} in the source")
+    module.provenance = {"started_from": report.provenance()}
+    return dataclasses.replace(report, notes=(*report.notes, *notes))
+
+
+def resolved_config(config: TrainConfig) -> dict[str, Any]:
+    """Return the whole configuration as plain JSON types."""
+    return json.loads(dump_json(dataclasses.asdict(config)))
