@@ -1,8 +1,8 @@
-"""Scenes of the generated videos: one textured shape before one textured background, drawn with numpy alone.
+"""Scenes of the generated videos: a textured shape before a textured background, drawn with numpy.
 
-A scene says how things look, its poses where the shape is in each frame; the two are drawn independently, so that
-nothing about the look tells the motion. The picture is a torus: a shape that leaves on one side comes back on the
-other, so no position is special.
+A scene defines the look, and poses define the place of the shape in each frame. They are drawn independently, so the
+look does not tell the motion. The frame is a torus: a shape that leaves on one side returns on the other, so all
+positions are equal.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dnl_video.errors import InputError, nearest
-
 Floats = NDArray[np.float32]
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_MIN_CONTRAST = 0.35  # mean luminance of shape against background, of 1
-_NOISE = 2.0  # standard deviation of the pixel noise, grey levels of 255
-_FLICKER = 0.008  # standard deviation of the brightness from frame to frame, share
+_MIN_CONTRAST = 0.35  # difference of mean luminance between shape and background, in [0, 1]
+_NOISE = 2.0  # standard deviation of the pixel noise, in grey levels of 255
+_FLICKER = 0.008  # relative standard deviation of the brightness of frames
 
 
 def _star(points: int, inner: float) -> list[tuple[float, float]]:
@@ -28,7 +26,7 @@ def _star(points: int, inner: float) -> list[tuple[float, float]]:
     return list(zip((radii * np.sin(angles)).tolist(), (-radii * np.cos(angles)).tolist(), strict=True))
 
 
-# No circle: a rotation must be visible. Corners in any unit; `_normalized` centres and scales them.
+# No circle, because rotation must be visible. Any unit: `_normalized` centres and scales the corners.
 _CORNERS: dict[str, list[tuple[float, float]]] = {
     "rectangle": [(-2, -1), (2, -1), (2, 1), (-2, 1)],
     "triangle": [(0, -1), (0.866, 0.5), (-0.866, 0.5)],
@@ -44,7 +42,7 @@ _CORNERS: dict[str, list[tuple[float, float]]] = {
 
 
 def _normalized(corners: list[tuple[float, float]]) -> Floats:
-    """Move the centre of the area to the origin and the farthest corner to distance 1; float32 [corners, 2]."""
+    """Move the centroid to the origin and scale the farthest corner to distance 1; float32 [corners, 2]."""
     a = np.array(corners, np.float64)
     b = np.roll(a, -1, axis=0)
     cross = a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]
@@ -57,13 +55,13 @@ SHAPES: dict[str, Floats] = {name: _normalized(corners) for name, corners in _CO
 
 @dataclass(frozen=True)
 class Poses:
-    """Where the shape is, frame by frame; image coordinates, y down.
+    """Poses of the shape in all frames; image coordinates, y down.
 
     Args:
         x: Centre in pixels from the left edge, modulo the width, float [T].
         y: Centre in pixels from the upper edge, modulo the height, float [T].
         radius: Distance from the centre to the farthest corner in pixels, float [T]; below half the short side.
-        angle: Rotation in radians, clockwise as seen on the screen, float [T].
+        angle: Rotation in radians, clockwise on the screen, float [T].
     """
 
     x: NDArray[np.float64]
@@ -74,14 +72,14 @@ class Poses:
 
 @dataclass(frozen=True)
 class Scene:
-    """How one video looks.
+    """Look of one video.
 
     Args:
-        background: Picture behind the shape, float32 [H, W, 3] in [0, 1].
+        background: Background, float32 [H, W, 3] in [0, 1].
         shape: One of `SHAPES`.
-        colors: The two colours between which the shape's texture varies, float32 [2, 3] in [0, 1].
-        waves: Gratings that add up to the texture: frequency over (x, y) in the shape's own coordinates, in radians,
-            and phase; float32 [gratings, 3].
+        colors: The two colours of the shape's texture, float32 [2, 3] in [0, 1].
+        waves: Gratings that sum to the texture: frequencies along x and y of the shape's coordinates, and phase, in
+            radians; float32 [gratings, 3].
         gain: Brightness of the whole video, about 1.
     """
 
@@ -91,23 +89,14 @@ class Scene:
     waves: Floats
     gain: float
 
-    def __post_init__(self) -> None:
-        if self.shape not in SHAPES:
-            raise InputError(f"shape is {self.shape!r}; allowed: {', '.join(SHAPES)}{nearest(self.shape, SHAPES)}")
-
 
 def sample_scene(rng: np.random.Generator, *, height: int, width: int) -> Scene:
     """Draw background, shape, texture, colours and brightness.
 
-    Shape and background differ in mean luminance by at least 0.35 of 1, so that the shape is always seen.
-
-    Args:
-        rng: Source of randomness; the same state gives the same scene.
-        height: Height in pixels.
-        width: Width in pixels.
+    Shape and background differ in mean luminance by at least 0.35 of 1, so the shape is always visible.
     """
     behind = rng.uniform(0.15, 0.85)
-    # Uniform over [0.1, 0.9] without the band around the background's luminance.
+    # Uniform over [0.1, 0.9] without a band around the background's luminance.
     below, above = max(behind - _MIN_CONTRAST - 0.1, 0.0), max(0.9 - behind - _MIN_CONTRAST, 0.0)
     place = rng.uniform(0, below + above)
     front = 0.1 + place if place < below else behind + _MIN_CONTRAST + (place - below)
@@ -133,13 +122,13 @@ def sample_scene(rng: np.random.Generator, *, height: int, width: int) -> Scene:
 
 
 def render_scene(scene: Scene, poses: Poses, rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
-    """Draw a scene at each pose, edges anti-aliased.
+    """Render a scene at each pose, with anti-aliased edges.
 
     Args:
-        scene: How it looks.
-        poses: Where the shape is in each of T frames.
-        rng: Source of pixel noise and brightness flicker, which are independent from frame to frame and so look the
-            same backwards; None draws neither.
+        scene: The look.
+        poses: The poses of the shape in T frames.
+        rng: Source of pixel noise and brightness flicker, which are independent between frames and therefore the same
+            backwards; None renders neither.
 
     Returns:
         RGB frames, uint8 [T, H, W, 3].
@@ -148,10 +137,10 @@ def render_scene(scene: Scene, poses: Poses, rng: np.random.Generator | None = N
     frames = np.empty((len(poses.x), height, width, 3), np.float32)
     frames[:] = scene.background
     radius = poses.radius.astype(np.float32)[:, None, None]
-    # Nearest copy of the shape on the torus; pixel centres lie at half integers.  [T, H, 1], [T, 1, W]
+    # Offsets to the nearest copy of the shape on the torus; pixel centres are half integers.  [T, H, 1], [T, 1, W]
     y = _wrapped(np.arange(height) + 0.5 - poses.y[:, None], height)[:, :, None]
     x = _wrapped(np.arange(width) + 0.5 - poses.x[:, None], width)[:, None, :]
-    # Only the pixels within the farthest corner's reach can belong to the shape.
+    # Only pixels within the radius can belong to the shape.
     near = (x**2 + y**2) < (radius + 1) ** 2
     t, row, column = np.nonzero(near)
     x, y, radius = x[t, 0, column], y[t, row, 0], radius[t, 0, 0]
@@ -176,15 +165,15 @@ def render_scene(scene: Scene, poses: Poses, rng: np.random.Generator | None = N
 
 
 def signed_distance(corners: Floats, x: Floats, y: Floats) -> Floats:
-    """Distance from points to a polygon's outline, negative inside.
+    """Return the distance of points to a polygon's outline, negative inside.
 
     Inigo Quilez's polygon distance (https://iquilezles.org/articles/distfunctions2d): the nearest edge gives the
-    distance, the parity of the edges crossed by a ray gives the sign.
+    distance, the parity of the edges that a ray crosses gives the sign.
 
     Args:
         corners: Corners in order, float [corners, 2].
-        x: Points' first coordinate, any shape.
-        y: Points' second coordinate, the same shape.
+        x: First coordinate of the points, any shape.
+        y: Second coordinate of the points, same shape.
     """
     squared = np.full(x.shape, np.inf, np.float32)
     inside = np.zeros(x.shape, bool)
@@ -200,18 +189,18 @@ def signed_distance(corners: Floats, x: Floats, y: Floats) -> Floats:
 
 
 def _wrapped(offset: NDArray[np.float64], period: int) -> Floats:
-    """Bring offsets on a circle to [-period/2, period/2)."""
+    """Map offsets on a circle to [-period/2, period/2)."""
     return ((offset + period / 2) % period - period / 2).astype(np.float32)
 
 
 def _color(rng: np.random.Generator, luminance: float) -> Floats:
-    """Draw a colour of about this luminance, float32 [3], not clipped."""
+    """Draw a colour with about this luminance, float32 [3], not clipped."""
     chroma = rng.uniform(-0.22, 0.22, 3).astype(np.float32)
     return np.float32(luminance) + chroma - chroma @ _LUMA
 
 
 def _smooth_noise(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """Draw a gradient and three octaves of smooth noise: mean about 0, within about 1; float32 [H, W]."""
+    """Draw a gradient plus three octaves of smooth noise: mean 0, within about [-1, 1]; float32 [H, W]."""
     rows, columns = np.linspace(-1, 1, height), np.linspace(-1, 1, width)
     slope_y, slope_x = rng.uniform(-0.4, 0.4, 2)
     total = slope_y * rows[:, None] + slope_x * columns[None, :]
@@ -223,7 +212,7 @@ def _smooth_noise(rng: np.random.Generator, height: int, width: int) -> Floats:
 
 
 def _stretch(size: int, cells: int) -> NDArray[np.float64]:
-    """Matrix [size, cells + 1] that interpolates grid values smoothly (cubic easing) to `size` pixels."""
+    """Return the matrix [size, cells + 1] that interpolates grid values to pixels (cubic easing)."""
     place = (np.arange(size) + 0.5) / size * cells
     cell = np.minimum(place.astype(int), cells - 1)
     ease = place - cell

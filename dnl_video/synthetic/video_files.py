@@ -1,21 +1,21 @@
-"""Many small generated videos to disk: only what is missing, several at a time, with equal bytes each time."""
+"""Writes many small generated videos: only the missing ones, several at a time, with reproducible bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.data.encoding import write_video
+from dnl_video.files import write_atomic
 
-# Equal bytes each time: x264's output depends on how many threads it has, and at this size its macroblock tree on
-# memory it never set.
-_ENCODER: Final = {"preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
-_CRF: Final = 15  # low: artefacts of compression must not hint at the class
+# Reproducible bytes: x264's output depends on its number of threads and, at this size, its macroblock tree reads
+# uninitialised memory.
+_ENCODER = {"preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
+_CRF = 15  # low: compression artefacts must not tell the class
 
 
 def write_missing(
@@ -24,42 +24,38 @@ def write_missing(
     workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Write the videos that are not there; each appears whole or not at all.
+    """Write the videos that do not exist yet, each atomically.
 
     Args:
-        videos: File and what draws its frames, uint8 [T, H, W, 3].
+        videos: Path, and the function that draws the frames, uint8 [T, H, W, 3].
         fps: Frames per second.
         workers: Videos made at the same time.
-        progress: Called after each video with how many are done, and of how many; first with 0 done.
+        progress: Called with the numbers of videos done and missing: once at the start and after each video.
 
     Returns:
-        How many were missing.
+        The number of missing videos.
     """
     missing = [(path, draw) for path, draw in videos if not path.exists()]
     if missing and progress is not None:
         progress(0, len(missing))
-
-    def write(path: Path, draw: Callable[[], NDArray[np.uint8]]) -> None:
-        write_video(path, draw(), fps, crf=_CRF, options=_ENCODER)
-
-    # Threads do: numpy and the encoder release the interpreter, and nothing of the caller's process is copied.
+    # Threads are enough: numpy and the encoder release the GIL.
     executor = ThreadPoolExecutor(workers)
     try:
-        waiting = [executor.submit(write, path, draw) for path, draw in missing]
-        for done, future in enumerate(as_completed(waiting), start=1):
-            future.result()
+        jobs = [
+            executor.submit(lambda path, draw: write_video(path, draw(), fps, crf=_CRF, options=_ENCODER), path, draw)
+            for path, draw in missing
+        ]
+        for done, job in enumerate(as_completed(jobs), start=1):
+            job.result()
             if progress is not None:
                 progress(done, len(missing))
     finally:
-        # Ctrl-C or an error: the few videos under way end, the rest is not begun.
+        # On Ctrl-C or an error, videos in progress are finished and no new one is started.
         executor.shutdown(wait=True, cancel_futures=True)
     return len(missing)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; leave it alone when it holds this text already."""
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    """Write a text file atomically, unless it holds this text already."""
+    if not (path.exists() and path.read_text(encoding="utf-8") == text):
+        write_atomic(path, text)

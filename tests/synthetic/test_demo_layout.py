@@ -9,7 +9,7 @@ import pytest
 
 from dnl_video.data.manifest import read_manifest
 from dnl_video.errors import InputError
-from dnl_video.synthetic import demo_data, video_files
+from dnl_video.synthetic import demo_data
 from dnl_video.synthetic.demo_data import write_demo_data
 from dnl_video.synthetic.motion import MOTION_CLASSES
 
@@ -143,7 +143,7 @@ def test_other_folders_are_refused_untouched(small, tmp_path):
         (
             small.directory,
             {"seed": 5, **SMALL, "train_videos": 8},
-            f"was made with train_videos=20, more than the 8 asked for; {advice}",
+            f"was made with train_videos=20, not 8; {advice}",
         ),
     ):
         with pytest.raises(InputError, match=message):
@@ -153,16 +153,16 @@ def test_other_folders_are_refused_untouched(small, tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match=r"cannot write demo data to .*: Not a directory"):
+    with pytest.raises(InputError, match=r"demo: cannot be made \(Not a directory\); choose another folder"):
         write_demo_data(tmp_path / "file" / "demo", **SMALL)
 
 
-def test_an_error_of_the_disk_is_said_in_one_line(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_of_one_line(tmp_path, monkeypatch):
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(video_files, "write_video", full)
-    with pytest.raises(InputError, match=r"cannot write demo data to .*: No space left on device"):
+    monkeypatch.setattr("av.open", full)
+    with pytest.raises(InputError, match=r"\.mp4: cannot be written \(No space left on device\); choose another path"):
         write_demo_data(tmp_path, **SMALL)
     assert set(contents(tmp_path)) == {"demo-data.json"}
 

@@ -9,7 +9,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dnl_video.errors import InputError
 from dnl_video.synthetic.motion import MOTION_CLASSES, OPPOSITE, render_motion, sample_poses
 from dnl_video.synthetic.scenes import SHAPES, Poses, render_scene, sample_scene
 
@@ -163,8 +162,3 @@ def test_rendering_is_a_function_of_the_generator():
     np.testing.assert_array_equal(first, render_motion("growing", np.random.default_rng(1)))
     assert (first != render_motion("growing", np.random.default_rng(2))).mean() > 0.5
     assert render_motion("growing", np.random.default_rng(1), num_frames=5, height=32, width=48).shape == (5, 32, 48, 3)
-
-
-def test_unknown_class():
-    with pytest.raises(InputError, match=r"class is 'moving lft'; allowed: growing, .*; did you mean 'moving left'\?"):
-        render_motion("moving lft", np.random.default_rng(0))

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dnl_video.errors import InputError
 from dnl_video.synthetic.scenes import SHAPES, Poses, Scene, render_scene, sample_scene, signed_distance
 
 
@@ -87,8 +86,3 @@ def test_noise_is_small_and_fresh_in_each_frame():
     assert 1.5 < noise.std() < 4
     pixels = (noise - noise.mean(axis=(1, 2, 3), keepdims=True)).reshape(8, -1)
     assert np.abs(np.corrcoef(pixels) - np.eye(8)).max() < 0.1
-
-
-def test_unknown_shape():
-    with pytest.raises(InputError, match=r"shape is 'rectangel'; allowed: .*; did you mean 'rectangle'\?"):
-        plain("rectangel")
