@@ -32,12 +32,10 @@ ALLOWED = {
     "synthetic": {"errors", "files", "cores", "spec", "data"},
     "training": {"errors", "files", "cores", "launcher", "spec", "config", "models", "data", "results"},
     "inference": {"errors", "files", "cores", "launcher", "spec", "config", "models", "data", "results"},
-    "bench": {"errors", "cores", "spec", "config", "models", "data", "training"},
     "studies": {"errors", "files", "cores", "spec", "models", "results", "report"},
     "visualize": {"errors", "files", "cores", "spec", "config", "models", "data", "results", "inference"},
     "cli": {
         *(
-            "bench",
             "errors",
             "files",
             "launcher",

@@ -35,7 +35,6 @@ COMMANDS = {
     "convert": "Convert weights of other projects to such a file.",
     "models": "List parameters and multiply-accumulates of the networks.",
     "ablate": "Compare contexts in a controlled study over several seeds.",
-    "bench": "Measure speed and memory of blocks and networks on this machine.",
 }
 USAGE_ERROR = 2
 VIDEOS_FAILED = 3  # some videos could not be read or scored

@@ -1,10 +1,10 @@
-"""Videos to measure data loading on: a warped scene seen by a moving, noisy camera, at about Kinetics' bit rates."""
+"""Generate videos to measure data loading: a warped scene, a moving and noisy camera, bit rates like Kinetics'."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from command import progress
 from dnl_video.data.encoding import write_video
 
 FPS = 30
@@ -21,27 +22,24 @@ FPS = 30
 
 @dataclass(frozen=True)
 class VideoKind:
-    """A size and a key-frame distance.
-
-    Attributes:
-        name: What tables call it.
-        width: Width in pixels.
-        height: Height in pixels.
-        gop: Most frames between key frames.
-        noise: Standard deviation of the camera's noise, chosen for the bit rate.
-    """
+    """A size and a key-frame distance."""
 
     name: str
     width: int
     height: int
-    gop: int
-    noise: float
+    gop: int  # largest number of frames between key frames
+    noise: float  # standard deviation of the camera's noise, chosen for the bit rate
+
+    @property
+    def title(self) -> str:
+        return f"{self.width} x {self.height}, GOP {self.gop}"
 
 
 KINDS = {
     kind.name: kind
     for kind in (
-        # Resized Kinetics has 300 to 600 kbit/s; x264's default is a key frame every 250, many loaders re-encode to 12.
+        # Resized Kinetics has 300 to 600 kbit/s. x264 sets a key frame every 250 frames by default; many data sets are
+        # re-encoded with 12.
         VideoKind("gop12", 340, 256, 12, 6.0),
         VideoKind("gop250", 340, 256, 250, 6.0),
         VideoKind("720p", 1280, 720, 12, 4.0),
@@ -49,26 +47,16 @@ KINDS = {
 }
 
 
-def generate(
-    kind: VideoKind, folder: Path | None, *, count: int, seconds: float, advance: Callable[[str], None]
-) -> list[Path]:
-    """Return videos of a kind, written now or by an earlier call.
-
-    Args:
-        kind: Size and key frames.
-        folder: Where they lie; None for one in the system's temporary folder.
-        count: How many.
-        seconds: Length of each.
-        advance: Told what is written.
-    """
+def generate(kind: VideoKind, folder: Path | None, *, count: int, seconds: float) -> list[Path]:
+    """Return videos of a kind, those of earlier calls included; by default in the system's temporary folder."""
     folder = folder or Path(tempfile.gettempdir()) / f"dnl-video-bench-{os.environ.get('USER', 'user')}"
     paths = []
     for seed in range(count):
         path = folder / f"{kind.name}-{seconds:g}s-{seed}.mp4"
         paths.append(path)
         if not path.is_file():
-            advance(f"writing {path}")
-            # x264's defaults, as most of the videos of the net have; only the key frames are set.
+            progress(f"writing {path}")
+            # The defaults of x264, as in most videos of the web; only the key frames are set.
             options = {"preset": "medium", "threads": "1"}
             write_video(path, _frames(kind, round(seconds * FPS), seed), FPS, crf=23, gop=kind.gop, options=options)
     return paths

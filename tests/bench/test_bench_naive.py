@@ -1,4 +1,4 @@
-"""The literal blocks compute what ours do, so that a comparison of speed compares the same thing."""
+"""The naive blocks compute the same as ours, so that speed is compared for the same function."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from dnl_video.bench.naive import NaiveBlock3d
-from dnl_video.bench.network import with_naive_blocks
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.create import create_model
+from naive import NaiveBlock3d, with_naive_blocks
 from tests.models.helpers import perturb, perturb_backbone
 
 KINDS = {
@@ -54,6 +53,6 @@ def test_a_network_keeps_its_logits() -> None:
         DisentangledNonLocalBlock3d(8, output="gamma"),
     ],
 )
-def test_others_have_no_literal_form_here(block: nn.Module) -> None:
+def test_other_blocks_have_no_naive_form(block: nn.Module) -> None:
     with pytest.raises(ValueError, match="no naive form of"):
         NaiveBlock3d(block)

@@ -8,38 +8,35 @@ import numpy as np
 import pytest
 import torch
 
-from dnl_video.bench.data import (
+import data as data_script
+from data_variants import (
     STAGES,
     DataCase,
-    _plain_frames,
     evaluation_variants,
     float_batch,
-    measure_data,
+    float_view,
     our_batch,
+    plain_frames,
+    plain_read,
+    separate_views,
     stage_seconds,
     training_variants,
 )
-from dnl_video.bench.data_baselines import float_view, plain_read, separate_views
-from dnl_video.bench.data_videos import KINDS, VideoKind, generate
-from dnl_video.cli.main import main
 from dnl_video.config import AugmentConfig
 from dnl_video.data.dataset import ClipDataset, ViewDataset
 from dnl_video.data.decoding import open_video
 from dnl_video.data.transforms import normalize, train_transform
 from dnl_video.spec import Preprocessing
+from videos import VideoKind, generate
 
 SMALL = VideoKind("small", 80, 64, 4, 6.0)
 PREPROCESSING = Preprocessing(num_frames=4, frame_stride=2, short_side=48, crop_size=48)
 AUGMENT = AugmentConfig(short_side=(48, 64), crop_size=40)
 
 
-def quiet(text: str) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return generate(SMALL, tmp_path_factory.mktemp("generated"), count=2, seconds=1, advance=quiet)
+    return generate(SMALL, tmp_path_factory.mktemp("generated"), count=2, seconds=1)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +44,7 @@ def case(videos: list[Path]) -> DataCase:
     return DataCase("small", tuple(map(str, videos)), ("decord", "av"), 3, PREPROCESSING, AUGMENT, 3, 3)
 
 
-def test_generated_videos_have_the_size_and_the_key_frames_and_stay(videos: list[Path]) -> None:
+def test_generated_videos_have_the_size_and_key_frames_of_their_kind_and_are_kept(videos: list[Path]) -> None:
     assert [path.name for path in videos] == ["small-1s-0.mp4", "small-1s-1.mp4"]
     for path in videos:
         with av.open(str(path)) as container:
@@ -58,19 +55,11 @@ def test_generated_videos_have_the_size_and_the_key_frames_and_stay(videos: list
         assert len(keys) >= 8
         assert max(np.diff(np.array(keys, float))) < 4.5 / 30
     before = [path.stat().st_mtime_ns for path in videos]
-    written: list[str] = []
-    assert generate(SMALL, videos[0].parent, count=2, seconds=1, advance=written.append) == videos
+    assert generate(SMALL, videos[0].parent, count=2, seconds=1) == videos
     assert [path.stat().st_mtime_ns for path in videos] == before
-    assert written == []
     first, second = (plain_read(str(path), [0, 29]).astype(int) for path in videos)
     assert np.abs(first - second).mean() > 10, "the videos differ"
     assert np.abs(first[0] - first[1]).mean() > 5, "the scene moves"
-
-
-def test_the_kinds_are_those_the_command_offers() -> None:
-    from dnl_video.cli import bench_data
-
-    assert list(KINDS) == list(bench_data._KINDS) == list(bench_data._NAMES)
 
 
 def test_plain_decord_reads_our_frames(videos: list[Path]) -> None:
@@ -84,7 +73,7 @@ def test_all_variants_show_the_same_frames(case: DataCase, decoder: str) -> None
     records = [case.record(index) for index in range(case.batch)]
     dataset = ClipDataset(records, PREPROCESSING, AUGMENT, seed=0, decoder=decoder)
     ours = our_batch(dataset, 5)["clip"]
-    cut = torch.stack([train_transform(frames, AUGMENT, rng) for rng, frames in _plain_frames(case, 5)])
+    cut = torch.stack([train_transform(frames, AUGMENT, rng) for rng, frames in plain_frames(case, 5)])
     # Two builds of FFmpeg convert colours; they may round differently.
     assert (ours.int() - cut.int()).abs().max() <= (0 if decoder == "decord" else 8)
 
@@ -124,22 +113,20 @@ def test_every_variant_does_the_next_clips_each_time(case: DataCase) -> None:
     first, second = variants["decord"](), variants["decord"]()
     assert not torch.equal(first["clip"], second["clip"])
     for epoch, batch in enumerate((first, second)):
-        rngs = [rng for rng, _ in _plain_frames(case, epoch)]
+        rngs = [rng for rng, _ in plain_frames(case, epoch)]
         clips = zip(variants["plain"](), rngs, strict=True)
         cut = [train_transform(frames, AUGMENT, rng) for frames, rng in clips]
         assert torch.equal(batch["clip"], torch.stack(cut))
 
 
-def test_a_case_is_measured_whole(case: DataCase) -> None:
-    told: list[str] = []
-    result = measure_data(case, repeats=1, budget_s=0, evaluation=True, advance=told.append)
+def test_all_parts_of_a_case_are_measured(case: DataCase) -> None:
+    result = data_script.measure_data(case, repeats=1, budget_s=0, evaluation=True)
     assert set(result.clip_s) == {"plain", "float", "decord", "av"} == set(training_variants(case))
     assert set(result.video_s) == {"separate", "decord", "av"} == set(evaluation_variants(case))
     assert set(result.stages_s) == {"decord", "av"}
     assert all(set(stages) == set(STAGES) for stages in result.stages_s.values())
     assert all(seconds > 0 for seconds in (*result.clip_s.values(), *result.video_s.values()))
     assert all(seconds >= 0 for seconds in stage_seconds(case, "decord", 0).values())
-    assert "small: evaluation, separate" in told
     assert set(result.faster) == {"plain", "float", "float_normalised", "separate"}
     # One round: the median of ratios is the ratio.
     assert result.faster["plain"]["av"] == pytest.approx(result.clip_s["plain"] / result.clip_s["av"])
@@ -147,12 +134,12 @@ def test_a_case_is_measured_whole(case: DataCase) -> None:
     assert result.faster["float_normalised"]["av"] < result.faster["float"]["av"]
 
 
-def test_the_command_prints_tables_and_writes_figures(
+def test_the_script_prints_tables_and_writes_figures(
     videos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = tmp_path / "data.json"
-    words = ["bench", "data", "--files", str(videos[0]), "--decoder", "decord", "--clips", "1", "--repeats", "1"]
-    assert main([*words, "--budget-s", "0", "--no-evaluation", "--json", str(figures)]) == 0
+    words = ["--files", str(videos[0]), "--decoder", "decord", "--clips", "1", "--repeats", "1"]
+    data_script.main([*words, "--budget-s", "0", "--no-evaluation", "--json", str(figures)])
     out = capsys.readouterr().out
     assert "x plain" in out
     assert "30 reads" not in out

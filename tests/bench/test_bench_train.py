@@ -2,36 +2,30 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import mmap
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from dnl_video.bench import train_measure
-from dnl_video.bench.memory import grown_by
-from dnl_video.bench.train import STAGES, Steps, TrainCase, synthetic_batches
-from dnl_video.bench.train_measure import measure_training
-from dnl_video.bench.train_videos import video_batches
+import train
 from dnl_video.models.build import build_model
 from dnl_video.training.optim import make_optimizer
 from tests.conftest import TinyRun
+from train_steps import STAGES, Steps, TrainCase, VideoBatches, synthetic_batches
 
 CPU = torch.device("cpu")
 SMALL = TrainCase(context="none", batch=2, frames=2, size=32, stem_channels=8, num_classes=5)
 
 
-def test_a_step_is_one_of_training() -> None:
-    """Against the same two steps in plain torch; dropout is the network's own, so both draw it alike."""
+def test_steps_train_like_plain_torch() -> None:
+    """Compared with the same two steps in plain torch; equal seeds give equal dropout."""
     config = SMALL.config()
     torch.manual_seed(0)
     network = build_model(config.model).train()
     optimizer = make_optimizer(network, config.optim, 1e-4)
-    steps = Steps(SMALL, CPU, synthetic_batches(SMALL, CPU))
+    steps = Steps(SMALL, CPU)
     batch = next(synthetic_batches(SMALL, CPU))
     clips = (batch["clip"].permute(0, 4, 1, 2, 3).float() / 255 - 0.45) / 0.225
     torch.manual_seed(7)
@@ -58,15 +52,15 @@ def test_waiting_for_a_batch_counts_as_data() -> None:
     assert all(seconds[stage] > 0 for stage in STAGES)
 
 
-def test_a_loss_that_is_no_number_is_no_figure() -> None:
-    steps = Steps(SMALL, CPU, synthetic_batches(SMALL, CPU))
+def test_a_nan_loss_is_an_error() -> None:
+    steps = Steps(SMALL, CPU)
     torch.nn.init.constant_(steps.module.network.blocks[-1].proj.bias, float("nan"))  # type: ignore[union-attr, arg-type]
     with pytest.raises(RuntimeError, match="the loss is nan in a measured step"):
         steps.run(1)
 
 
 def test_medians_and_what_blocks_add(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planted seconds: the machine is slower in every third round, for all cases alike; the ratio stays."""
+    """Planted seconds: every third round is slower for all cases; the ratio stays."""
     turns: list[str] = []
     factors = {"none": 1.0, "dnl": 1.25}
 
@@ -79,9 +73,9 @@ def test_medians_and_what_blocks_add(monkeypatch: pytest.MonkeyPatch) -> None:
             factor = factors[self.case.context] * (3.0 if next(self.rounds) % 3 == 2 else 1.0)
             return dict.fromkeys(STAGES, 0.0) | {"forward": 0.4 * factor, "backward": 0.6 * factor}
 
-    monkeypatch.setattr(train_measure, "Steps", Planted)
+    monkeypatch.setattr(train, "Steps", Planted)
     cases = [SMALL, dataclasses.replace(SMALL, context="dnl")]
-    bare, dnl = measure_training(cases, CPU, steps=1, repeats=5, budget_s=1e9, memory=False, advance=lambda text: None)
+    bare, dnl = train.measure_training(cases, CPU, steps=1, repeats=5, budget_s=1e9, memory=False)
     assert (bare.step_s, bare.added, bare.clips_per_s) == (pytest.approx(1.0), None, pytest.approx(2.0))
     assert (dnl.step_s, dnl.added) == (pytest.approx(1.25), pytest.approx(0.2))
     assert dnl.stages_s["backward"] == pytest.approx(0.75)
@@ -89,23 +83,12 @@ def test_medians_and_what_blocks_add(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(sorted(turns[i : i + 2]) == ["dnl", "none"] for i in range(2, 12, 2))
 
 
-def test_batches_of_videos_are_the_loader_s_and_never_end(tiny: TinyRun) -> None:
-    videos = video_batches(str(tiny.train), batch=4, frames=2, size=32, num_workers=0)
+def test_batches_of_videos_come_from_the_loader_and_are_endless(tiny: TinyRun) -> None:
+    videos = VideoBatches(str(tiny.train), batch=4, frames=2, size=32, num_workers=0)
     batches = list(itertools.islice(videos.batches, 6))  # four an epoch
     assert {tuple(batch["clip"].shape) for batch in batches} == {(4, 2, 32, 32, 3)}
     assert sorted(i for batch in batches[:4] for i in batch["index"].tolist()) == list(range(16))
     assert (videos.stock, videos.num_classes) == (0, 8)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_memory_counts_what_a_function_holds_at_once() -> None:
-    def hold() -> None:
-        # Mapped anew: an allocator may hand out what the process has already.
-        pages = [mmap.mmap(-1, 2**26) for _ in range(2)]
-        for page in pages:
-            np.frombuffer(page, dtype=np.uint8)[:] = 1
-
-    assert grown_by(hold) == pytest.approx(2 * 2**26, rel=0.1)
 
 
 def test_modes_have_names() -> None:

@@ -1,55 +1,42 @@
-"""Training steps: what `dnl-video train` does with a batch, and where its time goes.
-
-`python -m dnl_video.bench.train CASE` prints the memory that a case's steps need on a CPU, in a process of its own.
-"""
+"""Training steps as `dnl-video train` takes them: batches, steps timed by stage, and their memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from dnl_video.bench.memory import grown_by
-from dnl_video.config import OptimConfig, Precision, TrainConfig, TrainerConfig
-from dnl_video.spec import Architecture, Context, ModelSpec
+from dnl_video.config import AugmentConfig, DataConfig, OptimConfig, Precision, TrainConfig, TrainerConfig, ViewsConfig
+from dnl_video.cores import default_workers
+from dnl_video.data.loaders import VideoDataModule
+from dnl_video.spec import Architecture, Context, ModelSpec, Preprocessing
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import make_optimizer
+from memory import grown_by
+from videos import KINDS, generate
 
 STAGES = ("data", "input", "forward", "backward", "update")
-# Small: what the weights become does not matter, and they stay finite.
+# Small, so that the weights stay finite.
 _LR = 1e-4
+# Entries of the generated list per clip of a batch: an epoch lasts 64 batches.
+_BATCHES = 64
 
 
 @dataclass(frozen=True)
 class TrainCase:
-    """What is measured.
-
-    Attributes:
-        architecture: Backbone.
-        context: Its blocks, in their default form.
-        precision: As trainer.precision.
-        compiled: As trainer.compile.
-        checkpointed: As trainer.activation_checkpointing.
-        channels_last: As trainer.channels_last.
-        batch: Clips a step.
-        frames: Frames of a clip.
-        size: Side of a clip in pixels.
-        stem_channels: Width of the stem; 64 is the published network.
-        num_classes: Outputs.
-    """
+    """One row of the table: a network and trainer options, on clips [batch, 3, frames, size, size]."""
 
     architecture: Architecture = "slow_r50"
     context: Context = "dnl"
     precision: Precision = "32-true"
     compiled: bool = False
-    checkpointed: bool = False
+    checkpointed: bool = False  # trainer.activation_checkpointing
     channels_last: bool = False
     batch: int = 8
     frames: int = 8
@@ -59,12 +46,12 @@ class TrainCase:
 
     @property
     def mode(self) -> str:
-        """What tables call its switches."""
+        """Its switches, for tables."""
         switched = (("channels_last", self.channels_last), ("checkpointed", self.checkpointed))
         return " ".join(["compiled" if self.compiled else "eager", *(name for name, on in switched if on)])
 
     def config(self) -> TrainConfig:
-        """Return the run that takes such steps."""
+        """Return the configuration of a run that takes such steps."""
         return TrainConfig(
             model=ModelSpec(self.architecture, self.context, self.num_classes, stem_channels=self.stem_channels),
             optim=OptimConfig(),
@@ -78,18 +65,12 @@ class TrainCase:
 
 
 class Steps:
-    """A network, its optimiser and the batches it trains on; each `run` goes on where the last one stopped.
+    """A network, its optimiser and endless batches, synthetic by default; each `run` continues after the last one."""
 
-    Args:
-        case: What is measured.
-        device: Where.
-        batches: Endless batches, as the training loader makes them.
-    """
-
-    def __init__(self, case: TrainCase, device: torch.device, batches: Iterator[dict[str, Any]]) -> None:
+    def __init__(self, case: TrainCase, device: torch.device, batches: Iterator[dict[str, Any]] | None = None) -> None:
         torch.manual_seed(0)
         config = case.config()
-        self.case, self.device, self.batches = case, device, batches
+        self.case, self.device, self.batches = case, device, batches or synthetic_batches(case, device)
         self.module = VideoTrainingModule(config, [str(i) for i in range(case.num_classes)], {}).to(device).train()
         self.optimizer = make_optimizer(self.module.network, config.optim, _LR)
         self.scaler = torch.amp.GradScaler(device.type, enabled=case.precision == "16-mixed")
@@ -97,8 +78,8 @@ class Steps:
     def run(self, count: int) -> dict[str, float]:
         """Take ``count`` steps and return the mean seconds of each stage.
 
-        On a GPU these are times between events in its own queue: "data" is how long it waits for a batch. On a CPU they
-        are CPU times of this process, and for "data" the time on the wall, since other processes read videos.
+        On a GPU these are times between events in its queue, so that "data" is its idle time. On a CPU they are CPU
+        times of this process, but for "data" wall-clock time, since other processes read the videos.
 
         Raises:
             RuntimeError: A loss is NaN or infinite.
@@ -114,7 +95,7 @@ class Steps:
                 clips, target = self.module.inputs(batch, number)
                 clock.stop("input")
                 loss, _ = self.module.loss(clips, target)
-            if not bool(torch.isfinite(loss)):  # training asks before each backward pass, and so waits
+            if not bool(torch.isfinite(loss)):  # training synchronises here too, before each backward pass
                 raise RuntimeError(f"the loss is {loss.item()} in a measured step")
             clock.stop("forward")
             self.optimizer.zero_grad()
@@ -160,7 +141,7 @@ class _Clock:
 
 
 def synthetic_batches(case: TrainCase, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Return the same random clips again and again, on the device already."""
+    """Return the same random clips again and again, on the device."""
     generator = torch.Generator().manual_seed(0)
     size = (case.batch, case.frames, case.size, case.size, 3)
     clips = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
@@ -168,15 +149,58 @@ def synthetic_batches(case: TrainCase, device: torch.device) -> Iterator[dict[st
     return itertools.repeat({"clip": clips.to(device), "label": labels.to(device)})
 
 
-def _memory(case: TrainCase) -> int:
+def memory_here(case: TrainCase) -> int:
+    """Return the bytes that network, optimiser and steps need on a CPU, in this process."""
     torch.set_num_threads(1)
     cpu = torch.device("cpu")
     # Libraries load their code on first use.
     small = dataclasses.replace(case, batch=2, frames=2, size=32)
-    Steps(small, cpu, synthetic_batches(small, cpu)).run(1)
+    Steps(small, cpu).run(1)
     batches = synthetic_batches(case, cpu)
     return grown_by(lambda: Steps(case, cpu, batches).run(2))
 
 
-if __name__ == "__main__":
-    print(_memory(TrainCase(**json.loads(sys.argv[1]))))
+class VideoBatches:
+    """Endless batches of a training loader: clips of every 8th frame, with the crop (scaled) and flip of the recipes.
+
+    Raises:
+        InputError: The list of videos cannot be used.
+    """
+
+    def __init__(
+        self, manifest: str, *, batch: int, frames: int, size: int, num_workers: int | None, root: str | None = None
+    ) -> None:
+        datamodule = VideoDataModule(
+            DataConfig(manifest, manifest, root, root, batch_size=batch, num_workers=num_workers),
+            Preprocessing(num_frames=frames),
+            AugmentConfig(short_side=(size * 8 // 7, size * 10 // 7), crop_size=size),
+            ViewsConfig(),
+            seed=0,
+        )
+        loader = datamodule.train_dataloader()
+        self.batches = itertools.chain.from_iterable(itertools.repeat(loader))
+        self.workers = default_workers(num_workers)
+        self.stock = self.workers * (loader.prefetch_factor or 0)  # batches that the worker processes keep ready
+        self.num_classes = 1 + max(record.label for record in datamodule.train_records if record.label is not None)
+
+    def rate(self, batch: int) -> float:
+        """Return the clips per second of the loader alone."""
+        for _ in range(self.stock):
+            next(self.batches)
+        count, start = max(self.stock, 3), time.perf_counter()
+        for _ in range(count):
+            next(self.batches)
+        return count * batch / (time.perf_counter() - start)
+
+
+def generated_list(folder: Path, batch: int) -> str:
+    """Write a list of two generated videos (340 x 256, GOP 12) under many names into ``folder``."""
+    videos = generate(KINDS["gop12"], None, count=2, seconds=10)
+    lines = []
+    for number in range(batch * _BATCHES):
+        name = folder / f"{number:05d}.mp4"
+        name.symlink_to(videos[number % len(videos)])
+        lines.append(f"{name} {number % 2}\n")
+    path = folder / "list.txt"
+    path.write_text("".join(lines), encoding="utf-8")
+    return str(path)
