@@ -13,7 +13,6 @@ from torch import Tensor
 from dnl_video.errors import InputError, nearest
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
-from dnl_video.models.weights.imagenet import inflate
 from dnl_video.models.weights.places import TranslatedWeights
 
 _BLOCK = re.compile(r"^(.*context_blocks\.\d+)\.(.+)$")
@@ -208,6 +207,15 @@ def _fitted(result: Match, key: str, value: Tensor, here: Tensor) -> Tensor | No
         result.reshaped[key] = change
         return value.reshape(here.shape)
     return None
+
+
+def inflate(kernel: Tensor, frames: int) -> Tensor:
+    """Turn a 2-D kernel [D, C, H, W] into a 3-D one [D, C, T, H, W] of ``frames`` T.
+
+    Carreira and Zisserman, CVPR 2017, section 2.4 (arXiv 1705.07750): the kernel repeated T times and divided by T
+    responds to a video of one repeated image as the 2-D kernel does to that image.
+    """
+    return kernel.unsqueeze(2).repeat(1, 1, frames, 1, 1) / frames
 
 
 def _allowed(target: Mapping[str, Tensor], names: Sequence[str]) -> set[str]:

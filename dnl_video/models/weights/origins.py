@@ -1,24 +1,29 @@
-"""Finding out whose layout a file of weights has."""
+"""Finds a weights file, recognises whose layout it has, and translates its names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
 from dnl_video.errors import InputError
-from dnl_video.models.weights import caffe2, imagenet, mmaction, pyslowfast, pytorchvideo_hub
+from dnl_video.models.weights import hub, imagenet, mmaction, pyslowfast
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_checkpoint
 from dnl_video.models.weights.places import TranslatedWeights
 from dnl_video.models.weights.pretrained import pretrained_file
 from dnl_video.models.weights.source import Source
 from dnl_video.spec import Architecture, to_dict
 
-# Each has `matches(shapes)` and `convert(tensors, architecture=...)`; at most one matches.
-_ORIGINS: tuple[ModuleType, ...] = (pytorchvideo_hub, pyslowfast, caffe2, mmaction, imagenet)
+# `matches(shapes)` and `convert(tensors, architecture=...)` of each origin; at most one matches.
+_ORIGINS: tuple[tuple[Callable[..., bool], Callable[..., TranslatedWeights]], ...] = (
+    (hub.matches, hub.convert),
+    (pyslowfast.matches, pyslowfast.convert),
+    (pyslowfast.matches_caffe2, pyslowfast.convert_caffe2),
+    (mmaction.matches, mmaction.convert),
+    (imagenet.matches, imagenet.convert),
+)
 OWN = "dnl_video"
 
 
@@ -71,46 +76,44 @@ def translate(
 
     Args:
         tensors: The tensors by their origin's names.
-        architecture: The network they are for; image networks need to know.
-        name: What to call them in messages.
-        beside: What lies beside them in the file: PySlowFast's configuration, mmaction2's class names.
+        architecture: The network they are for; needed for image networks.
+        name: Their name in messages.
+        beside: Other entries of their file: PySlowFast's configuration, mmaction2's class names.
 
     Raises:
         InputError: Their names are of no known layout.
     """
     beside = beside or {}
-    first = next(iter(tensors), "none")
-    # A module of Lightning's around the network; PySlowFast's own files may begin with ``model.`` too.
-    inner = _without_first(tensors) if "pytorch-lightning_version" in beside else None
-    found = _origin(inner) if inner else None
-    if inner and found:
-        tensors = inner
-    else:
-        found = _origin(tensors)
-    while not found and (inner := _without_first(tensors)):
-        tensors, found = inner, _origin(inner)
+    candidates = [tensors]
+    while inner := _without_first(candidates[-1]):
+        candidates.append(inner)
+    if "pytorch-lightning_version" in beside:
+        # Lightning's module around the network comes off first: PySlowFast's names may begin with ``model.`` too.
+        candidates[:2] = candidates[1::-1]
+    found = next(((named, convert) for named in candidates if (convert := _convert(named))), None)
     if found is None:
+        first = next(iter(tensors), "none")
         known = "pytorchvideo, PySlowFast, caffe2 (video-nonlocal-net), mmaction2, ImageNet ResNets, dnl_video"
         raise InputError(f"{name}: {len(tensors)} tensors of an unknown layout, such as {first}; known: {known}")
-    told: dict[str, Any] = {}
-    if found is pyslowfast and isinstance(beside.get("cfg"), str):
-        told["config"] = beside["cfg"]
-    elif found is mmaction and isinstance(beside.get("meta"), Mapping):
-        told["meta"] = beside["meta"]
+    named, convert = found
+    options: dict[str, Any] = {}
+    if convert is pyslowfast.convert and isinstance(beside.get("cfg"), str):
+        options["config"] = beside["cfg"]
+    elif convert is mmaction.convert and isinstance(beside.get("meta"), Mapping):
+        options["meta"] = beside["meta"]
     try:
-        source: TranslatedWeights = found.convert(tensors, architecture=architecture, **told)
+        return convert(named, architecture=architecture, **options)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    return source
 
 
-def _origin(tensors: Mapping[str, Tensor]) -> ModuleType | None:
+def _convert(tensors: Mapping[str, Tensor]) -> Callable[..., TranslatedWeights] | None:
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    return next((origin for origin in _ORIGINS if origin.matches(shapes)), None)
+    return next((convert for matches, convert in _ORIGINS if matches(shapes)), None)
 
 
 def _without_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """Return the tensors without the module that all names begin with: what a wrapper called the network."""
+    """Return the tensors without the module that all names begin with, which a wrapper added; None if there is none."""
     shared = {name.partition(".")[0] for name in tensors}
     if len(shared) != 1 or not all("." in name for name in tensors):
         return None

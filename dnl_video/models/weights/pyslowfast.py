@@ -1,45 +1,43 @@
-"""PySlowFast's checkpoints (`.pyth`): ResNets and SlowFast, with and without non-local blocks, by either builder.
+"""PySlowFast's networks: the `.pyth` checkpoints of its two builders, and the caffe2 pickles (`.pkl`) of its model zoo.
+
+These are ResNets and SlowFast, with and without non-local blocks.
 
 Names: facebookresearch/SlowFast, slowfast/models: video_model_builder.py (`ResNet`, `SlowFast`), resnet_helper.py,
 stem_helper.py, nonlocal_helper.py, head_helper.py, batchnorm_helper.py (`SubBatchNorm3d`), and ptv_model_builder.py
-(`PTVResNet`, `PTVSlowFast`), whose names are pytorchvideo's behind ``model.``. Its clips are RGB, normalised by 0.45
-and 0.225 (config/defaults.py: DATA.MEAN, DATA.STD, DATA.REVERSE_INPUT_CHANNEL False in every Kinetics configuration).
+(`PTVResNet`, `PTVSlowFast`), whose names are pytorchvideo's behind ``model.``. Caffe2's are video-nonlocal-net's blobs
+(facebookresearch/video-nonlocal-net, lib/models), with ``t_`` for the fast pathway and ``..._subsample`` for its
+lateral convolutions (slowfast/utils/c2_model_loading.py); ``riv`` holds the running variance, whatever its name says.
+Clips are RGB, normalised by 0.45 and 0.225 (config/defaults.py: DATA.MEAN, DATA.STD, DATA.REVERSE_INPUT_CHANNEL False
+in every Kinetics configuration).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from dnl_video.errors import InputError
-from dnl_video.models.weights.layout import Place, assemble
-from dnl_video.models.weights.places import TranslatedWeights
+from dnl_video.models.weights.hub import Names
+from dnl_video.models.weights.imagenet import MEAN, STD
+from dnl_video.models.weights.places import Place, TranslatedWeights, at_places, by_our_names, find_place
 from dnl_video.models.weights.pyslowfast_settings import Settings, read_settings
-from dnl_video.spec import Architecture
+from dnl_video.models.weights.recognition import (
+    Network,
+    Shapes,
+    context_blocks,
+    kernel_frames,
+    recognise,
+    temporal_kernels,
+)
+from dnl_video.spec import Architecture, ModelSpec, Similarity
 
 ORIGIN = "PySlowFast"
-_STEM = re.compile(r"s1\.pathway(\d)_stem\.(conv|bn)")
-_FUSE = re.compile(r"s([1-4])_fuse\.(conv_f2s|bn)")
-_BLOCK = re.compile(r"s([2-5])\.pathway(\d)_res(\d+)\.(branch1|branch1_bn|branch2\.[abc]|branch2\.[abc]_bn)")
-_NONLOCAL = re.compile(r"s([2-5])\.pathway(\d)_nonlocal(\d+)\.(conv_theta|conv_phi|conv_g|conv_out|bn)")
-_OURS = {
-    "conv": "conv",
-    "bn": "norm",
-    "conv_f2s": "conv_fast_to_slow",
-    "branch1": "branch1_conv",
-    "branch1_bn": "branch1_norm",
-    "conv_theta": "query",
-    "conv_phi": "key",
-    "conv_g": "value",
-    "conv_out": "out",
-}
-_OURS |= {f"branch2.{c}": f"branch2.conv_{c}" for c in "abc"} | {f"branch2.{c}_bn": f"branch2.norm_{c}" for c in "abc"}
-
-_PTV = "model."
-_PTV_PART = re.compile(r"model\.blocks\.(\d+)\.(?:multipathway_blocks\.(\d)\.|(multipathway_fusion)\.)?(.+)")
+_PTV, _PTV_ORIGIN = "model.", "PySlowFast (pytorchvideo-built)"
 _PTV_TAIL = re.compile(
     r"(?:conv|norm|conv_fast_to_slow|proj|res_blocks\.\d+\.(?:branch1_(?:conv|norm)|branch2\.(?:conv|norm)_[abc]))\.\w+"
 )
@@ -48,11 +46,22 @@ _X3D = re.compile(r"s1\.pathway0_stem\.conv_xy\.|model\.blocks\.0\.conv\.conv_(t
 _R2PLUS1D = re.compile(r"model\.blocks\.\d+\.res_blocks\.\d+\.branch2\.conv_b\.conv_t\.")
 _SUB_STATISTICS = "statistics of each split (sub-batch norm), merged in another tensor"
 _NO_PLACE = "no place in networks of this package"
+# configs/Kinetics/**: NONLOCAL.INSTANTIATION, and SLOWFAST.ALPHA by FUSION_KERNEL_SZ and DEPTH (else 4).
+_ATTENTION: dict[str, Similarity] = {
+    "c2d": "embedded_gaussian",
+    "i3d": "embedded_gaussian",
+    "slow": "dot_product",
+    "slowfast": "dot_product",
+}
+_ALPHA = {(5, 50): 8}
+# configs/ImageNet/RES_R50.yaml; config/defaults.py.
+_IMAGE_NORM = {"mean": MEAN, "std": STD}
+_VIDEO_NORM = {"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
 
 
 def matches(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Tell whether names are PySlowFast's, of any of its networks."""
-    known = any(_STEM.match(name) or _PTV_PART.fullmatch(name) for name in shapes)
+    known = any(re.match(r"s1\.pathway\d_stem\.(conv|bn)|model\.blocks\.\d+\..", name) for name in shapes)
     return known or _other_network(shapes) is not None
 
 
@@ -65,9 +74,9 @@ def convert(
         tensors: The checkpoint's ``model_state``.
         architecture: The network it is for; None takes the one that names and shapes tell. Image networks (R50_IN1K)
             need it.
-        config: The checkpoint's ``cfg``, which tells what tensors do not: SlowFast's alpha, the similarity of
-            non-local blocks, whether C2D pools over time, how clips are prepared. None takes what PySlowFast's
-            configurations have, and says so in the notes.
+        config: The checkpoint's ``cfg``. It holds settings that leave no trace in the tensors: SlowFast's alpha, the
+            similarity of non-local blocks, whether C2D pools over time, how clips are prepared. None takes those of
+            PySlowFast's configurations, and says so in the notes.
 
     Raises:
         InputError: The network is not built here (X3D, MViT, ResNeXt, ...) or is not ``architecture``.
@@ -75,70 +84,31 @@ def convert(
     other = _other_network({name: tuple(tensor.shape) for name, tensor in tensors.items()})
     if other is not None:
         raise InputError(f"{ORIGIN} weights of {other}; networks here are its C2D, I3D, Slow and SlowFast")
-    built_by_pytorchvideo = any(name.startswith(_PTV) for name in tensors)
-    # Its C2D and I3D have a pooling over time as block 2, so that block 5 is a stage, not the head.
-    pools = f"{_PTV}blocks.5.res_blocks.0.branch2.conv_a.weight" in tensors
-    places: dict[str, Place] = {}
-    left: dict[str, str] = {}
-    for name in tensors:
-        plain = _without_sub_batch_norm(name)
-        if plain is None:
-            left[name] = _SUB_STATISTICS
-            continue
-        place = _ptv_place(plain, pools) if built_by_pytorchvideo else _place(plain)
-        if place is None:
-            left[name] = _NO_PLACE
-        else:
-            places[name] = place
     settings = read_settings(config) if config else Settings()
-    if built_by_pytorchvideo:
-        settings = replace(settings, pools=pools)
-    return assemble(
-        f"{ORIGIN} (pytorchvideo-built)" if built_by_pytorchvideo else ORIGIN,
-        tensors,
-        places,
-        left,
-        architecture=architecture,
-        flat_family="c2d",
-        settings=settings,
-    )
+    left = {name: _SUB_STATISTICS for name in tensors if name.rpartition(".")[0].endswith(".split_bn")}
+    kept = {name: tensor for name, tensor in tensors.items() if name not in left}
+    if not any(name.startswith(_PTV) for name in tensors):
+        place = _own_place
+        return _assemble(ORIGIN, kept, place, left, architecture, "c2d", settings)
+    names = Names(name.removeprefix(_PTV) for name in kept)
+
+    def ptv_place(name: str) -> Place | None:
+        found = names.place(_without_sub_batch_norm(name.removeprefix(_PTV)))
+        return found if found and _PTV_TAIL.fullmatch(found.tail) else None
+
+    return _assemble(_PTV_ORIGIN, kept, ptv_place, left, architecture, "c2d", replace(settings, pools=names.pools))
 
 
-def _place(name: str) -> Place | None:
-    module, _, leaf = name.rpartition(".")
-    if found := _STEM.fullmatch(module):
-        return Place("stem", int(found[1]), f"{_OURS[found[2]]}.{leaf}")
-    if found := _FUSE.fullmatch(module):
-        return Place(f"fuse{found[1]}", 0, f"{_OURS[found[2]]}.{leaf}")
-    if found := _BLOCK.fullmatch(module):
-        return Place(f"res{found[1]}", int(found[2]), f"res_blocks.{found[3]}.{_OURS[found[4]]}.{leaf}")
-    if found := _NONLOCAL.fullmatch(module):
-        return Place(f"res{found[1]}", int(found[2]), f"context_blocks.{found[3]}.{_OURS[found[4]]}.{leaf}")
-    return Place("head", 0, f"proj.{leaf}") if module == "head.projection" else None
+def _own_place(name: str) -> Place | None:
+    return find_place("pyslowfast", *_without_sub_batch_norm(name).rpartition(".")[::2])
 
 
-def _ptv_place(name: str, pools: bool) -> Place | None:
-    found = _PTV_PART.fullmatch(name)
-    if not found or not _PTV_TAIL.fullmatch(found[4]):
-        return None
-    index, tail = int(found[1]), found[4]
-    if found[3]:
-        return Place(f"fuse{index + 1}", 0, tail)
-    if tail.startswith("proj."):
-        return Place("head", 0, tail)
-    if index == 0:
-        return Place("stem", int(found[2] or 0), tail)
-    return Place(f"res{index + 1 - (pools and index > 1)}", int(found[2] or 0), tail)
-
-
-def _without_sub_batch_norm(name: str) -> str | None:
-    """Name a sub-batch norm's tensor as a batch norm's; None for what only its splits have.
+def _without_sub_batch_norm(name: str) -> str:
+    """Name a sub-batch norm's tensor as a batch norm's.
 
     `SubBatchNorm3d` keeps its scale and bias, the merged statistics in ``bn`` and those of the splits in ``split_bn``.
     """
     module, _, leaf = name.rpartition(".")
-    if module.endswith(".split_bn"):
-        return None
     inner = re.fullmatch(r"(.*(?:bn|norm(?:_[abc])?))\.bn", module)
     return f"{inner[1]}.{leaf}" if inner else name
 
@@ -152,3 +122,175 @@ def _other_network(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         n.startswith("blocks.0.attn.") for n in shapes
     )
     return "MViT" if patches or any(n.startswith(f"{_PTV}patch_embed.") for n in shapes) else None
+
+
+def _assemble(
+    origin: str,
+    tensors: Mapping[str, Tensor],
+    place: Callable[[str], Place | None],
+    left: dict[str, str],
+    asked: Architecture | None,
+    flat_family: str,
+    settings: Settings,
+) -> TranslatedWeights:
+    """Put tensors under the names of the network that their shapes tell.
+
+    Temporal kernels shorter than the network's (R101 "50_50", whose res4 has temporal kernels in its first six blocks
+    only; C2D without pooling, which is Slow with kernels of one frame) are padded with zeros, which changes no output.
+
+    Args:
+        origin: The origin's name, for messages.
+        tensors: The file's tensors by its names.
+        place: Returns the place of a name.
+        left: Names that are left already, with the reason.
+        asked: The network they are for; None takes the one the shapes tell.
+        flat_family: The family of a network without temporal kernels, unless ``settings`` tell it: ``c2d``, which pools
+            over time behind res2, or ``slow``, which does not.
+        settings: Settings from the file's configuration.
+    """
+    places, rest = at_places(origin, tensors, place)
+    left = left | {name: left.get(name, _NO_PLACE) for name in rest}
+    shapes = {place: tuple(tensors[name].shape) for place, name in places.items()}
+    network = recognise(origin, shapes, pad=True)
+    if network.classes is None:
+        raise InputError(f"{origin} weights have no classifier; give a file with a whole network")
+    found = _architecture(origin, network, asked, flat_family, settings.pools)
+    if network.image:
+        left |= {places.pop(p): "classifier of images" for p in list(places) if p.part == "head"}
+    padded = 0
+    placed = {}
+    for p, name in places.items():
+        placed[p] = _reshaped(tensors[name], p)
+        frames = None if network.image else kernel_frames(found.partition("_r")[0], p)
+        if frames is not None and placed[p].shape[2] < frames:
+            side = (frames - placed[p].shape[2]) // 2
+            placed[p] = F.pad(placed[p], (0, 0, 0, 0, side, side))
+            padded += 1
+    spec, notes = (None, []) if network.image else _spec(origin, found, network, shapes, settings)
+    if padded:
+        notes.append(f"{padded} temporal kernels were padded with zeros to those of {found}; outputs stay the same")
+    norm: dict[str, Any] = _IMAGE_NORM if network.image else _VIDEO_NORM | {"sampling": "pyslowfast"}
+    # Images have no frames, and their crop sizes are not a video's.
+    usable = ("mean", "std", "channel_order") if network.image else tuple(settings.preprocessing)
+    stated = {key: value for key, value in settings.preprocessing.items() if key in usable}
+    return TranslatedWeights(
+        origin=origin,
+        state_dict=by_our_names(found, placed),
+        source_names=by_our_names(found, places),
+        left=left,
+        spec=spec,
+        preprocessing=norm | {"channel_order": "rgb"} | stated,
+        notes=tuple(notes),
+    )
+
+
+def _architecture(
+    origin: str, network: Network, asked: Architecture | None, flat_family: str, pools: bool | None
+) -> Architecture:
+    fitting, best = list(network.families), network.families[0]
+    if best == "c2d":
+        best = flat_family if pools is None else "c2d" if pools else "slow"
+        if pools is not None and not network.image:
+            fitting = [family for family in fitting if (family != "slow") == pools]
+    if asked is None and network.image:
+        raise InputError(f"{origin} weights are an image network's (2-D kernels); name the network they are for")
+    if asked is None:
+        return network.architecture(best)
+    names = [network.architecture(family) for family in fitting]
+    if asked not in names:
+        kind = "an image" if network.image else f"a {best}"
+        raise InputError(
+            f"{origin} weights are {kind} ResNet-{network.depth}'s and do not fit {asked}; they fit {', '.join(names)}"
+        )
+    return asked
+
+
+def _spec(
+    origin: str, architecture: Architecture, network: Network, shapes: Shapes, settings: Settings
+) -> tuple[ModelSpec, list[str]]:
+    """Return the network, and notes about settings that leave no trace in its tensors."""
+    notes: list[str] = []
+    family = architecture.partition("_r")[0]
+    fields: dict[str, Any] = dict(network.fusion)
+    if family == "slowfast":
+        kernel = fields["fusion_kernel"]
+        fields["slow_alpha"] = settings.alpha or _ALPHA.get((kernel, network.depth), 4)
+        if settings.alpha is None:
+            notes.append(
+                f"the file's tensors do not tell slow_alpha; {fields['slow_alpha']} is what PySlowFast's "
+                f"configurations have for R{network.depth} with a fusion kernel of {kernel}"
+            )
+    flat = set(temporal_kernels(shapes).values()) == {1}
+    if flat and family == "slow":
+        notes.append("no kernel spans frames: taken as PySlowFast's C2D without pooling over time (c2d_nopool)")
+    blocks = context_blocks(origin, shapes)
+    if blocks.context != "none":
+        kind = "c2d" if flat else family
+        attention = settings.attention or _ATTENTION[kind]
+        pool = settings.nonlocal_pool or (1, 2, 2)
+        fields["context_options"] = replace(blocks.options, attention=attention, pool=pool)
+        if settings.attention is None:
+            notes.append(
+                f"the file's tensors do not tell the similarity; {attention} is what PySlowFast's {kind} "
+                "configurations with non-local blocks have"
+            )
+    if settings.dropout is not None:
+        fields["dropout"] = settings.dropout
+    return (
+        ModelSpec(
+            architecture,
+            "none" if blocks.context == "none" else "nl",
+            num_classes=network.classes or 0,
+            head="dense_probabilities",
+            stem_channels=network.width,
+            **fields,
+        ),
+        notes,
+    )
+
+
+def _reshaped(tensor: Tensor, place: Place) -> Tensor:
+    """Bring classifiers to [K, C], and norms' [C, 1, 1, 1] of PySlowFast's older files to [C]."""
+    if place.part == "head" and tensor.dim() > 2:
+        return tensor.flatten(1)
+    return tensor.flatten() if "norm" in place.tail and tensor.dim() > 1 else tensor
+
+
+# ---- caffe2
+
+_LEAVES = {"w": "weight", "b": "bias"}
+_NORM_LEAVES = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
+
+
+def matches_caffe2(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Tell whether names are caffe2 blobs of a ResNet."""
+    return "conv1_w" in shapes and "res2_0_branch2a_w" in shapes
+
+
+def convert_caffe2(tensors: Mapping[str, Tensor], *, architecture: Architecture | None = None) -> TranslatedWeights:
+    """Translate caffe2 blobs.
+
+    Args:
+        tensors: The file's blobs.
+        architecture: The network they are for; None takes the one that names and shapes tell. A network without
+            temporal kernels then is the zoo's C2D, which does not pool over time either.
+
+    Raises:
+        InputError: The network is not built here or is not ``architecture``, or its batch norms are frozen into scales
+            without statistics.
+    """
+    origin = f"{ORIGIN} (caffe2)"
+    if "res_conv1_bn_rm" not in tensors:
+        raise InputError(
+            f"{origin} weights have scales in place of batch norms (no 'res_conv1_bn_rm'); give a file of PySlowFast's "
+            "model zoo"
+        )
+    states = [name for name in tensors if name.endswith("_momentum") or name in ("lr", "model_iter")]
+    left = dict.fromkeys(states, "state of the optimiser")
+    return _assemble(origin, tensors, _caffe2_place, left, architecture, "slow", Settings())
+
+
+def _caffe2_place(blob: str) -> Place | None:
+    module, _, suffix = blob.rpartition("_")
+    leaf = (_NORM_LEAVES if module.endswith("_bn") else _LEAVES).get(suffix)
+    return find_place("caffe2", module, leaf) if leaf else None

@@ -7,7 +7,7 @@ from torch import nn
 
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
-from dnl_video.models.weights.imagenet import inflate
+from dnl_video.models.weights.matching import inflate
 from dnl_video.models.weights.places import TranslatedWeights
 from dnl_video.spec import ModelSpec
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
-from dnl_video.models.weights import caffe2, pyslowfast
+from dnl_video.models.weights import pyslowfast
 
 from .pyslowfast_net import NONLOCAL, draw, fill, load, probabilities, shapes
 
@@ -48,7 +48,7 @@ def blobs(tensors, last_blocks=(2, 3, 5)):
 @torch.no_grad()
 def test_probabilities_are_pyslowfasts(arch, blocks):
     tensors = draw(shapes(arch, nonlocal_blocks=blocks))
-    weights = caffe2.convert(blobs(tensors))
+    weights = pyslowfast.convert_caffe2(blobs(tensors))
     # The zoo's C2D does not pool over time, and neither does Slow.
     assert weights.spec.architecture == ("slow_r50" if arch == "c2d_nopool" else f"{arch}_r50")
     clip = torch.randn(1, 3, 12 if arch == "slowfast" else 4, 64, 64, dtype=torch.float64)
@@ -59,7 +59,7 @@ def test_probabilities_are_pyslowfasts(arch, blocks):
 
 def test_names_by_hand():
     tensors = blobs(draw(shapes("slowfast", nonlocal_blocks=NONLOCAL)))
-    source = caffe2.convert(tensors).source_names
+    source = pyslowfast.convert_caffe2(tensors).source_names
     slow, fast = "multipathway_blocks.0", "multipathway_blocks.1"
     block = f"blocks.2.{slow}.context_blocks.1"
     table = {
@@ -102,7 +102,7 @@ def test_no_blob_is_left_or_doubled(arch, depth, nonlocal_blocks):
     named = blobs(tensors, (2, 3, 5 if depth == 50 else 22))
     named = {name: torch.full(tensor.shape, float(i)) for i, (name, tensor) in enumerate(named.items())}
     optimiser = {f"{name}_momentum": tensor for name, tensor in named.items()} | {"lr": torch.tensor(0.1)}
-    weights = caffe2.convert(named | optimiser | {"model_iter": torch.tensor(9), "shift": torch.tensor(1)})
+    weights = pyslowfast.convert_caffe2(named | optimiser | {"model_iter": torch.tensor(9), "shift": torch.tensor(1)})
     left = dict.fromkeys([*optimiser, "model_iter"], "state of the optimiser")
     assert weights.left == left | {"shift": "no place in networks of this package"}
     assert sorted(weights.source_names.values()) == sorted(named)
@@ -115,32 +115,32 @@ def test_no_blob_is_left_or_doubled(arch, depth, nonlocal_blocks):
 
 def test_c2d_with_pooling_when_asked_for():
     tensors = blobs(draw(shapes("c2d")))
-    assert caffe2.convert(tensors, architecture="c2d_r50").spec.architecture == "c2d_r50"
-    assert any("c2d_nopool" in note for note in caffe2.convert(tensors).notes)
+    assert pyslowfast.convert_caffe2(tensors, architecture="c2d_r50").spec.architecture == "c2d_r50"
+    assert any("c2d_nopool" in note for note in pyslowfast.convert_caffe2(tensors).notes)
 
 
 def test_classifier_as_convolution():
     tensors = blobs(draw(shapes("slow")))
     tensors["pred_w"] = tensors["pred_w"][:, :, None, None, None]
-    weights = caffe2.convert(tensors)
+    weights = pyslowfast.convert_caffe2(tensors)
     assert weights.state_dict["blocks.5.proj.weight"].shape == (5, 256)
     assert weights.spec.num_classes == 5
 
 
 def test_preprocessing_is_recorded():
-    weights = caffe2.convert(blobs(draw(shapes("slow"))))
+    weights = pyslowfast.convert_caffe2(blobs(draw(shapes("slow"))))
     assert (weights.preprocessing["channel_order"], weights.preprocessing["sampling"]) == ("rgb", "pyslowfast")
 
 
 def test_frozen_norms_are_refused():
     tensors = {n: t for n, t in blobs(draw(shapes("slow"))).items() if not n.endswith(("_rm", "_riv"))}
     with pytest.raises(InputError, match=r"scales in place of batch norms \(no 'res_conv1_bn_rm'\); give a file of"):
-        caffe2.convert(tensors)
+        pyslowfast.convert_caffe2(tensors)
 
 
 def test_matches_its_own_only():
     named = blobs(draw(shapes("slow")))
-    assert caffe2.matches({name: tuple(tensor.shape) for name, tensor in named.items()})
+    assert pyslowfast.matches_caffe2({name: tuple(tensor.shape) for name, tensor in named.items()})
     assert not pyslowfast.matches({name: tuple(tensor.shape) for name, tensor in named.items()})
-    assert not caffe2.matches({"conv1.weight": (64, 3, 7, 7), "layer1.0.conv1.weight": (64, 64, 1, 1)})
-    assert not caffe2.matches({})
+    assert not pyslowfast.matches_caffe2({"conv1.weight": (64, 3, 7, 7), "layer1.0.conv1.weight": (64, 64, 1, 1)})
+    assert not pyslowfast.matches_caffe2({})

@@ -13,7 +13,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
-from dnl_video.models.weights import imagenet, mmaction, pytorchvideo_hub
+from dnl_video.models.weights import hub, imagenet, matching, mmaction
 from dnl_video.models.weights.places import block_prefixes
 from dnl_video.spec import ModelSpec
 
@@ -135,7 +135,7 @@ def test_old_files_without_counters_load() -> None:
 @pytest.mark.parametrize("frames", [1, 3, 5])
 def test_inflation_divides_by_the_frames(frames: int) -> None:
     kernel = torch.randn(4, 3, 7, 7, dtype=torch.float64)
-    inflated = imagenet.inflate(kernel, frames)
+    inflated = matching.inflate(kernel, frames)
     assert inflated.shape == (4, 3, frames, 7, 7)
     torch.testing.assert_close(inflated.sum(2), kernel)
     assert all(torch.equal(inflated[:, :, t], inflated[:, :, 0]) for t in range(frames))
@@ -145,7 +145,7 @@ def test_only_its_own_layout_matches() -> None:
     shapes = shapes_of(image_network().state_dict())
     assert imagenet.matches(shapes)
     assert not mmaction.matches(shapes)
-    assert not pytorchvideo_hub.matches(shapes)
+    assert not hub.matches(shapes)
     # torchvision's video networks have these names with 3-D kernels.
     with torch.device("meta"):
         video = torchvision.models.video.r3d_18().state_dict()

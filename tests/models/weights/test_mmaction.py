@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
-from dnl_video.models.weights import imagenet, mmaction, pytorchvideo_hub
+from dnl_video.models.weights import hub, imagenet, mmaction
 from dnl_video.spec import ContextOptions, ModelSpec, Preprocessing
 
 from ..helpers import relative_error
@@ -419,7 +419,7 @@ def test_only_its_own_layout_matches() -> None:
     for sd in (single(SLOW_ONLY, 1), single(I3D, 5), slowfast()):
         assert mmaction.matches(shapes(sd))
         assert not imagenet.matches(shapes(sd))
-        assert not pytorchvideo_hub.matches(shapes(sd))
+        assert not hub.matches(shapes(sd))
     ours = build_model(ModelSpec("slowfast_r50", "nl", 5, stem_channels=8)).state_dict()
     assert not mmaction.matches(shapes(ours))
     assert not mmaction.matches({"s1.pathway0_stem.conv.weight": (64, 3, 1, 7, 7)})
@@ -463,8 +463,7 @@ def changed(sd, name: str, *shape: int):
         ),
         (
             lambda: slowfast(slow=SLOW_ONLY_101),
-            "mmaction2: a slow pathway slow R101 of 8 channels beside a fast one fast R50 of 1; only plain Slow, C2D, "
-            "I3D and SlowFast R50 and R101 can be loaded, both pathways alike and 8 to 1 in channels",
+            "mmaction2 weights have pathways of depths [101, 50]; networks here have one depth",
         ),
         (
             lambda: changed(single(SLOW_ONLY, 1), "backbone.layer2.0.se.conv.weight", 4, 4, 1, 1, 1),
@@ -473,8 +472,8 @@ def changed(sd, name: str, *shape: int):
         ),
         (
             lambda: {n: t for n, t in slowfast().items() if "lateral" not in n},
-            "mmaction2: a SlowFast without lateral connections; only plain Slow, C2D, I3D and SlowFast R50 and R101 "
-            "can be loaded",
+            "mmaction2 weights have 8 slow, 1 fast and 0 fused channels behind the stem; SlowFast networks here have "
+            "an eighth and a quarter of the slow ones",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from torch import nn
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
 from dnl_video.models.create import create_model
-from dnl_video.models.weights import caffe2, pyslowfast
+from dnl_video.models.weights import pyslowfast
 
 from ..helpers import perturb_backbone
 from .pyslowfast_net import NONLOCAL, draw, fill, load, probabilities, shapes
@@ -319,11 +319,11 @@ REFUSED = [
     ),
     (
         lambda: draw(shapes("slowfast")) | {"s1_fuse.conv_f2s.weight": torch.zeros(4, 1, 7, 1, 1)},
-        "8 slow, 1 fast and 4 fused channels behind the stem; networks here have BETA_INV 8",
+        "8 slow, 1 fast and 4 fused channels behind the stem; SlowFast networks here have an eighth",
     ),
     (
         lambda: draw(shapes("slow")) | {"s2.pathway0_res0.branch2.a.weight": torch.zeros(8, 8, 5, 1, 1)},
-        "temporal kernels of no network here; allowed: c2d, slow, i3d, slowfast",
+        r"temporal kernels 1 \(stem\) and \[5, 1, 1\], .* are no known network's; only plain Slow, C2D, I3D and",
     ),
 ]
 
@@ -359,7 +359,7 @@ def test_matches_its_own_only(arch):
     ours = {name: tuple(t.shape) for name, t in create_model(f"{arch}_r50", stem_channels=8).state_dict().items()}
     assert pyslowfast.matches(shapes(arch))
     assert pyslowfast.matches({f"model.{name}": shape for name, shape in ours.items()})
-    assert not caffe2.matches(shapes(arch))
+    assert not pyslowfast.matches_caffe2(shapes(arch))
     assert not pyslowfast.matches(ours)  # pytorchvideo's hub
     assert not pyslowfast.matches({f"network.{name}": shape for name, shape in ours.items()})
     others = [

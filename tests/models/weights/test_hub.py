@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-import pytorchvideo.models.hub as hub
+import pytorchvideo.models.hub as their_hub
 import torch
 from pytorchvideo.models.csn import create_csn
 from pytorchvideo.models.r2plus1d import create_r2plus1d
@@ -14,7 +14,7 @@ from pytorchvideo.models.x3d import create_x3d
 
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
-from dnl_video.models.weights import imagenet, mmaction, pytorchvideo_hub
+from dnl_video.models.weights import hub, imagenet, mmaction
 from dnl_video.spec import ContextOptions, ModelSpec, Preprocessing
 
 from ..helpers import perturb_backbone, relative_error
@@ -26,10 +26,10 @@ PLAIN = "only plain Slow, C2D, I3D and SlowFast R50 and R101 can be loaded"
 
 def theirs(architecture: str, width: int | None = None):
     if width is None:
-        return getattr(hub, architecture)(pretrained=False)
+        return getattr(their_hub, architecture)(pretrained=False)
     slowfast = architecture.startswith("slowfast")
     options = {"stem_dim_outs": (width, width // 8)} if slowfast else {"stem_dim_out": width}
-    return getattr(hub, architecture)(pretrained=False, model_num_class=5, **options).eval()
+    return getattr(their_hub, architecture)(pretrained=False, model_num_class=5, **options).eval()
 
 
 def transformer(**options):
@@ -51,7 +51,7 @@ def test_logits_are_the_hubs(architecture) -> None:
     slow = clip.index_select(2, torch.linspace(0, clip.shape[2] - 1, clip.shape[2] // 4).long())
     ours_first = build_model(ModelSpec(architecture, "none", 5, stem_channels=8))
     model.load_state_dict(perturb_backbone(ours_first, clip[..., ::4, ::4]).state_dict())
-    source = pytorchvideo_hub.convert(model.state_dict())
+    source = hub.convert(model.state_dict())
     assert source.spec == ModelSpec(
         architecture,
         "none",
@@ -69,8 +69,8 @@ def test_logits_are_the_hubs(architecture) -> None:
 def test_full_size_files_are_recognised(architecture) -> None:
     with torch.device("meta"):
         tensors = theirs(architecture).state_dict()
-    assert pytorchvideo_hub.matches(shapes_of(tensors))
-    source = pytorchvideo_hub.convert(tensors)
+    assert hub.matches(shapes_of(tensors))
+    source = hub.convert(tensors)
     assert (source.spec.architecture, source.spec.stem_channels, source.spec.num_classes) == (architecture, 64, 400)
     assert source.source_names == {name: name for name in tensors}
     frames, stride = (32, 2) if architecture.startswith("slowfast") else (8, 8)
@@ -100,7 +100,7 @@ OPTIONS = {"res3": [1], "res4": [0, 5]}
 )
 def test_context_blocks_are_recognised(architecture, context, options: ContextOptions) -> None:
     tensors = build_model(ModelSpec(architecture, context, 5, stem_channels=8, context_options=options)).state_dict()
-    spec = pytorchvideo_hub.convert(tensors).spec
+    spec = hub.convert(tensors).spec
     assert (spec.context, spec.context_options) == (context, options)
     assert shapes_of(build_model(spec).state_dict()) == shapes_of(tensors)
 
@@ -109,7 +109,7 @@ def test_what_leaves_no_trace_is_said() -> None:
     with torch.device("meta"):
         tensors = build_model(ModelSpec("slowfast_r50", "dnl", 5)).state_dict()
     del tensors["blocks.6.proj.weight"]
-    assert pytorchvideo_hub.convert(tensors).notes == (
+    assert hub.convert(tensors).notes == (
         "slow_alpha 4 is that of the hub's 8x8 networks; the tensors do not tell",
         "the file has no classifier `blocks.6.proj.weight`",
         "context blocks are taken for dnl; their pooling, scale and temperature leave no trace and are the defaults",
@@ -120,7 +120,7 @@ def test_what_leaves_no_trace_is_said() -> None:
 def test_a_linear_fusion_is_recognised() -> None:
     with torch.device("meta"):
         tensors = build_model(ModelSpec("slowfast_r50", "none", 5, fusion_kernel=5, fusion="conv")).state_dict()
-    spec = pytorchvideo_hub.convert(tensors).spec
+    spec = hub.convert(tensors).spec
     assert (spec.fusion, spec.fusion_kernel) == ("conv", 5)
 
 
@@ -130,9 +130,9 @@ def test_only_its_own_layout_matches() -> None:
     assert not mmaction.matches(shapes)
     assert not imagenet.matches(shapes)
     # PySlowFast's pytorchvideo-built networks, its own ones, and an image transformer.
-    assert not pytorchvideo_hub.matches({f"model.{name}": shape for name, shape in shapes.items()})
-    assert not pytorchvideo_hub.matches({"s1.pathway0_stem.conv.weight": (64, 3, 1, 7, 7)})
-    assert not pytorchvideo_hub.matches({"blocks.0.attn.qkv.weight": (576, 192), "patch_embed.proj.weight": (192, 3)})
+    assert not hub.matches({f"model.{name}": shape for name, shape in shapes.items()})
+    assert not hub.matches({"s1.pathway0_stem.conv.weight": (64, 3, 1, 7, 7)})
+    assert not hub.matches({"blocks.0.attn.qkv.weight": (576, 192), "patch_embed.proj.weight": (192, 3)})
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,12 @@ def test_only_its_own_layout_matches() -> None:
             f"{PLAIN}",
         ),
         (
-            partial(hub.slowfast_16x8_r101_50_50, pretrained=False),
+            partial(their_hub.slowfast_16x8_r101_50_50, pretrained=False),
             f"temporal kernels 1 (stem) and [1, 1, 1], [1, 1, 1, 1], {[3] * 6 + [1] * 17}, [3, 3, 3] are no known "
             f"network's; {PLAIN}",
         ),
         (
-            partial(hub.slow_r50, pretrained=False, stage1_pool=torch.nn.MaxPool3d),
+            partial(their_hub.slow_r50, pretrained=False, stage1_pool=torch.nn.MaxPool3d),
             f"the temporal kernels of slow in a network with a pool behind res2; {PLAIN}",
         ),
     ],
@@ -163,7 +163,7 @@ def test_only_its_own_layout_matches() -> None:
 def test_other_networks_of_the_hub_are_refused(make, message: str) -> None:
     with torch.device("meta"):
         tensors = make().state_dict()
-    assert pytorchvideo_hub.matches(shapes_of(tensors))
+    assert hub.matches(shapes_of(tensors))
     with pytest.raises(InputError) as error:
-        pytorchvideo_hub.convert(tensors)
+        hub.convert(tensors)
     assert str(error.value) == f"pytorchvideo hub: {message}"
