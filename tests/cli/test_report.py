@@ -11,8 +11,8 @@ from dnl_video.cli.main import make_parser
 from dnl_video.cli.thumbnails import thumbnail_reader
 from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
-from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
-from dnl_video.results.writer import PredictionsWriter
+from dnl_video.results.predictions import VideoPrediction
+from tests.report.directories import make_meta, write
 
 
 def parse(*args):
@@ -22,25 +22,16 @@ def parse(*args):
 @pytest.fixture
 def directory(tmp_path):
     """Four listed videos: two right, one wrong, one failed."""
-    meta = PredictionsMeta(
-        model={"architecture": "i3d_r50", "context": "none"},
-        preprocessing={"num_frames": 8, "frame_stride": 8, "crop_size": 224},
-        weights="w",
-        weights_sha256="a" * 64,
-        num_clips=1,
-        num_crops=1,
-        class_names=["run", "jump [fast]"],
-        manifest="val.csv",
-        manifest_sha256="b" * 64,
-        num_videos=4,
-        labelled=True,
-    )
-    with PredictionsWriter(tmp_path / "p", meta) as out:
-        for i, scores in enumerate(([0.9, 0.1], [0.2, 0.8], [0.3, 0.7])):
-            scores = np.array(scores, dtype=np.float32)
-            out.add(VideoPrediction(f"v{i}", f"v{i}.mp4", i % 2, 1, scores, np.zeros(1), np.ones(1), scores[None]))
-        out.add(VideoPrediction("v3", "v3.mp4", 1, error="v3.mp4: no [video] stream"))
-    return tmp_path / "p"
+    model, preprocessing = {"architecture": "i3d_r50"}, {"num_frames": 8, "frame_stride": 8, "crop_size": 224}
+    names = ["run", "jump [fast]"]
+    meta = make_meta(4, names, model=model, preprocessing=preprocessing, num_clips=1, num_crops=1)
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], dtype=np.float32)
+    videos = [
+        VideoPrediction(f"v{i}", f"v{i}.mp4", i % 2, 1, row, np.zeros(1), np.ones(1), row[None])
+        for i, row in enumerate(scores)
+    ]
+    videos.append(VideoPrediction("v3", "v3.mp4", 1, error="v3.mp4: no [video] stream"))
+    return write(tmp_path / "p", videos, meta)
 
 
 def test_the_command_writes_and_shows_the_report(directory, capsys):
@@ -56,7 +47,7 @@ def test_the_command_writes_and_shows_the_report(directory, capsys):
     assert (directory / "report.md").read_text().startswith("# Accuracy of i3d_r50\n")
 
 
-def test_output_goes_elsewhere(directory, tmp_path, capsys):
+def test_output_folder(directory, tmp_path, capsys):
     assert command.run(parse(directory, "--output", tmp_path / "out")) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.html", "report.json", "report.md"]
     assert not (directory / "report.json").exists()
@@ -111,7 +102,7 @@ def test_videos_that_moved_are_found_by_path_or_name(mistaken_video, tmp_path):
     assert thumbnail_reader(str(tmp_path / "flat"))("other.mp4") == "file not found"
 
 
-def test_a_missing_and_a_broken_video_are_named_in_the_page(directory, mistaken_video, tmp_path, capsys):
+def test_page_says_that_a_video_is_missing_or_broken(directory, mistaken_video, tmp_path, capsys):
     for content, word in (("no video at all", "cannot be opened"), (None, "file not found")):
         mistaken_video.unlink()
         if content:
@@ -128,14 +119,14 @@ def test_no_thumbnails(directory, mistaken_video, capsys):
     assert "no-frames" not in page.partition("</style>")[2]
 
 
-def test_a_video_root_that_is_not_there(directory, tmp_path):
+def test_video_root_does_not_exist(directory, tmp_path):
     with pytest.raises(InputError) as info:
         command.run(parse(directory, "--video-root", tmp_path / "gone"))
     assert str(info.value) == f"--video-root {tmp_path}/gone is not a folder; give the one that holds the videos"
 
 
 @pytest.mark.parametrize(("exists", "message"), [(True, "has no meta.json"), (False, "does not exist")])
-def test_a_wrong_directory_is_one_line(tmp_path, exists, message):
+def test_wrong_directory(tmp_path, exists, message):
     directory = tmp_path / "p"
     if exists:
         directory.mkdir()
@@ -171,12 +162,12 @@ def test_another_projects_results_without_a_list(tmp_path, capsys):
     assert (tmp_path / "out" / "report.html").is_file()
 
 
-def test_options_for_files_need_a_file(directory):
+def test_options_of_other_projects_need_a_file(directory):
     with pytest.raises(InputError, match="--classes and --manifest are for results of other projects; a predictions"):
         command.run(parse(directory, "--manifest", "list.csv"))
 
 
-def test_help_teaches(capsys):
+def test_help_shows_examples(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
     shown = capsys.readouterr().out
@@ -184,7 +175,7 @@ def test_help_teaches(capsys):
     assert "A report needs labels." in shown
 
 
-def test_neither_the_command_nor_the_rooms_load_torch():
+def test_report_loads_no_torch():
     code = (
         "import sys, dnl_video.cli.report; assert 'numpy' not in sys.modules and 'rich' not in sys.modules; "
         "import dnl_video.report, dnl_video.results.predictions; assert 'torch' not in sys.modules"

@@ -13,61 +13,13 @@ from dnl_video.report.build import failure_reason
 from dnl_video.report.render_text import code, escape, render_markdown
 from dnl_video.report.report_document import report_document
 from dnl_video.results.metrics import wilson_interval
-from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
+from dnl_video.results.predictions import VideoPrediction
 from dnl_video.results.reader import read_predictions
-from dnl_video.results.writer import PredictionsWriter
-from tests.report.large import write_large
-
-NAMES = ["left", "right", "up", "down", "growing", "shrinking", "cw", "ccw"]
-
-
-def make_meta(num_videos, class_names=NAMES, **changes):
-    values = {
-        "model": {"architecture": "slow_r50", "context": "dnl", "context_options": {"pool": [1, 2, 2]}},
-        "preprocessing": {"num_frames": 8, "frame_stride": 8, "crop_size": 256, "target_fps": None},
-        "weights": "runs/a/best.ckpt",
-        "weights_sha256": "a" * 64,
-        "num_clips": 10,
-        "num_crops": 3,
-        "class_names": list(class_names),
-        "manifest": "data/val.csv",
-        "manifest_sha256": "b" * 64,
-        "num_videos": num_videos,
-        "labelled": True,
-        "versions": {"dnl_video": "0.1.0"},
-        "run": {"device": "cpu"},
-    }
-    return PredictionsMeta(**{**values, **changes})
+from tests.report.directories import NAMES, make_meta, make_videos, report_of, softmax, write, write_large
 
 
 def markdown(report):
     return render_markdown(report_document(report))
-
-
-def softmax(logits):
-    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return (e / e.sum(axis=-1, keepdims=True)).astype(np.float32)
-
-
-def make_videos(n, num_classes=8, num_clips=10, failed=(), seed=0):
-    rng = np.random.default_rng(seed)
-    for i in range(n):
-        label, path = i % num_classes, f"val/v{i:05d}.mp4"
-        if i in failed:
-            yield VideoPrediction(f"v{i:05d}", path, label, error=f"{path}: cannot decode frame {i}")
-            continue
-        logits = rng.normal(size=(num_clips, num_classes)) + rng.normal(size=num_classes)
-        logits[:, label] += 2
-        clips = softmax(logits)
-        start = np.arange(num_clips, dtype=float)
-        yield VideoPrediction(f"v{i:05d}", path, label, 3 * num_clips, clips.mean(axis=0), start, start + 2, clips)
-
-
-def write(directory, videos, meta, **options):
-    with PredictionsWriter(directory, meta, **options) as out:
-        for video in videos:
-            out.add(video)
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +30,7 @@ def run(tmp_path_factory):
     return predictions, build_report(predictions)
 
 
-def test_the_figures_of_videos_agree_with_scikit_learn(run):
+def test_video_figures_agree_with_scikit_learn(run):
     predictions, report = run
     done = predictions.evaluated
     scores, labels = predictions.scores[done], predictions.label[done]
@@ -96,7 +48,7 @@ def test_the_figures_of_videos_agree_with_scikit_learn(run):
         assert (share["low"], share["high"]) == wilson_interval(share["correct"], share["total"])
 
 
-def test_failed_videos_are_wrong_in_the_figures_over_all_listed(run):
+def test_failed_videos_are_wrong_in_figures_over_listed_videos(run):
     predictions, report = run
     evaluated, listed = (report["accuracy"][key]["video"] for key in ("evaluated", "listed"))
     assert listed["top1"]["correct"] == evaluated["top1"]["correct"]
@@ -179,7 +131,7 @@ def test_classes_confusion_and_pairs(run):
     assert counts == off[: len(counts)].tolist()
 
 
-def test_confident_mistakes_are_the_most_confident_ones(run):
+def test_confident_mistakes(run):
     predictions, report = run
     done = predictions.evaluated
     scores, labels = predictions.scores[done], predictions.label[done]
@@ -201,7 +153,7 @@ def test_calibration_covers_every_evaluated_video(run):
     assert calibration["ece"] == pytest.approx(gap / 157)
 
 
-def test_origin_is_carried_along(run):
+def test_origin(run):
     predictions, report = run
     assert report["schema"] == "dnl-video-report/1"
     assert report["model"] == predictions.meta.model
@@ -226,9 +178,8 @@ def test_the_report_does_not_depend_on_the_shards(tmp_path, run):
 # ---------------------------------------------------------------- unusual runs
 
 
-def test_an_unfinished_run_says_so(tmp_path):
-    write(tmp_path, make_videos(40), make_meta(100))
-    report = build_report(read_predictions(tmp_path))
+def test_unfinished_run(tmp_path):
+    report = report_of(tmp_path, make_videos(40), make_meta(100))
     assert report["complete"] is False
     assert report["accuracy"]["listed"]["video"] is None
     note = (
@@ -240,7 +191,7 @@ def test_an_unfinished_run_says_so(tmp_path):
     assert f"> **{note}**" in markdown(report)
 
 
-def test_without_labels_there_is_no_report(tmp_path):
+def test_a_report_needs_labels(tmp_path):
     write(tmp_path, [VideoPrediction("a", "a.mp4", None, 1, softmax(np.zeros(8)))], make_meta(1, labelled=False))
     with pytest.raises(InputError) as info:
         write_report(tmp_path)
@@ -252,9 +203,8 @@ def test_without_labels_there_is_no_report(tmp_path):
     assert not (tmp_path / "report.json").exists()
 
 
-def test_a_run_of_failures_only(tmp_path):
-    write(tmp_path, make_videos(3, failed={0, 1, 2}), make_meta(3))
-    report = build_report(read_predictions(tmp_path))
+def test_all_videos_failed(tmp_path):
+    report = report_of(tmp_path, make_videos(3, failed={0, 1, 2}), make_meta(3))
     assert report["accuracy"]["evaluated"] == {"video": None, "centre_clip": None, "clip": None}
     assert report["accuracy"]["listed"]["video"]["top1"]["value"] == 0
     assert report["calibration"] is None
@@ -262,9 +212,8 @@ def test_a_run_of_failures_only(tmp_path):
     assert "cannot decode frame N" in markdown(report)
 
 
-def test_without_clip_scores_the_clip_figures_are_missing_and_it_says_why(tmp_path):
-    write(tmp_path, make_videos(16), make_meta(16), clip_scores=False)
-    report = build_report(read_predictions(tmp_path))
+def test_without_clip_scores_clip_figures_are_null_with_a_note(tmp_path):
+    report = report_of(tmp_path, make_videos(16), make_meta(16), clip_scores=False)
     assert report["accuracy"]["evaluated"]["clip"] is None
     assert report["by_num_clips"] is None
     assert report["notes"] == [
@@ -284,21 +233,18 @@ def test_scores_of_nan_count_as_wrong_and_are_noted(tmp_path):
         video.clip_start_s = video.clip_end_s = video.clip_scores = None
         video.scores = np.eye(8, dtype=np.float32)[video.label]
     videos[3].scores = np.full(8, np.nan, dtype=np.float32)
-    write(tmp_path, videos, make_meta(8))
-    report = build_report(read_predictions(tmp_path))
+    report = report_of(tmp_path, videos, make_meta(8))
     assert report["accuracy"]["evaluated"]["video"]["top1"]["correct"] == 7
     assert report["notes"][0] == ("1 videos have NaN scores and count as wrong; check the network and its precision.")
     json.dumps(report, allow_nan=False)
 
 
-def test_all_equal_scores_are_never_lucky(tmp_path):
-    """Every figure follows the one rule of ties, whatever the order of the classes."""
+def test_equal_scores_count_as_wrong_in_every_figure(tmp_path):
     videos = list(make_videos(24))
     for video in videos:
         video.scores = np.full(8, 0.125, dtype=np.float32)
         video.clip_scores = np.full((10, 8), 0.125, dtype=np.float32)
-    write(tmp_path, videos, make_meta(24))
-    report = build_report(read_predictions(tmp_path))
+    report = report_of(tmp_path, videos, make_meta(24))
     for level in ("video", "centre_clip", "clip"):
         figures = report["accuracy"]["evaluated"][level]
         assert (figures["top1"]["correct"], figures["top5"]["correct"]) == (0, 0)
@@ -315,8 +261,7 @@ def test_confusion_and_classes_agree_when_there_are_ties(tmp_path):
     videos = list(make_videos(64))
     for video in videos:
         video.scores = np.round(video.scores * 4) / 4  # coarse, so that many tie
-    write(tmp_path, videos, make_meta(64))
-    report = build_report(read_predictions(tmp_path))
+    report = report_of(tmp_path, videos, make_meta(64))
     diagonal = {label: count for label, predicted, count in report["confusion"] if label == predicted}
     assert {c["index"]: c["correct"] for c in report["per_class"] if c["correct"]} == diagonal
     assert sum(diagonal.values()) == report["accuracy"]["evaluated"]["video"]["top1"]["correct"]
@@ -324,10 +269,9 @@ def test_confusion_and_classes_agree_when_there_are_ties(tmp_path):
     assert tied > 5
 
 
-def test_infinite_scores_are_null_in_the_report(tmp_path):
+def test_infinite_scores_are_null(tmp_path):
     video = VideoPrediction("a", "a.mp4", 0, 1, np.array([-np.inf, np.inf, *[0] * 6], dtype=np.float32))
-    write(tmp_path, [video], make_meta(1), clip_scores=False)
-    report = build_report(read_predictions(tmp_path))
+    report = report_of(tmp_path, [video], make_meta(1), clip_scores=False)
     assert (report["confident_mistakes"][0]["confidence"], report["confident_mistakes"][0]["label_score"]) == (
         None,
     ) * 2
@@ -337,8 +281,7 @@ def test_infinite_scores_are_null_in_the_report(tmp_path):
 
 def test_scores_that_are_no_probabilities_have_no_calibration(tmp_path):
     video = VideoPrediction("a", "a.mp4", 0, 1, np.arange(8, dtype=np.float32))
-    write(tmp_path, [video], make_meta(1), clip_scores=False)
-    report = build_report(read_predictions(tmp_path))
+    report = report_of(tmp_path, [video], make_meta(1), clip_scores=False)
     assert report["calibration"] is None
     assert report["notes"][1].startswith("No calibration: the highest scores span [7, 7]; calibration needs")
 
@@ -347,8 +290,7 @@ def test_scores_that_are_no_probabilities_have_no_calibration(tmp_path):
 def test_few_classes_and_one_clip(tmp_path, num_classes):
     names = NAMES[:num_classes]
     meta = make_meta(6, names, num_clips=1, num_crops=1)
-    write(tmp_path, make_videos(6, num_classes, num_clips=1), meta)
-    report = build_report(read_predictions(tmp_path))
+    report = report_of(tmp_path, make_videos(6, num_classes, num_clips=1), meta)
     assert report["accuracy"]["evaluated"]["video"]["top5"]["value"] == 1
     assert report["protocol"]["text"].startswith("1 clip x 1 crop at 256")
     text = markdown(report)
@@ -357,8 +299,7 @@ def test_few_classes_and_one_clip(tmp_path, num_classes):
 
 
 def test_classes_without_videos_have_null_accuracy(tmp_path):
-    write(tmp_path, list(make_videos(24))[:3], make_meta(3))
-    report = build_report(read_predictions(tmp_path))
+    report = report_of(tmp_path, list(make_videos(24))[:3], make_meta(3))
     assert report["per_class"][7]["accuracy"] is None
     assert report["accuracy"]["evaluated"]["video"]["mean_class_accuracy"]["num_classes"] == 3
     assert "| ccw | 0 |  |  | 0 |  |" in markdown(report)
@@ -372,7 +313,7 @@ def test_classes_without_videos_have_null_accuracy(tmp_path):
         ("two\nlines", "two lines"),
     ],
 )
-def test_failure_reasons_lose_what_belongs_to_one_video(error, reason):
+def test_failure_reasons_have_no_path_id_or_number(error, reason):
     assert failure_reason(error, "a/17.mp4", "clip17") == reason
 
 
@@ -390,7 +331,7 @@ def test_files_hold_the_report(tmp_path, run):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_markdown_says_the_result_first_and_labels_every_level(run):
+def test_markdown_starts_with_the_result_and_names_every_level(run):
     text = markdown(run[1])
     first = text.splitlines()[2]
     figures = run[1]["accuracy"]["evaluated"]["video"]["top1"]
@@ -415,8 +356,7 @@ def test_every_markdown_table_has_as_many_cells_in_each_row(tmp_path):
     videos = list(make_videos(24, failed={3}))
     for video in videos:
         video.video_id += "|`x"
-    write(tmp_path, videos, make_meta(24, names))
-    lines = markdown(build_report(read_predictions(tmp_path))).splitlines()
+    lines = markdown(report_of(tmp_path, videos, make_meta(24, names))).splitlines()
     blocks, block = [], []
     for line in [*lines, ""]:
         if line.startswith("|"):
@@ -430,9 +370,8 @@ def test_every_markdown_table_has_as_many_cells_in_each_row(tmp_path):
         assert len(cells) == 1, block
 
 
-def test_many_failures_are_cut_short_in_markdown_only(tmp_path):
-    write(tmp_path, make_videos(60, failed=range(60)), make_meta(60))
-    report = build_report(read_predictions(tmp_path))
+def test_markdown_lists_50_failures(tmp_path):
+    report = report_of(tmp_path, make_videos(60, failed=range(60)), make_meta(60))
     text = markdown(report)
     assert text.count("\n| `val/") == 50
     assert "Failed videos; 10 more are in report.json:" in text
@@ -446,7 +385,7 @@ def test_escaping():
     assert code("") == ""
 
 
-def test_an_output_that_cannot_be_made(tmp_path, run):
+def test_output_folder_cannot_be_created(tmp_path, run):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot create the report's folder .*file: .*; choose another --output"):
         save_report(run[1], tmp_path / "file")

@@ -20,10 +20,10 @@ from dnl_video.report.render_html import render_html
 from dnl_video.report.render_text import render_markdown
 from dnl_video.results.metrics import mean_class_accuracy
 from dnl_video.results.paired import PairedCounts, mcnemar_exact, paired_difference
-from dnl_video.results.predictions import Predictions, PredictionsMeta, VideoPrediction
+from dnl_video.results.predictions import Predictions, VideoPrediction
 from dnl_video.results.reader import read_predictions
-from dnl_video.results.writer import PredictionsWriter
 from tests.browser import chromium
+from tests.report.directories import make_meta, write
 
 NAMES = ["moving <left>", "moving | right", "growing"]
 # Video, label, what A says and what B says; None failed.
@@ -40,22 +40,20 @@ VIDEOS = [
 def predictions(
     folder: Path, which: int, videos: list[Any] = VIDEOS, names: list[str] = NAMES, **changes: Any
 ) -> Predictions:
-    """Write and read what network `which`, 0 or 1, says of the videos."""
-    meta = PredictionsMeta(
-        model={"architecture": "slow_r50", "context": ["none", "dnl"][which]}, preprocessing={"crop_size": 224},
-        weights=f"w{which}.ckpt", weights_sha256=str(which), num_clips=2, num_crops=1, class_names=names,
-        manifest="val.csv", manifest_sha256="0", num_videos=len(videos), labelled=True,
-    )  # fmt: skip
-    with PredictionsWriter(folder, dataclasses.replace(meta, **changes)) as out:
-        # In another order each, which must not matter.
-        for name, label, *says in videos if which else reversed(videos):
-            if says[which] is None:
-                out.add(VideoPrediction(name, name, label, error="broken"))
-            else:
-                scores = np.full(len(names), 0.1, dtype=np.float32)
-                scores[says[which]] = 0.8
-                out.add(VideoPrediction(name, name, label, 2, scores))
-    return read_predictions(folder)
+    """Write and read the predictions of network `which`, 0 or 1."""
+    values = {
+        **{"model": {"architecture": "slow_r50", "context": ["none", "dnl"][which]}, "num_clips": 2, "num_crops": 1},
+        **{"preprocessing": {"crop_size": 224}, "weights_sha256": str(which), **changes},
+    }
+    made = []
+    for name, label, *predicted in videos if which else reversed(videos):  # the order must not matter
+        if predicted[which] is None:
+            made.append(VideoPrediction(name, name, label, error="broken"))
+        else:
+            scores = np.full(len(names), 0.1, dtype=np.float32)
+            scores[predicted[which]] = 0.8
+            made.append(VideoPrediction(name, name, label, 2, scores))
+    return read_predictions(write(folder, made, make_meta(values.pop("num_videos", len(videos)), names, **values)))
 
 
 def markdown(comparison: dict[str, Any]) -> str:
@@ -182,7 +180,7 @@ def test_several_runs_have_adjusted_p_values(pair: list[tuple[str, Predictions]]
         ),
     ],
 )
-def test_what_differs_is_said(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_error_names_the_difference(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
     first, second = predictions(tmp_path / "A", 0), predictions(tmp_path / "B", 1, **changed)
     with pytest.raises(InputError) as error:
         build_comparison([("A", first), ("B", second)])
@@ -202,7 +200,7 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
         build_comparison([("A", a), ("B", b)])
 
 
-def test_other_protocols_are_said(pair: list[tuple[str, Predictions]]) -> None:
+def test_note_about_different_protocols(pair: list[tuple[str, Predictions]]) -> None:
     pair[1][1].meta = dataclasses.replace(pair[1][1].meta, num_clips=10)
     notes = build_comparison(pair)["notes"]
     protocols = "10 clips x 1 crop at 224; 2 clips x 1 crop at 224"
@@ -227,7 +225,7 @@ def test_numbers_as_text() -> None:
     ]
 
 
-def test_markdown_and_html_show_names_as_they_are(pair: list[tuple[str, Predictions]]) -> None:
+def test_markdown_and_html_escape_names(pair: list[tuple[str, Predictions]]) -> None:
     result = build_comparison(pair)
     text, page = markdown(result), render_html(compare_document(result))
     assert "B (slow\\_r50 + dnl) minus A" in text or "B (slow_r50 + dnl) minus A" in text

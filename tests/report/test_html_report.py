@@ -11,9 +11,8 @@ from dnl_video.report.render_html import render_html as render
 from dnl_video.report.report_document import report_document
 from dnl_video.results.predictions import VideoPrediction
 from dnl_video.results.reader import read_predictions
-from tests.report.large import write_large
+from tests.report.directories import NAMES, make_meta, make_videos, report_of, write_large
 from tests.report.pages import Outline
-from tests.report.test_build_report import NAMES, make_meta, make_videos, write
 
 CLASSES = "Top-1 by class. Click a heading to sort; click again to reverse."
 
@@ -21,7 +20,7 @@ CLASSES = "Top-1 by class. Click a heading to sort; click again to reverse."
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     directory = tmp_path_factory.mktemp("p")
-    return build_report(read_predictions(write(directory, make_videos(160, failed={7, 60, 113}), make_meta(160))))
+    return report_of(directory, make_videos(160, failed={7, 60, 113}), make_meta(160))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +79,7 @@ def test_the_confusion_figure_counts_the_videos_of_each_cell(report, outline):
     assert sorted(shown) == counts
 
 
-def test_nothing_is_fetched_and_ids_are_unique(report):
+def test_page_is_self_contained_and_ids_are_unique(report):
     text = render_html(report, lambda path: np.zeros((2, 8, 8, 3), dtype=np.uint8))
     outline = Outline(text)
     for name in ("src", "href", "xlink:href"):
@@ -113,7 +112,7 @@ def test_names_are_escaped(tmp_path):
     for video in videos:
         video.video_id += '<img src="x">'
     videos[3].error = "</table><script>"
-    report = build_report(read_predictions(write(tmp_path, videos, make_meta(40, names))))
+    report = report_of(tmp_path, videos, make_meta(40, names))
     outline = Outline(render_html(report, lambda path: "<b>gone</b>"))
     assert [tag for tag, _ in outline.attributes].count("script") == 1
     assert not [tag for tag, _ in outline.attributes if tag == "img"]
@@ -143,7 +142,7 @@ def test_many_classes_have_a_curve_both_ends_and_a_zoom(tmp_path):
     assert len(text) < 1e6
 
 
-def test_a_middling_number_of_classes_has_names_and_no_numbers(tmp_path):
+def test_confusion_matrix_of_30_classes_has_names_and_no_numbers(tmp_path):
     text = render_html(build_report(read_predictions(write_large(tmp_path, 90, 30, num_clips=1))))
     chart = re.search(r'<svg[^>]*aria-label="Confusion.*?</svg>', text, re.DOTALL)[0]
     assert chart.count("029</text>") == 2  # beside rows and below columns
@@ -153,15 +152,15 @@ def test_a_middling_number_of_classes_has_names_and_no_numbers(tmp_path):
 # ---------------------------------------------------------------- unusual runs
 
 
-def test_failures_only(tmp_path):
-    report = build_report(read_predictions(write(tmp_path, make_videos(3, failed={0, 1, 2}), make_meta(3))))
+def test_all_videos_failed(tmp_path):
+    report = report_of(tmp_path, make_videos(3, failed={0, 1, 2}), make_meta(3))
     outline = Outline(render_html(report))
     assert "no video could be evaluated, all 3 failed." in outline.text
     assert not [tag for tag, _ in outline.attributes if tag == "svg"]
 
 
-def test_an_unfinished_run_warns_first(tmp_path):
-    text = render_html(build_report(read_predictions(write(tmp_path, make_videos(40), make_meta(100)))))
+def test_unfinished_run_starts_with_a_warning(tmp_path):
+    text = render_html(report_of(tmp_path, make_videos(40), make_meta(100)))
     assert text.index("Incomplete: 40 of 100 videos.") < text.index('class="tiles"')
     assert [row[2] for row in Outline(text).tables["Videos, and top-1 over them"] if row[0] == "listed"] == ["-"]
 
@@ -169,16 +168,14 @@ def test_an_unfinished_run_warns_first(tmp_path):
 @pytest.mark.parametrize("num_classes", [1, 2])
 def test_few_classes_and_one_clip(tmp_path, num_classes):
     meta = make_meta(6, NAMES[:num_classes], num_clips=1, num_crops=1)
-    write(tmp_path, make_videos(6, num_classes, num_clips=1), meta)
-    text = render_html(build_report(read_predictions(tmp_path)))
+    text = render_html(report_of(tmp_path, make_videos(6, num_classes, num_clips=1), meta))
     assert f"With {num_classes} classes, top-5 is always right." in text
     assert "Top-1 by number of clips" not in Outline(text).tables
 
 
 def test_without_clips_probabilities_and_some_classes(tmp_path):
     videos = [VideoPrediction(f"v{i}", "p", i, 1, 0.5 + 2.5 * np.eye(8)[i % 2]) for i in range(3)]
-    write(tmp_path, videos, make_meta(3), clip_scores=False)
-    text = render_html(build_report(read_predictions(tmp_path)))
+    text = render_html(report_of(tmp_path, videos, make_meta(3), clip_scores=False))
     assert "No calibration: the highest scores span [3, 3]" in text
     outline = Outline(text)
     assert outline.tables[CLASSES][8] == ["ccw", "0", "", "", "0", ""]
@@ -188,7 +185,7 @@ def test_without_clips_probabilities_and_some_classes(tmp_path):
 # ---------------------------------------------------------------- frames
 
 
-def test_strips_show_frames_side_by_side(report):
+def test_film_strips_show_frames_side_by_side(report):
     asked = []
 
     def read(path):
@@ -221,8 +218,8 @@ def test_a_video_without_frames_is_a_box_with_the_reason():
     assert film_strip("a<b not found", "alt") == '<div class="no-frames">a&lt;b not found</div>'
 
 
-def test_strips_stay_small():
-    """Noise is what JPEG is worst at; frames come larger than agreed."""
+def test_film_strips_have_a_size_limit():
+    """Noise does not compress, and these frames are larger than usual."""
     rng = np.random.default_rng(0)
     strips = FilmStrips(Table("videos", ["video"], [["v"]] * 20, "l"), ["p"] * 20)
     page = render(Document("", [strips], []), lambda path: rng.integers(256, size=(6, 720, 1280, 3), dtype=np.uint8))

@@ -1,4 +1,4 @@
-"""The pages as people meet them; needs Debian's Chromium."""
+"""The pages in a browser; needs Chromium."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,9 @@ import pytest
 from dnl_video.report import build_report, save_report
 from dnl_video.results.reader import read_predictions
 from tests.browser import chromium
-from tests.report.large import write_large
-from tests.report.test_build_report import make_meta, make_videos, write
+from tests.report.directories import make_meta, make_videos, report_of, write_large
 
-# Elements that reach beyond the page although no scrolling box holds them.
+# Elements wider than the page and outside a scrolling box.
 OVERFLOWING = """[...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll") &&
   e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map(e => e.outerHTML.slice(0, 80))"""
 COLUMN = """(n => [...document.querySelector("table.sortable").tBodies[0].rows].map(r => r.cells[n].textContent))(%d)"""
@@ -25,19 +24,18 @@ def page():
 def pages(tmp_path_factory):
     """Reports of 8 and of 60 classes, as (report, file)."""
     few, many = tmp_path_factory.mktemp("few"), tmp_path_factory.mktemp("many")
-    write(few, make_videos(160, failed={7, 60, 113}), make_meta(160))
-    write_large(many, 600, 60, num_clips=3)
-    found = []
-    for directory in (few, many):
-        report = build_report(read_predictions(directory))
-        files = save_report(report, directory, lambda path: np.full((6, 96, 128, 3), 128, dtype=np.uint8))
-        found.append((report, files[-1]))
-    return found
+    reports = [report_of(few, make_videos(160, failed={7, 60, 113}), make_meta(160))]
+    reports.append(build_report(read_predictions(write_large(many, 600, 60, num_clips=3))))
+    grey = np.full((6, 96, 128, 3), 128, dtype=np.uint8)
+    return [
+        (report, save_report(report, directory, lambda path: grey)[-1])
+        for report, directory in zip(reports, (few, many), strict=True)
+    ]
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("which", [0, 1])
-def test_the_page_opens_without_problems_and_fits(page, pages, width, which):
+def test_page_fits_without_console_errors(page, pages, width, which):
     page.open(pages[which][1], width)
     assert page.problems == []
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
@@ -51,7 +49,7 @@ def test_the_page_opens_without_problems_and_fits(page, pages, width, which):
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
 
 
-def test_a_click_on_a_heading_sorts_and_another_turns_the_order(page, pages):
+def test_a_click_on_a_heading_sorts_and_another_reverses(page, pages):
     report, file = pages[0]
     rows = report["per_class"]
     page.open(file, 390)
@@ -69,8 +67,7 @@ def test_a_click_on_a_heading_sorts_and_another_turns_the_order(page, pages):
 
 
 def test_empty_cells_come_last_whatever_the_order(page, tmp_path):
-    write(tmp_path, list(make_videos(24))[:5], make_meta(5))  # three classes without videos
-    report = build_report(read_predictions(tmp_path))
+    report = report_of(tmp_path, list(make_videos(24))[:5], make_meta(5))  # three classes without videos
     file = save_report(report, tmp_path)[-1]
     page.open(file, 1280)
     for _ in range(2):
@@ -78,7 +75,7 @@ def test_empty_cells_come_last_whatever_the_order(page, tmp_path):
         assert page.evaluate(COLUMN % 2)[5:] == ["", "", ""]
 
 
-def test_dark_pages_have_light_text_and_figures_follow(page, pages):
+def test_dark_mode(page, pages):
     page.open(pages[0][1], 1280, dark=True)
     ink, paper = (
         page.evaluate(f"getComputedStyle({element}).{name}.match(/\\d+/g).map(Number)")
@@ -88,7 +85,7 @@ def test_dark_pages_have_light_text_and_figures_follow(page, pages):
     assert max(paper) < 60
 
 
-def test_on_paper_long_tables_are_whole_and_fit(page, pages):
+def test_printed_tables_are_complete_and_fit(page, pages):
     page.open(pages[1][1], 720, printed=True)
     assert page.evaluate("[...document.querySelectorAll('.tall')].every(e => e.clientHeight >= e.scrollHeight)")
     assert page.evaluate("Math.max(...[...document.querySelectorAll('table')].map(t => t.offsetWidth)) <= 720")

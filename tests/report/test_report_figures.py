@@ -20,7 +20,7 @@ def small_figure():
     return figure
 
 
-def test_an_svg_is_xml_that_takes_the_page_s_colours_and_prefixes_its_ids(recwarn):
+def test_svg_has_the_colours_of_the_page_and_prefixed_ids(recwarn):
     svg = f.to_svg(small_figure(), "bars", 'two "bars" & more', min_width=300)
     root = ElementTree.fromstring(svg)
     assert root.get("aria-label") == 'two "bars" & more'
@@ -38,7 +38,7 @@ def test_an_svg_is_xml_that_takes_the_page_s_colours_and_prefixes_its_ids(recwar
     assert not recwarn.list  # glyphs that matplotlib's font lacks are the browser's business
 
 
-def test_labels_are_left_as_they_are():
+def test_svg_labels_are_unchanged():
     names = ['the id="x"', "url(#a)", f.INK, "<g>", "--> --"]
     figure, axes = f.new_figure()
     f.interval_bars(axes, names, [0.5] * 5, [0.4] * 5, [0.6] * 5)
@@ -46,7 +46,7 @@ def test_labels_are_left_as_they_are():
     assert set(names) <= {"".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")}
 
 
-def test_bars_reach_as_far_as_their_values():
+def test_bars_and_whiskers_have_the_right_length():
     _, axes = f.new_figure()
     f.interval_bars(axes, ["a", "b"], [0.5, 0.9], [0.4, 0.8], [0.6, 1.0])
     assert [bar.get_width() for bar in axes.patches] == [0.5, 0.9]
@@ -55,7 +55,7 @@ def test_bars_reach_as_far_as_their_values():
     assert axes.get_ylim() == (1.5, -0.5)  # the first on top
 
 
-def test_drawing_leaves_no_trace_in_matplotlib():
+def test_drawing_does_not_change_the_rc_params():
     before = dict(mpl.rcParams)
     f.to_svg(small_figure(), "a", "alt")
     assert dict(mpl.rcParams) == before
@@ -117,7 +117,7 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
-def test_colours_can_be_read_on_light_and_on_dark_pages():
+def test_colours_have_enough_contrast_on_light_and_dark_pages():
     assert contrast("#ffffff", "#000000") == pytest.approx(21)
     light, dark = (
         dict(re.findall(r"--([\w-]+): (#\w{6})", rule)) for rule in re.findall(r":root \{([^}]*)\}", STYLE)[:2]

@@ -39,7 +39,7 @@ def test_top_k_agrees_with_scikit_learn(seed, k):
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_rank_is_the_last_place_among_equals(data):
+def test_rank_is_the_last_place_among_equal_scores(data):
     """Independent truth: sort so that the label comes after all equal scores, and find it."""
     num_classes = data.draw(st.integers(1, 6))
     row = st.lists(st.sampled_from([0.0, 0.25, 0.5]), min_size=num_classes, max_size=num_classes)
@@ -50,7 +50,7 @@ def test_rank_is_the_last_place_among_equals(data):
         assert rank == order.index(label)
 
 
-def test_a_network_that_gives_all_classes_the_same_score_is_never_lucky():
+def test_equal_scores_of_all_classes_count_as_wrong():
     scores, labels = np.full((8, 8), 0.125), np.arange(8)
     assert m.rank_of_label(scores, labels).tolist() == [7] * 8
     assert top_k(scores, labels, 1) == 0
@@ -72,7 +72,7 @@ def test_fewer_classes_than_k_and_single_videos():
     assert top_k([[1, 2, 3]], [2], 1) == 1  # integer scores
 
 
-def test_chunks_change_nothing(monkeypatch):
+def test_ranks_do_not_depend_on_the_chunk_size(monkeypatch):
     scores, labels = random_case(0, n=101)
     whole = m.rank_of_label(scores, labels)
     monkeypatch.setattr(m, "_CHUNK", 7)
@@ -129,7 +129,7 @@ def test_the_predicted_class_of_a_tie_is_never_the_label():
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_every_figure_is_the_worst_that_a_breaking_of_ties_gives(data):
+def test_figures_are_the_lowest_of_all_ways_to_break_ties(data):
     """Independent truth: scikit-learn and argmax on scores whose ties are broken at random, and against the label."""
     num_classes, n = data.draw(st.integers(2, 5)), data.draw(st.integers(1, 12))
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
@@ -189,7 +189,7 @@ def test_mean_class_accuracy_of_no_video():
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_all_right_and_all_wrong_leave_room_for_doubt(right):
+def test_mean_class_interval_of_all_right_and_all_wrong_is_wilsons(right):
     labels = np.repeat(np.arange(4), 5)
     result = m.mean_class_accuracy(np.full(20, right), labels)
     assert (result.low, result.high) == pytest.approx(m.wilson_interval(20 * right, 20))
@@ -235,7 +235,7 @@ def test_wilson_interval_equals_scipy(n, share, confidence):
     assert 0 <= low <= correct / n <= high <= 1
 
 
-def test_wilson_interval_without_data_and_with_nonsense():
+def test_wilson_interval_without_data_and_with_bad_input():
     assert m.wilson_interval(0, 0) == (0, 1)
     with pytest.raises(InputError, match="3 of 2 is no share; give 0 <= correct <= n"):
         m.wilson_interval(3, 2)
@@ -249,7 +249,7 @@ def test_share_interval():
         m.share_interval([])
 
 
-def test_clustered_interval_counts_videos_when_clips_agree_and_clips_when_they_do_not():
+def test_clustered_interval_is_between_that_of_videos_and_that_of_clips():
     rng = np.random.default_rng(0)
     same = np.repeat(rng.random(300) < 0.7, 10)
     group = np.repeat(np.arange(300), 10)

@@ -1,4 +1,4 @@
-"""Results of other projects, written by the tests as those projects write them, give the numbers of our own files."""
+"""Results files as other projects write them give the same numbers as our own files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from dnl_video.report import build_report
 from dnl_video.report.render_text import render_markdown
 from dnl_video.report.report_document import report_document
 from dnl_video.results.foreign import ListEntry, as_probabilities, read_foreign
-from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
-from dnl_video.results.reader import read_predictions
-from dnl_video.results.writer import PredictionsWriter
+from dnl_video.results.predictions import VideoPrediction
+from tests.report.directories import make_meta, report_of
 
 NUM_VIDEOS, NUM_CLASSES = 60, 7
 NAMES = [f"class {c}" for c in range(NUM_CLASSES)]
@@ -35,13 +34,13 @@ LIST = [ListEntry(f"v{i:02d}", f"videos/v{i:02d}.mp4", int(k)) for i, k in enume
 
 
 def pyslowfast(preds: Any = None, labels: Any = None) -> list[Any]:
-    """What test_net.py dumps with 10 x 3 views: sums of softmax, clones on the CPU."""
+    """The dump of test_net.py with 10 x 3 views: sums of softmax, clones on the CPU."""
     preds = torch.from_numpy(SCORES).mul(30) if preds is None else preds
     return [preds.clone().detach(), torch.from_numpy(LABELS) if labels is None else labels]
 
 
 def mmaction(scores: np.ndarray = SCORES) -> list[dict[str, Any]]:
-    """What mmengine's DumpResults holds for mmaction2's recognisers: data samples as dictionaries."""
+    """The content of mmengine's DumpResults for mmaction2's recognisers: data samples as dictionaries."""
     return [
         {
             "pred_score": torch.from_numpy(row.copy()),
@@ -91,15 +90,8 @@ FORMATS = {
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The report of the same scores through our own writer."""
-    meta = PredictionsMeta(
-        model={"architecture": "slow_r50"}, preprocessing={}, weights="w", weights_sha256="0", num_clips=10,
-        num_crops=3, class_names=NAMES, manifest="m", manifest_sha256="0", num_videos=NUM_VIDEOS, labelled=True,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("ours")
-    with PredictionsWriter(folder, meta) as out:
-        for video, row in zip(LIST, SCORES, strict=True):
-            out.add(VideoPrediction(video.video_id, video.path, video.label, 30, row))
-    return build_report(read_predictions(folder))
+    videos = [VideoPrediction(v.video_id, v.path, v.label, 30, row) for v, row in zip(LIST, SCORES, strict=True)]
+    return report_of(tmp_path_factory.mktemp("ours"), videos, make_meta(NUM_VIDEOS, NAMES))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -115,7 +107,7 @@ def test_same_scores_same_report(name: str, ours: dict[str, Any], tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["pyslowfast", "mmaction2 1.x", "csv"])
-def test_what_the_file_does_not_say_is_unknown(name: str, tmp_path: Path) -> None:
+def test_missing_information_is_unknown(name: str, tmp_path: Path) -> None:
     file = tmp_path / "results.pkl"
     file.write_bytes(FORMATS[name])
     report = build_report(read_foreign(file))
@@ -141,7 +133,7 @@ def test_what_the_file_does_not_say_is_unknown(name: str, tmp_path: Path) -> Non
     assert "centre-clip" not in text
 
 
-def test_videos_a_csv_lacks_count_as_failed(tmp_path: Path) -> None:
+def test_videos_missing_in_a_csv_count_as_failed(tmp_path: Path) -> None:
     file = tmp_path / "results.csv"
     file.write_bytes(b"\n".join(FORMATS["csv"].splitlines()[:-2]))
     report = build_report(read_foreign(file, videos=LIST))
@@ -151,7 +143,7 @@ def test_videos_a_csv_lacks_count_as_failed(tmp_path: Path) -> None:
     assert report["accuracy"]["listed"]["video"]["top1"]["total"] == 60
 
 
-def test_videos_pyslowfast_never_scored_count_as_failed(tmp_path: Path) -> None:
+def test_videos_without_scores_of_pyslowfast_count_as_failed(tmp_path: Path) -> None:
     preds = torch.from_numpy(SCORES).mul(30)
     preds[4] = 0
     file = tmp_path / "results.pkl"
@@ -323,7 +315,7 @@ def test_the_list_must_be_the_one_tested(tmp_path: Path) -> None:
         read_foreign(tmp_path / "nowhere")
 
 
-def test_labels_of_the_list_serve_where_the_file_has_none(tmp_path: Path) -> None:
+def test_labels_come_from_the_list_when_the_file_has_none(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     file.write_bytes(FORMATS["mmaction2 0.x json"])
     assert read_foreign(file, videos=LIST).label.tolist() == LABELS.tolist()

@@ -67,7 +67,7 @@ def test_mcnemar_against_scipy() -> None:
         assert mcnemar_exact(PairedCounts(7, b, c, 9)) == pytest.approx(expected, rel=1e-9)
 
 
-def test_mcnemar_of_many_videos_neither_overflows_nor_takes_long() -> None:
+def test_mcnemar_of_many_videos() -> None:
     assert mcnemar_exact(PairedCounts(10**6, 20_000, 20_000, 0)) == 1.0
     p = mcnemar_exact(PairedCounts(0, 20_000, 20_400, 0))
     assert p == pytest.approx(0.0472, abs=2e-4)  # the normal tails beyond 399 / √40400 = 1.985
