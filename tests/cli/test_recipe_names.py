@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,13 @@ def test_a_printed_recipe_is_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixt
     assert printed[0] == printed[1]
     assert printed[0].startswith("output_dir: runs/demo/slow_dnl\nseed: 0\nmodel:\n")
     assert "  lr: 0.25\n" in printed[0]
+
+
+def test_pyproject_lists_every_package() -> None:
+    listed = re.findall(r'^    "(dnl_video[\w.]*)",$', (REPOSITORY / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    package = Path(dnl_video.__file__).parent
+    folders = {file.parent.relative_to(package.parent) for file in package.rglob("*.py")}
+    assert sorted(listed) == sorted(["dnl_video.configs", *(".".join(folder.parts) for folder in folders)])
 
 
 @pytest.mark.skipif(importlib.util.find_spec("build") is None, reason="the extra dev is not installed")
