@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import math
 import sys
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,26 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-clip", action="store_true", help="Also show the best class of every clip.")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="Classes to show per video. Default: 5.")
     long = parser.add_argument_group("long videos")
-    long.add_argument(
-        "--sliding", action="store_true", help="Slide clips over the whole video; write segments and a timeline."
-    )
-    long.add_argument(
-        "--hop-s",
-        type=float,
-        metavar="S",
-        help=f"Seconds from one sliding clip to the next. Default: {_DEFAULT_HOP_S:g}.",
-    )
-    long.add_argument(
-        "--annotate", metavar="FILE", help="Also write a copy of the video (.mp4, ...) that shows its best classes."
-    )
-    long.add_argument(
-        "--plot-format", choices=("png", "svg"), default="png", help="Format of the timelines. Default: png."
-    )
+    sliding = "Slide clips over the whole video; write segments and a timeline."
+    long.add_argument("--sliding", action="store_true", help=sliding)
+    hop = f"Seconds from one sliding clip to the next. Default: {_DEFAULT_HOP_S:g}."
+    long.add_argument("--hop-s", type=float, metavar="S", help=hop)
+    annotate = "Also write a copy of the video (.mp4, ...) that shows its best classes."
+    long.add_argument("--annotate", metavar="FILE", help=annotate)
+    plot_format = "Format of the timelines. Default: png."
+    long.add_argument("--plot-format", choices=("png", "svg"), default="png", help=plot_format)
     add_view_options(parser, EvaluationConfig(num_clips=_NUM_CLIPS, num_crops=1), "clip_scores")
-    add_output_argument(
-        parser,
-        f"nothing is kept; predictions/<name> with --sliding, several processes or over {MANY_VIDEOS} videos",
-    )
+    kept = f"predictions/<name> with --sliding, several processes or over {MANY_VIDEOS} videos"
+    add_output_argument(parser, f"nothing is kept; {kept}")
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--annotate {arguments.annotate} is the video itself; give another name")
     rank, world_size = rank_and_world_size()
     keep = bool(arguments.output) or hop_s is not None or world_size > 1 or len(manifest.records) > MANY_VIDEOS
-    with _output_folder(arguments, keep) as output:
+    default = Path("predictions") / Path(arguments.videos[0]).resolve().stem
+    folder: Any = contextlib.nullcontext(arguments.output or default) if keep else tempfile.TemporaryDirectory()
+    with folder as name:
+        output = Path(name)
         try:
             if not score_videos("predict", arguments, manifest, output, hop_s=hop_s):
                 return 0
@@ -151,17 +145,6 @@ def _check(arguments: argparse.Namespace) -> float | None:
 
         container_of(arguments.annotate)
     return hop_s
-
-
-@contextlib.contextmanager
-def _output_folder(arguments: argparse.Namespace, keep: bool) -> Iterator[Path]:
-    import tempfile
-
-    if keep:
-        yield Path(arguments.output or Path("predictions") / Path(arguments.videos[0]).resolve().stem)
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        yield Path(scratch)
 
 
 def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, keep: bool) -> int:

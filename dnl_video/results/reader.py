@@ -160,13 +160,7 @@ def _places(directory: Path, ids: list[str], order: Sequence[str] | None) -> dic
 def _read_arrays(
     place_of_row: dict[Path, NDArray[np.int64]], scores: NDArray[np.float32], with_clips: bool
 ) -> dict[str, Any]:
-    """Fill `scores` [n, K] from the npz files and return the clip columns of the table.
-
-    Args:
-        place_of_row: For each shard, the place in the table of each of its rows.
-        scores: The array to fill.
-        with_clips: Also read the clips.
-    """
+    """Fill `scores` [n, K] from the npz files (shard -> place of each row in the table); return the clip columns."""
     clip_videos: dict[Path, NDArray[np.int64]] = {}
     for path, places in place_of_row.items():
         if not len(places):

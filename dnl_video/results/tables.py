@@ -38,8 +38,7 @@ class TopClasses:
 def merging(directory: Path, settings: str) -> Iterator[bool]:
     """Let one process at a time merge the shards; give it False if they are already merged.
 
-    Processes that finish at the same time all find the directory complete: the first one merges, the others see that
-    it is done.
+    Processes that finish at the same time all find the directory complete; the first one merges.
 
     Args:
         directory: The predictions directory.

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,8 @@ class PredictionsWriter:
             "or start several processes with torchrun"
         )
         self._lock = lock_file(self.directory / f".writer-{rank:04d}.lock", busy)
-        self._pending = _Pending(self._remove_incomplete() + 1)
+        # (number of the next shard, its videos, its start in seconds); replaced in one assignment (see `flush`).
+        self._pending: tuple[int, list[VideoPrediction], float] = (self._remove_incomplete() + 1, [], time.monotonic())
         self._closed = False
 
     def __enter__(self) -> PredictionsWriter:
@@ -88,24 +88,24 @@ class PredictionsWriter:
         if self._closed:
             raise ValueError("this PredictionsWriter is closed")
         _check(prediction, self.meta)
-        self._pending.videos.append(prediction)
-        age = time.monotonic() - self._pending.since
-        if len(self._pending.videos) >= self._flush_every or age >= self._flush_seconds:
+        _, videos, since = self._pending
+        videos.append(prediction)
+        if len(videos) >= self._flush_every or time.monotonic() - since >= self._flush_seconds:
             self.flush()
 
     def flush(self) -> None:
         """Write the pending videos, if any, as one shard."""
-        pending = self._pending
-        if not pending.videos:
+        seq, videos, _ = self._pending
+        if not videos:
             return
-        name = f"{self.rank:04d}-{pending.seq:06d}"
-        arrays, rows = self._tabulate(pending.videos)
+        name = f"{self.rank:04d}-{seq:06d}"
+        arrays, rows = self._tabulate(videos)
         with atomic_path(self.directory / f"scores-{name}.npz", advice=_ADVICE) as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
         lines = "".join(dump_json(row) + "\n" for row in rows)
         write_atomic(self.directory / f"videos-{name}.jsonl", lines, advice=_ADVICE)
         # A single assignment: after Ctrl-C, the next flush repeats this shard or starts the next one.
-        self._pending = _Pending(pending.seq + 1)
+        self._pending = (seq + 1, [], time.monotonic())
 
     def close(self) -> None:
         """Write the pending videos and release the directory."""
@@ -154,15 +154,6 @@ class PredictionsWriter:
                 dtype = np.float64 if name.endswith("_s") else np.float32
                 arrays[name] = np.concatenate([np.asarray(clips[i][column], dtype=dtype) for i in places])
         return arrays, rows
-
-
-@dataclass
-class _Pending:
-    """Videos that will become shard `seq`."""
-
-    seq: int
-    videos: list[VideoPrediction] = field(default_factory=list)
-    since: float = field(default_factory=lambda: time.monotonic())
 
 
 def _check(p: VideoPrediction, meta: PredictionsMeta) -> None:

@@ -71,12 +71,7 @@ class Row:
 
 
 def attention_rows(maps: Sequence[tuple[str, BlockMaps]], queries: Sequence[Query]) -> list[Row]:
-    """Return the maps of one block of one or more networks: unary maps first, then the maps of each query.
-
-    Args:
-        maps: Each network's name in the picture, and its block's maps.
-        queries: The query points.
-    """
+    """Return the maps (network name, block maps) of one block: unary maps first, then the maps of each query."""
     rows = [_attention_row(f"{name}: unary", b.unary, b.keys, None) for name, b in maps if b.unary is not None]
     for index in range(len(queries)):
         for name, block in maps:
@@ -132,15 +127,12 @@ def coloured(image: NDArray[np.float64], frame: Image, scale: Scale) -> Image:
     """Draw a map over its grey frame.
 
     Attention is more opaque the larger it is, so that the frame shows where attention is low. Signed numbers have the
-    same opacity everywhere.
+    same opacity everywhere. NaN shows the grey frame only.
 
     Args:
-        image: Numbers [H, W]; NaN shows the grey frame only.
+        image: Numbers [H, W].
         frame: RGB, uint8 [H, W, 3].
         scale: Colours of the numbers.
-
-    Returns:
-        RGB, uint8 [H, W, 3].
     """
     grey = _DARKEST + (_BRIGHTEST - _DARKEST) * frame.astype(np.float64).mean(axis=2, keepdims=True) / 255
     finite = np.isfinite(image)
@@ -170,12 +162,9 @@ def heading_height(lines: Lines) -> float:
 
 
 def new_figure(size: tuple[float, float], lines: Lines, dpi: int = 110) -> Figure:
-    """Return a figure, independent of matplotlib's global state, with heading lines; those over 10 points are bold.
+    """Return a figure of ``size`` inches with heading lines; those over 10 points are bold.
 
-    Args:
-        size: Width and height in inches.
-        lines: The heading.
-        dpi: Pixels per inch.
+    It does not use matplotlib's global state.
     """
     figure = Figure(figsize=size, dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
@@ -218,7 +207,7 @@ def mark_query(
 
     Args:
         axes: The panel.
-        index: Number of the query: its colour and letter.
+        index: Number of the query; it gives colour and letter.
         query: Its place.
         height: Height of the panel's image in pixels.
         width: Width in pixels.

@@ -66,12 +66,7 @@ def checked_queries(queries: Sequence[Query], num_frames: int) -> list[Query]:
 
 
 def default_queries(frames: NDArray[np.uint8], shown: Sequence[int]) -> list[Query]:
-    """Return the place of the strongest motion, if anything moves, and the centre of the clip.
-
-    Args:
-        frames: The clip, uint8 [T, H, W, 3].
-        shown: The frames that the pathway of the attention blocks sees.
-    """
+    """Return the place of the strongest motion, if anything moves, and the centre (see `strongest_motion`)."""
     moving = strongest_motion(frames, shown)
     centre = Query(shown[len(shown) // 2], 0.5, 0.5, "centre")
     return [centre] if moving is None else [moving, centre]
@@ -81,6 +76,10 @@ def strongest_motion(frames: NDArray[np.uint8], shown: Sequence[int]) -> Query |
     """Return the place where consecutive shown frames differ most, in the later frame; None if nothing moves.
 
     Differences are averaged over windows of an eighth of the frame, so that an object outweighs a noisy pixel.
+
+    Args:
+        frames: The clip, uint8 [T, H, W, 3].
+        shown: The frames that the pathway of the attention blocks sees.
     """
     brightness = frames[list(shown)].astype(np.float32).mean(axis=-1)  # [S, H, W]
     difference = np.abs(np.diff(brightness, axis=0))

@@ -145,18 +145,10 @@ def _enlarged(frame: Frame) -> Frame:
 def draw_panel(
     scores: NDArray[np.floating], class_names: Sequence[str], k: int, width: int, height: int, *, title: str
 ) -> Frame:
-    """Draw the k best classes with bars of their scores, as an RGBA panel for the lower left of a frame.
-
-    Args:
-        scores: Scores, [K].
-        class_names: Names of the K classes.
-        k: Number of classes to show.
-        width: Width of the frame in pixels.
-        height: Height of the frame in pixels.
-        title: First line, such as the time.
+    """Draw the k best classes with bars of their scores [K] below a title, for the lower left of a frame.
 
     Returns:
-        uint8 [h, w, 4], at most as large as the frame.
+        RGBA, uint8 [h, w, 4], at most as large as the frame (``width`` x ``height`` pixels).
     """
     size = max(min(height // 22, width // 22), 11)
     line, pad = size * 3 // 2, size // 2

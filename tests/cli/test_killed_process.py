@@ -1,4 +1,4 @@
-"""One of two evaluating processes is killed in the midst and started again: the report is that of one process."""
+"""After one of two evaluation processes is killed and restarted, the report equals that of a single process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.lists import write_list
 
 
 def dying(words: list[str]) -> None:
-    """Run a command; die when the third video comes, with the first written and the second not."""
+    """Run a command that is killed at the third video, when only the first is written."""
     add = PredictionsWriter.add
     added = []
 
@@ -36,7 +36,7 @@ def dying(words: list[str]) -> None:
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the child takes over the test")
-def test_every_video_is_there_once(tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_video_is_reported_once(tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nine = write_list(tmp_path / "nine.csv", tiny.val, broken=4)
     words = ["evaluate", "--checkpoint", str(tiny.run), "--manifest", str(nine), "--device", "cpu"]
     words += ["--num-workers", "0", "--num-clips", "2", "--num-crops", "1", "--output"]

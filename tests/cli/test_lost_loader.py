@@ -1,4 +1,4 @@
-"""A loader process that is killed ends a run in one line, and the run goes on from there."""
+"""A killed loader process ends a run with one line, and the next run continues."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ forked = pytest.mark.skipif(
 
 
 def die_in(name: str, monkeypatch) -> None:
-    """Let loader processes die when they open a video of this name, as a crashing decoder does."""
+    """Kill loader processes that open a video of this name, like a crashing decoder."""
 
     def fatal(path, **options):
         if Path(path).name == name:
@@ -37,7 +37,7 @@ def die_in(name: str, monkeypatch) -> None:
 
 
 @forked
-def test_evaluation_records_the_video_and_goes_on(tiny, tmp_path, monkeypatch, capsys):
+def test_evaluation_records_the_video_and_continues(tiny, tmp_path, monkeypatch, capsys):
     victim = sorted((tiny.folder / "videos" / "val").rglob("*.mp4"))[3]
     command = ["evaluate", "--checkpoint", str(tiny.run), "--manifest", str(tiny.val), "--num-workers", "1"]
     command += ["--num-clips", "1", "--num-crops", "1", "--device", "cpu", "--output", str(tmp_path / "out")]
@@ -46,7 +46,7 @@ def test_evaluation_records_the_video_and_goes_on(tiny, tmp_path, monkeypatch, c
     error = capsys.readouterr().err
     assert f" while it read {victim};" in error
     assert "start again (train with --resume): finished work is kept" in error
-    # The same command does not open the video again, though it would still be fatal.
+    # The same command does not open the fatal video again.
     assert main(command) == 3
     predictions = read_predictions(tmp_path / "out")
     pairs = zip(predictions.path, predictions.error, strict=True)
@@ -76,7 +76,7 @@ def test_a_resumed_training_does_not_open_the_video_again(tiny, tmp_path, monkey
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the loader process in /proc")
 @pytest.mark.full
-def test_training_goes_on_after_kill_9_of_a_loader_process(tiny, tmp_path, full_size):
+def test_training_continues_after_kill_9_of_a_loader_process(tiny, tmp_path, full_size):
     run = tmp_path / "run"
     words = ["train", "--config", str(tiny.config), "--output_dir", str(run), "--data.num_workers", "1"]
     words += ["--trainer.max_epochs", "4" if full_size else "2", "--trainer.save_every_n_steps", "1"]

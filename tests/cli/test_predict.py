@@ -1,4 +1,4 @@
-"""`dnl-video predict`: many videos, killed and restarted, and long ones."""
+"""`dnl-video predict`: many videos, restarts, long videos."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_noise(path: Path, seed: int, num_frames: int = 8) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two hundred videos of a second, in two folders: four shards of fifty."""
+    """200 videos of one second in two folders: four shards of 50."""
     folder = tmp_path_factory.mktemp("many")
     for i in range(200):
         write_noise(folder / f"part {i % 2}" / f"video {i:03d}.mp4", i)
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def few(folder: Path, tmp_path: Path) -> Path:
-    """A list of seven of them, not in the order of their names, and a missing one."""
+    """A list of seven of them, in reverse order, and a missing one."""
     files = sorted(folder.rglob("*.mp4"))[13:20]
     names = [*map(str, files[::-1]), str(folder / "gone.mp4")]
     (tmp_path / "few.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
@@ -58,19 +58,19 @@ def rows_of(path: Path) -> list[list[str]]:
 
 
 def recorded(output: Path) -> dict[str, tuple[int, bytes]]:
-    """Return the change time and content of each shard's file."""
+    """Return the modification time and content of each shard file."""
     files = [*output.glob("videos-*.jsonl"), *output.glob("scores-*.npz")]
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
 def finished(output: Path) -> list[str]:
-    """Return the id of every finished video, once for every time it was recorded."""
+    """Return the ids of all rows of the shards."""
     lines = [line for path in output.glob("videos-*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
     return [json.loads(line)["id"] for line in lines]
 
 
 @pytest.mark.full
-def test_two_hundred_videos_killed_twice_redo_nothing(
+def test_a_run_killed_twice_repeats_no_finished_video(
     tiny: TinyRun, folder: Path, tmp_path: Path, full_size: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = sorted(folder.rglob("*.mp4"))
@@ -79,7 +79,7 @@ def test_two_hundred_videos_killed_twice_redo_nothing(
     rng = np.random.default_rng(7)
     before: dict[str, tuple[int, bytes]] = {}
     for _ in range(2):
-        # Kill it some videos after it has recorded some more; its loader worker is left an orphan, as by kill -9.
+        # Kill it a few videos after it wrote a shard; its loader worker becomes an orphan, as after kill -9.
         had = len(finished(output))
         with CommandProcess([*words, "--num-workers", "1"], tmp_path / "printed", new_interpreter=full_size) as process:
             while len(finished(output)) == had:
@@ -113,7 +113,7 @@ def test_two_hundred_videos_killed_twice_redo_nothing(
     np.testing.assert_allclose(whole.scores, table.scores[60:63], atol=1e-6)
 
 
-def test_two_processes_merge_to_the_table_of_one(
+def test_two_processes_write_the_table_of_one(
     tiny: TinyRun, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
@@ -133,7 +133,7 @@ def test_two_processes_merge_to_the_table_of_one(
     rows = rows_of(two / "predictions.csv")
     assert [row[0] for row in rows[1:]] == few.read_text(encoding="utf-8").splitlines()
     assert rows[-1][-1] == "file not found"
-    # Both start again and find everything done: nobody merges what is merged.
+    # Restarted, both processes find everything done and merged.
     assert predict(tiny, few, "--output", two) == 0
     assert capsys.readouterr().out == f"process 0 of 2 is done; another one merged {two}\n"
 
@@ -178,7 +178,7 @@ def test_a_real_ctrl_c(tiny: TinyRun, folder: Path, tmp_path: Path, full_size: b
     assert process.stdout == ""
 
 
-def test_many_videos_are_kept_and_summed_up(
+def test_many_videos_are_kept_and_summarized(
     tiny: TinyRun, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("dnl_video.cli.predict.MANY_VIDEOS", 7)
@@ -197,7 +197,7 @@ def test_many_videos_are_kept_and_summed_up(
 
 @pytest.fixture(scope="module")
 def long_video(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four demo videos after another: 8 s of 16 frames."""
+    """Four demo videos in a row: 8 s at 16 frames per second."""
     path = tmp_path_factory.mktemp("long") / "movie.mp4"
     files = sorted((tiny.folder / "videos" / "val").rglob("*.mp4"))[::2]
 
@@ -261,7 +261,7 @@ def test_sliding_over_several_videos_in_order(
     assert document["videos"][-1]["segments"] == []
 
 
-def test_pictures_of_videos_with_one_name_do_not_collide(tiny: TinyRun, tmp_path: Path) -> None:
+def test_timelines_of_files_with_one_name_get_different_names(tiny: TinyRun, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_noise(tmp_path / "in" / name / "x.mp4", 1)
     assert predict(tiny, tmp_path / "in", "--output", tmp_path / "out", options=SLIDING) == 0
@@ -287,7 +287,7 @@ def test_pictures_of_videos_with_one_name_do_not_collide(tiny: TinyRun, tmp_path
         (["--top", "0"], "--top is 0; give at least 1"),
     ],
 )
-def test_options_that_do_not_go_together(
+def test_options_that_exclude_each_other(
     words: list[str], message: str, tiny: TinyRun, long_video: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict(tiny, long_video, *words, options=[]) == 2

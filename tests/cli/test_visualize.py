@@ -85,10 +85,9 @@ def test_messages(tiny: TinyRun, video: str, tmp_path: Path, capsys: pytest.Capt
     assert "cannot make the folder" in said("--output", str(tmp_path / "file" / "below"))
 
 
-def test_it_writes_whole_files_only(
+def test_a_failed_write_keeps_the_old_picture(
     tiny: TinyRun, video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What stands there after a failure is the former picture, not half of the new one."""
     words = ["visualize", video, "--checkpoint", str(tiny.run), "--block", "res3.1", "--animation", "none"]
     words += ["--device", "cpu", "--output", str(tmp_path)]
     assert main(words) == 0

@@ -22,7 +22,7 @@ PREPROCESSING = Preprocessing(num_frames=4, frame_stride=5, short_side=32, crop_
 
 
 class Brightest(nn.Module):
-    """Logits by the mean of each colour: a red clip is of class 0, a green one of class 1, a blue one of class 2."""
+    """Logits are the mean of each colour: a red clip has class 0, a green one class 1, a blue one class 2."""
 
     def forward(self, clips: Tensor) -> Tensor:
         return 3 * clips.mean(dim=(2, 3, 4))
@@ -51,7 +51,7 @@ def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_segments_are_where_the_content_changes(minute: Path, num_workers: int) -> None:
+def test_segments_follow_the_content(minute: Path, num_workers: int) -> None:
     seen: list[tuple[int, int]] = []
     scores = predictor(num_workers, num_crops=3, views_per_forward=12).predict_sliding(
         minute, hop_s=0.5, progress=lambda done, total: seen.append((done, total))
@@ -69,7 +69,7 @@ def test_segments_are_where_the_content_changes(minute: Path, num_workers: int) 
     assert all(one.score > 0.8 for one in segments)
 
 
-def test_the_whole_video_counts_as_one_clip_when_it_is_shorter(tmp_path: Path) -> None:
+def test_a_video_shorter_than_a_clip_is_one_clip(tmp_path: Path) -> None:
     write_video(tmp_path / "short.mp4", colours((1, 1)), 10, options=FAST)
     scores = predictor().predict_sliding(tmp_path / "short.mp4")
     assert scores.clip_scores.shape == (1, 3)
@@ -85,7 +85,7 @@ def test_a_broken_video(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_memory_does_not_grow_with_length(tmp_path: Path, full_size: bool) -> None:
-    """Six times the length, and a network slower than the decoder, which is when decoders run ahead."""
+    """Six times the length, with a network slower than the decoder, so that decoding runs ahead."""
     size, lengths = ((480, 640), (20, 120)) if full_size else ((240, 320), (4, 24))
     peaks = _peaks_mib([_noise(tmp_path / f"{seconds}.mp4", seconds, size) for seconds in lengths])
     # At full size the longer video's extra frames would be 2600 MiB, at the small size 140.
@@ -101,7 +101,7 @@ def _noise(path: Path, seconds: int, size: tuple[int, int]) -> Path:
 
 
 def _peaks_mib(videos: list[Path]) -> list[float]:
-    """Return the peak memory of a process after it slid over each of the videos."""
+    """Return the peak memory of a process after each of the videos."""
     code = f"""
         import time, torch
         from pathlib import Path

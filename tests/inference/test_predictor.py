@@ -20,7 +20,7 @@ from tests.conftest import TinyRun
 
 
 class MeanColour(nn.Module):
-    """Logits that say what went in: the mean of each colour of the normalised clip."""
+    """Logits are the mean of each colour of the normalised clip."""
 
     def forward(self, clips: Tensor) -> Tensor:
         return clips.mean(dim=(2, 3, 4))
@@ -83,7 +83,7 @@ def test_a_broken_file_and_a_missing_one(tiny: TinyRun, tmp_path: Path) -> None:
         predictor.predict(tmp_path / "nowhere.mp4")
 
 
-def test_a_cpu_scores_with_the_fast_copy_and_the_network_is_untouched(tiny: TinyRun) -> None:
+def test_a_cpu_uses_the_folded_copy_and_keeps_the_network(tiny: TinyRun) -> None:
     video = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
     checkpoint = load_checkpoint(tiny.run)
     network = checkpoint.build()

@@ -22,7 +22,7 @@ def one_hot(*classes: int, num_classes: int = 3) -> np.ndarray:
 
 
 def test_cells_and_votes_by_hand() -> None:
-    """Clips [0, 4), [2, 6), [4, 8), [6, 10): middles 2, 4, 6, 8, and each middle is seen by the clips named."""
+    """Clips [0, 4), [2, 6), [4, 8), [6, 10) with middles 2, 4, 6, 8."""
     start = np.array([0.0, 2.0, 4.0, 6.0])
     scores = np.array([[1.0, 0.0], [0.6, 0.4], [0.2, 0.8], [0.0, 1.0]])
     timeline = make_timeline(start, start + 4, scores)
@@ -37,7 +37,7 @@ def test_cells_and_votes_by_hand() -> None:
     assert [timeline.cell_at(s) for s in (-1, 0, 2.99, 3, 6.9, 7, 9.99, 10, 11)] == [0, 0, 0, 1, 2, 3, 3, 3, 3]
 
 
-def test_clips_far_apart_speak_for_themselves() -> None:
+def test_clips_without_overlap_keep_their_scores() -> None:
     timeline = make_timeline(np.array([0.0, 10.0, 20.0]), np.array([2.0, 12.0, 22.0]), one_hot(0, 1, 1))
     assert find_segments(timeline) == [Segment(0.0, 6.0, 0, 1.0), Segment(6.0, 22.0, 1, 1.0)]
 
@@ -48,8 +48,8 @@ def test_one_clip_and_ties() -> None:
     ]
 
 
-def test_a_planted_change_is_found_where_it_is() -> None:
-    """Clips of 2 s every 0.5 s; each says how much of it lies before and after second 10: the vote is unbiased."""
+def test_a_change_is_found_at_its_time() -> None:
+    """Clips of 2 s every 0.5 s; the scores are the shares of a clip before and after second 10."""
     start = np.arange(0, 18.5, 0.5)
     after = np.clip(start + 2 - 10, 0, 2) / 2
     first, second = find_segments(make_timeline(start, start + 2, np.stack([1 - after, after], axis=1)))
@@ -80,14 +80,14 @@ def test_segments_tile_the_video_and_agree_with_a_loop(hops: list[tuple[float, i
         assert timeline.scores[timeline.cell_at(middle)].argmax() == one.class_index
 
 
-def test_leading_classes_rank_by_time_then_by_score() -> None:
+def test_leading_classes_are_ranked_by_time_then_by_score() -> None:
     # Class 2 is best for 5 s, class 0 for 3 s; of the others class 3 has more score than class 1.
     timeline = Timeline(np.array([0.0, 3.0, 8.0]), np.array([[0.9, 0.0, 0.0, 0.1], [0.2, 0.0, 0.6, 0.2]]))
     assert leading_classes(timeline, 4) == [2, 0, 3, 1]
     assert leading_classes(timeline, 1) == [2]
 
 
-def test_condensing_takes_means_over_time() -> None:
+def test_condensed_scores_are_means_over_time() -> None:
     timeline = Timeline(np.array([0.0, 1.0, 2.0, 6.0]), np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]))
     assert condense(timeline, 3) is timeline
     coarse = condense(timeline, 2)

@@ -30,7 +30,7 @@ def videos(tiny: TinyRun, tmp_path: Path) -> list[str]:
 
 
 def test_features_times_the_classifier_are_the_logits(tiny: TinyRun) -> None:
-    """From frames by hand to features, and on to the network's own logits (the demo's head averages logits)."""
+    """The views are cut by hand; the demo's head averages logits."""
     video = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
     predictor = Predictor.from_checkpoint(tiny.run, OPTIONS)
     found = predictor.features(video)

@@ -1,6 +1,5 @@
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import signal
@@ -43,7 +42,7 @@ def make_meta(**changes):
 
 
 def make_video(i, num_clips=2, **changes):
-    """A video whose numbers all follow from i."""
+    """A video whose numbers are functions of i."""
     clips = (np.arange(num_clips * 3).reshape(num_clips, 3) + i).astype(np.float32)
     values = {
         "video_id": f"v{i:03d}",
@@ -80,7 +79,7 @@ def assert_table_of(table, numbers):
 
 
 @pytest.mark.parametrize(("ranks", "flush_every"), [(1, 50), (1, 1), (3, 2), (5, 4)])
-def test_the_table_is_the_same_whatever_the_shards(tmp_path, ranks, flush_every):
+def test_the_table_does_not_depend_on_the_shards(tmp_path, ranks, flush_every):
     numbers = np.random.default_rng(0).permutation(23)
     for rank in range(ranks):
         write(tmp_path, [make_video(i) for i in numbers[rank::ranks]], rank=rank, flush_every=flush_every)
@@ -89,7 +88,7 @@ def test_the_table_is_the_same_whatever_the_shards(tmp_path, ranks, flush_every)
     assert finished_ids(tmp_path) == {f"v{i:03d}" for i in range(23)}
 
 
-def test_the_layout_on_disk_is_the_documented_one(tmp_path):
+def test_files_have_the_documented_layout(tmp_path):
     write(tmp_path, [failed(1), make_video(7)], rank=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         ".lock",
@@ -119,7 +118,7 @@ def test_the_layout_on_disk_is_the_documented_one(tmp_path):
         }
 
 
-def test_failed_videos_are_rows_of_nan_with_their_error(tmp_path):
+def test_failed_videos_have_nan_scores_and_their_error(tmp_path):
     write(tmp_path, [make_video(0), failed(1), make_video(2, label=None)])
     table = read_predictions(tmp_path)
     assert table.error == [None, "no frames", None]
@@ -131,7 +130,7 @@ def test_failed_videos_are_rows_of_nan_with_their_error(tmp_path):
     assert table.clip_video.tolist() == [0, 0, 2, 2]
 
 
-def test_clips_can_be_dropped_vary_in_number_and_be_left_unread(tmp_path):
+def test_clips_are_optional_and_vary_in_number(tmp_path):
     write(tmp_path / "none", [make_video(0)], clip_scores=False)
     assert read_predictions(tmp_path / "none").clip_scores is None
     write(tmp_path / "vary", [make_video(0, num_clips=5), make_video(1, num_clips=1), failed(2)], flush_every=1)
@@ -161,14 +160,14 @@ def test_features_are_a_column_of_the_clips(tmp_path):
     assert read_predictions(tmp_path / "c").clip_features is None
 
 
-def test_scores_of_nan_are_kept_and_the_json_stays_valid(tmp_path):
+def test_nan_scores_are_kept_and_the_json_is_valid(tmp_path):
     write(tmp_path, [make_video(0, scores=np.array([np.nan, 0.5, 0.25]))])
     (row,) = (json.loads(line) for line in next(tmp_path.glob("*.jsonl")).read_text().splitlines())
     assert row["top5"] == [[1, "jump", 0.5], [2, "sit", 0.25], [0, "run", None]]
     assert read_predictions(tmp_path).evaluated.tolist() == [True]
 
 
-def test_names_outside_unicode_survive(tmp_path):
+def test_names_that_are_not_unicode_are_kept(tmp_path):
     path = os.fsdecode(b"caf\xe9/\xff.mp4")
     write(tmp_path, [make_video(0, video_id="Ünïcode 走る", path=path)])
     table = read_predictions(tmp_path)
@@ -178,7 +177,7 @@ def test_names_outside_unicode_survive(tmp_path):
 # ---------------------------------------------------------------- restarting
 
 
-def test_a_later_process_appends_after_the_existing_shards(tmp_path):
+def test_a_restart_appends_new_shards(tmp_path):
     write(tmp_path, [make_video(0), make_video(1)], flush_every=1)
     write(tmp_path, [make_video(2)], meta=make_meta(versions={"dnl_video": "9"}, weights="moved.ckpt", run={"a": "b"}))
     assert_table_of(read_predictions(tmp_path), range(3))
@@ -187,7 +186,7 @@ def test_a_later_process_appends_after_the_existing_shards(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_leaving_by_an_exception_keeps_what_is_finished(tmp_path, error):
+def test_an_exception_keeps_finished_videos(tmp_path, error):
     def videos():
         yield make_video(0)
         yield make_video(1)
@@ -199,8 +198,8 @@ def test_leaving_by_an_exception_keeps_what_is_finished(tmp_path, error):
 
 
 @pytest.mark.parametrize("calls", range(1, 5))
-def test_ctrl_c_during_a_flush_neither_loses_nor_doubles_videos(tmp_path, monkeypatch, calls):
-    """The interrupt comes after the n-th file was written; closing then flushes again."""
+def test_ctrl_c_during_a_flush_neither_loses_nor_duplicates_videos(tmp_path, monkeypatch, calls):
+    """The interrupt comes after the n-th file; close() then flushes again."""
     count = 0
 
     @contextlib.contextmanager
@@ -254,7 +253,7 @@ def child(body, *args):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 @pytest.mark.parametrize("where", ["inside npz", "before jsonl", "inside jsonl", "after jsonl"])
-def test_a_writer_killed_anywhere_loses_only_its_last_shard(tmp_path, where):
+def test_a_killed_writer_loses_only_its_last_shard(tmp_path, where):
     body = """
     atomic_path = files.atomic_path
     @contextlib.contextmanager
@@ -316,11 +315,11 @@ def test_two_writers_of_one_rank_are_refused(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_the_children_of_a_killed_writer_do_not_hold_its_lock(tmp_path):
-    """Loader workers live on for seconds after their parent was killed; a restart must not wait for them."""
+    """Loader workers outlive their killed parent by seconds; a restart must not wait for them."""
     body = """
         out = PredictionsWriter(directory, make_meta(), rank=rank)
         if os.fork() == 0:
-            print(os.getpid(), flush=True)  # what drops the lock in a child has run by now
+            print(os.getpid(), flush=True)  # the lock is dropped in the child by now
         signal.pause()
     """
     process = child(body, tmp_path, 0)
@@ -335,11 +334,18 @@ def test_the_children_of_a_killed_writer_do_not_hold_its_lock(tmp_path):
         process.stderr.close()
 
 
-def test_a_file_system_without_locks_still_works(tmp_path, monkeypatch):
+@pytest.fixture
+def without_locks(monkeypatch):
+    """A file system that refuses locks."""
+
     def refuse(*args):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
+
+
+@pytest.mark.usefixtures("without_locks")
+def test_a_file_system_without_locks_works(tmp_path):
     write(tmp_path, [make_video(0)])
     write(tmp_path, [make_video(1)])
     assert_table_of(read_predictions(tmp_path), range(2))
@@ -355,7 +361,7 @@ def test_retrying_failed_videos(tmp_path):
     assert table.video_id == ["v000", "v001", "v002"]
     assert table.error == [None, "again", None]
     np.testing.assert_array_equal(table.scores[0], make_video(0).scores)
-    # Shards are not read in the order they were written in: the success stands either way.
+    # The success counts, whatever the order of the shards.
     write(tmp_path / "b", [make_video(0)], rank=0)
     write(tmp_path / "b", [failed(0)], rank=1)
     assert read_predictions(tmp_path / "b").error == [None]
@@ -376,7 +382,7 @@ def test_retrying_failed_videos(tmp_path):
         ({"clip_features": True}, "clip_features (False there, True now)"),
     ],
 )
-def test_the_directory_of_another_run_is_refused_by_name(tmp_path, changes, named):
+def test_the_directory_of_another_run_is_refused_with_the_differences(tmp_path, changes, named):
     write(tmp_path, [make_video(0)])
     with pytest.raises(InputError) as info:
         PredictionsWriter(tmp_path, make_meta(**changes))
@@ -396,12 +402,12 @@ def test_a_directory_from_before_features_were_stored_is_continued(tmp_path):
     assert_table_of(read_predictions(tmp_path), range(2))
 
 
-def test_tuples_in_a_spec_are_no_difference(tmp_path):
+def test_tuples_and_lists_are_equal(tmp_path):
     for mean in ((0.45, 0.45, 0.45), [0.45, 0.45, 0.45]):
         write(tmp_path, [], meta=make_meta(preprocessing={"mean": mean}))
 
 
-def test_meta_comes_back_as_it_was(tmp_path):
+def test_meta_round_trip(tmp_path):
     write(tmp_path, [])
     assert read_meta(tmp_path) == make_meta()
 
@@ -433,7 +439,7 @@ def damage(path, text):
         ),
     ],
 )
-def test_unusable_directories_get_one_line(tmp_path, prepare, message):
+def test_unusable_directories_are_one_line_errors(tmp_path, prepare, message):
     directory = tmp_path / "predictions"
     directory.mkdir()
     prepare(directory)
@@ -467,7 +473,7 @@ def cut(path, keep=0.6):
         ("scores-0000-000001.npz", lambda p: np.savez(p, scores=np.array([{}])), "is damaged"),
     ],
 )
-def test_damaged_shards_are_named_with_the_way_out_and_it_works(tmp_path, name, harm, message):
+def test_damaged_shards_are_named_and_the_advice_works(tmp_path, name, harm, message):
     write(tmp_path, [make_video(i) for i in range(4)], flush_every=2)
     harm(tmp_path / name)
     with pytest.raises(InputError) as info:
@@ -502,7 +508,7 @@ def test_an_id_outside_the_order_is_refused(tmp_path):
         read_predictions(tmp_path, order=["v000"])
 
 
-def test_an_output_that_cannot_be_made_or_written(tmp_path, monkeypatch):
+def test_an_output_that_cannot_be_written(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(InputError, match=r"cannot make the predictions directory .*; choose another --output"):
@@ -522,33 +528,27 @@ def test_an_output_that_cannot_be_made_or_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("video", "message"),
+    ("meta", "video", "message"),
     [
-        (make_video(0, scores=None), "must have either scores or an error"),
-        (make_video(0, error="x"), "must have either scores or an error"),
-        (make_video(0, label=3), "has label 3; allowed: 0 to 2"),
-        (make_video(0, scores=np.zeros(4)), r"has scores of shape \(4,\); expected \(3,\)"),
-        (make_video(0, clip_start_s=None), "has clip columns of shapes"),
-        (make_video(0, clip_scores=np.zeros((2, 4))), "has clip columns of shapes"),
+        ({}, {"scores": None}, "must have either scores or an error"),
+        ({}, {"error": "x"}, "must have either scores or an error"),
+        ({}, {"label": 3}, "has label 3; allowed: 0 to 2"),
+        ({"labelled": True}, {"label": None}, "has no label, and meta says that every video has one"),
+        ({}, {"scores": np.zeros(4)}, r"has scores of shape \(4,\); expected \(3,\)"),
+        ({}, {"clip_start_s": None}, "has clip columns of shapes"),
+        ({}, {"clip_end_s": None}, "has clip columns of shapes"),
+        ({}, {"clip_scores": np.zeros((2, 4))}, "has clip columns of shapes"),
+        ({"clip_features": True}, {"clip_features": np.zeros((3, 5))}, "has clip columns of shapes"),
+        ({"clip_features": True}, {}, "must have clip features if and only if meta says so"),
+        ({}, {"clip_features": np.zeros((2, 5))}, "must have clip features if and only if meta says so"),
     ],
 )
-def test_predictions_that_do_not_fit_are_refused_at_once(tmp_path, video, message):
-    with PredictionsWriter(tmp_path, make_meta()) as out, pytest.raises(ValueError, match=message):
-        out.add(video)
-    features = make_video(0, clip_features=np.zeros((3, 5)))
-    with (
-        PredictionsWriter(tmp_path / "c", make_meta(clip_features=True)) as out,
-        pytest.raises(ValueError, match="has clip columns of shapes"),
-    ):
-        out.add(features)
-    with (
-        PredictionsWriter(tmp_path / "b", make_meta(labelled=True)) as out,
-        pytest.raises(ValueError, match="has no label, and meta says that every video has one"),
-    ):
-        out.add(make_video(0, label=None))
+def test_predictions_that_do_not_fit_are_refused(tmp_path, meta, video, message):
+    with PredictionsWriter(tmp_path, make_meta(**meta)) as out, pytest.raises(ValueError, match=message):
+        out.add(make_video(0, **video))
 
 
-def test_a_closed_writer_takes_nothing(tmp_path):
+def test_a_closed_writer_refuses_videos(tmp_path):
     out = PredictionsWriter(tmp_path, make_meta())
     out.close()
     out.close()

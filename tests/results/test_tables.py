@@ -10,8 +10,7 @@ from dnl_video.errors import InputError
 from dnl_video.results.predictions import VideoPrediction
 from dnl_video.results.reader import iter_predictions
 from dnl_video.results.tables import merging, read_top_classes, write_top_classes
-from dnl_video.results.writer import PredictionsWriter
-from tests.results.test_predictions_directory import NAMES, failed, make_meta, make_video, write
+from tests.results.test_predictions_directory import NAMES, failed, make_video, without_locks, write  # noqa: F401
 
 
 def scored(video_id: str, *scores: float) -> VideoPrediction:
@@ -22,7 +21,7 @@ def test_best_classes_come_in_the_order_of_the_list(tmp_path: Path) -> None:
     write(tmp_path, [scored("c", 0.1, 0.2, 0.7), failed(0, "no, frames")], rank=1)
     write(tmp_path, [scored("a", 0.5, 0.3, 0.2), scored("b", 0.25, 0.5, 0.25)])
     top = read_top_classes(tmp_path, ["b", "v000", "c", "a"], 3, 2)
-    # Of b's equal scores the lower class comes first.
+    # Of equal scores (b) the lower class comes first.
     assert top.classes.tolist() == [[1, 0], [-1, -1], [2, 1], [0, 1]]
     np.testing.assert_allclose(top.scores, [[0.5, 0.25], [np.nan, np.nan], [0.7, 0.2], [0.5, 0.3]])
     assert top.errors == {1: "no, frames"}
@@ -38,7 +37,7 @@ def test_best_classes_come_in_the_order_of_the_list(tmp_path: Path) -> None:
         assert [len(row) for row in csv.reader(file)] == [6] * 5
 
 
-def test_more_classes_are_asked_for_than_there_are(tmp_path: Path) -> None:
+def test_more_classes_than_exist(tmp_path: Path) -> None:
     write(tmp_path, [scored("a", 0.5, 0.3, 0.2)])
     assert read_top_classes(tmp_path, ["a"], 3, 10).classes.tolist() == [[0, 1, 2]]
 
@@ -51,7 +50,7 @@ def test_another_list_is_refused(tmp_path: Path) -> None:
         read_top_classes(tmp_path, ["a", "b"], 3, 1)
 
 
-def test_iteration_gives_what_was_written_without_mended_failures(tmp_path: Path) -> None:
+def test_iteration_gives_every_video_without_corrected_failures(tmp_path: Path) -> None:
     write(tmp_path, [make_video(0), failed(1), failed(2)], flush_every=1)
     write(tmp_path, [make_video(1, num_clips=3)], rank=1)
     found = {video.video_id: video for video in iter_predictions(tmp_path, clip_scores=True)}
@@ -67,26 +66,22 @@ def test_iteration_gives_what_was_written_without_mended_failures(tmp_path: Path
 
 def test_the_same_shards_are_merged_once(tmp_path: Path) -> None:
     write(tmp_path, [make_video(0)])
-    with merging(tmp_path, "top 5") as fresh:
-        assert fresh
-    with merging(tmp_path, "top 5") as fresh:
-        assert not fresh
-    with merging(tmp_path, "top 3") as fresh:
-        assert fresh
+    with merging(tmp_path, "top 5") as needed:
+        assert needed
+    with merging(tmp_path, "top 5") as needed:
+        assert not needed
+    with merging(tmp_path, "top 3") as needed:
+        assert needed
     write(tmp_path, [make_video(1)])
-    with pytest.raises(KeyboardInterrupt), merging(tmp_path, "top 3") as fresh:  # noqa: PT012
-        assert fresh
+    with pytest.raises(KeyboardInterrupt), merging(tmp_path, "top 3") as needed:  # noqa: PT012
+        assert needed
         raise KeyboardInterrupt
-    with merging(tmp_path, "top 3") as fresh:
-        assert fresh, "an interrupted merge does not count"
+    with merging(tmp_path, "top 3") as needed:
+        assert needed, "an interrupted merge does not count"
 
 
-def test_a_merge_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    with PredictionsWriter(tmp_path, make_meta()) as writer:
-        writer.add(make_video(0))
-    with merging(tmp_path, "") as fresh:
-        assert fresh
+@pytest.mark.usefixtures("without_locks")
+def test_merging_without_locks(tmp_path: Path) -> None:
+    write(tmp_path, [make_video(0)])
+    with merging(tmp_path, "") as needed:
+        assert needed

@@ -1,6 +1,8 @@
-"""A network whose attention is known: it looks for red, and one place of the clip is red."""
+"""Networks for the tests: one whose attention to a red place of a clip is known, and untrained ones."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +12,8 @@ from dnl_video.config import EvaluationConfig
 from dnl_video.inference.predictor import Predictor
 from dnl_video.models.backbones import ContextStage, VideoClassifier
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
-from dnl_video.spec import Preprocessing
+from dnl_video.models.create import create_model
+from dnl_video.spec import Architecture, Context, ContextOptions, Preprocessing
 from dnl_video.visualize.clip import Clip
 
 STRIDE = 8
@@ -35,7 +38,7 @@ class Head(nn.Module):
 
 
 def redness_network(block: nn.Module, *, kernel: int, padding: int) -> Predictor:
-    """Features of two channels, red less green and a constant, every eighth pixel; then the block."""
+    """A network with two feature channels, red minus green and 0, every eighth pixel; then the block."""
     stem = nn.Conv3d(3, 2, (1, kernel, kernel), (1, STRIDE, STRIDE), (0, padding, padding), bias=False)
     with torch.no_grad():
         stem.weight.zero_()
@@ -67,7 +70,16 @@ def nl_block(pool: tuple[int, int, int] | None) -> NonLocalBlock3d:
 
 
 def planted_clip(height: int, width: int, *, frame: int, row: int, column: int, num_frames: int = 4) -> Clip:
-    """A clip of one grey with a red square of the same brightness, 8 pixels wide, centred on a place of one frame."""
+    """A grey clip with a red square of the same brightness in one frame, 8 pixels wide, centred on (row, column)."""
     frames = np.full((num_frames, height, width, 3), 85, dtype=np.uint8)
     frames[frame, max(row - 4, 0) : row + 4, max(column - 4, 0) : column + 4] = (255, 0, 0)
     return Clip("planted.mp4", frames, np.arange(num_frames) / 10, num_frames / 10)
+
+
+def untrained(
+    architecture: Architecture, context: Context, preprocessing: Preprocessing | None = None, **options: Any
+) -> Predictor:
+    torch.manual_seed(0)
+    context_options = ContextOptions(**options)
+    model = create_model(architecture, context=context, num_classes=2, stem_channels=8, context_options=context_options)
+    return Predictor(model, preprocessing or Preprocessing(), ["a", "b"], EvaluationConfig(device="cpu"))

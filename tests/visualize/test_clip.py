@@ -23,12 +23,12 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_middle_clip_and_a_chosen_one(video: Path) -> None:
+def test_the_default_clip_and_one_with_a_given_start(video: Path) -> None:
     with open_video(video) as opened:
         truth = opened.read(range(30))
     middle = read_clip(video, PREPROCESSING)
     assert middle.name == "ramp.mp4"
-    np.testing.assert_allclose(middle.seconds, [1.0, 1.3, 1.6, 1.9])  # room of 20 frames, the middle of it
+    np.testing.assert_allclose(middle.seconds, [1.0, 1.3, 1.6, 1.9])  # the middle of 20 possible starts
     assert middle.end_s == pytest.approx(2.0)
     np.testing.assert_array_equal(middle.frames, truth[10:20:3, :, 8:72])
     chosen = read_clip(video, PREPROCESSING, 2.5)

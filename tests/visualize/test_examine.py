@@ -5,17 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.figure import Figure
 
 import dnl_video
-from dnl_video.config import EvaluationConfig
 from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
 from dnl_video.inference.predictor import Predictor
-from dnl_video.models.create import create_model
-from dnl_video.spec import Architecture, Context, ContextOptions, Preprocessing
+from dnl_video.spec import Architecture, Context, Preprocessing
 from dnl_video.visualize.examine import examine
+from tests.visualize.planted import untrained
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +29,8 @@ def predictor(
     positions: dict[str, list[int]] | None = None,
     num_frames: int = 8,
 ) -> Predictor:
-    torch.manual_seed(0)
-    model = create_model(
-        architecture,
-        context=context,
-        num_classes=2,
-        stem_channels=8,
-        context_options=ContextOptions(positions=positions or {"res3": [1], "res4": [1]}),
-    )
     preprocessing = Preprocessing(num_frames=num_frames, frame_stride=2, short_side=64, crop_size=64)
-    return Predictor(model, preprocessing, ["a", "b"], EvaluationConfig(device="cpu"))
+    return untrained(architecture, context, preprocessing, positions=positions or {"res3": [1], "res4": [1]})
 
 
 def written(figure: Figure) -> str:
@@ -63,7 +53,7 @@ def test_two_networks_side_by_side(video: Path) -> None:
     assert "% of variance" in decomposition
 
 
-def test_two_of_a_kind_and_different_grids(video: Path) -> None:
+def test_two_networks_of_one_kind_with_different_grids(video: Path) -> None:
     found = examine([predictor(), predictor("i3d_r50")], video)
     assert [name for name, _ in found.networks] == ["DNL (1)", "DNL (2)"]
     text = written(found.sheet("res4.1"))
@@ -78,7 +68,7 @@ def test_slowfast_shows_the_frames_of_its_slow_pathway(video: Path) -> None:
 
 
 @pytest.mark.parametrize("context", ["unary", "snl", "gc"])
-def test_maps_without_queries_show_none(video: Path, context: Context) -> None:
+def test_maps_that_do_not_depend_on_queries(video: Path, context: Context) -> None:
     found = examine([predictor(context=context)], video)
     assert found.queries == []
     assert len(found.rows("res3.1")) == 1
@@ -86,8 +76,8 @@ def test_maps_without_queries_show_none(video: Path, context: Context) -> None:
     assert found.decompositions("res3.1") == []
 
 
-def test_every_text_lies_inside_the_picture(video: Path) -> None:
-    """Of a figure with one column as well, whose headings are wider than its panels."""
+def test_texts_lie_inside_the_picture(video: Path) -> None:
+    """Also in a figure with one column, whose headings are wider than its panels."""
     found = examine([predictor("slow_r50", num_frames=1), predictor("slow_r50", "nl", num_frames=1)], video)
     for figure in (found.sheet("res3.1"), found.decompositions("res3.1")[0][1]):
         figure.canvas.draw()

@@ -4,15 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
-from dnl_video.inference.predictor import Predictor
-from dnl_video.models.create import create_model
-from dnl_video.spec import Architecture, Context, ContextOptions, Preprocessing
+from dnl_video.spec import Architecture, Context
 from dnl_video.visualize.clip import Clip
 from dnl_video.visualize.maps import clip_maps
 from dnl_video.visualize.queries import Query
-from tests.visualize.planted import dnl_block, nl_block, planted_clip, redness_network
+from tests.visualize.planted import untrained
 
 QUERIES = [Query(0, 0.1, 0.9), Query(7, 0.5, 0.5)]
 
@@ -20,18 +17,6 @@ QUERIES = [Query(0, 0.1, 0.9), Query(7, 0.5, 0.5)]
 def noise(num_frames: int = 8, height: int = 72, width: int = 104) -> Clip:
     frames = np.random.default_rng(0).integers(0, 256, (num_frames, height, width, 3), dtype=np.uint8)
     return Clip("noise.mp4", frames, np.arange(num_frames) / 10, num_frames / 10)
-
-
-def predictor(architecture: Architecture, context: Context, **options: object) -> Predictor:
-    torch.manual_seed(0)
-    model = create_model(
-        architecture,
-        context=context,
-        num_classes=3,
-        stem_channels=8,
-        context_options=ContextOptions(**options),  # type: ignore[arg-type]
-    )
-    return Predictor(model, Preprocessing(), ["a", "b", "c"], EvaluationConfig(device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +35,7 @@ def predictor(architecture: Architecture, context: Context, **options: object) -
 def test_every_map_sums_to_one(
     architecture: Architecture, context: Context, kind: str, has_unary: bool, has_pairwise: bool
 ) -> None:
-    found = clip_maps(predictor(architecture, context), noise(), QUERIES)
+    found = clip_maps(untrained(architecture, context), noise(), QUERIES)
     assert found.kind == kind
     assert list(found.blocks) == ["res3.1", "res3.3", "res4.1", "res4.3", "res4.5"]
     times = {"slow_r50": 8, "i3d_r50": 4, "slowfast_r50": 2}[architecture]
@@ -69,9 +54,9 @@ def test_every_map_sums_to_one(
             np.testing.assert_allclose(block.pairwise.sum(axis=(1, 2, 3)), 1, atol=1e-5)
 
 
-def test_the_decomposition_is_that_of_the_map() -> None:
-    """softmax(pairwise + unary) is the coupled map; a constant taken off the unary logits changes nothing."""
-    block = clip_maps(predictor("slow_r50", "nl"), noise(), QUERIES, ["res3.1"]).blocks["res3.1"]
+def test_the_decomposition_gives_the_map() -> None:
+    """softmax(pairwise + unary) is the coupled map; subtracting a constant from the unary logits changes nothing."""
+    block = clip_maps(untrained("slow_r50", "nl"), noise(), QUERIES, ["res3.1"]).blocks["res3.1"]
     assert block.logits is not None
     assert block.pairwise is not None
     total = (block.logits.pairwise + block.logits.unary).reshape(2, -1).astype(np.float64)
@@ -82,53 +67,31 @@ def test_the_decomposition_is_that_of_the_map() -> None:
 
 
 def test_axes_of_pooled_keys() -> None:
-    keys = clip_maps(predictor("i3d_r50", "dnl"), noise(), QUERIES, ["res3.1"]).blocks["res3.1"].keys
+    keys = clip_maps(untrained("i3d_r50", "dnl"), noise(), QUERIES, ["res3.1"]).blocks["res3.1"].keys
     np.testing.assert_allclose(keys.frames, [0.5, 2.5, 4.5, 6.5])
     # Features at 0, 8, ..., 64; keys are pairs of them, and the ninth row has no partner.
     np.testing.assert_allclose(keys.rows, [4, 20, 36, 52])
     np.testing.assert_allclose(keys.columns, [4, 20, 36, 52, 68, 84])
     assert keys.end == (64, 96)
-    slow = clip_maps(predictor("slowfast_r50", "dnl"), noise(), QUERIES, ["res3.1"])
+    slow = clip_maps(untrained("slowfast_r50", "dnl"), noise(), QUERIES, ["res3.1"])
     assert slow.shown == [0, 7]
     np.testing.assert_allclose(slow.blocks["res3.1"].keys.frames, [0, 7])
 
 
-@pytest.mark.parametrize("pool", [None, (1, 2, 2)])
-@pytest.mark.parametrize(("kernel", "padding"), [(8, 0), (7, 3)])
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (72, 104), (65, 99)])
-def test_the_peak_is_at_the_planted_place(
-    pool: tuple[int, int, int] | None, kernel: int, padding: int, height: int, width: int
-) -> None:
-    clip = planted_clip(height, width, frame=2, row=28, column=44)
-    at_red = Query(2, 44.5 / width, 28.5 / height)
-    for block in (dnl_block(pool), nl_block(pool)):
-        maps = clip_maps(redness_network(block, kernel=kernel, padding=padding), clip, [at_red])
-        found = maps.blocks["res2.0"]
-        assert found.pairwise is not None
-        reach = 4 if pool is None else 8
-        for values in (found.pairwise[0], found.unary):
-            if values is None:
-                continue
-            frame, row, column = np.unravel_index(values.argmax(), values.shape)
-            assert found.keys.frames[frame] == 2
-            assert abs(found.keys.rows[row] - 28) <= reach + 0.5
-            assert abs(found.keys.columns[column] - 44) <= reach + 0.5
-
-
-def test_what_cannot_be_drawn() -> None:
+def test_networks_without_attention_maps_are_refused() -> None:
     with pytest.raises(
         InputError, match=r"no context blocks \(context: none\), so there is no attention to draw; give"
     ):
-        clip_maps(predictor("slow_r50", "none"), noise(), QUERIES)
+        clip_maps(untrained("slow_r50", "none"), noise(), QUERIES)
     for similarity in ("dot_product", "concatenation"):
         with pytest.raises(InputError, match=f"attention {similarity} has no softmax, so its weights are no map"):
-            clip_maps(predictor("slow_r50", "nl", attention=similarity), noise(), QUERIES)
+            clip_maps(untrained("slow_r50", "nl", attention=similarity), noise(), QUERIES)
     with pytest.raises(InputError, match=r"no block 'res3\.2'; this network has res3\.1, res3\.3.*did you mean"):
-        clip_maps(predictor("slow_r50", "dnl"), noise(), QUERIES, ["res3.2"])
+        clip_maps(untrained("slow_r50", "dnl"), noise(), QUERIES, ["res3.2"])
 
 
-def test_the_network_is_left_as_it_was() -> None:
-    used = predictor("slow_r50", "dnl")
+def test_the_network_is_unchanged() -> None:
+    used = untrained("slow_r50", "dnl")
     found = clip_maps(used, noise(), QUERIES)
     assert not any(module._forward_pre_hooks for module in used.network.modules())
     # Untrained blocks are the identity, so the prediction is that of the whole network.

@@ -21,7 +21,7 @@ def row_of(values: np.ndarray, *, spacing: float, offset: float, end: tuple[floa
 
 
 def test_stretching_is_bilinear() -> None:
-    """With cells that tile the frame, torch's interpolation is the truth."""
+    """If cells cover the frame, torch's interpolation gives the same."""
     values = np.random.default_rng(0).random((2, 5, 7)).astype(np.float32)
     row = row_of(values, spacing=8, offset=3.5, end=(40, 56))
     expected = F.interpolate(torch.from_numpy(values)[None], size=(40, 56), mode="bilinear")[0].numpy()
@@ -41,7 +41,7 @@ def test_colours() -> None:
     frame = np.full((1, 4, 3), 255, dtype=np.uint8)
     panel = coloured(np.array([[0.0, 2.0, 4.0, np.nan]]), frame, ATTENTION)
     grey = round(255 * 0.65)
-    np.testing.assert_array_equal(panel[0, [0, 3]], np.full((2, 3), grey))  # no weight and no key: the frame in grey
+    np.testing.assert_array_equal(panel[0, [0, 3]], np.full((2, 3), grey))  # no weight or no key: the grey frame
     np.testing.assert_allclose(panel[0, 2], 0.1 * grey + 0.9 * np.array([252, 255, 164]), atol=1.5)  # inferno's end
     signed = coloured(np.array([[-2.0, 0.0, 2.0, np.nan]]), frame, LOGITS)[0].astype(int)
     assert signed[0, 2] > signed[0, 0] + 40  # below: blue
@@ -57,7 +57,7 @@ def test_colours() -> None:
 def test_the_panel_is_brightest_at_the_planted_place(
     pool: tuple[int, int, int] | None, kernel: int, padding: int, centre: int, height: int, width: int
 ) -> None:
-    """Odd sizes, oblong frames, both ways in which features can lie in the frame, pooled keys and not."""
+    """For odd sizes, oblong frames, both alignments of features with the frame, and pooled keys."""
     y, x = 24 + centre, 40 + centre
     clip = planted_clip(height, width, frame=1, row=y, column=x)
     queries = [Query(1, (x + 0.5) / width, (y + 0.5) / height)]
@@ -93,7 +93,7 @@ def test_scales_and_order() -> None:
     # Weights times M have the mean 1: 1 is uniform.
     assert all(row.values.mean() == pytest.approx(1, abs=1e-4) for row in rows)
     assert all((row.scale.low, row.scale.high) == (0, row.values.max()) for row in rows[:2])
-    # The other query attends to all alike: up to twice uniform at least, so that it does not glow.
+    # The other query attends evenly; its scale still reaches twice uniform.
     assert rows[2].values.max() < 2
     assert rows[2].scale.high == 2
     parts = logit_rows(block, queries)

@@ -14,7 +14,7 @@ def test_parsing() -> None:
             parse_query(text)
 
 
-def test_what_lies_outside_is_refused() -> None:
+def test_queries_outside_the_clip_are_refused() -> None:
     with pytest.raises(InputError, match="query frame 8 is outside the clip; its frames are 0 to 7"):
         checked_queries([Query(8, 0.5, 0.5)], 8)
     for x, y in ((1.1, 0.5), (0.5, -0.1), (float("nan"), 0.5)):
@@ -28,9 +28,9 @@ def test_pixels() -> None:
     assert Query(0, 0, 1).pixel(8, 4) == (7.5, -0.5)
 
 
-def test_strongest_motion_is_found_where_it_is() -> None:
+def test_the_place_of_the_strongest_motion() -> None:
     frames = np.random.default_rng(0).integers(100, 110, (6, 60, 90, 3), dtype=np.uint8)
-    frames[:, 5, 7] = np.arange(6, dtype=np.uint8)[:, None] % 2 * 250  # one flickering pixel is no motion
+    frames[:, 5, 7] = np.arange(6, dtype=np.uint8)[:, None] % 2 * 250  # a flickering pixel is not motion
     frames[4:, 40:50, 70:80] = 220
     found = strongest_motion(frames, range(6))
     assert found is not None

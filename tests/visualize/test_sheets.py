@@ -49,7 +49,7 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.texts]
 
 
-def test_every_row_has_the_mark_in_every_panel_and_a_frame_around_its_own() -> None:
+def test_marks_are_in_every_panel_and_a_border_around_the_own_frame() -> None:
     figure = sheet()
     image = pixels(figure)
     # Frames row: 4 panels; unary, A and B: 4 panels and a colour bar each.
@@ -66,7 +66,7 @@ def test_every_row_has_the_mark_in_every_panel_and_a_frame_around_its_own() -> N
             assert abs(y - query.y) < 0.03
             framed = marked[:, :2].mean() > 0.9 and marked[:2].mean() > 0.9
             assert framed == (column == query.frame)
-            # A ring, so that what it marks is to be seen.
+            # The mark is a ring; the map inside stays visible.
             assert not marked[round(query.y * shown.shape[0]), round(query.x * shown.shape[1])]
     unary = [panel(image, axes) for axes in figure.axes[4:8]]
     assert not any(coloured_like(p, colour).any() for p in unary for colour in QUERY_COLOURS[:2])
@@ -84,7 +84,7 @@ def test_the_picture_is_brightest_where_the_map_is() -> None:
     assert unary[2].shape[1] / unary[2].shape[0] == pytest.approx(WIDTH / HEIGHT, rel=0.02)
 
 
-def test_what_is_written() -> None:
+def test_texts() -> None:
     figure = sheet(note="a note")
     written = texts(figure)
     assert written[:3] == [
@@ -106,7 +106,7 @@ def test_what_is_written() -> None:
     assert letter(26) == "27"
 
 
-def test_long_clips_are_thinned_and_keep_the_queries() -> None:
+def test_long_clips_are_thinned_but_keep_the_frames_of_queries() -> None:
     figure = sheet(num_frames=9, columns=3)
     titles = [axes.get_title().splitlines()[0] for axes in figure.axes if axes.get_title()]
     assert titles == ["frame 0", "frame 2", "frame 4", "frame 8"]

@@ -1,3 +1,5 @@
+"""Plots of scores over seconds, and annotated copies of videos."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,15 +9,18 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from dnl_video.data.decoding import open_video
+from dnl_video.data.encoding import write_video
 from dnl_video.inference.segments import Timeline
 from dnl_video.visualize.panels import save_figure
-from dnl_video.visualize.timelines import clock, draw_timeline
+from dnl_video.visualize.timelines import annotate_video, clock, draw_panel, draw_timeline
+from tests.data.odd_videos import encode_frames
 
 TIMELINE = Timeline(np.array([0.0, 4.0, 10.0]), np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]))
 NAMES = ["run", "jump", "sit down very slowly on a chair that is not there"]
 
 
-def test_curves_strip_and_legend_say_what_the_timeline_says() -> None:
+def test_curves_strip_and_legend_show_the_timeline() -> None:
     figure = draw_timeline(TIMELINE, NAMES, title="movie.mp4", k=2)
     curves, strip = figure.axes
     assert curves.get_title(loc="left") == "movie.mp4"
@@ -31,7 +36,7 @@ def test_curves_strip_and_legend_say_what_the_timeline_says() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["sit down very slowly on a chair…", "run"]
 
 
-def test_classes_without_a_colour_are_grey_and_said_so() -> None:
+def test_other_classes_are_grey_with_a_legend() -> None:
     figure = draw_timeline(TIMELINE, NAMES, k=1)
     assert figure.legends[0].get_texts()[-1].get_text() == "other classes"
 
@@ -44,13 +49,13 @@ def test_clock(second: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(("end", "label"), [(119.0, "seconds"), (121.0, "minutes:seconds"), (4000.0, "h:mm:ss")])
-def test_long_videos_have_minutes_on_the_axis(end: float, label: str) -> None:
+def test_the_axis_of_long_videos_has_minutes(end: float, label: str) -> None:
     figure = draw_timeline(Timeline(np.array([0.0, end]), np.array([[0.5, 0.5]])), NAMES)
     assert figure.axes[1].get_xlabel() == label
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_files_are_whole_and_the_same_each_time(tmp_path: Path, suffix: str) -> None:
+def test_files_are_reproducible(tmp_path: Path, suffix: str) -> None:
     paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
     for path in paths:
         save_figure(draw_timeline(TIMELINE, NAMES), path)
@@ -62,7 +67,7 @@ def test_files_are_whole_and_the_same_each_time(tmp_path: Path, suffix: str) -> 
         assert "</svg>" in paths[0].read_text(encoding="utf-8")
 
 
-def test_a_very_long_video_is_drawn_as_means() -> None:
+def test_very_long_timelines_are_drawn_as_means() -> None:
     scores = np.tile([[1.0, 0.0], [0.0, 1.0]], (450, 1))
     figure = draw_timeline(Timeline(np.arange(901.0), scores), NAMES[:2])
     assert figure.axes[0].get_ylabel() == "score, mean of 6 s"
@@ -70,3 +75,46 @@ def test_a_very_long_video_is_drawn_as_means() -> None:
     assert len(first) == 150
     np.testing.assert_allclose(first, 0.5)
     np.testing.assert_allclose(second, 0.5)
+
+
+def test_the_copy_has_every_frame_and_follows_the_timeline(tmp_path: Path) -> None:
+    # 2 s of 250 x 331 at 10 a second, all white; the best class changes at 1.2 s.
+    frames = np.full((20, 250, 331, 3), 255, np.uint8)
+    encode_frames(tmp_path / "in.mp4", frames, "libx264", {"preset": "ultrafast"}, rate=10, pix_fmt="yuv444p")
+    timeline = Timeline(np.array([0.0, 1.2, 2.0]), np.array([[1.0, 0.0, 0.0], [0.0, 0.4, 0.6]]))
+    seen: list[tuple[int, int]] = []
+    annotate_video(
+        tmp_path / "in.mp4", tmp_path / "out.mp4", timeline, NAMES, progress=lambda *counts: seen.append(counts)
+    )
+    with open_video(tmp_path / "out.mp4") as video:
+        assert (video.num_frames, video.fps) == (20, 10)
+        out = video.read(range(20)).astype(int)
+    assert out.shape == (20, 250, 330, 3)
+    assert seen[-1] == (20, 20)
+    # Only the panel is drawn; its content is constant before and after the change.
+    assert out[:, :100].min() > 245
+    panel = out[:, 180:, :200]
+    same = [np.abs(panel[i] - panel[i + 1]).mean() for i in (3, 8, 14, 17)]
+    assert max(same) < 2 < 5 < np.abs(panel[11] - panel[12]).mean()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_small_videos_are_enlarged(tmp_path: Path) -> None:
+    frames = np.full((3, 64, 80, 3), 128, np.uint8)
+    write_video(tmp_path / "in.mp4", frames, 8, options={"preset": "ultrafast"})
+    annotate_video(tmp_path / "in.mp4", tmp_path / "out.mkv", Timeline(np.array([0, 1.0]), np.eye(3)[:1]), NAMES)
+    with open_video(tmp_path / "out.mkv") as video:
+        assert video.size == (256, 320)
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 240), (1920, 1080), (240, 900), (20, 30)])
+def test_the_panel_fits_and_bars_have_the_length_of_the_scores(width: int, height: int) -> None:
+    scores = np.array([0.75, 0.25, 0.0])
+    panel = draw_panel(
+        scores, ["a name that is much longer than the panel " * 3, "b", "c"], 3, width, height, title="0:01"
+    )
+    assert panel.shape[0] <= height
+    assert panel.shape[1] <= width
+    if width > 20:
+        blue = (panel == (38, 120, 200, 230)).all(axis=2).any(axis=0)
+        assert blue.nonzero()[0].max() / panel.shape[1] == pytest.approx(0.75, abs=0.02)
