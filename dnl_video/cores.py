@@ -1,4 +1,4 @@
-"""How many processes to start where nobody said."""
+"""Default number of worker processes and of threads."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ _MAX_DEFAULT_WORKERS = 8
 
 
 def available_cores() -> int:
-    """Return the cores this process may use; on Linux that respects taskset and container limits."""
+    """Return the number of cores this process may use; on Linux, taskset and container limits count."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers(workers: int | None) -> int:
-    """Return ``workers``, or where it is None the cores this process may use, 8 at most."""
+    """Return ``workers``; if it is None, the number of available cores, at most 8."""
     return workers if workers is not None else min(available_cores(), _MAX_DEFAULT_WORKERS)
 
 
 def network_threads(workers: int, processes: int = 1) -> int:
-    """Return the threads for a network on the CPU beside its loaders.
+    """Return the number of threads for a network on the CPU next to its data loaders.
 
-    Threads that wait for a core a loader holds slow a step down many times. OMP_NUM_THREADS, where set, decides.
+    A thread that waits for a core used by a loader makes a step many times slower. OMP_NUM_THREADS has priority.
 
     Args:
         workers: Loader processes of one training process.
@@ -29,5 +29,5 @@ def network_threads(workers: int, processes: int = 1) -> int:
     if chosen := os.environ.get("OMP_NUM_THREADS"):
         return int(chosen.split(",")[0])
     cores = available_cores() // processes
-    # Loaders rarely keep their cores busy, so the network never gets less than half.
+    # Loaders rarely use their cores fully, so the network gets at least half of the cores.
     return max(cores - workers, cores // 2, 1)

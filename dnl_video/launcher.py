@@ -1,8 +1,8 @@
-"""Which of the processes that a launcher started this one is.
+"""Rank and world size from torchrun or SLURM.
 
-torchrun sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, srun the SLURM_ names of `man srun`; torchrun's come
-first, since it may run inside a step of srun. A batch script is no step: it has SLURM_PROCID and SLURM_NTASKS, too, but
-not SLURM_STEP_NUM_TASKS, and what it runs runs once.
+torchrun sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; srun sets the SLURM_ variables of `man srun`. torchrun
+has priority, because it may run inside an srun step. A batch script is not a step: it has SLURM_PROCID and
+SLURM_NTASKS, but not SLURM_STEP_NUM_TASKS, and its commands run once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dnl_video.errors import InputError
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Return (rank, number of processes); (0, 1) alone."""
+    """Return (rank, world size); (0, 1) for a single process."""
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
         return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if _tasks() > 1:
@@ -23,21 +23,21 @@ def rank_and_world_size() -> tuple[int, int]:
 
 
 def local_rank() -> int:
-    """Return this process's number on its machine, from torchrun, Lightning or srun; 0 alone."""
+    """Return the rank of this process on its machine, from torchrun, Lightning or srun; 0 for a single process."""
     if "LOCAL_RANK" in os.environ:
         return int(os.environ["LOCAL_RANK"])
     return int(os.environ["SLURM_LOCALID"]) if _tasks() > 1 else 0
 
 
 def devices_and_nodes(devices: int | Literal["auto"], num_nodes: int) -> tuple[int | Literal["auto"], int]:
-    """Return the devices a node and the nodes to train on: those that a launcher started processes for.
+    """Return the devices per node and the number of nodes, as the launcher started them.
 
     Args:
-        devices: Devices a node; auto leaves both to the launcher.
-        num_nodes: Nodes, where no launcher says.
+        devices: Devices per node; auto: use the launcher's values.
+        num_nodes: Number of nodes; used without a launcher.
 
     Raises:
-        InputError: The launcher started other processes than ``devices`` and ``num_nodes`` ask for.
+        InputError: The launcher started another number of processes or nodes.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         launcher, here = "torchrun", int(os.environ["LOCAL_WORLD_SIZE"])
@@ -48,7 +48,7 @@ def devices_and_nodes(devices: int | Literal["auto"], num_nodes: int) -> tuple[i
     else:
         return devices, num_nodes
     if devices != "auto" and (devices, num_nodes) != (here, nodes):
-        # Each process would train alone, all of them into one folder.
+        # Otherwise each process would train alone, all in the same folder.
         raise InputError(
             f"trainer.devices is {devices} and trainer.num_nodes {num_nodes}, but {launcher} started "
             f"{here} process(es) on {nodes} node(s); set trainer.devices=auto"
@@ -57,7 +57,7 @@ def devices_and_nodes(devices: int | Literal["auto"], num_nodes: int) -> tuple[i
 
 
 def alone_under_slurm() -> bool:
-    """Tell whether this is the one process of its kind in a SLURM job: of a batch script, or of a step of one task."""
+    """Return whether this is a single process in a SLURM job: a batch script, or a step with one task."""
     return "SLURM_NTASKS" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ and _tasks() == 1
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import signal
 import sys
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,27 +45,20 @@ class PARSER(train.PARSER):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
 
-    def keys(self) -> list[str]:
-        """Return the dotted names of all values of a study."""
-        return [action.dest for action in self._actions if action.dest not in ("help", "config", "set")]
-
 
 def add_arguments(parser: PARSER) -> None:
     """Add the options, and one for each field of `StudyConfig`."""
     parser.add_argument("--config", action=train.RecipeFile, metavar="YAML", help="File of the study.")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="Set a value of the recipe in every run."
-    )
+    # Without a default, it is no value of the study.
+    add = partial(parser.add_argument, action="append", default=argparse.SUPPRESS, metavar="NAME=VALUE")
+    add("--set", help="Set a value of the recipe in every run.")
     parser.add_config(StudyConfig)
 
 
 def run(arguments: Any) -> int:
     """Do the runs that are not finished, and write the tables."""
-    words, files = arguments.pop("set"), arguments.pop("config") or []
-    parser = PARSER()
-    parser.add_class_arguments(StudyConfig, None)
-    config = StudyConfig(**vars(parser.instantiate(arguments)))
-    config.overrides |= dict(_assignment(word) for word in words)
+    config = train.build_config(arguments, StudyConfig)
+    config.overrides |= dict(_assignment(word) for word in arguments.get("set", []))
     starts, runs = plan_runs(config, recipes.read_recipe(config.recipe))
     # Runs of the other seeds differ in the seed only.
     for planned in (*starts[:1], *runs[: len(config.contexts)]):
@@ -80,11 +75,9 @@ def run(arguments: Any) -> int:
             flush=True,
         )
         rows = run_study(config, starts, runs, _print_progress)
-        # Called from Python, there is no command line.
-        command = (
-            sys.argv[sys.argv.index("ablate") :] if "ablate" in sys.argv else ["ablate", "--config", *map(str, files)]
-        )
-        paths = write_results(config, runs, rows, shlex.join(["dnl-video", *command]))
+        # Without "ablate", `main` was called from Python.
+        words = sys.argv[sys.argv.index("ablate") :] if "ablate" in sys.argv else ["ablate", "--config", "STUDY.yaml"]
+        paths = write_results(config, runs, rows, shlex.join(["dnl-video", *words]))
     finally:
         signal.signal(signal.SIGTERM, previous)
     print(f"\n{Path(config.output_dir, 'study.md').read_text(encoding='utf-8')}")
