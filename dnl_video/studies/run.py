@@ -35,13 +35,9 @@ def run_study(
     runs: Sequence[StudyRun],
     progress: Callable[[StudyRun, dict[str, Any], int, int, float], None],
 ) -> list[dict[str, Any]]:
-    """Do the runs that have no row yet; return the rows of all runs.
+    """Do the runs that have no row yet, first those that give the starting weights; return the rows of all runs.
 
-    Args:
-        config: The study.
-        starts: The runs that give the starting weights.
-        runs: The runs to compare.
-        progress: Called after each run with (run, its result, runs done, all runs, estimated seconds left).
+    After each run, call ``progress`` with (run, its result, runs done, all runs, estimated seconds left).
 
     Raises:
         InputError: The folder belongs to another study, another process uses it, or a run failed.

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from dnl_video.errors import InputError
 from dnl_video.report.render_text import markdown_table
 
 REFERENCES = ("none", "nl")
@@ -84,12 +83,7 @@ def paired_t(first: Sequence[float], second: Sequence[float], confidence: float 
 
     Returns:
         mean, low and high (the interval; None for one pair, which has no spread), and the number of pairs.
-
-    Raises:
-        InputError: The two differ in length, or are empty.
     """
-    if len(first) != len(second) or not first:
-        raise InputError(f"{len(first)} values against {len(second)}; give pairs")
     differences = [b - a for a, b in zip(first, second, strict=True)]
     count, mean = len(differences), fmean(differences)
     low = high = None
@@ -100,12 +94,7 @@ def paired_t(first: Sequence[float], second: Sequence[float], confidence: float 
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """Return the quantile of Student's t distribution, by bisection of its exact distribution function.
-
-    Args:
-        probability: In [0.5, 1).
-        freedom: Degrees of freedom, at least 1.
-    """
+    """Return the quantile of Student's t distribution for a probability in [0.5, 1), by bisection of `t_cdf`."""
     high = 1.0
     while t_cdf(high, freedom) < probability:
         high *= 2

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -190,6 +191,5 @@ class ClipProgress(TQDMProgressBar):
         if not self._epochs_run or trainer.max_epochs is None:
             return "?"
         elapsed = time.monotonic() - self._fit_start
-        left = int(elapsed / self._epochs_run * max(trainer.max_epochs - self._first_epoch - self._epochs_run, 0))
-        hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        left = elapsed / self._epochs_run * max(trainer.max_epochs - self._first_epoch - self._epochs_run, 0)
+        return str(timedelta(seconds=int(left)))

@@ -28,9 +28,7 @@ def mix(
         labels: Class ids [B].
         augment: `mixup` and `cutmix` (alphas; 0: off), and `mix_prob`.
         num_classes: Classes K.
-        seed: Seed of the run.
-        epoch: Index of the epoch.
-        batch: Index of the batch in the epoch.
+        seed, epoch, batch: Seed of the run, index of the epoch, and index of the batch in it.
 
     Returns:
         Clips [B, 3, T, H, W], and soft labels [B, K]; the given labels [B] if the batch is not mixed.

@@ -80,24 +80,13 @@ class StopRequest(Callback):
         return bool(all_reduce_mean(received) > 0)
 
     def stop(self, saved: str = "") -> NoReturn:
-        """Stop now.
-
-        Args:
-            saved: What was saved, for the message.
-
-        Raises:
-            Terminated: Always.
-        """
+        """Raise `Terminated`; ``saved`` says in the message which checkpoint was written."""
         self._children += take_children(self._launcher)
         # Without a signal of its own, this process stops because of another one.
         raise Terminated(self.received or signal.SIGTERM, saved)
 
     def stop_if_received(self) -> None:
-        """Stop now if this process received a signal.
-
-        Raises:
-            Terminated: It did.
-        """
+        """Raise `Terminated` if this process received a signal."""
         if self.received is not None:
             self.stop()
 

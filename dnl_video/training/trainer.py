@@ -44,14 +44,7 @@ def make_loggers(config: TrainConfig, output: Path) -> list[Logger]:
 def make_trainer(
     config: TrainConfig, callbacks: list[Callback], loggers: list[Logger], output: Path, **options: Any
 ) -> Trainer:
-    """Return Lightning's Trainer for the configuration, on the processes that a launcher started.
-
-    Args:
-        config: The configuration of the run.
-        callbacks: Callbacks in the order of their calls.
-        loggers: Loggers; may be empty.
-        output: The run's folder.
-        options: More arguments of the Trainer.
+    """Return Lightning's Trainer for the configuration and the launcher; ``options`` are more of its arguments.
 
     Raises:
         InputError: The settings do not fit this machine or the launcher.
