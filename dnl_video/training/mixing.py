@@ -28,7 +28,9 @@ def mix(
         labels: Class ids [B].
         augment: `mixup` and `cutmix` (alphas; 0: off), and `mix_prob`.
         num_classes: Classes K.
-        seed, epoch, batch: Seed of the run, index of the epoch, and index of the batch in it.
+        seed: Seed of the run.
+        epoch: Index of the epoch.
+        batch: Index of the batch in the epoch.
 
     Returns:
         Clips [B, 3, T, H, W], and soft labels [B, K]; the given labels [B] if the batch is not mixed.

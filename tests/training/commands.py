@@ -1,9 +1,9 @@
-"""Run by torchrun: every process runs the same `dnl-video` commands and writes what came out to DIR/rank<r>.json.
+"""Script for torchrun: every process runs the same `dnl-video` commands and writes the outcomes to DIR/rank<r>.json.
 
     torchrun --standalone --nproc_per_node 2 commands.py DIR
 
-DIR/jobs.json lists the commands: {"words": [...], "nan_in_step": null or the step in which the second process's clips
-become NaN}.
+DIR/jobs.json lists the commands: {"words": [...], "nan_in_step": null, or the step in which the clips of the second
+process become NaN}.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dnl_video.training.module import VideoTrainingModule
 
 @contextlib.contextmanager
 def poisoned(step: int | None) -> Iterator[None]:
-    """Let the clips that the second process normalises in a step be NaN."""
+    """Replace the clips of the second process in a step by NaN."""
     original = VideoTrainingModule.normalized
 
     def poison(self: VideoTrainingModule, clips: Any) -> Any:

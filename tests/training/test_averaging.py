@@ -1,4 +1,4 @@
-"""The moving average of the weights, against its formula, and where it is used."""
+"""EMA weights: the formula, and their use in validation, evaluation and precise batch norm."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from dnl_video.cli.main import main
-from dnl_video.data.loaders import VideoDataModule
 from dnl_video.data.transforms import normalize
 from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, find_checkpoint, load_checkpoint
-from dnl_video.results.reader import read_predictions
 from dnl_video.training.checkpoint_callbacks import LastCheckpoint
 from dnl_video.training.run import train
 from tests.conftest import TinyRun
 from tests.test_recipes import load
+from tests.training.runs import check_logged_top1, data_of, logged
 
 DECAY = 0.7
+Averaged = tuple[Path, list[dict[str, torch.Tensor]]]
 
 
 @pytest.fixture(scope="module")
-def averaged(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, torch.Tensor]]]:
+def averaged(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Averaged:
     """A run of two epochs, and its trained weights after each optimiser step."""
     output = tmp_path_factory.mktemp("averaged") / "run"
     config = load(tiny.config)
     config.output_dir = str(output)
-    # Fast enough that average and weights give other answers.
+    # A high learning rate, so that the average and the weights give different predictions.
     config.optim = dataclasses.replace(config.optim, ema_decay=DECAY, lr=0.2)
     config.trainer = dataclasses.replace(
         config.trainer, max_epochs=2, accumulate_grad_batches=2, progress_bar=False, check_val_every_n_epoch=2
@@ -48,9 +47,7 @@ def averaged(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return output, steps
 
 
-def test_the_average_follows_the_formula_once_a_step(
-    averaged: tuple[Path, list[dict[str, torch.Tensor]]],
-) -> None:
+def test_ema_follows_the_formula_after_each_step(averaged: Averaged) -> None:
     output, steps = averaged
     assert len(steps) == 4
     raw = torch.load(find_checkpoint(output, last=True), weights_only=True)
@@ -65,37 +62,27 @@ def test_the_average_follows_the_formula_once_a_step(
     assert not torch.allclose(raw["state_dict"][NETWORK_PREFIX + stem], steps[-1][stem], atol=1e-4)
 
 
-def test_evaluating_the_checkpoint_reproduces_the_logged_accuracy(
-    averaged: tuple[Path, list[dict[str, torch.Tensor]]], tiny: TinyRun, tmp_path: Path
+def test_evaluation_of_the_checkpoint_reproduces_the_logged_values(
+    averaged: Averaged, tiny: TinyRun, tmp_path: Path
 ) -> None:
     output, _ = averaged
-    words = ["--checkpoint", str(output), "--manifest", str(tiny.val), "--output", str(tmp_path / "out")]
-    views = ["--num-clips", "1", "--num-crops", "1", "--num-workers", "0", "--device", "cpu"]
-    assert main(["evaluate", *words, *views]) == 0
-    predictions = read_predictions(tmp_path / "out")
-    top1 = (predictions.scores.argmax(axis=1) == predictions.label).mean()
-    assert float(find_checkpoint(output).stem.rpartition("_")[2]) == pytest.approx(top1, abs=1e-4)
-    # Seldom enough to tell apart eight videos' accuracy: the loss that was logged, of all scores.
-    rows = (output / "logs" / "csv" / "metrics.csv").read_text(encoding="utf-8").splitlines()
-    column = rows[0].split(",").index("val/loss")
-    logged = next(float(row.split(",")[column]) for row in rows[1:] if row.split(",")[column])
+    predictions = check_logged_top1(output, tiny, tmp_path / "out")
+    # The accuracy of eight videos is coarse; the logged loss depends on all scores.
     own = predictions.scores[range(len(predictions.label)), predictions.label]
-    assert logged == pytest.approx(float(-torch.tensor(own).double().log().mean()), rel=1e-3)
+    (loss,) = logged(output, "val/loss").values()
+    assert loss == pytest.approx(float(-torch.tensor(own).double().log().mean()), rel=1e-3)
 
 
-def test_precise_statistics_are_those_of_the_averaged_weights(
-    averaged: tuple[Path, list[dict[str, torch.Tensor]]], tiny: TinyRun
-) -> None:
+def test_precise_statistics_belong_to_the_ema_weights(averaged: Averaged, tiny: TinyRun) -> None:
     output, _ = averaged
     config = load(tiny.config)
-    data = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
     network = load_checkpoint(output).build()
     stem = network.blocks[0]
-    batch = next(iter(data.precise_bn_dataloader(1)))
+    batch = next(iter(data_of(config).precise_bn_dataloader(1)))
     values = stem.conv(normalize(batch["clip"], config.preprocessing.mean, config.preprocessing.std))
     mean = values.detach().double().mean(dim=(0, 2, 3, 4))
     torch.testing.assert_close(stem.norm.running_mean.double(), mean, rtol=1e-4, atol=1e-5)
-    # The network that is trained keeps its own.
+    # The trained network keeps its own statistics.
     raw = torch.load(find_checkpoint(output, last=True), weights_only=True)
     trained = raw["current_model_state"][f"{NETWORK_PREFIX}blocks.0.norm.running_mean"]
     assert not torch.allclose(trained.double(), mean, rtol=1e-2, atol=1e-3)

@@ -1,3 +1,5 @@
+"""Atomic checkpoints: last, previous, temporary files, and a full disk."""
+
 from __future__ import annotations
 
 import errno
@@ -12,8 +14,8 @@ from dnl_video.errors import InputError
 from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO, remove_temporary_checkpoints
 
 
-def held(folder: Path) -> dict[str, int]:
-    """Return what lies in a folder: names, and the number that was saved."""
+def contents(folder: Path) -> dict[str, int]:
+    """Return the files of a folder, each with the number saved in it."""
     return {p.name: torch.load(p, weights_only=True)["number"] for p in folder.iterdir()}
 
 
@@ -26,33 +28,33 @@ def refuse(*_: Any, **__: Any) -> NoReturn:
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
-def test_the_last_two_are_kept(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_two_checkpoints_are_kept(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not links:
         monkeypatch.setattr(os, "link", refuse)
     writer, path = AtomicCheckpointIO(), tmp_path / "checkpoints" / "last.ckpt"
     for number in range(3):
         save(writer, path, number)
-    assert held(path.parent) == {"last.ckpt": 2, "previous.ckpt": 1}
+    assert contents(path.parent) == {"last.ckpt": 2, "previous.ckpt": 1}
     save(writer, path.with_name("best-epoch000-top1_0.5.ckpt"), 7)
-    assert held(path.parent) == {"last.ckpt": 2, "previous.ckpt": 1, "best-epoch000-top1_0.5.ckpt": 7}
-    # Another process goes on from the last one.
+    assert contents(path.parent) == {"last.ckpt": 2, "previous.ckpt": 1, "best-epoch000-top1_0.5.ckpt": 7}
+    # Another process resumes from the last one.
     save(AtomicCheckpointIO(path), path, 3)
-    assert held(path.parent) == {"last.ckpt": 3, "previous.ckpt": 2, "best-epoch000-top1_0.5.ckpt": 7}
+    assert contents(path.parent) == {"last.ckpt": 3, "previous.ckpt": 2, "best-epoch000-top1_0.5.ckpt": 7}
 
 
-def test_a_last_one_that_nobody_read_does_not_replace_the_previous_one(tmp_path: Path) -> None:
+def test_unread_last_checkpoint_does_not_replace_the_previous_one(tmp_path: Path) -> None:
     writer, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
     for number in range(2):
         save(writer, path, number)
     path.write_bytes(b"damaged")
     resumed = AtomicCheckpointIO(tmp_path / "previous.ckpt")
     save(resumed, path, 2)
-    assert held(tmp_path) == {"last.ckpt": 2, "previous.ckpt": 0}
+    assert contents(tmp_path) == {"last.ckpt": 2, "previous.ckpt": 0}
     save(resumed, path, 3)
-    assert held(tmp_path) == {"last.ckpt": 3, "previous.ckpt": 2}
+    assert contents(tmp_path) == {"last.ckpt": 3, "previous.ckpt": 2}
 
 
-def test_a_kill_between_the_two_names_is_put_right_by_the_next(tmp_path: Path) -> None:
+def test_next_save_repairs_a_kill_during_the_save(tmp_path: Path) -> None:
     writer, path = AtomicCheckpointIO(), tmp_path / "checkpoints" / "last.ckpt"
     save(writer, path, 0)
     # Killed after the old file got its second name: both names are one file, and temporary files are left.
@@ -61,13 +63,11 @@ def test_a_kill_between_the_two_names_is_put_right_by_the_next(tmp_path: Path) -
         path.with_name(name).write_bytes(b"half")
     remove_temporary_checkpoints(tmp_path)
     save(AtomicCheckpointIO(path), path, 1)
-    assert held(path.parent) == {"last.ckpt": 1, "previous.ckpt": 0}
+    assert contents(path.parent) == {"last.ckpt": 1, "previous.ckpt": 0}
 
 
 @pytest.mark.parametrize("step", ["fsync", "write"])
-def test_what_cannot_be_written_leaves_what_there_was(
-    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_save_keeps_the_old_checkpoints(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
     for number in range(2):
         save(writer, path, number)
@@ -85,4 +85,4 @@ def test_what_cannot_be_written_leaves_what_there_was(
         f"{path}: cannot be written (No space left on device); the checkpoints before it are kept: free disk space, "
         "and continue with --resume"
     )
-    assert held(tmp_path) == {"last.ckpt": 1, "previous.ckpt": 0}
+    assert contents(tmp_path) == {"last.ckpt": 1, "previous.ckpt": 0}

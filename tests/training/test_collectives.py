@@ -1,4 +1,4 @@
-"""What processes tell each other, and what becomes of those that are left."""
+"""Values that processes exchange, and the end of the other processes when one fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dnl_video.training import collectives, stopping
 from tests.conftest import TinyRun
 
 
-def test_one_process_has_all_there_is() -> None:
+def test_single_process_gets_its_own_values() -> None:
     own = torch.tensor([1.0, float("nan")])
     mean = collectives.all_reduce_mean(own)
     assert mean is not own
@@ -24,7 +24,7 @@ def test_one_process_has_all_there_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:8607. "), True),
         (RuntimeError("[gloo/transport/tcp/pair.cc:534] Read timeout"), True),
@@ -33,12 +33,10 @@ def test_one_process_has_all_there_is() -> None:
         (ValueError("closed by peer"), False),
     ],
 )
-def test_a_lost_connection_is_told_from_other_errors(
-    error: Exception, told: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lost_connection_is_recognised(error: Exception, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not collectives.another_process_ended(error), "there is no other process"
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    assert collectives.another_process_ended(error) == told
+    assert collectives.another_process_ended(error) == expected
 
 
 def test_children_that_do_not_exit_are_killed() -> None:
@@ -61,9 +59,9 @@ from dnl_video.errors import InputError
 from dnl_video.training.module import VideoTrainingModule
 
 def alone(self, batch, index):
-    raise InputError("this process alone cannot go on")
+    raise InputError("this process alone failed")
 
-# Lightning looks after its children every few seconds, and would kill the first process if it came before its own end.
+# Lightning checks its children every few seconds, and might kill the first process before it ends by itself.
 subprocess_script._ChildProcessObserver.__init__.__defaults__ = (600,)
 if os.environ.get("LOCAL_RANK") == "1":
     VideoTrainingModule.training_step = alone
@@ -71,16 +69,16 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_process_that_fails_alone_ends_the_run_with_its_line(tiny: TinyRun, tmp_path: Path) -> None:
-    """Started by Lightning's launcher, which runs the same script again for the second process."""
+def test_one_failed_process_ends_the_run_with_its_message(tiny: TinyRun, tmp_path: Path) -> None:
+    """Lightning's launcher runs the same script again for the second process."""
     (tmp_path / "failing.py").write_text(FAILING, encoding="utf-8")
     command = [sys.executable, str(tmp_path / "failing.py"), "train", "--config", str(tiny.config)]
     command += ["--output_dir", str(tmp_path / "run"), "--trainer.devices", "2"]
-    # Returns when both have ended, since both hold the pipe.
+    # Returns when both processes have ended, because both hold the pipe.
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert [line for line in done.stderr.splitlines() if "error" in line] == [
-        "dnl-video: error: this process alone cannot go on",
+        "dnl-video: error: this process alone failed",
         "dnl-video: error: process 0 of 2 stops, because another one has ended; its message says why",
     ]

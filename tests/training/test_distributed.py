@@ -1,8 +1,7 @@
-"""Two real processes (torchrun, gloo) against one: losses, weights, statistics, figures, counts and failures."""
+"""Two processes (torchrun, gloo) compared with one: losses, weights, statistics, accuracy, counts and failures."""
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import re
@@ -20,7 +19,6 @@ from fvcore.nn.precise_bn import update_bn_stats
 from torch import Tensor, nn
 
 from dnl_video.data.dataset import ClipBatchSampler
-from dnl_video.data.loaders import VideoDataModule
 from dnl_video.data.manifest import read_manifest
 from dnl_video.data.transforms import normalize
 from dnl_video.models.build import build_model
@@ -31,10 +29,11 @@ from tests.conftest import TinyRun
 from tests.lists import write_list
 from tests.test_recipes import load
 from tests.training import commands
+from tests.training.runs import data_of, final_weights, logged
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
-# The norms keep the statistics and affine parts of the tiny run, so no figure depends on how clips are batched.
+# Batch norms are frozen, so no value depends on the batch size.
 CURVE = {
     "model.context": "gc",
     "weights.drop_blocks": "true",
@@ -52,7 +51,7 @@ TWO = {"trainer.devices": 2, "data.batch_size": 3}
 
 @dataclass
 class Runs:
-    """What commands left in a folder: run by two processes together, or by this one."""
+    """Commands run in a folder, by two processes together or by this process."""
 
     folder: Path
     tiny: TinyRun
@@ -64,29 +63,28 @@ class Runs:
         return [*words, *itertools.chain(*((f"--{key}", str(value)) for key, value in settings.items()))]
 
     def outcomes(self, name: str) -> list[dict[str, Any]]:
-        """Return the job's outcome in each of the two processes."""
+        """Return the outcome of a job in both processes."""
         place = list(self.jobs).index(name)
         return [outcomes[place] for outcomes in self.ranks]
 
     def errors(self, name: str) -> list[str]:
-        """Return the last line of each process, which must have ended with bad input."""
+        """Return the error message of both processes, which must have exited with 2."""
         assert [outcome["status"] for outcome in self.outcomes(name)] == [2, 2]
         return [outcome["err"].splitlines()[-1] for outcome in self.outcomes(name)]
 
     def weights(self, name: str) -> dict[str, Tensor]:
-        return torch.load(find_checkpoint(self.folder / name, last=True), weights_only=True)["state_dict"]
+        return final_weights(self.folder / name)
 
     def logged(self, name: str, key: str) -> list[float]:
-        with (self.folder / name / "logs" / "csv" / "metrics.csv").open(encoding="utf-8") as file:
-            return [float(row[key]) for row in csv.DictReader(file) if row[key]]
+        return list(logged(self.folder / name, key).values())
 
 
 @pytest.fixture(scope="module")
 def runs(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """All jobs of two processes in one launch, while this process does its own part."""
+    """All jobs of the two processes in one launch; this process runs its jobs meanwhile."""
     folder = tmp_path_factory.mktemp("distributed")
     runs = Runs(folder, tiny)
-    # Of nine videos the second process gets four, all in its first batch: its second one is empty.
+    # The second process gets four of the nine videos, all in its first batch; its second batch is empty.
     nine = write_list(folder / "nine.csv", tiny.val, broken=3)
     one = write_list(folder / "one.csv", tiny.val, limit=1)
     damaged = write_list(folder / "damaged.csv", tiny.train, broken=5)
@@ -129,8 +127,8 @@ def runs(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 @pytest.mark.parametrize("other", ["two", "accumulated"])
-def test_the_same_clips_a_step_give_the_same_curve_and_weights(runs: Runs, other: str) -> None:
-    """Equal but for the order in which float32 sums the gradients of six clips: 6e-8 a sum, grown over four steps."""
+def test_same_clips_per_step_give_the_same_curve_and_weights(runs: Runs, other: str) -> None:
+    """Equal up to the order of float32 sums over six clips: 6e-8 per sum, growing over four steps."""
     assert len(runs.logged("one", "train/loss")) == 4
     for key in ("train/loss", "train/loss_epoch", "train/top1", "val/loss", "val/top1", "val/top5"):
         np.testing.assert_allclose(runs.logged(other, key), runs.logged("one", key), rtol=1e-5, err_msg=key)
@@ -139,27 +137,27 @@ def test_the_same_clips_a_step_give_the_same_curve_and_weights(runs: Runs, other
     for name, value in runs.weights(other).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6, msg=name)
     name = "network.blocks.3.res_blocks.0.branch2.conv_b.weight"
-    assert (expected[name] - before[name]).abs().max() > 1e-3, "training went further than the tolerance"
+    assert (expected[name] - before[name]).abs().max() > 1e-3, "the weights change by more than the tolerance"
 
 
-def test_validation_counts_every_video_once_and_names_the_broken_one(runs: Runs) -> None:
+def test_validation_counts_every_video_once_and_logs_the_broken_one(runs: Runs) -> None:
     for name in ("one", "two", "accumulated"):
         assert runs.logged(name, "val/failed_videos") == [1, 1]
-        # Eighths, of the eight videos that can be read.
+        # Eight videos can be read.
         assert all(8 * top1 == int(8 * top1) for top1 in runs.logged(name, "val/top1"))
         entries = (runs.folder / name / "failed_videos.jsonl").read_text(encoding="utf-8").splitlines()
         assert [Path(json.loads(entry)["path"]).name for entry in entries] == ["nine.broken.mp4"]
 
 
-def test_a_process_without_a_video_to_validate(runs: Runs) -> None:
+def test_process_without_validation_videos(runs: Runs) -> None:
     assert [outcome["status"] for outcome in runs.outcomes("statistics")] == [0, 0]
     assert runs.logged("statistics", "val/top1") in ([0.0], [1.0])
     assert runs.logged("statistics", "val/failed_videos") == [0]
 
 
-def test_precise_statistics_are_of_the_clips_of_all_processes(runs: Runs) -> None:
+def test_precise_statistics_cover_the_clips_of_all_processes(runs: Runs) -> None:
     config = load(runs.folder / "statistics" / "config.yaml")
-    datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
+    datamodule = data_of(config)
     batches = []
     for rank in (0, 1):
         datamodule.trainer = SimpleNamespace(global_rank=rank, world_size=2, accumulate_grad_batches=1)  # type: ignore
@@ -169,13 +167,13 @@ def test_precise_statistics_are_of_the_clips_of_all_processes(runs: Runs) -> Non
     saved = {name.removeprefix("network."): value for name, value in runs.weights("statistics").items()}
     network = build_model(config.model)
     network.load_state_dict(saved)
-    # The stem sees the clips themselves, so its statistics are those of all 16, however they came in batches.
+    # The input of the stem does not depend on the batches, so its statistics are those of all 16 clips.
     with torch.no_grad():
         values = torch.cat([network.blocks[0].conv(clip) for clip in clips]).transpose(0, 1).flatten(1).double()
     close = {"rtol": 1e-5, "atol": 1e-6, "check_dtype": False}
     torch.testing.assert_close(saved["blocks.0.norm.running_mean"], values.mean(dim=1), **close)
     torch.testing.assert_close(saved["blocks.0.norm.running_var"], values.var(dim=1, correction=0), **close)
-    # Deeper ones see what batch norm made of each batch: those of one process over the same batches.
+    # Inputs of deeper layers depend on the batches: compare with one process over the same batches.
     update_bn_stats(network.train(), clips, num_iters=4)
     statistics = {name: value for name, value in network.state_dict().items() if "running_" in name}
     assert len(statistics) == 2 * sum(isinstance(m, nn.BatchNorm3d) for m in network.modules()) > 100
@@ -183,7 +181,7 @@ def test_precise_statistics_are_of_the_clips_of_all_processes(runs: Runs) -> Non
         torch.testing.assert_close(saved[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_no_number_in_one_process_stops_both_with_its_videos(runs: Runs) -> None:
+def test_nan_loss_in_one_process_stops_both_and_names_its_videos(runs: Runs) -> None:
     first, second = runs.errors("nan")
     assert first == second
     words = re.fullmatch(
@@ -202,7 +200,7 @@ def test_too_many_broken_videos_stop_both(runs: Runs) -> None:
     assert "damaged.broken.mp4" in first
 
 
-def test_settings_that_several_processes_cannot_have(runs: Runs) -> None:
+def test_settings_that_several_processes_do_not_support(runs: Runs) -> None:
     for error in runs.errors("few"):
         assert error == (
             "dnl-video: error: 16 training videos are too few for a step of 18 (9 a batch x 2 process(es)); lower "
@@ -215,9 +213,9 @@ def test_settings_that_several_processes_cannot_have(runs: Runs) -> None:
         )
 
 
-def test_an_evaluation_by_two_processes_is_that_of_one(runs: Runs) -> None:
+def test_evaluation_by_two_processes_equals_that_of_one(runs: Runs) -> None:
     outcomes = runs.outcomes("evaluate")
-    # The one that ends last reports; one that ends before it leaves that to the other.
+    # The process that ends last reports the failed video.
     assert {outcome["status"] for outcome in outcomes} <= {0, 3}
     assert 3 in {outcome["status"] for outcome in outcomes}
     one, two = (read_predictions(runs.folder / f"evaluated-by-{name}") for name in ("one", "two"))
@@ -229,7 +227,7 @@ def test_an_evaluation_by_two_processes_is_that_of_one(runs: Runs) -> None:
     assert reports[0] == reports[1]
 
 
-def test_the_final_test_is_reported_once_when_all_are_done(runs: Runs) -> None:
+def test_final_test_is_reported_once(runs: Runs) -> None:
     first, second = runs.outcomes("two")
     assert (first["status"], second["status"]) == (0, 0)
     (report,) = (runs.folder / "two" / "evaluation").glob("*/report.json")

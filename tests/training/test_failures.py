@@ -1,3 +1,5 @@
+"""Failed videos: logged once, counted over processes, and a limit."""
+
 from __future__ import annotations
 
 import json
@@ -6,23 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from dnl_video.config import TrainConfig
 from dnl_video.data.dataset import ClipBatchSampler
-from dnl_video.data.loaders import VideoDataModule
 from dnl_video.data.manifest import read_manifest
 from dnl_video.errors import InputError
 from dnl_video.training.callbacks import PreciseBatchNorm
 from dnl_video.training.failures import FailureMonitor
-from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.run import train
 from tests.conftest import TinyRun
 from tests.test_recipes import load
+from tests.training.runs import fit
 
 
 def broken_list(tiny: TinyRun, folder: Path, *broken: int) -> list[Path]:
-    """Write the tiny training list to folder/list.csv, with files at some places that are no videos."""
+    """Write the tiny training list to folder/list.csv, with broken files at some positions; return these files."""
     records = read_manifest(tiny.train, root=tiny.train.parent / "train").records
     paths = [Path(record.path) for record in records]
     for place in broken:
@@ -47,14 +47,14 @@ def entries(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "run" / "failed_videos.jsonl").read_text().splitlines()]
 
 
-def test_each_file_is_logged_once_over_all_parts_of_a_run(
+def test_each_file_is_logged_once_also_after_a_resume(
     tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = broken_list(tiny, tmp_path, 2, 9)
     config = config_of(tiny, tmp_path)
     config.data.num_workers = 2
     (tmp_path / "run").mkdir()
-    # An attempt that ended before its first checkpoint.
+    # The log of a run that ended before its first checkpoint.
     (tmp_path / "run" / "failed_videos.jsonl").write_text('{"path": "mended.mp4", "reason": "", "split": "train"}\n')
     train(config)
     logged = entries(tmp_path)
@@ -72,7 +72,7 @@ def test_each_file_is_logged_once_over_all_parts_of_a_run(
     assert "replaced by another video" not in capsys.readouterr().err
 
 
-def test_failures_in_validation_are_logged_and_replaced_by_nothing(
+def test_failed_validation_videos_are_logged_and_left_out(
     tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken_list(tiny, tmp_path)
@@ -90,37 +90,22 @@ def test_failures_in_validation_are_logged_and_replaced_by_nothing(
     assert "(1 val videos failed)" in captured.out
 
 
-def test_precise_batch_norm_reports_what_its_own_clips_met(tiny: TinyRun, tmp_path: Path) -> None:
-    # Training sees one batch; the broken video is not in it, but precise batch norm draws from all.
+def test_precise_batch_norm_reports_failed_videos(tiny: TinyRun, tmp_path: Path) -> None:
+    # The broken video is not in the one training batch, but precise batch norm reads all videos.
     config = load(tiny.config)
     trained = next(iter(ClipBatchSampler(16, config.data.batch_size, seed=config.seed)))
     place = next(i for i in range(16) if i not in {index for _, index in trained})
     (broken,) = broken_list(tiny, tmp_path, place)
     config = config_of(tiny, tmp_path)
-    datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
     for batches, expected in ((0, set()), (4, {str(broken)})):
         monitor = FailureMonitor(config.data.max_failed_share, tmp_path / str(batches))
-        module = VideoTrainingModule(config, [str(i) for i in range(8)], {})
-        trainer = Trainer(
-            max_epochs=1,
-            limit_train_batches=1,
-            limit_val_batches=1,
-            accelerator="cpu",
-            callbacks=[PreciseBatchNorm(batches, monitor), monitor],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
-        trainer.fit(module, datamodule=datamodule)
+        fit(config, PreciseBatchNorm(batches, monitor), monitor, limit_train_batches=1, limit_val_batches=1)
         assert set(monitor.failed) == expected
         assert (tmp_path / str(batches) / "failed_videos.jsonl").exists() == bool(expected)
 
 
 class TwoProcesses:
-    """Stands in for torch.distributed: what this process gives, and what another one gives."""
+    """A fake torch.distributed with the values of another process."""
 
     def __init__(self, theirs: dict[str, str]) -> None:
         self.theirs = theirs
@@ -135,7 +120,7 @@ class TwoProcesses:
 
 
 class FakeTrainer:
-    """What the monitor asks its trainer for: ten training videos, one missing."""
+    """A trainer with ten training videos, one of them missing."""
 
     is_global_zero = True
     current_epoch = 3
@@ -145,7 +130,7 @@ class FakeTrainer:
         self.datamodule = type("Data", (), {"train": train, "train_missing": ["gone.mp4"]})
 
 
-def test_processes_count_and_name_each_video_once_together(
+def test_processes_count_and_log_each_video_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer: Any = FakeTrainer()
@@ -159,7 +144,7 @@ def test_processes_count_and_name_each_video_once_together(
     lines = [json.loads(line) for line in (tmp_path / "failed_videos.jsonl").read_text().splitlines()]
     assert [(line["path"], line["epoch"]) for line in lines] == [("a.mp4", 3), ("c.mp4", 3), ("b.mp4", 3)]
     assert capsys.readouterr().err.count("warning: ") == 3
-    # With the missing one that makes four of ten; the fifth, met by the other process, is too much for both.
+    # Three failed and one missing are four of ten; the fifth, from the other process, stops both.
     TwoProcesses({"d.mp4": "x"}).install(monkeypatch)
     with pytest.raises(InputError) as error:
         monitor.settle(trainer)

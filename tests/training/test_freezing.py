@@ -1,4 +1,4 @@
-"""What is frozen stays as it is, in weights and statistics, through a training step and a switch of modes."""
+"""Frozen parts keep their weights and statistics through a training step and a switch of modes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def module(architecture: Architecture, optim: OptimConfig, **trainer: bool) -> V
 
 
 def changed(trained: VideoTrainingModule) -> set[str]:
-    """Names of tensors that one training step changes."""
+    """Return the names of the tensors that one training step changes."""
     before = copy.deepcopy(trained.network.state_dict())
     optimizer = make_optimizer(trained.network, trained.config.optim, 0.1)
     trained.eval()
@@ -53,12 +53,12 @@ def test_frozen_stages(architecture: Architecture, stages: int, prefixes: tuple[
     frozen = {name for name in everything if name.startswith(prefixes)}
     assert frozen
     assert not learned & frozen
-    # The classifier's weight and all batch-norm counters of the rest move.
+    # All other batch-norm counters change.
     assert {name for name in everything - frozen if name.endswith("num_batches_tracked")} <= learned
     assert learned
 
 
-def test_frozen_batch_norms_are_those_of_the_backbone() -> None:
+def test_only_batch_norms_of_the_backbone_are_frozen() -> None:
     trained = module("slow_r50", OptimConfig(freeze_batch_norm=True))
     learned = changed(trained)
     norms = {name for name in trained.network.state_dict() if "norm" in name}
@@ -68,18 +68,18 @@ def test_frozen_batch_norms_are_those_of_the_backbone() -> None:
     assert "blocks.1.res_blocks.0.branch2.conv_a.weight" in learned
 
 
-def test_nothing_is_frozen_unless_asked() -> None:
+def test_nothing_is_frozen_by_default() -> None:
     trained = module("slow_r50", OptimConfig())
     assert all(p.requires_grad for p in trained.parameters())
     assert all(m.training for m in trained.train().modules())
 
 
-def test_range() -> None:
+def test_frozen_stages_out_of_range() -> None:
     with pytest.raises(InputError, match=r"optim.frozen_stages is 6; give a number in \[0, 5\]"):
         OptimConfig(frozen_stages=6)
 
 
-def test_layout_and_compilation_keep_the_state_dict() -> None:
+def test_channels_last_and_compile_keep_the_state_dict() -> None:
     plain = module("slow_r50", OptimConfig())
     other = module("slow_r50", OptimConfig(), channels_last=True, compile=True)
     assert list(other.network.state_dict()) == list(plain.network.state_dict())

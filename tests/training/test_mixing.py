@@ -1,3 +1,5 @@
+"""Mixup and CutMix: clips, labels, randomness, loss and resume."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -31,7 +33,7 @@ def mixed_with(mixup: float = 0.0, cutmix: float = 0.0, prob: float = 1.0, **key
     return mix(CLIPS, LABELS, AugmentConfig(mixup=mixup, cutmix=cutmix, mix_prob=prob), 6, **(KEY | key))
 
 
-def test_mixup_weighs_clip_and_predecessor_as_the_labels_say() -> None:
+def test_mixup_weights_clips_and_labels_equally() -> None:
     shares = []
     for batch in range(50):
         clips, soft = mixed_with(mixup=0.8, batch=batch)
@@ -44,7 +46,7 @@ def test_mixup_weighs_clip_and_predecessor_as_the_labels_say() -> None:
     assert np.std(shares) == pytest.approx(0.31, abs=0.08)
 
 
-def test_cutmix_takes_one_box_of_the_predecessor_in_all_frames() -> None:
+def test_cutmix_copies_one_box_of_the_predecessor_in_all_frames() -> None:
     for batch in range(20):
         clips, soft = mixed_with(cutmix=1.0, batch=batch)
         replaced = (clips == CLIPS.roll(1, 0)).all(dim=1)  # [B, T, H, W]
@@ -57,7 +59,7 @@ def test_cutmix_takes_one_box_of_the_predecessor_in_all_frames() -> None:
             assert len(rows) == (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
 
 
-def test_both_take_turns_and_mix_prob_leaves_batches_alone() -> None:
+def test_mixup_and_cutmix_alternate_and_mix_prob_skips_batches() -> None:
     kinds = {"mixup": 0, "cutmix": 0, "none": 0}
     for batch in range(200):
         clips, target = mixed_with(mixup=1.0, cutmix=1.0, prob=0.6, batch=batch)
@@ -73,7 +75,7 @@ def test_both_take_turns_and_mix_prob_leaves_batches_alone() -> None:
     assert kinds["cutmix"] == pytest.approx(60, abs=25)
 
 
-def test_off_and_single_clips_change_nothing() -> None:
+def test_no_mixing_when_off_or_with_a_single_clip() -> None:
     clips, target = mixed_with()
     assert clips is CLIPS
     assert target is LABELS
@@ -87,7 +89,7 @@ def test_mixing_is_a_function_of_seed_epoch_and_batch() -> None:
     expected = torch.rand(2)
     torch.manual_seed(1)
     first = mixed_with(mixup=0.8)
-    assert torch.equal(torch.rand(2), expected), "the global random state moved"
+    assert torch.equal(torch.rand(2), expected), "the global random state changed"
     again = mixed_with(mixup=0.8)
     assert torch.equal(first[0], again[0])
     assert type(first[0]) is torch.Tensor
@@ -95,7 +97,7 @@ def test_mixing_is_a_function_of_seed_epoch_and_batch() -> None:
     assert all(not torch.equal(first[1], other) for other in others)
 
 
-def test_a_step_on_a_mixed_batch_has_the_loss_of_soft_labels_and_counts_the_larger_share(
+def test_training_step_uses_soft_labels_and_counts_the_larger_share(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = load(REPOSITORY / "configs" / "demo" / "slow_dnl.yaml")
@@ -119,7 +121,7 @@ def test_a_step_on_a_mixed_batch_has_the_loss_of_soft_labels_and_counts_the_larg
     assert module.running_top1() == pytest.approx(float(right))
 
 
-def test_an_augmented_run_killed_in_mid_epoch_ends_with_the_same_weights(
+def test_augmented_run_killed_in_an_epoch_ends_with_the_same_weights(
     tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def config(name: str) -> Any:

@@ -1,3 +1,5 @@
+"""Learning-rate schedules and parameter groups."""
+
 from __future__ import annotations
 
 import math
@@ -35,7 +37,7 @@ def test_cosine_with_warmup(epoch: float, lr: float) -> None:
     assert 0.1 * lr_factor(epoch, config, 196) == pytest.approx(lr)
 
 
-def test_steps() -> None:
+def test_step_schedule() -> None:
     config = OptimConfig(lr=0.01, schedule="step", milestones=(44, 88), gamma=0.1, warmup_epochs=0)
     assert [lr_factor(e, config, 118) for e in (0, 43.99, 44, 87.99, 88, 118)] == pytest.approx(
         [1, 1, 0.1, 0.1, 0.01, 0.01]
@@ -43,7 +45,7 @@ def test_steps() -> None:
 
 
 def grouped(model: nn.Module, config: OptimConfig, lr: float = 0.1) -> dict[str, tuple[float, float]]:
-    """Weight decay and learning rate of every parameter by name; each is in one group."""
+    """Return weight decay and learning rate of every parameter by name; each parameter is in one group."""
     names = {id(p): name for name, p in model.named_parameters()}
     found = {}
     for group in parameter_groups(model, config, lr):
@@ -53,9 +55,9 @@ def grouped(model: nn.Module, config: OptimConfig, lr: float = 0.1) -> dict[str,
     return found
 
 
-def test_norms_decay_apart_and_biases_decay_unless_told() -> None:
+def test_weight_decay_of_norms_and_biases() -> None:
     model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4), nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)))
-    # Biases of convolutions and linears keep their decay, as in PySlowFast.
+    # Biases of convolutions and linear layers have weight decay, as in PySlowFast.
     others = dict.fromkeys(["0.weight", "0.bias", "2.0.weight", "2.0.bias"], (1e-4, 0.1))
     norms = dict.fromkeys(["1.weight", "1.bias", "2.1.weight", "2.1.bias"], (0.0, 0.1))
     assert grouped(model, OptimConfig(weight_decay=1e-4)) == others | norms
@@ -63,7 +65,7 @@ def test_norms_decay_apart_and_biases_decay_unless_told() -> None:
     assert grouped(model, OptimConfig(weight_decay=1e-4, bias_weight_decay=0.0)) == others | norms | biases
 
 
-def test_queries_and_keys_decay_apart_and_context_blocks_learn_at_their_own_rate() -> None:
+def test_weight_decay_of_queries_and_keys_and_learning_rate_of_context_blocks() -> None:
     model = create_model("slow_r50", context="nl", stem_channels=8, num_classes=3)
     model.blocks[0].requires_grad_(False)
     config = OptimConfig(
@@ -80,7 +82,7 @@ def test_queries_and_keys_decay_apart_and_context_blocks_learn_at_their_own_rate
     assert set(found) == {name for name, p in model.named_parameters() if not name.startswith("blocks.0.")}
 
 
-def test_something_must_learn() -> None:
+def test_all_parameters_frozen() -> None:
     with pytest.raises(InputError, match="leave no parameter to train; freeze less"):
         make_optimizer(nn.Linear(2, 2).requires_grad_(False), OptimConfig(), 0.1)
 
