@@ -15,7 +15,7 @@ from dnl_video.config import EvaluationConfig
 _Config = TypeVar("_Config")
 
 
-def add_config_options(parser: Any, config: Any, *names: str, metavars: Mapping[str, str] = {}, **helps: str) -> None:
+def add_config_options(parser: Any, config: Any, *names: str, metavars: Mapping[str, str] = {}) -> None:
     """Add one option per named field of a config dataclass, for example ``--num-clips`` for ``num_clips``.
 
     Type and choices come from the field's annotation, the help from its line in the class docstring, where "null:"
@@ -25,11 +25,10 @@ def add_config_options(parser: Any, config: Any, *names: str, metavars: Mapping[
         parser: The parser or argument group.
         config: An instance, whose values are the defaults, or the class; fields without a default are then required.
         names: Fields, in the order of the help.
-        metavars: Placeholders of values by field, where N for numbers and the field's name are not good enough.
-        helps: Help by field, where the docstring does not suit the command.
+        metavars: Placeholder of the value by field. Default: N for numbers, otherwise the field's name.
     """
     kind = config if isinstance(config, type) else type(config)
-    hints, lines = get_type_hints(kind), field_help(kind) | helps
+    hints, lines = get_type_hints(kind), field_help(kind)
     for name in names:
         hint, text = hints[name], lines[name].replace("null:", "Default:").replace("%", "%%")
         if NoneType in get_args(hint):
@@ -48,7 +47,7 @@ def add_config_options(parser: Any, config: Any, *names: str, metavars: Mapping[
 
 
 def field_help(kind: type) -> dict[str, str]:
-    """Return the description of each field from the ``Args`` of a dataclass's docstring and of its bases'."""
+    """Return the description of each field from the docstrings of a dataclass and its bases."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         arguments = inspect.cleandoc(base.__doc__ or "").partition("Args:\n")[2]
@@ -57,16 +56,10 @@ def field_help(kind: type) -> dict[str, str]:
     return found
 
 
-def config_from(arguments: argparse.Namespace, kind: type[_Config], **values: Any) -> _Config:
-    """Build a config from the options that `add_config_options` added; other fields keep their defaults.
-
-    Args:
-        arguments: The parsed options.
-        kind: The config dataclass.
-        values: Further fields.
-    """
-    given = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(kind) if hasattr(arguments, f.name)}  # type: ignore[arg-type]
-    return kind(**(given | values))
+def config_from(arguments: argparse.Namespace, kind: type[_Config]) -> _Config:
+    """Build a config from the options that `add_config_options` added; other fields keep their defaults."""
+    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
 
 
 def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
@@ -83,9 +76,7 @@ def add_view_options(parser: argparse.ArgumentParser, defaults: EvaluationConfig
     views = parser.add_argument_group("views and device")
     common = ("num_clips", "num_crops", "views_per_forward", "device", "precision", "num_workers", "decoder")
     add_config_options(views, defaults, *common, *more)
-    views.add_argument(
-        "--retry-failed", action="store_true", help="Score the videos again that failed in an earlier run."
-    )
+    views.add_argument("--retry-failed", action="store_true", help="Retry videos that failed in an earlier run.")
 
 
 def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:

@@ -86,11 +86,11 @@ class PARSER(ArgumentParser):
         """Return every dotted name that a recipe may contain."""
         return [a.dest for a in self._actions if a.default != argparse.SUPPRESS and a.dest != "config"]
 
-    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Return the examples and the common options."""
         if not self.common:
-            return super().format_help(formatter)
-        formatter = formatter or argparse.RawDescriptionHelpFormatter(self.prog, max_help_position=32, width=118)
+            return super().format_help(*args, **kwargs)
+        formatter = argparse.RawDescriptionHelpFormatter(self.prog, max_help_position=32, width=118)
         formatter.add_usage(self.usage, [], [])
         formatter.add_text(self.description)
         formatter.start_section("common options")
@@ -124,7 +124,7 @@ def add_arguments(parser: PARSER) -> None:
     parser.add_argument("--help-all", action=_HelpAll)
     parser.add_argument("--config", action=RecipeFile, metavar="YAML", help="Recipe to start from: a name or a path.")
     parser._option_string_actions["--print_config"].help = "Print the complete recipe with all overrides and exit."
-    # Without a default they are no part of the recipe that --print_config prints.
+    # Options without a default are not part of the recipe that --print_config prints.
     add = partial(parser.add_argument, default=argparse.SUPPRESS)
     add(
         "--resume",
