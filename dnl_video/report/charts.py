@@ -88,7 +88,8 @@ def confusion_charts(report: dict[str, Any]) -> list[Chart]:
     if len(names) <= _MOST_NUMBERS:
         caption += " The numbers are videos."
     if len(names) > _MOST_NAMES:
-        caption += " Classes are in the order of the model's outputs; the shade is the square root of the share."
+        order = "True classes in rows, in the order of the model's outputs"
+        caption = f"{order}; the shade grows with the square root of the share of the true class's videos."
     charts = [_confusion_matrix(counts, totals, names, "confusion", caption)]
     if len(names) > _MOST_NAMES and report["confused_pairs"]:
         chosen: list[int] = []

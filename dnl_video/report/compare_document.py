@@ -181,11 +181,12 @@ def _mcnemar(comparisons: list[dict[str, Any]]) -> list[Node]:
 
 def _classes(one: dict[str, Any]) -> list[Node]:
     run, reference, classes = one["run"], one["reference"], one["classes"]
+    number = len(classes["table"])
     text = (
         f"{run} is better than {reference} in {classes['better']} classes, worse in {classes['worse']}, equal in "
-        f"{classes['equal']}. In {classes['interval_without_0']} classes the 95% interval excludes 0; with equally "
-        f"good networks, up to about {0.05 * len(classes['table']):.3g} of {len(classes['table'])} do by chance. Part "
-        "of the largest changes among many classes is chance."
+        f"{classes['equal']}. The 95% interval excludes 0 in {classes['interval_without_0']} classes; for equally good "
+        f"networks, this happens by chance in up to about {0.05 * number:.3g} of {number} classes. The largest changes "
+        "among many classes are partly chance."
     )
     rows = [
         [
@@ -195,7 +196,7 @@ def _classes(one: dict[str, Any]) -> list[Node]:
             row["won"],
             row["lost"],
         ]
-        for row in classes["table"]
+        for row in sorted(classes["table"], key=lambda row: -row["difference"])
     ]
     header = ["class", "videos", reference, run, "Δ points", "95% interval", "won", "lost"]
     gained, lost = most_changed(one)
@@ -207,7 +208,8 @@ def _classes(one: dict[str, Any]) -> list[Node]:
         )
         if changed
     ]
-    return [Text(text), SideBySide(charts), Table("Top-1 by class", header, rows, "ln%%drnn", sortable=True)]
+    table = Table("Top-1 by class, largest gain first", header, rows, "ln%%drnn", sortable=True)
+    return [Text(text), SideBySide(charts), table]
 
 
 def most_changed(one: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

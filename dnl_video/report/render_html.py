@@ -110,11 +110,11 @@ def _table(table: Table) -> str:
         rows.append(f"<tr>{''.join(cells)}</tr>")
     caption, body = escape(table.caption), "\n".join(rows)
     box = "scroll tall" if len(rows) > _TALL else "scroll"
-    kind, how = (
+    css, how = (
         (' class="sortable"', ". Click a heading to sort; click again to reverse.") if table.sortable else ("", "")
     )
     return (
-        f'<div class="{box}" tabindex="0" role="region" aria-label="{caption}"><table{kind}>\n'
+        f'<div class="{box}" tabindex="0" role="region" aria-label="{caption}"><table{css}>\n'
         f"<caption>{caption}{how}</caption>\n<thead><tr>{heads}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
