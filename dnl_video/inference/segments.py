@@ -110,7 +110,7 @@ def find_segments(timeline: Timeline) -> list[Segment]:
 
 
 def condense(timeline: Timeline, num_cells: int) -> Timeline:
-    """Return a coarser timeline: equal cells with the mean over their time. A shorter timeline is returned as it is."""
+    """Return a coarser timeline: equal cells with the mean over their time. A shorter timeline is unchanged."""
     if len(timeline.scores) <= num_cells:
         return timeline
     edges = np.linspace(timeline.edges[0], timeline.edges[-1], num_cells + 1)

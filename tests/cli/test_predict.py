@@ -101,7 +101,7 @@ def test_a_run_killed_twice_repeats_no_finished_video(
     assert recorded(output).items() >= before.items()
     assert sorted(finished(output)) == sorted(str(p.relative_to(folder)) for p in files)
     assert [path.name for path in output.iterdir() if path.suffix == ".tmp"] == []
-    # The table is in the order of the folder and equals that of a run in one piece.
+    # The table is in the order of the folder and equals that of an uninterrupted run.
     rows = rows_of(output / "predictions.csv")
     assert [row[0] for row in rows[1:]] == list(map(str, files))
     assert "200 videos, 0 failed" in printed.out
@@ -171,7 +171,7 @@ def test_a_real_ctrl_c(tiny: TinyRun, folder: Path, tmp_path: Path, full_size: b
         while not finished(tmp_path / "out"):
             assert process.returncode() is None, process.stderr
             time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the loader workers get it as well
+        os.killpg(process.pid, signal.SIGINT)  # like a terminal: the loader workers also get it
         assert process.wait(60) == 130, process.stderr
     kept = f"finished videos are kept in {tmp_path / 'out'}; give the same command again to continue"
     assert process.stderr.splitlines() == [f"dnl-video: interrupted; {kept}"]

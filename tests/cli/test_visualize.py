@@ -64,25 +64,25 @@ def test_comparison_draws_the_decomposition(tiny: TinyRun, video: str, tmp_path:
 
 
 def test_messages(tiny: TinyRun, video: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def said(*words: str, checkpoint: Path = tiny.run) -> str:
+    def error(*words: str, checkpoint: Path = tiny.run) -> str:
         base = ["visualize", video, "--checkpoint", str(checkpoint), "--device", "cpu"]
         assert main([*base, "--output", str(tmp_path / "never"), *words]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
-    assert "query 'middle' is not t,x,y" in said("--query", "middle")
-    assert "query frame 4 is outside the clip; its frames are 0 to 3" in said("--query", "4,0.5,0.5")
-    assert "query place x 1.5, y 0.5 is outside the frame" in said("--query", "0,1.5,0.5")
-    assert "clip start 9 s lies outside" in said("--clip-start", "9")
-    assert "no block 'res9'; this network has res3.1" in said("--block", "res9")
-    assert "--fps is 0; give frames per second above 0, at most 50" in said("--fps", "0")
+    assert "query 'middle' is not t,x,y" in error("--query", "middle")
+    assert "query frame 4 is outside the clip; its frames are 0 to 3" in error("--query", "4,0.5,0.5")
+    assert "query place x 1.5, y 0.5 is outside the frame" in error("--query", "0,1.5,0.5")
+    assert "clip start 9 s lies outside" in error("--clip-start", "9")
+    assert "no block 'res9'; this network has res3.1" in error("--block", "res9")
+    assert "--fps is 0; give frames per second above 0, at most 50" in error("--fps", "0")
     bare = sibling(tiny, tmp_path / "bare.ckpt", "none")
-    assert "no context blocks (context: none), so there is no attention to draw" in said(checkpoint=bare)
+    assert "no context blocks (context: none), so there is no attention to draw" in error(checkpoint=bare)
     plain = sibling(tiny, tmp_path / "dot.ckpt", "nl", attention="dot_product")
-    assert "attention dot_product has no softmax" in said(checkpoint=plain)
+    assert "attention dot_product has no softmax" in error(checkpoint=plain)
     assert not (tmp_path / "never").exists()
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    assert "cannot make the folder" in said("--output", str(tmp_path / "file" / "below"))
+    assert "cannot make the folder" in error("--output", str(tmp_path / "file" / "below"))
 
 
 def test_a_failed_write_keeps_the_old_picture(

@@ -182,7 +182,7 @@ def test_a_restart_appends_new_shards(tmp_path):
     write(tmp_path, [make_video(2)], meta=make_meta(versions={"dnl_video": "9"}, weights="moved.ckpt", run={"a": "b"}))
     assert_table_of(read_predictions(tmp_path), range(3))
     assert (tmp_path / "videos-0000-000002.jsonl").exists()
-    assert read_meta(tmp_path).versions == {"dnl_video": "0.1.0"}  # the first run's meta stands
+    assert read_meta(tmp_path).versions == {"dnl_video": "0.1.0"}  # of the first run
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -211,7 +211,7 @@ def test_ctrl_c_during_a_flush_neither_loses_nor_duplicates_videos(tmp_path, mon
         if count == calls:
             raise KeyboardInterrupt
 
-    out = PredictionsWriter(tmp_path, make_meta())  # meta.json is there before the interrupts count
+    out = PredictionsWriter(tmp_path, make_meta())  # writes meta.json before the interrupts start
     out.close()
     monkeypatch.setattr(writer, "atomic_path", interrupted)
     monkeypatch.setattr(files, "atomic_path", interrupted)
