@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from dnl_video.config import Decoder
 from dnl_video.data.crash_record import record_reading
-from dnl_video.data.probing import VideoDecodeError, check_is_file, one_line, probe_video
+from dnl_video.data.probing import VideoDecodeError, one_line, probe_video, stat_video
 from dnl_video.data.readers import AVReader, DecordReader, FrameFolderReader, Frames, Reader, can_skip_pictures
 
 __all__ = ["Frames", "Video", "VideoDecodeError", "open_video"]
@@ -133,7 +133,13 @@ class Video:
     ) -> Iterator[Frames]:
         """Check the chunks that the library returns and resize them."""
         count = 0
-        while (chunk := self._next(chunks)) is not None:
+        while True:
+            try:
+                chunk = next(chunks, None)
+            except Exception as error:  # on a broken file: DECORDError, av.error.*, MemoryError from a wrong frame size
+                raise VideoDecodeError(self.path, f"cannot be decoded ({one_line(error)})") from None
+            if chunk is None:
+                break
             if chunk.ndim != 4 or chunk.shape[-1] != 3 or chunk.dtype != np.uint8:
                 raise VideoDecodeError(self.path, f"frames are {chunk.dtype} {list(chunk.shape)}, not uint8 RGB")
             self._size = self._size or (chunk.shape[1], chunk.shape[2])
@@ -143,14 +149,6 @@ class Video:
             yield chunk if resize is None else resize(chunk)
         if count != expected:
             raise VideoDecodeError(self.path, f"{count} of {expected} frames could be decoded")
-
-    def _next(self, chunks: Iterator[Frames]) -> Frames | None:
-        # On a broken file the libraries raise exceptions of many kinds (DECORDError, MemoryError from a wrong frame
-        # size, av.error.*).
-        try:
-            return next(chunks, None)
-        except Exception as error:
-            raise VideoDecodeError(self.path, f"cannot be decoded ({one_line(error)})") from None
 
 
 def open_video(
@@ -173,18 +171,17 @@ def open_video(
         VideoDecodeError: The file is missing, empty, no video, or has no frames.
     """
     name = os.fspath(path)
-    if Path(path).is_dir():
+    if stat.S_ISDIR(stat_video(name).st_mode):
         try:
             return Video(name, FrameFolderReader(name, frames_fps))
         except (OSError, ValueError) as error:
             raise VideoDecodeError(name, one_line(error)) from None
-    check_is_file(name)
     record_reading(name)
     try:
         reader = _open_reader(name, decoder, known)
     except VideoDecodeError:
         raise
-    except Exception as error:  # see Video._next
+    except Exception as error:  # of many kinds, as above
         raise VideoDecodeError(name, f"cannot be opened ({one_line(error)})") from None
     if reader.num_frames < 1 or not (math.isfinite(reader.fps) and reader.fps > 0):
         reader.close()

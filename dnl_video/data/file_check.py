@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,82 +24,65 @@ _HEAD_BYTES = 1 << 16
 _FRAMES_PER_READ = 256
 
 
-@dataclass(frozen=True)
-class CheckJob:
-    """A file to check.
+def check_file(path: str, fps: float, sample: int) -> dict[str, Any]:
+    """Open a video as training does and decode a sample of its frames.
 
     Args:
         path: The file, or folder of frames.
         fps: Frames per second of a folder of frames.
         sample: Number of frames to decode, evenly spaced, first and last included.
-    """
-
-    path: str
-    fps: float
-    sample: int
-
-
-@dataclass(frozen=True)
-class TranscodeJob:
-    """A file to transcode.
-
-    Args:
-        source: The file.
-        target: The file to write, .mp4.
-        short_side: Short side in pixels; smaller videos keep their size.
-        crf: Constant rate factor of x264.
-    """
-
-    source: CheckJob
-    target: str
-    short_side: int
-    crf: int
-
-
-def check_file(job: CheckJob) -> dict[str, Any]:
-    """Open a video as training does and decode a sample of its frames.
 
     Returns:
         num_frames, fps, width, height (after rotation), codec, duration_s, decoder; for files also bytes (the size) and
         head (SHA-256 of the first 64 KiB). Or ``{"error": reason}``.
     """
     try:
-        with open_video(job.path, frames_fps=job.fps) as video:
-            wanted = np.linspace(0, video.num_frames - 1, min(job.sample, video.num_frames)).round().astype(int)
+        with open_video(path, frames_fps=fps) as video:
+            wanted = np.linspace(0, video.num_frames - 1, min(sample, video.num_frames)).round().astype(int)
             video.read(wanted, resize=lambda frames: frames[:, :1, :1])  # keeps memory small
             facts: dict[str, Any] = {"num_frames": video.num_frames, "fps": round(video.fps, 6)}
             facts["height"], facts["width"] = video.size
-        if Path(job.path).is_dir():
+        if Path(path).is_dir():
             seconds = facts["num_frames"] / facts["fps"]
             return facts | {"codec": "images", "duration_s": round(seconds, 3), "decoder": ""}
-        probe = probe_video(job.path)
+        probe = probe_video(path)
         facts |= {"codec": probe.packets.codec, "duration_s": round(probe.packets.duration_s, 3)}
-        with Path(job.path).open("rb") as file:
+        with Path(path).open("rb") as file:
             head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
-        return facts | {"decoder": probe.decoder, "bytes": Path(job.path).stat().st_size, "head": head}
+        return facts | {"decoder": probe.decoder, "bytes": Path(path).stat().st_size, "head": head}
     except VideoDecodeError as error:
         return {"error": error.reason}
     except OSError as error:
         return {"error": error.strerror or type(error).__name__}
 
 
-def transcode_file(job: TranscodeJob) -> dict[str, Any]:
-    """Write all frames of a video as a smaller H.264 file at the same rate; return the facts of `check_file` about it.
+def transcode_file(path: str, fps: float, sample: int, target: str, short_side: int, crf: int) -> dict[str, Any]:
+    """Write all frames of a video as a smaller H.264 file with the same frame rate.
 
     Groups of pictures are closed and short (`GOP`), frames are upright, and there is no sound.
+
+    Args:
+        path: See `check_file`, as ``fps`` and ``sample``.
+        fps: Of a folder of frames.
+        sample: Number of frames of the new file to decode.
+        target: The file to write, .mp4.
+        short_side: Short side in pixels; smaller videos keep their size.
+        crf: Constant rate factor of x264.
+
+    Returns:
+        The facts of `check_file` about the new file, or ``{"error": reason}``.
     """
-    remove_partial(Path(job.target))
+    remove_partial(Path(target))
     try:
-        with open_video(job.source.path, frames_fps=job.source.fps) as video:
+        with open_video(path, frames_fps=fps) as video:
             num_frames = video.num_frames
             options = {"preset": "fast", "threads": "1"}
-            frames = _resized_frames(video, job.short_side)
-            write_video(job.target, frames, video.fps, crf=job.crf, gop=GOP, options=options)
+            write_video(target, _resized_frames(video, short_side), video.fps, crf=crf, gop=GOP, options=options)
     except VideoDecodeError as error:
         return {"error": error.reason}
     except (InputError, OSError) as error:
         return {"error": f"cannot be transcoded ({error})"}
-    facts = check_file(CheckJob(job.target, 0.0, job.source.sample))
+    facts = check_file(target, 0.0, sample)
     if "error" not in facts and facts["num_frames"] != num_frames:
         return {"error": f"cannot be transcoded ({facts['num_frames']} of {num_frames} frames arrived)"}
     return facts

@@ -36,16 +36,16 @@ class Outcome:
 
 
 def run_isolated(
-    function: Callable[[Any], Any], jobs: Sequence[Any], *, workers: int, deadline_s: float
+    function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], *, workers: int, deadline_s: float
 ) -> Iterator[Outcome]:
-    """Call ``function(job)`` for every job in worker processes; yield one outcome per job, in order of completion.
+    """Call ``function(*job)`` for every job in worker processes; yield one outcome per job, in order of completion.
 
     A process that crashes is replaced and its job tried once more. A process that exceeds the deadline is killed and
     its job fails. If the caller stops or dies, the processes end too, hanging ones included.
 
     Args:
-        function: Function, argument and result must be picklable.
-        jobs: Its arguments.
+        function: The function; it, its arguments and its result must be picklable.
+        jobs: Arguments of each call.
         workers: Largest number of processes.
         deadline_s: Seconds a job may take.
 
@@ -89,7 +89,7 @@ def _ready(workers: list[_Worker]) -> list[_Worker]:
 class _Worker:
     """A process that runs one job at a time; `index` is None while it starts."""
 
-    def __init__(self, function: Callable[[Any], Any], deadline_s: float) -> None:
+    def __init__(self, function: Callable[..., Any], deadline_s: float) -> None:
         # Not forked: the caller has threads (a progress bar), and a forked process would inherit their held locks.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
@@ -102,7 +102,7 @@ class _Worker:
         self.is_lost = False
         self.due = time.monotonic() + _START_S
 
-    def give(self, index: int, job: Any, attempts: int) -> None:
+    def give(self, index: int, job: tuple[Any, ...], attempts: int) -> None:
         self.index, self.attempts = index, attempts
         self.due = time.monotonic() + self._deadline_s
         with contextlib.suppress(OSError):  # the process has died, which `take` reports
@@ -140,7 +140,7 @@ class _Worker:
         self._process.join()
 
 
-def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
+def _serve(connection: Connection, function: Callable[..., Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller ends its workers
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides messages of crashing C libraries
@@ -150,7 +150,7 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
             job = connection.recv()
             answer: tuple[Any, str | None]
             try:
-                answer = function(job), None
+                answer = function(*job), None
             except Exception as error:
                 answer = None, f"{type(error).__name__}: {' '.join(str(error).split())}"
             connection.send(answer)

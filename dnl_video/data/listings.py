@@ -28,12 +28,7 @@ FORMATS = (
     "give an official Kinetics CSV (label,youtube_id,time_start,time_end,split), a CSV with the columns path,label, "
     "or lines of `path label` without a header"
 )
-_SPLIT_FOLDERS = {
-    "train": ("train", "training"),
-    "validate": ("val", "validate", "validation"),
-    "val": ("val", "validate", "validation"),
-    "test": ("test", "testing"),
-}
+_SPLITS = (("train", "training"), ("val", "validate", "validation"), ("test", "testing"))
 _EXTENSION = "|".join(re.escape(extension) for extension in VIDEO_EXTENSIONS)
 _SPACED_LINE = re.compile(rf"""^(?:"([^"]+)"|'([^']+)'|(.*(?:{_EXTENSION})))\s+(\S.*)$""", re.IGNORECASE)
 
@@ -93,18 +88,29 @@ def read_lines(path: Path, advice: str = FORMATS) -> tuple[list[str], str]:
     return lines, hashlib.sha256(content).hexdigest()
 
 
-def read_rows(path: Path, lines: list[str], root: Path, *, labelled: bool) -> list[Row]:
-    """Read a listing; its first line tells the format.
+def read_listing(path: Path, root: str | os.PathLike[str] | None, *, labelled: bool) -> tuple[list[Row], str]:
+    """Read a text listing; its first line tells the format.
 
     Args:
-        path: The listing, for error messages.
-        lines: Its lines.
-        root: Folder of relative paths and Kinetics ids.
+        path: The listing.
+        root: Folder of relative paths and Kinetics ids; None is the listing's own folder.
         labelled: Whether every row must have a label.
 
+    Returns:
+        The rows, and the SHA-256 of the content.
+
     Raises:
-        InputError: The header is not recognised, or a line does not fit; the message names file and line.
+        InputError: The root is no folder, the header is not recognised, or a line does not fit; the message names file
+            and line.
     """
+    lines, digest = read_lines(path)
+    folder = path.parent if root is None else Path(root).expanduser()
+    if root is not None and not folder.is_dir():
+        raise InputError(f"root {root} of {path} is no folder; give the folder that holds the videos")
+    return _read_rows(path, lines, folder, labelled=labelled), digest
+
+
+def _read_rows(path: Path, lines: list[str], root: Path, *, labelled: bool) -> list[Row]:
     first = next(number for number, line in enumerate(lines) if line.strip())
     delimiter = next((separator for separator in "\t;," if separator in lines[first]), " ")
     header = [name.lower() for name in _split_csv(lines[first].strip(), delimiter)]
@@ -144,9 +150,7 @@ def read_class_folders(folder: Path) -> tuple[list[Row], str]:
     if stray:
         raise InputError(f"folder {folder} holds {stray} outside a class folder; move it into one, or give a list")
     classes = {name.split("/")[0] for name in names}
-    if classes <= {name for names in _SPLIT_FOLDERS.values() for name in names} and all(
-        name.count("/") > 1 for name in names
-    ):
+    if classes <= set(sum(_SPLITS, ())) and all(name.count("/") > 1 for name in names):
         splits = ", ".join(sorted(classes))
         raise InputError(f"folder {folder} holds splits ({splits}), not classes; give one of them")
     rows = [Row(str(folder), name, name, str(folder / name), name.split("/")[0]) for name in names]
@@ -260,7 +264,7 @@ def _best_file(candidates: list[str], video_id: str, label: str, split: str) -> 
     Order of preference: replacement of a corrupted file, file name with the times of the row, folder of the row's
     split, folder of its class, extension.
     """
-    splits = _SPLIT_FOLDERS.get(split.lower(), ())
+    splits = next((names for names in _SPLITS if split.lower() in names), ())
 
     def rank(name: str) -> tuple[bool, bool, bool, bool, int, str]:
         folders = [fold(folder) for folder in name.split("/")[:-1]]

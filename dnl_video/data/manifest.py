@@ -25,7 +25,7 @@ from dnl_video.data.listings import (
     is_frame,
     read_class_folders,
     read_lines,
-    read_rows,
+    read_listing,
     walk_videos,
 )
 from dnl_video.errors import InputError, nearest
@@ -108,7 +108,7 @@ def read_manifest(
             raise InputError(f"manifest {source} is a class folder, which takes no root; leave out the root {root}")
         rows, digest = read_class_folders(path)
     else:
-        rows, digest = _read_list(path, root, labelled=True)
+        rows, digest = read_listing(path, root, labelled=True)
     _refuse_duplicates(rows)
     records, names = assign_labels(rows, class_names, folders=path.is_dir())
     if limit_videos is not None and limit_videos < len(records):
@@ -141,7 +141,7 @@ def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None =
             if not videos:
                 raise InputError(f"folder {source} holds no video; known extensions: {' '.join(VIDEO_EXTENSIONS)}")
         elif path.suffix.lower() in LIST_EXTENSIONS:
-            videos = [_record(row, None, None) for row in _read_list(path, root, labelled=False)[0]]
+            videos = [_record(row, None, None) for row in read_listing(path, root, labelled=False)[0]]
         else:
             videos = [VideoRecord(path.as_posix(), str(path), None, None)]
         for video in videos:
@@ -212,14 +212,6 @@ def _parse_json_classes(file: Path, text: str) -> list[tuple[str, str]]:
 def missing(records: Iterable[VideoRecord]) -> list[VideoRecord]:
     """Return the records whose file (or folder of frames) does not exist."""
     return [record for record in records if not Path(record.path).exists()]
-
-
-def _read_list(path: Path, root: str | os.PathLike[str] | None, *, labelled: bool) -> tuple[list[Row], str]:
-    lines, digest = read_lines(path)
-    folder = path.parent if root is None else Path(root).expanduser()
-    if root is not None and not folder.is_dir():
-        raise InputError(f"root {root} of {path} is no folder; give the folder that holds the videos")
-    return read_rows(path, lines, folder, labelled=labelled), digest
 
 
 def _record(row: Row, label: int | None, class_name: str | None) -> VideoRecord:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.cores import default_workers
-from dnl_video.data.file_check import GOP, CheckJob, TranscodeJob, check_file, transcode_file
+from dnl_video.data.file_check import GOP, check_file, transcode_file
 from dnl_video.data.isolation import run_isolated
 from dnl_video.data.listings import VIDEO_EXTENSIONS
 from dnl_video.data.prepare_list import CheckedVideo, PrepareOptions, list_videos, summarise
@@ -100,7 +100,7 @@ class _Task:
     """A file to check or to transcode; `facts` is its result, None before."""
 
     video: CheckedVideo
-    job: Any
+    job: tuple[Any, ...]
     key: str
     stamp: list[Any]
     facts: dict[str, Any] | None
@@ -121,10 +121,8 @@ class _FileWork:
 
     def check(self, videos: Sequence[CheckedVideo]) -> int:
         """Check every file without a valid cached result; return their number."""
-        jobs = [self._check_job(video) for video in videos]
-        tasks = [
-            self._task(video, job, f"check {job.path}", job.sample) for video, job in zip(videos, jobs, strict=True)
-        ]
+        sample = self.options.sample_frames
+        tasks = [self._task(video, self._check_job(video), f"check {video.path}", sample) for video in videos]
         done = self._run("checking", check_file, tasks)
         for video in videos:
             if "head" in video.facts:
@@ -141,7 +139,7 @@ class _FileWork:
         targets = _targets(videos, Path(self.options.videos).expanduser(), Path(folder).expanduser())
         tasks = []
         for video, target in zip(videos, targets, strict=True):
-            job = TranscodeJob(self._check_job(video), target, size, crf)
+            job = (*self._check_job(video), target, size, crf)
             task = self._task(video, job, f"resize {target}", size, crf, GOP)
             if task.facts is not None and "error" not in task.facts and task.facts.get("bytes") != _size(target):
                 task.facts = None  # the copy was deleted or changed
@@ -154,16 +152,16 @@ class _FileWork:
                 video.path = target
         return done
 
-    def _check_job(self, video: CheckedVideo) -> CheckJob:
-        return CheckJob(video.path, video.row.fps or self.options.frames_fps, self.options.sample_frames)
+    def _check_job(self, video: CheckedVideo) -> tuple[str, float, int]:
+        return video.path, video.row.fps or self.options.frames_fps, self.options.sample_frames
 
-    def _task(self, video: CheckedVideo, job: Any, key: str, *settings: int) -> _Task:
+    def _task(self, video: CheckedVideo, job: tuple[Any, ...], key: str, *settings: int) -> _Task:
         fps = (video.row.fps or self.options.frames_fps) if video.is_folder else None
         stamp = [_CHECK_VERSION, *video.state, fps, *settings]
         cached_stamp, value = self.cached.get(key, (None, None))
         return _Task(video, job, key, stamp, value if cached_stamp == stamp else None)
 
-    def _run(self, step: str, function: Callable[[Any], dict[str, Any]], tasks: Sequence[_Task]) -> int:
+    def _run(self, step: str, function: Callable[..., dict[str, Any]], tasks: Sequence[_Task]) -> int:
         retry = self.options.retry_broken
         todo = [task for task in tasks if task.facts is None or (retry and "error" in task.facts)]
         for task in todo:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dnl_video.data.listings import Row, read_class_folders, read_lines, read_rows
+from dnl_video.data.listings import Row, read_class_folders, read_listing
 from dnl_video.data.manifest import assign_labels, read_class_list
 from dnl_video.errors import InputError
 
@@ -123,8 +123,7 @@ def list_videos(options: PrepareOptions) -> list[CheckedVideo]:
             raise InputError(f"--annotations {options.annotations} does not exist; give a Kinetics CSV or a list")
         if listing.is_dir():
             raise InputError(f"--annotations {options.annotations} is a folder; give class folders as --videos alone")
-        lines, _ = read_lines(listing)
-        rows = read_rows(listing, lines, folder, labelled=False)
+        rows, _ = read_listing(listing, folder, labelled=False)
     videos = _mark_duplicates(rows)
     unique = [video for video in videos if not video.status]
     if any(video.row.label for video in unique):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 
 from dnl_video.data.packets import PacketTable, read_packets
 
@@ -85,8 +85,10 @@ def probe_video(path: str | os.PathLike[str]) -> VideoProbe:
     Raises:
         VideoDecodeError: The file is missing, empty, no video, or cannot be opened.
     """
-    name = check_is_file(path)
-    status = Path(name).stat()
+    name = os.fspath(path)
+    status = stat_video(name)
+    if stat.S_ISDIR(status.st_mode):
+        raise VideoDecodeError(name, "is a folder, not a video")
     key = (name, status.st_mtime_ns, status.st_size)
     if key in _cache:
         _cache.move_to_end(key)
@@ -107,21 +109,21 @@ forget = _cache.clear
 """Empty the cache, so that every file is probed again."""
 
 
-def check_is_file(path: str | os.PathLike[str]) -> str:
-    """Return the path as text.
+def stat_video(path: str) -> os.stat_result:
+    """Return the status of a file or folder.
 
     Raises:
-        VideoDecodeError: The file is missing, a folder or empty.
+        VideoDecodeError: It is missing, or an empty file.
     """
-    name = os.fspath(path)
-    file = Path(name)
-    if not file.exists():
-        raise VideoDecodeError(name, "file not found")
-    if file.is_dir():
-        raise VideoDecodeError(name, "is a folder, not a video")
-    if file.stat().st_size == 0:
-        raise VideoDecodeError(name, "file is empty")
-    return name
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        raise VideoDecodeError(path, "file not found") from None
+    except OSError as error:
+        raise VideoDecodeError(path, f"cannot be opened ({one_line(error)})") from None
+    if status.st_size == 0 and not stat.S_ISDIR(status.st_mode):
+        raise VideoDecodeError(path, "file is empty")
+    return status
 
 
 def why_not_decord(packets: PacketTable) -> str:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,19 +37,18 @@ _NUMBERED = re.compile(r"(.*?)(\d+)\.\w+")
 _COLOUR_PREFIXES = ("img", "image", "frame", "rgb", "")
 
 
-class Reader(Protocol):
-    """What `decoding.Video` needs of a decoding library."""
+class Reader:
+    """Base class: an open video."""
 
     num_frames: int
     fps: float
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """Yield the frames at sorted, distinct indices, uint8 [n, H, W, 3] RGB with n <= `CHUNK`."""
-        ...
+        raise NotImplementedError
 
     def close(self) -> None:
-        """Free the file and the decoder."""
-        ...
+        """Free the file and the decoder; by default nothing stays open between reads."""
 
 
 @functools.cache
@@ -61,7 +60,7 @@ def _decord() -> ModuleType:
     return decord
 
 
-class DecordReader:
+class DecordReader(Reader):
     """Reads with decord in one thread: loaders use several processes."""
 
     def __init__(self, path: str) -> None:
@@ -93,7 +92,7 @@ def can_skip_pictures(packets: PacketTable) -> bool:
     return packets.codec == "h264"
 
 
-class AVReader:
+class AVReader(Reader):
     """Reads with PyAV.
 
     Args:
@@ -134,9 +133,6 @@ class AVReader:
                 chunk = []
         if chunk:
             yield np.stack(chunk)
-
-    def close(self) -> None:
-        """Nothing stays open between reads."""
 
     def _wanted(self, indices: list[int]) -> Iterator[Any]:
         if self._times is None:
@@ -245,7 +241,7 @@ class _PacketSource:
             self._demux = itertools.chain([packet], self._demux)
 
 
-class FrameFolderReader:
+class FrameFolderReader(Reader):
     """Reads a folder of numbered images (`img_00001.jpg`, ...) in the order of their numbers (9 before 10).
 
     Args:
@@ -281,9 +277,6 @@ class FrameFolderReader:
                 with Image.open(self._files[index]) as image:
                     frames.append(np.asarray(image.convert("RGB")))
             yield np.stack(frames)
-
-    def close(self) -> None:
-        """Nothing stays open between reads."""
 
 
 def _colour_prefix(prefixes: list[str]) -> str:

@@ -16,8 +16,11 @@ Two rules (`Preprocessing.sampling`):
   T·τ·f/30 (30 is its TARGET_FPS), starts are real numbers (training: uniform in [0, D]; clip j: D·j/J, which never
   reaches the end), and the T indices are linspace(start, start + L - 1) truncated: 8x8 is spaced by 9 at 30 fps.
 
-A clip longer than its video repeats the last frame or starts over (`past_end`). Every function raises ValueError if the
-video has no frames, or if the rule needs the frame rate and this is not a number above 0.
+A clip longer than its video repeats the last frame or starts over (`past_end`).
+
+Arguments of all functions: `n`, the number of frames of the file; `fps`, its frame rate; `preprocessing`, which holds
+length, stride and rule. Results: frame indices in [0, n), int64. ValueError is raised if the video has no frames, or if
+the rule needs the frame rate and this is not a number above 0.
 """
 
 from __future__ import annotations
@@ -35,29 +38,14 @@ _PYSLOWFAST_FPS = 30.0
 
 
 def clip_span(fps: float, preprocessing: Preprocessing) -> float:
-    """Return the span L of a clip in frames of the file (an integer under `stride`).
-
-    Args:
-        fps: Frame rate of the file.
-        preprocessing: Length, stride and rule.
-    """
+    """Return the span L of a clip in frames of the file (an integer under `stride`)."""
     if preprocessing.sampling == "pyslowfast":
         return preprocessing.num_frames * preprocessing.frame_stride * _rate(fps, preprocessing)
     return float(_offsets(fps, preprocessing)[-1] + 1)
 
 
 def train_indices(n: int, fps: float, preprocessing: Preprocessing, rng: np.random.Generator) -> Indices:
-    """Draw the frames of a training clip.
-
-    Args:
-        n: Number of frames of the file.
-        fps: Frame rate of the file.
-        preprocessing: Length, stride and rule.
-        rng: Source of the start.
-
-    Returns:
-        Frame indices, int64 [T], all in [0, n).
-    """
+    """Draw the frames of a training clip, [T]; ``rng`` gives the start."""
     room = _room(n, fps, preprocessing)
     if preprocessing.sampling == "pyslowfast":
         return _clip(rng.uniform(0.0, room), n, fps, preprocessing)
@@ -65,16 +53,7 @@ def train_indices(n: int, fps: float, preprocessing: Preprocessing, rng: np.rand
 
 
 def view_indices(n: int, fps: float, preprocessing: Preprocessing, num_clips: int) -> Indices:
-    """Return the frames of the evaluation clips, spread over a video.
-
-    Args:
-        n: Number of frames of the file.
-        fps: Frame rate of the file.
-        preprocessing: Length, stride and rule.
-        num_clips: Clips J.
-
-    Returns:
-        Frame indices, int64 [J, T], all in [0, n).
+    """Return the frames of J = ``num_clips`` evaluation clips spread over a video, [J, T].
 
     Raises:
         ValueError: `num_clips` is below 1.
@@ -93,19 +72,16 @@ def view_indices(n: int, fps: float, preprocessing: Preprocessing, num_clips: in
 
 
 def sliding_indices(n: int, fps: float, preprocessing: Preprocessing, hop_s: float) -> Indices:
-    """Return the frames of clips that slide over a whole video.
+    """Return the frames of clips that slide over a whole video, [J, T].
 
     Clip j starts at frame r(j·hop_s·fps), r(x) = floor(x + ½), if that is below D; one more starts at D, so that the
     last clip reaches the end. A video that is not longer than a clip gives one clip.
 
     Args:
         n: Number of frames of the file.
-        fps: Frame rate of the file.
+        fps: Its frame rate.
         preprocessing: Length, stride and rule.
         hop_s: Seconds from the start of one clip to the next; at least one frame is used.
-
-    Returns:
-        Frame indices, int64 [J, T], all in [0, n).
 
     Raises:
         ValueError: `hop_s` or the frame rate is not a number above 0.
@@ -120,7 +96,7 @@ def sliding_indices(n: int, fps: float, preprocessing: Preprocessing, hop_s: flo
 
 
 def clip_from(start: int, n: int, fps: float, preprocessing: Preprocessing) -> Indices:
-    """Return the frames of the clip with a given first frame, int64 [T], all in [0, n).
+    """Return the frames of the clip with the first frame ``start``, [T].
 
     Raises:
         ValueError: The start is outside the video.
@@ -153,11 +129,9 @@ def reorder_frames(indices: Indices, order: FrameOrder, rng: np.random.Generator
 
 def _rate(fps: float, preprocessing: Preprocessing) -> float:
     """Return f / target_fps, the distance of two frames at the target rate in frames of the file."""
-    target = preprocessing.target_fps
+    target = preprocessing.target_fps or (_PYSLOWFAST_FPS if preprocessing.sampling == "pyslowfast" else None)
     if target is None:
-        if preprocessing.sampling == "stride":
-            return 1.0
-        target = _PYSLOWFAST_FPS
+        return 1.0
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"the frame rate is {fps}; it must be above 0 to sample at {target:g} frames a second")
     return fps / target

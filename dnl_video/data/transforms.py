@@ -52,7 +52,8 @@ def train_transform(
     uses_torchvision = augment.crop_area or augment.randaugment_ops or any(augment.color_jitter) or augment.erasing
     with seeded(int(rng.integers(2**63))) if uses_torchvision else contextlib.nullcontext():
         if augment.crop_area is not None:
-            view = random_resized_crop(clip, augment)
+            crop = v2.RandomResizedCrop(augment.crop_size, augment.crop_area, augment.crop_aspect, antialias=True)
+            view = crop(clip.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         else:
             view = _resize(clip[:, top : top + size, left : left + size], augment.crop_size, augment.crop_size)
         return augment_pixels(view.flip(2) if flip else view, augment, fill).contiguous()
@@ -71,20 +72,6 @@ def _random_window(height: int, width: int, augment: AugmentConfig, rng: np.rand
     to_source = min(height, width) / short_side
     size = max(round(augment.crop_size * to_source), 1)
     return min(round(top * to_source), height - size), min(round(left * to_source), width - size), size
-
-
-def random_resized_crop(clip: Tensor, augment: AugmentConfig) -> Tensor:
-    """Cut a window of random area and aspect ratio out of all frames and resize it.
-
-    Args:
-        clip: uint8 [T, H, W, 3].
-        augment: With `crop_area`.
-
-    Returns:
-        uint8 [T, crop, crop, 3].
-    """
-    crop = v2.RandomResizedCrop(augment.crop_size, augment.crop_area, augment.crop_aspect, antialias=True)
-    return crop(clip.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 def augment_pixels(clip: Tensor, augment: AugmentConfig, fill: Sequence[int]) -> Tensor:

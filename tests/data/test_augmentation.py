@@ -15,7 +15,7 @@ from dnl_video.data.dataset import ClipBatchSampler, ClipDataset, collate_clips
 from dnl_video.data.decoding import open_video
 from dnl_video.data.loaders import VideoDataModule, class_ids
 from dnl_video.data.manifest import VideoRecord
-from dnl_video.data.transforms import augment_pixels, random_resized_crop, seeded, train_transform
+from dnl_video.data.transforms import augment_pixels, seeded, train_transform
 from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
 
@@ -89,11 +89,10 @@ def test_resized_crops_have_the_areas_and_aspects_asked_for():
     frames = np.zeros((1, 100, 120, 3), np.uint8)
     frames[..., 0] = 2 * np.arange(120)
     frames[..., 1] = 2 * np.arange(100)[:, None]
-    augment = AugmentConfig(crop_size=32, short_side=(32, 32), crop_area=(0.1, 0.4), crop_aspect=(0.5, 2.0))
+    augment = AugmentConfig((32, 32), 32, 0.0, crop_area=(0.1, 0.4), crop_aspect=(0.5, 2.0))
     found = []
     for seed in range(300):
-        with seeded(seed):
-            view = random_resized_crop(torch.from_numpy(frames), augment)[0].double()
+        view = train_transform(frames, augment, np.random.default_rng(seed))[0].double()
         # Away from the edges 31 steps of the view cover 31/32 of the window.
         width = float(view[16, 28, 0] - view[16, 3, 0]) / 2 / 25 * 32
         height = float(view[28, 16, 1] - view[3, 16, 1]) / 2 / 25 * 32

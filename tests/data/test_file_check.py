@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -11,11 +12,11 @@ from PIL import Image
 from dnl_video.data import file_check
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.encoding import resize_frames, write_video
-from dnl_video.data.file_check import GOP, CheckJob, TranscodeJob, check_file, resized, transcode_file
+from dnl_video.data.file_check import GOP, check_file, resized, transcode_file
 
 
-def job(source: Path, target: Path, short_side: int) -> TranscodeJob:
-    return TranscodeJob(CheckJob(str(source), 12.5, 8), str(target), short_side, crf=1)
+def transcode(source: Path, target: Path, short_side: int) -> dict[str, Any]:
+    return transcode_file(str(source), 12.5, 8, str(target), short_side, 1)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_a_transcoded_video_has_the_same_frames_in_closed_short_groups(
     frames = np.zeros((60, 96, 128, 3), np.uint8)
     frames[:] = 4 * np.arange(60, dtype=np.uint8)[:, None, None, None]
     write_video(source, frames, 30000 / 1001, crf=1, gop=250, options={"bf": "3", "threads": "1"})
-    facts = transcode_file(job(source, tmp_path / "new" / "t.mp4", 48))
+    facts = transcode(source, tmp_path / "new" / "t.mp4", 48)
     assert (facts["num_frames"], facts["width"], facts["height"], facts["codec"]) == (60, 64, 48, "h264")
     assert facts["fps"] == pytest.approx(30000 / 1001, abs=1e-5)
     assert facts["bytes"] == (tmp_path / "new" / "t.mp4").stat().st_size
@@ -63,14 +64,14 @@ def test_a_transcoded_video_has_the_same_frames_in_closed_short_groups(
 
 
 def test_rotation_is_honoured_and_sound_dropped(tmp_path: Path, shared_clips: Path) -> None:
-    facts = transcode_file(job(shared_clips / "rotated_90.mov", tmp_path / "r.mp4", 100))
+    facts = transcode(shared_clips / "rotated_90.mov", tmp_path / "r.mp4", 100)
     with open_video(shared_clips / "rotated_90.mov") as before, open_video(tmp_path / "r.mp4") as after:
         assert (facts["num_frames"], facts["width"]) == (before.num_frames, 100)
         height, width = after.size
         assert height > width
         expected = resize_frames(before.read([1]), width, height).astype(int)
         assert np.abs(after.read([1]).astype(int) - expected).mean() < 3
-    transcode_file(job(shared_clips / "flipping_pancake.mkv", tmp_path / "f.mp4", 64))
+    transcode(shared_clips / "flipping_pancake.mkv", tmp_path / "f.mp4", 64)
     with av.open(str(tmp_path / "f.mp4")) as container:
         assert [stream.type for stream in container.streams] == ["video"]
 
@@ -85,7 +86,7 @@ def test_a_video_that_breaks_off_is_broken_and_leaves_no_file(
 
     monkeypatch.setattr(file_check, "resize_frames", fail)
     assert (
-        transcode_file(job(source, tmp_path / "t.mp4", 32))
+        transcode(source, tmp_path / "t.mp4", 32)
         == {"error": "cannot be decoded (" + str(source) + ": broken in the middle)"}
         or not (tmp_path / "t.mp4").exists()
     )
@@ -105,5 +106,5 @@ def test_a_sample_reaches_the_last_frame(
 
     monkeypatch.setattr("dnl_video.data.decoding.Video.read", spy)
     for sample in (1, 4, 100):
-        assert check_file(CheckJob(str(source), 30.0, sample))["num_frames"] == 24
+        assert check_file(str(source), 30.0, sample)["num_frames"] == 24
     assert asked == [[0], [0, 8, 15, 23], list(range(24))]

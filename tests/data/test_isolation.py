@@ -18,7 +18,9 @@ from tests.data.isolated_jobs import work
 def test_every_job_has_one_outcome_whatever_it_does(tmp_path: Path) -> None:
     once = f"crash-once {tmp_path / 'once'}"
     jobs = ["a", "crash", "b", "hang", "c", "exit", "raise", once, *"defgh"]
-    outcomes = sorted(run_isolated(work, jobs, workers=2, deadline_s=1.5), key=lambda outcome: outcome.index)
+    outcomes = sorted(
+        run_isolated(work, [(job,) for job in jobs], workers=2, deadline_s=1.5), key=lambda outcome: outcome.index
+    )
     errors = {
         1: "the decoder crashed (SIGSEGV)",
         3: "no answer within 1.5 s: decoding hangs, or the file is long",
@@ -35,7 +37,7 @@ def test_no_jobs_start_no_process() -> None:
 def test_processes_that_cannot_start_are_no_broken_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: b"/bin/false")
     with pytest.raises(RuntimeError, match=r"a worker process .*exit status 1.* before its first file"):
-        list(run_isolated(work, ["a"], workers=1, deadline_s=1))
+        list(run_isolated(work, [("a",)], workers=1, deadline_s=1))
 
 
 def is_alive(pid: int) -> bool:
@@ -57,7 +59,7 @@ def test_a_killed_caller_leaves_no_process_behind(tmp_path: Path) -> None:
         "from tests.data.isolated_jobs import work\n"
         "from dnl_video.data.isolation import run_isolated\n"
         "if __name__ == '__main__':\n"
-        f"    list(run_isolated(work, ['hang {file}'], workers=1, deadline_s=1000))\n"
+        f"    list(run_isolated(work, [('hang {file}',)], workers=1, deadline_s=1000))\n"
     )
     (tmp_path / "main.py").write_text(program)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -71,7 +73,7 @@ def test_a_killed_caller_leaves_no_process_behind(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc whether a process lives")
 def test_a_caller_that_stops_early_leaves_no_process_behind(tmp_path: Path) -> None:
-    outcomes = run_isolated(work, [f"hang {tmp_path / 'pid'}", "a", "b"], workers=2, deadline_s=1000)
+    outcomes = run_isolated(work, [(f"hang {tmp_path / 'pid'}",), ("a",), ("b",)], workers=2, deadline_s=1000)
     assert {next(outcomes).value, next(outcomes).value} == {"A", "B"}
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         time.sleep(0.02)
