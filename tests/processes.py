@@ -1,4 +1,4 @@
-"""`dnl-video` in a process of its own, to be killed or interrupted."""
+"""Run `dnl-video` in another process, to kill or interrupt it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from dnl_video.cli.main import main
 
 
 class CommandProcess:
-    """A command at work, its output in files; in a process group of its own, as a terminal's jobs are.
+    """A running command in its own process group, like a job of a terminal; its output goes to files.
 
-    On leaving its context nothing of it is left running.
+    At the end of its context, all its processes are killed.
 
-    Starting an interpreter and loading torch takes longer than most commands under test, so that the process is a
-    fork of the test's, which has them loaded; a new interpreter where it is asked for or where forks cannot train
-    (autograd's threads for a GPU do not survive one).
+    The process is a fork of the test, because starting an interpreter and loading torch takes longer than most
+    commands. It is a new interpreter on request, and with a GPU (autograd's GPU threads do not survive a fork).
     """
 
     def __init__(self, words: list[str], folder: Path, *, new_interpreter: bool = False) -> None:
@@ -36,7 +35,7 @@ class CommandProcess:
         else:
             with self._stdout.open("wb") as out, self._stderr.open("wb") as errors:
                 command = [sys.executable, "-m", "dnl_video", *words]
-                self._process = subprocess.Popen(command, stdout=out, stderr=errors, preexec_fn=_as_a_terminals_job)
+                self._process = subprocess.Popen(command, stdout=out, stderr=errors, preexec_fn=_become_a_terminal_job)
         assert self._process.pid is not None
         self.pid = self._process.pid
 
@@ -49,14 +48,14 @@ class CommandProcess:
         self.wait()
 
     def _run(self, words: list[str]) -> None:
-        _as_a_terminals_job()
+        _become_a_terminal_job()
         for number, path in ((1, self._stdout), (2, self._stderr)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
         sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
         sys.exit(main(words))
 
     def returncode(self) -> int | None:
-        """Return the exit status, negative for a signal's number; None while it runs."""
+        """Return the exit status, a negative signal number, or None while it runs."""
         if isinstance(self._process, subprocess.Popen):
             return self._process.poll()
         return self._process.exitcode
@@ -65,7 +64,7 @@ class CommandProcess:
         if isinstance(self._process, subprocess.Popen):
             return self._process.wait(timeout)
         self._process.join(timeout)
-        assert self._process.exitcode is not None, f"it still runs after {timeout} s"
+        assert self._process.exitcode is not None, f"still running after {timeout} s"
         return self._process.exitcode
 
     @property
@@ -77,7 +76,7 @@ class CommandProcess:
         return self._stderr.read_text(encoding="utf-8") if self._stderr.exists() else ""
 
 
-def _as_a_terminals_job() -> None:
+def _become_a_terminal_job() -> None:
     os.setsid()
-    # A test runner in the background has the signal ignored, and its children would too.
+    # A test runner in the background ignores SIGINT, and its children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)

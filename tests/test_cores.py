@@ -1,3 +1,5 @@
+"""Default numbers of worker processes and threads."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,7 +11,7 @@ from dnl_video import cores
     ("available", "workers", "processes", "threads"),
     [(2, 2, 1, 1), (16, 8, 1, 8), (8, 8, 1, 4), (16, 2, 4, 2), (4, 0, 1, 4)],
 )
-def test_network_and_loaders_share_the_cores(
+def test_threads_leave_cores_for_the_loaders(
     available: int, workers: int, processes: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -17,7 +19,7 @@ def test_network_and_loaders_share_the_cores(
     assert cores.network_threads(workers, processes) == threads
 
 
-def test_a_choice_of_threads_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_omp_num_threads_has_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3,1")
     assert cores.network_threads(workers=8) == 3
 

@@ -1,3 +1,5 @@
+"""Rank, world size and devices from the environment variables of torchrun and SLURM."""
+
 from __future__ import annotations
 
 import re
@@ -7,11 +9,11 @@ import pytest
 from dnl_video.errors import InputError
 from dnl_video.launcher import alone_under_slurm, devices_and_nodes, local_rank, rank_and_world_size
 
-# The third process of the second of four machines with eight each, as each launcher says it.
+# The third process on the second of four nodes with eight processes each.
 TORCHRUN = {"RANK": 10, "LOCAL_RANK": 2, "WORLD_SIZE": 32, "LOCAL_WORLD_SIZE": 8, "TORCHELASTIC_RUN_ID": "none"}
 BATCH = {"SLURM_JOB_ID": 7, "SLURM_NTASKS": 32, "SLURM_PROCID": 0, "SLURM_LOCALID": 0, "SLURM_NNODES": 4}
 SRUN = BATCH | {"SLURM_PROCID": 10, "SLURM_LOCALID": 2, "SLURM_STEP_NUM_TASKS": 32, "SLURM_STEP_NUM_NODES": 4}
-# One task a machine, which is a torchrun.
+# srun starts one task per node, a torchrun.
 TORCHRUN_IN_SRUN = SRUN | {"SLURM_PROCID": 1, "SLURM_LOCALID": 0, "SLURM_STEP_NUM_TASKS": 4} | TORCHRUN
 # srun --pty bash
 SHELL = SRUN | {"SLURM_PROCID": 0, "SLURM_LOCALID": 0, "SLURM_STEP_NUM_TASKS": 1, "SLURM_STEP_NUM_NODES": 1}
@@ -24,48 +26,36 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "rank", "local", "layout"),
+    ("environment", "rank", "local", "layout", "alone"),
     [
-        ({}, (0, 1), 0, ("auto", 1)),
-        (TORCHRUN, (10, 32), 2, (8, 4)),
-        (SRUN, (10, 32), 2, (8, 4)),
-        (TORCHRUN_IN_SRUN, (10, 32), 2, (8, 4)),
-        (BATCH, (0, 1), 0, ("auto", 1)),
-        (SHELL, (0, 1), 0, ("auto", 1)),
+        ({}, (0, 1), 0, ("auto", 1), False),
+        (TORCHRUN, (10, 32), 2, (8, 4), False),
+        (SRUN, (10, 32), 2, (8, 4), False),
+        (TORCHRUN_IN_SRUN, (10, 32), 2, (8, 4), False),
+        (BATCH, (0, 1), 0, ("auto", 1), True),
+        (SHELL, (0, 1), 0, ("auto", 1), True),
         # A child of Lightning's own launcher.
-        ({"LOCAL_RANK": 1, "WORLD_SIZE": 2, "NODE_RANK": 0}, (0, 1), 1, ("auto", 1)),
+        ({"LOCAL_RANK": 1, "WORLD_SIZE": 2, "NODE_RANK": 0}, (0, 1), 1, ("auto", 1), False),
     ],
-    ids=["alone", "torchrun", "srun", "torchrun in srun", "batch script", "interactive step", "Lightning"],
+    ids=["no launcher", "torchrun", "srun", "torchrun in srun", "batch script", "interactive step", "Lightning"],
 )
-def test_each_launcher_is_understood(
-    environment: dict, rank: tuple, local: int, layout: tuple, monkeypatch: pytest.MonkeyPatch
+def test_launchers(
+    environment: dict, rank: tuple, local: int, layout: tuple, alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, str(value))
     assert rank_and_world_size() == rank
     assert local_rank() == local
     assert devices_and_nodes("auto", 1) == layout
-
-
-@pytest.mark.parametrize(
-    ("environment", "alone"),
-    [({}, False), (TORCHRUN, False), (SRUN, False), (TORCHRUN_IN_SRUN, False), (BATCH, True), (SHELL, True)],
-    ids=["no SLURM", "torchrun", "srun", "torchrun in srun", "batch script", "interactive step"],
-)
-def test_a_batch_script_is_no_task_of_srun(environment: dict, alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, str(value))
     assert alone_under_slurm() == alone
 
 
-def test_alone_the_recipe_says_how_many() -> None:
+def test_devices_without_a_launcher() -> None:
     assert devices_and_nodes(2, 3) == (2, 3)
 
 
-@pytest.mark.parametrize(
-    ("environment", "launcher"), [(TORCHRUN, "torchrun"), (SRUN, "srun")], ids=["torchrun", "srun"]
-)
-def test_a_launcher_and_the_recipe_must_agree(
+@pytest.mark.parametrize(("environment", "launcher"), [(TORCHRUN, "torchrun"), (SRUN, "srun")])
+def test_other_devices_than_the_launcher_started_are_refused(
     environment: dict, launcher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():

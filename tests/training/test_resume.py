@@ -1,4 +1,4 @@
-"""Going on with a run that was killed, stopped or whose checkpoint was damaged, as if nothing had happened."""
+"""A run that is resumed after a kill, a stop or a damaged checkpoint ends exactly like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.training.runs import Killed
 
 
 def config_for(tiny: TinyRun, output: Path) -> TrainConfig:
-    """Everything that has a state or draws: dropout, mixup, weight average, precise statistics, accumulation."""
+    """Use everything that has a state or is random: dropout, mixup, EMA, precise statistics, accumulation."""
     config = load(tiny.config)
     config.output_dir = str(output)
     config.model = dataclasses.replace(config.model, dropout=0.5)
@@ -49,7 +49,7 @@ def last(output: Path) -> dict[str, Any]:
 
 
 def differing(a: Path, b: Path) -> list[str]:
-    """Return the names of the tensors, trained or averaged, and states that differ between the ends of two runs."""
+    """Return the names of the tensors (trained and EMA) and states that differ in the last checkpoints of two runs."""
     a, b = last(a), last(b)
     names = []
     for part in ("state_dict", "current_model_state", "averaging_state"):
@@ -61,7 +61,7 @@ def differing(a: Path, b: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing interrupts."""
+    """The uninterrupted run."""
     output = tmp_path_factory.mktemp("whole") / "run"
     train(config_for(tiny, output))
     return output
@@ -78,9 +78,9 @@ def terminate() -> None:
 def interrupted(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, call: int, how: Callable[[], None]
 ) -> BaseException:
-    """Go on with a run until the given call of a method; return what it ended with.
+    """Continue a run until the given call of a method; return the exception that ended it.
 
-    The exception leaves what a real kill leaves: the last checkpoint on disk.
+    It leaves the same files as a real kill.
     """
     original, calls = getattr(owner, method), iter(range(call + 1))
 
@@ -96,10 +96,10 @@ def interrupted(
     return error.value
 
 
-def test_a_run_that_is_killed_and_stopped_again_and_again_ends_with_the_same_weights(
+def test_run_killed_and_stopped_many_times_ends_with_the_same_weights(
     whole: Path, tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Four batches, two steps an epoch; "auto" begins the run as well."""
+    """An epoch has four batches and two steps; "auto" also starts the run."""
     output = tmp_path / "parts"
     config = config_for(tiny, output)
     positions = []
@@ -111,34 +111,34 @@ def test_a_run_that_is_killed_and_stopped_again_and_again_ends_with_the_same_wei
 
     monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", watched)
     step = (VideoTrainingModule, "training_step")
-    # Before the first checkpoint, then in the second step.
+    # Killed before the first checkpoint, then in the second step.
     interrupted(config, monkeypatch, *step, 0, kill)
     assert not (output / "checkpoints").exists()
     interrupted(config, monkeypatch, *step, 2, kill)
     assert last(output)["global_step"] == 1
-    # Asked in the first half of the second step: it is finished, and what validates the epoch is still to do.
+    # SIGTERM in the first half of the second step: the step is finished, the validation of the epoch is not.
     stop = interrupted(config, monkeypatch, *step, 0, terminate)
     path = output / "checkpoints" / "last.ckpt"
     assert isinstance(stop, Terminated)
     assert stop.saved == f"epoch 1, step 2 saved in {path}"
     assert last(output)["global_step"] == 2
-    # During that validation, and during the precise statistics before it, there is nothing to wait for.
+    # During validation, and the precise statistics before it, the run stops immediately.
     stop = interrupted(config, monkeypatch, VideoTrainingModule, "validation_step", 1, terminate)
     assert isinstance(stop, Terminated)
     assert stop.saved == ""
     interrupted(config, monkeypatch, VideoDataModule, "precise_bn_dataloader", 0, kill)
-    # Validation is made up for: the best checkpoint of the first epoch is there. Then to the second epoch's middle.
+    # The validation is repeated and writes the best checkpoint of the first epoch. Stopped in the second epoch.
     stop = interrupted(config, monkeypatch, *step, 1, terminate)
     assert isinstance(stop, Terminated)
     assert stop.saved == f"epoch 2, step 3 saved in {path}"
     assert list((output / "checkpoints").glob("best-epoch000-*"))
-    # A bad last checkpoint costs the steps since the one before it, here an epoch's boundary.
+    # With a damaged last checkpoint, the run resumes from the one before it, at the end of the first epoch.
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)
     capsys.readouterr()
     interrupted(config, monkeypatch, *step, 1, kill)
     assert f"; resuming from {output}/checkpoints/previous.ckpt, the checkpoint before it" in capsys.readouterr().err
-    # No step was finished since; nor did the good checkpoint give way to the bad one.
+    # No step was finished since, and the damaged checkpoint did not replace the previous one.
     train(config, resume="auto")
     assert differing(whole, output) == []
     assert {position % 2 for position in positions} == {0}
@@ -163,10 +163,8 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_process_that_is_killed_outright_ends_with_the_same_weights(
-    whole: Path, tiny: TinyRun, tmp_path: Path
-) -> None:
-    """In the middle of the second epoch, after its first step; with loader processes that read ahead."""
+def test_run_killed_by_sigkill_ends_with_the_same_weights(whole: Path, tiny: TinyRun, tmp_path: Path) -> None:
+    """Killed in the second epoch, after its first step; with loader processes that read ahead."""
     output = tmp_path / "run"
     config = config_for(tiny, output)
     config.data.num_workers = 1
@@ -181,11 +179,11 @@ def test_a_process_that_is_killed_outright_ends_with_the_same_weights(
     assert differing(whole, output) == []
 
 
-def test_two_processes_stop_together_leave_none_and_go_on(tiny: TinyRun, tmp_path: Path) -> None:
+def test_two_processes_stop_together_and_resume(tiny: TinyRun, tmp_path: Path) -> None:
     output = tmp_path / "run"
     words = ["--output_dir", str(output), "--trainer.devices", "2", "--trainer.max_epochs", "30"]
     command = [sys.executable, "-m", "dnl_video", "train", "--config", str(tiny.config), *words]
-    # Lightning starts the other process; one session, so that all of them can be found.
+    # Lightning starts the second process. Both are in one session, so the test can find them.
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -209,7 +207,7 @@ def test_two_processes_stop_together_leave_none_and_go_on(tiny: TinyRun, tmp_pat
     assert stopped == [str(last(output)["global_step"])], printed
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
-    # To the end of the epoch after the one it was stopped in.
+    # Train to the end of the epoch after the one it was stopped in.
     state = last(output)
     epochs, batches = state["epoch"] + 2, 2
     words = ["--config", str(output / "config.yaml"), "--trainer.max_epochs", str(epochs), "--resume"]
@@ -220,7 +218,7 @@ def test_two_processes_stop_together_leave_none_and_go_on(tiny: TinyRun, tmp_pat
     assert last(output)["global_step"] == epochs * batches
 
 
-def test_what_dropout_draws_depends_on_the_place_alone() -> None:
+def test_dropout_depends_only_on_the_position_in_the_run() -> None:
     def draws(**place: int) -> torch.Tensor:
         seed_network(0, **({"epoch": 1, "batch": 2, "rank": 0} | place))
         return torch.rand(4)
@@ -232,7 +230,7 @@ def test_what_dropout_draws_depends_on_the_place_alone() -> None:
 
 
 def damage(file: Path, how: str) -> None:
-    """Damage a checkpoint as a full disk, a power failure or a bad cable does."""
+    """Damage a checkpoint like a full disk, a power failure or a bad cable."""
     content = bytearray(file.read_bytes())
     middle = len(content) // 2
     if how == "flipped":
@@ -245,7 +243,7 @@ def damage(file: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["0", "1", "40", "0.1", "0.5", "0.999", "-1", "flipped", "zeroed"])
-def test_a_damaged_last_checkpoint_gives_way_to_the_previous_one(
+def test_previous_checkpoint_replaces_a_damaged_last_one(
     how: str, tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "run"
@@ -273,7 +271,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_previous_one(
         find_resume_point("last", output)
 
 
-def test_a_previous_checkpoint_alone_is_enough(tiny: TinyRun, tmp_path: Path) -> None:
+def test_previous_checkpoint_alone_is_enough(tiny: TinyRun, tmp_path: Path) -> None:
     folder = tmp_path / "run" / "checkpoints"
     shutil.copytree(tiny.run / "checkpoints", folder)
     (folder / "last.ckpt").unlink()
@@ -290,7 +288,7 @@ def test_a_previous_checkpoint_alone_is_enough(tiny: TinyRun, tmp_path: Path) ->
         find_resume_point("last", tmp_path / "other")
 
 
-def test_a_resumed_run_keeps_the_first_logs(tiny: TinyRun, tmp_path: Path) -> None:
+def test_resumed_run_keeps_the_first_logs(tiny: TinyRun, tmp_path: Path) -> None:
     config = load(tiny.config)
     config.output_dir = str(tmp_path / "run")
     shutil.copytree(tiny.run, config.output_dir)
@@ -311,7 +309,7 @@ def test_a_resumed_run_keeps_the_first_logs(tiny: TinyRun, tmp_path: Path) -> No
         (("preprocessing", {"frame_stride": 1}), r"its preprocessing\.frame_stride is 2"),
     ],
 )
-def test_resuming_refuses_other_settings(change: Any, message: str, tiny: TinyRun) -> None:
+def test_resume_with_other_settings_is_refused(change: Any, message: str, tiny: TinyRun) -> None:
     config = load(tiny.config)
     section, values = change
     setattr(config, section, dataclasses.replace(getattr(config, section), **values))

@@ -1,3 +1,5 @@
+"""Checks before a run starts, and the devices it uses."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -27,7 +29,7 @@ def config_for(tiny: TinyRun, output: Path) -> Any:
 
 
 @pytest.mark.parametrize(("wanted", "epochs", "interval"), [(8, 32, 8), (8, 30, 6), (4, 3, 3), (4, 196, 4), (2, 7, 1)])
-def test_the_last_epoch_is_always_validated(wanted: int, epochs: int, interval: int) -> None:
+def test_last_epoch_is_always_validated(wanted: int, epochs: int, interval: int) -> None:
     assert validation_interval(wanted, epochs) == interval
 
 
@@ -39,7 +41,7 @@ def test_the_last_epoch_is_always_validated(wanted: int, epochs: int, interval: 
         ("trainer", {"accelerator": "gpu"}, "trainer settings do not fit this machine: "),
     ],
 )
-def test_settings_that_cannot_work(section: str, values: Any, message: str, tiny: TinyRun, tmp_path: Path) -> None:
+def test_wrong_settings_are_refused(section: str, values: Any, message: str, tiny: TinyRun, tmp_path: Path) -> None:
     if values.get("accelerator") == "gpu" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     config = config_for(tiny, tmp_path / "run")
@@ -50,14 +52,14 @@ def test_settings_that_cannot_work(section: str, values: Any, message: str, tiny
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_an_output_folder_that_cannot_be_made(tiny: TinyRun, tmp_path: Path) -> None:
+def test_output_folder_that_cannot_be_created(tiny: TinyRun, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match=r"output_dir .*file.* cannot be written \(.*\); choose another"):
             train(config_for(tiny, output))
 
 
-def test_integer_and_named_labels_do_not_mix(tiny: TinyRun, tmp_path: Path) -> None:
+def test_integer_and_named_labels_together_are_refused(tiny: TinyRun, tmp_path: Path) -> None:
     files = sorted((tiny.folder / "videos" / "train").rglob("*.mp4"))
     (tmp_path / "ints.txt").write_text("\n".join(f"{f} {i % 8}" for i, f in enumerate(files)), encoding="utf-8")
     config = config_for(tiny, tmp_path / "run")
@@ -66,7 +68,7 @@ def test_integer_and_named_labels_do_not_mix(tiny: TinyRun, tmp_path: Path) -> N
         train(config)
 
 
-def test_only_broken_videos_stop_with_the_list(tiny: TinyRun, tmp_path: Path) -> None:
+def test_only_broken_videos(tiny: TinyRun, tmp_path: Path) -> None:
     broken = [tmp_path / f"{i}.mp4" for i in range(8)]
     for file in broken:
         file.write_bytes(b"")
@@ -79,7 +81,7 @@ def test_only_broken_videos_stop_with_the_list(tiny: TinyRun, tmp_path: Path) ->
         train(config)
 
 
-def test_open_devices_are_what_torchrun_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_devices_are_those_of_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "32"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(trainer, "Trainer", dict)
@@ -87,7 +89,7 @@ def test_open_devices_are_what_torchrun_started(tmp_path: Path, monkeypatch: pyt
     assert (options["devices"], options["num_nodes"]) == (8, 4)
 
 
-def test_other_processes_than_the_recipe_wants_are_refused(
+def test_torchrun_with_another_number_of_processes_is_refused(
     tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}.items():
@@ -98,7 +100,7 @@ def test_other_processes_than_the_recipe_wants_are_refused(
         train(config)
 
 
-def test_going_on_with_another_number_of_processes_is_refused(tiny: TinyRun) -> None:
+def test_resume_with_another_number_of_processes_is_refused(tiny: TinyRun) -> None:
     stored = read_raw(find_checkpoint(tiny.run, last=True))[FORMAT_KEY]
     assert stored["processes"] == 1
     start = ResumePoint(Path("last.ckpt"), {"processes": 8})
@@ -111,7 +113,7 @@ def test_going_on_with_another_number_of_processes_is_refused(tiny: TinyRun) -> 
     )
 
 
-def test_lightning_starts_processes_in_a_batch_script_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lightning_starts_processes_in_a_batch_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NAME": "k400"}.items():
         monkeypatch.setenv(name, value)
     config = TrainConfig(trainer=TrainerConfig(accelerator="cpu", devices=2))

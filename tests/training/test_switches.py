@@ -1,8 +1,7 @@
-"""Every switch of training does what it says: whole short runs against loops, formulas and tables written by hand."""
+"""Training options: short runs compared with loops, formulas and tables written by hand."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from dnl_video.config import TrainConfig
-from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.inference.device import check_cpu_precision
 from dnl_video.models.build import build_model
@@ -23,15 +21,15 @@ from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.run import train
 from tests.conftest import TinyRun
 from tests.test_recipes import load
-from tests.training.runs import final_weights
+from tests.training.runs import data_of, final_weights, logged
 
 
 def configured(tiny: TinyRun, output: Path, **changes: dict[str, Any]) -> TrainConfig:
-    """Two steps of four clips of a bare network by SGD at a constant rate, and the sections' changes."""
+    """Train a bare network for two steps of four clips, with SGD at a constant rate, and the given changes."""
     config = load(tiny.config)
     config.output_dir = str(output)
     plain: dict[str, dict[str, Any]] = {
-        # Zero residual branches at the start keep rounding from growing through the depth.
+        # Residual branches that start at zero limit the growth of rounding errors.
         "model": {"context": "none", "zero_init_residual": True},
         "data": {"limit_videos": 8, "batch_size": 4},
         "optim": {
@@ -52,12 +50,6 @@ def configured(tiny: TinyRun, output: Path, **changes: dict[str, Any]) -> TrainC
     return config
 
 
-def logged(output: Path, column: str) -> dict[int, float]:
-    """Values of a column of the CSV log by step."""
-    with (output / "logs" / "csv" / "metrics.csv").open(encoding="utf-8") as file:
-        return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row.get(column)}
-
-
 def differing(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
     assert found.keys() == expected.keys()
     return [name for name in expected if not torch.equal(found[name], expected[name])]
@@ -73,7 +65,7 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], toleranc
 
 @pytest.fixture(scope="module")
 def plain(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run without any switch."""
+    """The run with default options."""
     output = tmp_path_factory.mktemp("plain")
     train(configured(tiny, output))
     return output
@@ -81,12 +73,11 @@ def plain(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def by_hand(config: TrainConfig, clip_norm: float, smoothing: float) -> tuple[dict[str, Tensor], list[float]]:
     """Train in plain torch; return the weights, and the gradients' norms before clipping."""
-    datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
     torch.manual_seed(config.seed)
     network = build_model(config.model).train()
     velocity = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     norms = []
-    for batch in datamodule.train_dataloader():
+    for batch in data_of(config).train_dataloader():
         clips = (batch["clip"].permute(0, 4, 1, 2, 3).float() / 255 - 0.45) / 0.225
         log_p = network(clips).log_softmax(dim=1)
         targets = nn.functional.one_hot(batch["label"], 8) * (1 - smoothing) + smoothing / 8
@@ -95,13 +86,13 @@ def by_hand(config: TrainConfig, clip_norm: float, smoothing: float) -> tuple[di
         norms.append(float(torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm)))
         with torch.no_grad():
             for name, parameter in network.named_parameters():
-                # Nesterov's momentum as torch writes it.
+                # Nesterov momentum as in torch.
                 velocity[name] = 0.9 * velocity[name] + parameter.grad
                 parameter -= config.optim.lr * (parameter.grad + 0.9 * velocity[name])
     return {f"network.{name}": value for name, value in network.state_dict().items()}, norms
 
 
-def test_clipping_and_label_smoothing_against_a_loop_by_hand(tiny: TinyRun, tmp_path: Path) -> None:
+def test_clipping_and_label_smoothing_equal_a_loop_by_hand(tiny: TinyRun, tmp_path: Path) -> None:
     changes = {"optim": {"label_smoothing": 0.2, "lr": 0.02}, "trainer": {"gradient_clip_val": 0.5}}
     config = configured(tiny, tmp_path, **changes)
     train(config)
@@ -115,7 +106,7 @@ def test_clipping_and_label_smoothing_against_a_loop_by_hand(tiny: TinyRun, tmp_
             assert_close(found, wrong, 1e-6)
 
 
-def test_two_batches_of_two_are_one_of_four(tiny: TinyRun, tmp_path: Path) -> None:
+def test_two_accumulated_batches_equal_one_of_double_size(tiny: TinyRun, tmp_path: Path) -> None:
     """Without batch statistics, the sum over batches is the sum over clips; the linear rule counts all clips."""
     frozen = {"freeze_batch_norm": True, "lr": 0.008, "lr_batch": 16}
     whole = configured(tiny, tmp_path / "whole", optim=frozen)
@@ -145,7 +136,7 @@ STEPS = [0.1, 0.1, 0.01, 0.01, 0.01, 0.001]
     ],
     ids=["cosine with warm-up", "steps, accumulating"],
 )
-def test_the_rate_of_every_step_is_the_table_s(
+def test_learning_rate_of_every_step(
     optim: dict[str, Any], accumulate: int, table: list[float], tiny: TinyRun, tmp_path: Path
 ) -> None:
     config = configured(
@@ -161,17 +152,17 @@ def test_the_rate_of_every_step_is_the_table_s(
     assert list(rates.values()) == pytest.approx(table)
 
 
-def test_activation_checkpointing_leaves_a_run_as_it_is(tiny: TinyRun, tmp_path: Path, plain: Path) -> None:
+def test_activation_checkpointing_gives_the_same_run(tiny: TinyRun, tmp_path: Path, plain: Path) -> None:
     train(configured(tiny, tmp_path, trainer={"activation_checkpointing": True}))
     assert differing(final_weights(tmp_path), final_weights(plain)) == []
     assert logged(tmp_path, "val/loss") == logged(plain, "val/loss")
 
 
-def test_channels_last_through_the_run_and_its_checkpoints(
+def test_channels_last_in_training_and_checkpoints(
     tiny: TinyRun, tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def layouts(network: nn.Module) -> set[bool]:
-        # A kernel of one position, or of one input channel, has both layouts.
+        # A kernel with one position or one input channel has both layouts.
         spread = [p for p in network.parameters() if p.ndim == 5 and p.shape[1] > 1 and p[0, 0].numel() > 1]
         return {p.is_contiguous(memory_format=torch.channels_last_3d) for p in spread}
 
@@ -188,7 +179,7 @@ def test_channels_last_through_the_run_and_its_checkpoints(
     assert seen == [{True}, {True}]
     last, usual = final_weights(tmp_path), final_weights(plain)
     assert_close(last, usual, 1e-4)
-    # Either layout takes the other's checkpoint and keeps its own.
+    # Each layout loads a checkpoint of the other.
     assert layouts(load_checkpoint(tmp_path).build()) == {False}
     module = VideoTrainingModule(config, [str(i) for i in range(8)], {})
     module.load_state_dict(usual)
@@ -214,7 +205,7 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_float32(
         return loss
 
     monkeypatch.setattr(VideoTrainingModule, "training_step", watched)
-    # One step, of which the loss is right, wherever gradients are not.
+    # One step: its loss is correct even where the gradients are not.
     monkeypatch.setattr(precision, "bf16_gradients_are_correct", lambda: True)
     train(configured(tiny, tmp_path, data={"limit_videos": 8, "batch_size": 8}, trainer={"precision": "bf16-mixed"}))
     assert dtypes == {torch.bfloat16, torch.float32}
@@ -233,8 +224,8 @@ def test_fp16_needs_a_gpu(tiny: TinyRun, tmp_path: Path) -> None:
         train(config)
 
 
-def right_conv3d(clip: Tensor, weight: Tensor, padding: tuple[int, int, int]) -> Tensor:
-    """The convolution in float32, a temporal tap at a time."""
+def correct_conv3d(clip: Tensor, weight: Tensor, padding: tuple[int, int, int]) -> Tensor:
+    """Compute the convolution in float32, one temporal tap after the other."""
     size = clip.shape[2]
     padded = nn.functional.pad(clip.float(), (0, 0, 0, 0, 1, 1))
     taps = [
@@ -243,16 +234,14 @@ def right_conv3d(clip: Tensor, weight: Tensor, padding: tuple[int, int, int]) ->
     return sum(taps).to(clip.dtype)  # type: ignore[union-attr, return-value]
 
 
-def test_bf16_is_refused_where_its_gradients_are_wrong(
-    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bf16_with_wrong_gradients_is_refused(tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unwritten_tap(clip: Tensor, weight: Tensor, padding: tuple[int, int, int]) -> Tensor:
         kept = (
             torch.cat([weight[:, :, :1].detach(), weight[:, :, 1:]], dim=2) if clip.dtype == torch.bfloat16 else weight
         )
-        return right_conv3d(clip, kept, padding)
+        return correct_conv3d(clip, kept, padding)
 
-    monkeypatch.setattr(nn.functional, "conv3d", right_conv3d)
+    monkeypatch.setattr(nn.functional, "conv3d", correct_conv3d)
     assert precision.bf16_gradients_are_correct()
     monkeypatch.setattr(nn.functional, "conv3d", unwritten_tap)
     assert not precision.bf16_gradients_are_correct()
@@ -265,8 +254,8 @@ def test_bf16_is_refused_where_its_gradients_are_wrong(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_compiled_run_is_the_eager_one(tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training, precise batch norm and validation, through a stem, one residual block and the head: tracing is slow."""
+def test_compiled_run_equals_the_eager_run(tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train and validate a stem, one residual block and the head, because tracing is slow."""
 
     def short(spec: Any) -> nn.Module:
         network = build_model(spec)
@@ -280,7 +269,7 @@ def test_a_compiled_run_is_the_eager_one(tiny: TinyRun, tmp_path: Path, monkeypa
     original = nn.Module.compile
 
     def trace(self: nn.Module) -> None:
-        # aot_eager traces forward and backward as inductor does, and leaves out its C++.
+        # aot_eager traces forward and backward like inductor, without compiling C++.
         compiled.append(self)
         original(self, backend="aot_eager")
 

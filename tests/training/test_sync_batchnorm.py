@@ -1,4 +1,4 @@
-"""Conversion to torch's SyncBatchNorm, which itself runs on GPUs only: nothing of ours loses a layer to it."""
+"""Conversion to torch's SyncBatchNorm (which runs on GPUs only) keeps every layer and its rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dnl_video.training.optim import parameter_groups
 def plain_and_converted(optim: OptimConfig) -> tuple[VideoTrainingModule, VideoTrainingModule]:
     spec = ModelSpec("slow_r50", "dnl", 3, stem_channels=8)
     plain = VideoTrainingModule(TrainConfig(model=spec, optim=optim), ["a", "b", "c"], {})
-    # As the trainer does it, after freezing and before the optimiser is made.
+    # Like the trainer: after freezing and before the optimiser is made.
     converted = TorchSyncBatchNorm().apply(copy.deepcopy(plain))
     return plain.train(), converted.train()
 
@@ -30,7 +30,7 @@ def norms(module: nn.Module, kind: type[nn.Module]) -> dict[str, nn.Module]:
     return {name: m for name, m in module.named_modules() if type(m) is kind}
 
 
-def test_every_norm_is_converted_and_keeps_its_place_and_its_rules() -> None:
+def test_every_batch_norm_is_converted_and_keeps_its_name_and_rules() -> None:
     for optim in (OptimConfig(), OptimConfig(freeze_batch_norm=True), OptimConfig(frozen_stages=3)):
         plain, converted = plain_and_converted(optim)
         ours, theirs = norms(plain, nn.BatchNorm3d), norms(converted, nn.SyncBatchNorm)
@@ -46,7 +46,7 @@ def test_every_norm_is_converted_and_keeps_its_place_and_its_rules() -> None:
         assert groups[0] == groups[1]
 
 
-def test_precise_statistics_find_the_converted_ones() -> None:
+def test_precise_batch_norm_updates_converted_layers() -> None:
     clips = {"clip": torch.randint(0, 256, (2, 8, 32, 32, 3), dtype=torch.uint8), "failures": []}
     loader = SimpleNamespace(precise_bn_dataloader=lambda epoch: [clips, clips])
     trainer: Any = SimpleNamespace(
@@ -64,5 +64,5 @@ def test_precise_statistics_find_the_converted_ones() -> None:
     moved = {
         name for name in after if "running_var" in name and not torch.equal(after[name], torch.ones_like(after[name]))
     }
-    assert len(moved) == 5, "the blocks' own, the backbone's being frozen"
+    assert len(moved) == 5, "those of the blocks; the backbone is frozen"
     assert all(torch.equal(after[name], before[name]) for name in after)

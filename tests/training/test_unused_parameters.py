@@ -1,4 +1,4 @@
-"""DDP refuses a step in which a trained parameter gets no gradient, so no network may own one it does not use."""
+"""Every trained parameter gets a gradient; DDP raises an error otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dnl_video.training.module import VideoTrainingModule
 
 
 def without_gradient(spec: ModelSpec, optim: OptimConfig) -> tuple[set[str], int]:
-    """Return the trained parameters that a step leaves out, and how many are trained."""
+    """Return the trained parameters without a gradient after a step, and the number of trained parameters."""
     module = VideoTrainingModule(TrainConfig(model=spec, optim=optim), ["a", "b", "c"], {}).train()
     module.network(torch.rand(2, 3, 8, 32, 32)).sum().backward()
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
@@ -23,7 +23,7 @@ def without_gradient(spec: ModelSpec, optim: OptimConfig) -> tuple[set[str], int
 
 @pytest.mark.parametrize("frozen", [0, 2])
 @pytest.mark.parametrize("context", get_args(Context))
-def test_every_context_uses_all_it_owns(context: Context, frozen: int) -> None:
+def test_every_context_uses_all_parameters(context: Context, frozen: int) -> None:
     spec = ModelSpec("slow_r50", context, 3, stem_channels=8)
     unused, trained = without_gradient(spec, OptimConfig(frozen_stages=frozen))
     assert unused == set()
@@ -31,7 +31,7 @@ def test_every_context_uses_all_it_owns(context: Context, frozen: int) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["i3d_r50", "slowfast_r50", "c2d_r50"])
-def test_every_backbone_uses_all_it_owns(architecture: Architecture) -> None:
+def test_every_backbone_uses_all_parameters(architecture: Architecture) -> None:
     spec = ModelSpec(architecture, "dnl", 3, stem_channels=16)
     assert without_gradient(spec, OptimConfig(frozen_stages=2, freeze_batch_norm=True))[0] == set()
 
@@ -47,7 +47,7 @@ def test_every_backbone_uses_all_it_owns(architecture: Architecture) -> None:
         ("pairwise", {"learned_temperature": True, "whiten_over": "frame"}),
     ],
 )
-def test_every_option_uses_all_it_owns(context: Context, options: dict[str, Any]) -> None:
+def test_every_option_uses_all_parameters(context: Context, options: dict[str, Any]) -> None:
     spec = ModelSpec("slow_r50", context, 3, stem_channels=8)
     spec = dataclasses.replace(spec, context_options=dataclasses.replace(ContextOptions(), **options))
     assert without_gradient(spec, OptimConfig())[0] == set()
