@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ README = REPOSITORY / "README.md"
 PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 TEXTS = {page.relative_to(REPOSITORY).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 COMMAND = re.compile(r"^(?:torchrun .*?-m dnl_video|dnl-video) (.*)", flags=re.MULTILINE)
-SCRIPT = re.compile(r"^python (scripts/\S+\.py) ?(.*)", flags=re.MULTILINE)
+SCRIPT = re.compile(r"^python (scripts/.*)", flags=re.MULTILINE)
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -31,9 +34,9 @@ def blocks(language: str) -> list[tuple[str, str]]:
 def lines(pattern: re.Pattern[str]) -> list[pytest.ParameterSet]:
     """Return the commands of all shell blocks that match, with their page as id."""
     return [
-        pytest.param(match, id=f"{name}:{match if isinstance(match, str) else ' '.join(match)}")
+        pytest.param(command, id=f"{name}:{command}")
         for name, block in blocks("bash")
-        for match in pattern.findall(block.replace("\\\n", " "))
+        for command in pattern.findall(block.replace("\\\n", " "))
     ]
 
 
@@ -67,6 +70,24 @@ def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, *words = shlex.split(line, comments=True)
     assert name in COMMANDS
     make_parser(name, command_module(name)).parse_args(words)
+
+
+@pytest.mark.parametrize("line", lines(SCRIPT))
+def test_script_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Parsed(Exception):
+        pass
+
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(self: argparse.ArgumentParser, args: list[str] | None = None) -> None:
+        parse_args(self, args)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    script, *words = shlex.split(line, comments=True)
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    with pytest.raises(Parsed):
+        runpy.run_path(str(REPOSITORY / script), run_name="__main__")
 
 
 @pytest.mark.parametrize("name", TEXTS)
