@@ -38,18 +38,12 @@ def write_report(directory: _Path, output: _Path | None = None) -> list[Path]:
 
 
 def save_report(report: dict[str, Any], output: _Path, read_frames: FrameReader | None = None) -> list[Path]:
-    """Write a report of `build_report` as report.json, report.md and report.html; see `write_report`.
-
-    Args:
-        report: The report.
-        output: Folder to write into, created if missing.
-        read_frames: Reads a few frames of a video, for the HTML; None shows none.
-    """
+    """Write a report of `build_report` as `write_report` does; `read_frames` gives the HTML frames of videos."""
     return _save("report", report, report_document(report), output, read_frames)
 
 
 def save_comparison(comparison: dict[str, Any], output: _Path) -> list[Path]:
-    """Write a comparison of `build_comparison` as compare.json, compare.md and compare.html; see `write_report`."""
+    """Write a comparison of `build_comparison` as compare.json, compare.md and compare.html."""
     return _save("compare", comparison, compare_document(comparison), output, None)
 
 

@@ -136,24 +136,18 @@ def origin_of(predictions: Predictions) -> dict[str, Any]:
 
 def protocol_of(predictions: Predictions) -> dict[str, Any]:
     """Return which views were averaged into a video's scores, in numbers and in words."""
-    meta = predictions.meta
-    if meta.num_clips is None or meta.num_crops is None:
+    clips, crops, order = predictions.meta.num_clips, predictions.meta.num_crops, predictions.meta.frame_order
+    if clips is None or crops is None:
         unknown = dict.fromkeys(("num_clips", "num_crops", "num_views", "frame_order"))
         return {**unknown, "text": "protocol unknown"}
-    size = meta.preprocessing.get("crop_size")
-    text = f"{_count(meta.num_clips, 'clip')} x {_count(meta.num_crops, 'crop')}" + (f" at {size}" if size else "")
-    frames, stride = meta.preprocessing.get("num_frames"), meta.preprocessing.get("frame_stride")
+    size, frames, stride = map(predictions.meta.preprocessing.get, ("crop_size", "num_frames", "frame_stride"))
+    text = f"{_count(clips, 'clip')} x {_count(crops, 'crop')}" + (f" at {size}" if size else "")
     if frames and stride:
         text += f", clips of {_count(frames, 'frame')} with stride {stride}"
-    if meta.frame_order != "natural":
-        text += f", frames {meta.frame_order}"
-    return {
-        "num_clips": meta.num_clips,
-        "num_crops": meta.num_crops,
-        "num_views": meta.num_clips * meta.num_crops,
-        "frame_order": meta.frame_order,
-        "text": text,
-    }
+    if order != "natural":
+        text += f", frames {order}"
+    views = clips * crops
+    return {"num_clips": clips, "num_crops": crops, "num_views": views, "frame_order": order, "text": text}
 
 
 def _count(number: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,23 +33,14 @@ _MOST_LEFT_OUT = 200  # videos without scores in a run that are named
 _NAMED = 3  # ids in an error message
 
 
-@dataclasses.dataclass(frozen=True)
-class AlignedRun:
-    """One network's predictions, with the videos in the order of the reference.
+class AlignedRun(NamedTuple):
+    """One network's predictions of n videos, in the order of the reference."""
 
-    Args:
-        letter: A for the reference, B, C, ... for the others.
-        name: Its name, such as its directory.
-        predictions: The reordered predictions of n videos.
-        rank: Rank of the label, int [n]; K for failed videos.
-        predicted: Predicted class, int [n]; -1 for failed videos.
-    """
-
-    letter: str
-    name: str
+    letter: str  # A for the reference, B, C, ... for the others
+    name: str  # such as its directory
     predictions: Predictions
-    rank: NDArray[np.int64]
-    predicted: NDArray[np.int64]
+    rank: NDArray[np.int64]  # of the label [n]; K for failed videos
+    predicted: NDArray[np.int64]  # class [n]; -1 for failed videos
 
     @property
     def complete(self) -> bool:

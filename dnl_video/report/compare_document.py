@@ -14,8 +14,9 @@ from dnl_video.report.document import (
     Table,
     Text,
     Tiles,
+    accuracy_cells,
     accuracy_text,
-    difference_text,
+    difference_cells,
     percent,
     points,
 )
@@ -56,9 +57,8 @@ def compare_document(comparison: dict[str, Any]) -> Document:
 def compare_summary(comparison: dict[str, Any]) -> list[Text | Table]:
     """Return what the terminal shows of a comparison: accuracy, differences and notes."""
     runs, comparisons = comparison["runs"], comparison["comparisons"]
-    rows = [[run["letter"], *(accuracy_text(run["accuracy"]["evaluated"][key]) for key in FIGURES)] for run in runs]
-    for one in comparisons:
-        rows.append([_minus(one), *(difference_text(one["differences"]["evaluated"][key]) for key in FIGURES)])
+    rows = [[run["letter"], *accuracy_cells(run["accuracy"]["evaluated"])] for run in runs]
+    rows += [[_minus(one), *difference_cells(one["differences"]["evaluated"])] for one in comparisons]
     table = Table(
         "Accuracy, and differences in percentage points, with 95% intervals", ["", *FIGURES.values()], rows, "lrrr"
     )
@@ -108,7 +108,7 @@ def _tiles(one: dict[str, Any], sentence: str) -> Tiles:
 
 def _differences(comparisons: list[dict[str, Any]]) -> list[Node]:
     rows = [
-        [_minus(one), name, *(difference_text(figures[key]) for key in FIGURES)]
+        [_minus(one), name, *difference_cells(figures)]
         for one in comparisons
         for over, name in (("evaluated", "evaluated"), ("listed", "listed, failed = wrong"))
         if (figures := one["differences"][over]) is not None
@@ -131,7 +131,7 @@ def _accuracy(comparison: dict[str, Any]) -> list[Node]:
     rows = [
         [
             f"{run['letter']}: {run['model_name']}",
-            *(accuracy_text(run["accuracy"]["evaluated"][key]) for key in FIGURES),
+            *accuracy_cells(run["accuracy"]["evaluated"]),
             accuracy_text((run["accuracy"]["listed"] or {}).get("top1")),
             run["coverage"]["failed"],
         ]

@@ -124,6 +124,16 @@ def difference_text(figure: dict[str, Any]) -> str:
     return f"{points(figure['value'])} [{points(figure['low'])}, {points(figure['high'])}]"
 
 
+def accuracy_cells(figures: dict[str, Any] | None) -> list[str]:
+    """Return top-1, top-5 and mean class accuracy as text."""
+    return [accuracy_text((figures or {}).get(key)) for key in FIGURES]
+
+
+def difference_cells(figures: dict[str, Any]) -> list[str]:
+    """Return the differences of top-1, top-5 and mean class accuracy as text."""
+    return [difference_text(figures[key]) for key in FIGURES]
+
+
 def _cell(value: Any, kind: str) -> tuple[str, float | None]:
     if isinstance(value, tuple):
         return value

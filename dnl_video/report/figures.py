@@ -36,12 +36,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def new_figure(width: float = 4.2, height: float = 3.0) -> tuple[Figure, Axes]:
-    """Return a figure with one pair of axes, in the style of the reports.
-
-    Args:
-        width: Inches of 96 CSS pixels; 4.2 fits a phone.
-        height: Inches.
-    """
+    """Return a figure with one pair of axes; width and height in inches of 96 CSS pixels (4.2 fits a phone)."""
     figure, panels = new_panels(width, height, [1])
     return figure, panels[0]
 

@@ -18,6 +18,7 @@ from dnl_video.report.document import (
     Table,
     Text,
     Tiles,
+    accuracy_cells,
     accuracy_text,
     percent,
 )
@@ -110,12 +111,10 @@ def _levels(report: dict[str, Any], caption: str, *, brief: bool = False) -> Tab
     if clips is not None:
         levels.append(("centre-clip", accuracy["evaluated"]["centre_clip"], _centre_clip(clips) + crops))
         levels.append(("clip-level", accuracy["evaluated"]["clip"], f"each clip{crops}"))
-    rows = [
-        [name, *(accuracy_text((figures or {}).get(key)) for key in FIGURES), *([] if brief else [scored])]
-        for name, figures, scored in levels
-    ]
-    header = ["level", *FIGURES.values(), *([] if brief else ["what is scored"])]
-    return Table(caption, header, rows, "lrrr" if brief else "lrrrl")
+    columns = 4 if brief else 5
+    rows = [[name, *accuracy_cells(figures), scored][:columns] for name, figures, scored in levels]
+    header = ["level", *FIGURES.values(), "what is scored"]
+    return Table(caption, header[:columns], rows, "lrrrl"[:columns])
 
 
 def _centre_clip(num_clips: int) -> str:
