@@ -1,8 +1,7 @@
-"""Callbacks: EMA weights, precise batch norm (by fvcore), a stop at NaN losses, and progress in clips."""
+"""Callbacks: EMA weights, precise batch norm (by fvcore), and progress in clips."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -18,8 +17,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dnl_video.data.loaders import VideoDataModule
-from dnl_video.errors import InputError
-from dnl_video.training.collectives import all_gather_dict, all_reduce_mean
+from dnl_video.training.collectives import all_reduce_mean
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 
@@ -85,33 +83,6 @@ class PreciseBatchNorm(Callback):
         network.eval()
         if self.failures is not None:
             self.failures.settle(trainer)
-
-
-class FiniteLoss(Callback):
-    """Stop all processes before the step if the loss of one is NaN or infinite, and name the videos of the batch."""
-
-    def __init__(self) -> None:
-        self._batch: Any = None
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Keep the batch for the error message."""
-        self._batch = batch
-
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
-        """Check the loss."""
-        assert isinstance(pl_module, VideoTrainingModule)
-        # NaN in one process makes the mean NaN, so all processes stop and none waits for another.
-        if bool(torch.isfinite(pl_module.mean_loss)):
-            return
-        own = pl_module.own_loss.item()
-        records = trainer.datamodule.train.records  # type: ignore[attr-defined]
-        bad = {} if math.isfinite(own) else {records[i].video_id: f"{own:g}" for i in self._batch["index"].tolist()}
-        bad = all_gather_dict(bad)
-        raise InputError(
-            f"the loss is {next(iter(bad.values()), 'infinite')} in epoch {trainer.current_epoch + 1}, step "
-            f"{trainer.global_step + 1}, of videos {', '.join(bad)}; lower optim.lr, clip gradients "
-            "(trainer.gradient_clip_val) or use bf16-mixed, and continue from the last checkpoint with --resume"
-        )
 
 
 class ClipProgress(TQDMProgressBar):

@@ -16,12 +16,13 @@ from torchmetrics.classification import MulticlassAccuracy
 from dnl_video.config import TrainConfig
 from dnl_video.data.dataset import VideoViews
 from dnl_video.data.transforms import normalize
+from dnl_video.errors import InputError
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
 from dnl_video.models.runtime.activation_checkpointing import checkpoint_stages
 from dnl_video.models.weights.checkpoint import payload
 from dnl_video.models.weights.source import FORMAT_KEY
-from dnl_video.training.collectives import all_reduce_mean
+from dnl_video.training.collectives import all_gather_dict, all_reduce_mean
 from dnl_video.training.mixing import mix
 from dnl_video.training.optim import freeze, lr_factor, make_optimizer, scaled_lr, set_frozen_to_eval
 
@@ -55,14 +56,12 @@ class VideoTrainingModule(LightningModule):
         # Origin of the weights, as plain JSON types; stored in every checkpoint.
         self.provenance: dict[str, Any] = {}
         classes = config.model.num_classes
-        # FiniteLoss checks for NaN.
+        # _check_finite checks for NaN.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.train_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
         self.val_loss = MeanMetric()
-        # Loss of the current batch in this process, and its mean over all processes.
-        self.own_loss = self.mean_loss = torch.zeros(())
         self._losses_of_step: list[Tensor] = []
         self._right: Tensor | float = 0.0
         self._seen = 0
@@ -93,7 +92,9 @@ class VideoTrainingModule(LightningModule):
         self.train_top1(logits.detach(), label)
         self._right = self._right + (logits.detach().argmax(dim=1) == label).sum()
         self._seen += size
-        self._log_loss(loss.detach(), batch_idx, size)
+        mean_loss = all_reduce_mean(loss)
+        self._check_finite(mean_loss, loss, batch)
+        self._log_loss(loss.detach(), mean_loss, batch_idx, size)
         self.log("train/top1", self.train_top1, on_step=False, on_epoch=True, batch_size=size)
         return loss
 
@@ -114,13 +115,27 @@ class VideoTrainingModule(LightningModule):
         logits = self.network(clips)
         return F.cross_entropy(logits, target, label_smoothing=self.config.optim.label_smoothing), logits
 
-    def _log_loss(self, loss: Tensor, batch_idx: int, size: int) -> None:
+    def _check_finite(self, mean_loss: Tensor, loss: Tensor, batch: dict[str, Any]) -> None:
+        """Stop all processes before the step if the loss of one is NaN or infinite, and name the videos of its batch.
+
+        NaN in one process makes the mean NaN, so all processes stop and none waits for another.
+        """
+        if bool(torch.isfinite(mean_loss)):
+            return
+        records = self.trainer.datamodule.train.records  # type: ignore[attr-defined]
+        videos = [] if bool(torch.isfinite(loss)) else [records[i].video_id for i in batch["index"].tolist()]
+        bad = all_gather_dict(dict.fromkeys(videos, f"{float(loss):g}"))
+        raise InputError(
+            f"the loss is {next(iter(bad.values()), 'infinite')} in epoch {self.current_epoch + 1}, step "
+            f"{self.global_step + 1}, of videos {', '.join(bad)}; lower optim.lr, clip gradients "
+            "(trainer.gradient_clip_val) or use bf16-mixed, and continue from the last checkpoint with --resume"
+        )
+
+    def _log_loss(self, loss: Tensor, mean_loss: Tensor, batch_idx: int, size: int) -> None:
         """Log the mean loss over all clips of a step: those of all processes and accumulated batches."""
-        self.own_loss = loss
-        self.mean_loss = all_reduce_mean(loss)
         if batch_idx % self.config.trainer.accumulate_grad_batches == 0:
             self._losses_of_step = []
-        self._losses_of_step.append(self.mean_loss)
+        self._losses_of_step.append(mean_loss)
         self.log("train/loss", torch.stack(self._losses_of_step).mean(), on_step=True, on_epoch=False, batch_size=size)
         self.train_loss(loss, weight=size)
         self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True, batch_size=size)

@@ -22,7 +22,7 @@ from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.files import write_atomic
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
-from dnl_video.training.callbacks import ClipProgress, FiniteLoss, PreciseBatchNorm, ema_weights
+from dnl_video.training.callbacks import ClipProgress, PreciseBatchNorm, ema_weights
 from dnl_video.training.checkpoint_callbacks import (
     AtomicCheckpointIO,
     LastCheckpoint,
@@ -59,14 +59,7 @@ _IGNORED_WARNINGS = (
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The result of a run.
-
-    Attributes:
-        best_checkpoint: The checkpoint with the highest validation top-1.
-        best_top1: Its validation top-1, a share.
-        rank: Rank of this process.
-        world_size: Number of processes.
-    """
+    """The checkpoint with the highest validation top-1, that top-1 (a share), and the rank of this process."""
 
     best_checkpoint: Path
     best_top1: float
@@ -186,7 +179,7 @@ def _callbacks(config: TrainConfig, output: Path | None) -> list[Callback]:
     failures = FailureMonitor(config.data.max_failed_share, output)
     # EMA first: at the start of validation it swaps in the EMA weights, for which precise batch norm is computed.
     ema = [] if config.optim.ema_decay is None else [ema_weights(config.optim.ema_decay)]
-    return [*ema, PreciseBatchNorm(config.optim.precise_bn_batches, failures), failures, FiniteLoss()]
+    return [*ema, PreciseBatchNorm(config.optim.precise_bn_batches, failures), failures]
 
 
 def _write_config(output: Path, resolved: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -32,12 +32,9 @@ def make_loggers(config: TrainConfig, output: Path) -> list[Logger]:
     ]
     if config.trainer.wandb_project is not None:
         try:
-            import wandb  # noqa: F401
-        except ImportError as error:
+            loggers.append(WandbLogger(project=config.trainer.wandb_project, save_dir=output))
+        except ModuleNotFoundError as error:
             raise InputError("trainer.wandb_project is set but wandb is not installed; pip install wandb") from error
-        from lightning.pytorch.loggers import WandbLogger
-
-        loggers.append(WandbLogger(project=config.trainer.wandb_project, save_dir=output))
     return loggers
 
 

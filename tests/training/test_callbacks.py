@@ -13,7 +13,7 @@ from torch import nn
 
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
-from dnl_video.training.callbacks import FiniteLoss, PreciseBatchNorm
+from dnl_video.training.callbacks import PreciseBatchNorm
 from tests.conftest import TinyRun
 from tests.test_recipes import load
 from tests.training.runs import check_logged_top1, data_of, fit
@@ -85,7 +85,7 @@ def test_nan_loss_stops_before_the_step_and_names_the_videos(tiny: TinyRun) -> N
 
     poison = Poison()
     with pytest.raises(InputError, match=r"the loss is nan in epoch 1, step 2, of videos .*; lower optim.lr") as error:
-        fit(load(tiny.config), poison, FiniteLoss())
+        fit(load(tiny.config), poison)
     assert all(video in str(error.value) for video in poison.videos)
     after = poison.module.parameters()
     assert all(torch.equal(a, b) or b.isnan().any() for a, b in zip(poison.before, after, strict=True))
