@@ -121,8 +121,7 @@ def _centre_clip(num_clips: int) -> str:
     if num_clips < 2:
         return "the only clip" if num_clips else "the middle clip"  # 0: clips slide over the video
     centre = num_clips // 2  # counted from 0
-    which = _ORDINALS[centre] if centre < len(_ORDINALS) else f"clip {centre + 1}"
-    return f"{which} of {num_clips} clips"
+    return f"{_ORDINALS[centre]} of {num_clips} clips" if centre < 10 else f"clip {centre + 1} of {num_clips}"
 
 
 def _accuracy(report: dict[str, Any]) -> list[Node]:

@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -37,9 +38,8 @@ def test_video_figures_agree_with_scikit_learn(run):
     figures = report["accuracy"]["evaluated"]["video"]
     assert figures["top1"]["value"] == pytest.approx(sk.top_k_accuracy_score(labels, scores, k=1, labels=range(8)))
     assert figures["top5"]["value"] == pytest.approx(sk.top_k_accuracy_score(labels, scores, k=5, labels=range(8)))
-    assert figures["mean_class_accuracy"]["value"] == pytest.approx(
-        sk.balanced_accuracy_score(labels, scores.argmax(axis=1))
-    )
+    by_class = sk.balanced_accuracy_score(labels, scores.argmax(axis=1))
+    assert figures["mean_class_accuracy"]["value"] == pytest.approx(by_class)
     assert figures["mean_class_accuracy"]["num_classes"] == 8
     assert figures["top1"]["total"] == 157
     for name in ("top1", "top5"):
@@ -54,10 +54,7 @@ def test_failed_videos_are_wrong_in_figures_over_listed_videos(run):
     assert listed["top1"]["correct"] == evaluated["top1"]["correct"]
     assert listed["top1"]["total"] == 160
     assert listed["top5"]["total"] == 160
-    hits = np.zeros(160, dtype=bool)
-    hits[predictions.evaluated] = (
-        predictions.scores[predictions.evaluated].argmax(axis=1) == predictions.label[predictions.evaluated]
-    )
+    hits = predictions.evaluated & (np.nan_to_num(predictions.scores).argmax(axis=1) == predictions.label)
     per_class = [hits[predictions.label == c].mean() for c in range(8)]
     assert listed["mean_class_accuracy"]["value"] == pytest.approx(np.mean(per_class))
 
@@ -90,13 +87,8 @@ def test_coverage_groups_failures_and_lists_them(run):
     coverage = report["coverage"]
     assert report["complete"] is True
     assert report["notes"] == []
-    assert {k: coverage[k] for k in ("listed", "finished", "evaluated", "failed", "nan_scores")} == {
-        "listed": 160,
-        "finished": 160,
-        "evaluated": 157,
-        "failed": 3,
-        "nan_scores": 0,
-    }
+    counts = {"listed": 160, "finished": 160, "evaluated": 157, "failed": 3, "nan_scores": 0}
+    assert {k: coverage[k] for k in counts} == counts
     assert coverage["failures"] == [{"reason": "VIDEO: cannot decode frame N", "videos": 3, "example": "v00007"}]
     assert [v["video_id"] for v in coverage["failed_videos"]] == ["v00007", "v00060", "v00113"]
     assert coverage["failed_videos"][0] == {
@@ -235,7 +227,7 @@ def test_scores_of_nan_count_as_wrong_and_are_noted(tmp_path):
     videos[3].scores = np.full(8, np.nan, dtype=np.float32)
     report = report_of(tmp_path, videos, make_meta(8))
     assert report["accuracy"]["evaluated"]["video"]["top1"]["correct"] == 7
-    assert report["notes"][0] == ("1 videos have NaN scores and count as wrong; check the network and its precision.")
+    assert report["notes"][0] == "1 videos have NaN scores and count as wrong; check the network and its precision."
     json.dumps(report, allow_nan=False)
 
 
@@ -272,9 +264,7 @@ def test_confusion_and_classes_agree_when_there_are_ties(tmp_path):
 def test_infinite_scores_are_null(tmp_path):
     video = VideoPrediction("a", "a.mp4", 0, 1, np.array([-np.inf, np.inf, *[0] * 6], dtype=np.float32))
     report = report_of(tmp_path, [video], make_meta(1), clip_scores=False)
-    assert (report["confident_mistakes"][0]["confidence"], report["confident_mistakes"][0]["label_score"]) == (
-        None,
-    ) * 2
+    assert [report["confident_mistakes"][0][key] for key in ("confidence", "label_score")] == [None, None]
     json.dumps(report, allow_nan=False)
     assert "| `a` | right | - | left | - | 8 |" in markdown(report)
 
@@ -288,8 +278,7 @@ def test_scores_that_are_no_probabilities_have_no_calibration(tmp_path):
 
 @pytest.mark.parametrize("num_classes", [1, 2, 5])
 def test_few_classes_and_one_clip(tmp_path, num_classes):
-    names = NAMES[:num_classes]
-    meta = make_meta(6, names, num_clips=1, num_crops=1)
+    meta = make_meta(6, NAMES[:num_classes], num_clips=1, num_crops=1)
     report = report_of(tmp_path, make_videos(6, num_classes, num_clips=1), meta)
     assert report["accuracy"]["evaluated"]["video"]["top5"]["value"] == 1
     assert report["protocol"]["text"].startswith("1 clip x 1 crop at 256")
@@ -357,17 +346,10 @@ def test_every_markdown_table_has_as_many_cells_in_each_row(tmp_path):
     for video in videos:
         video.video_id += "|`x"
     lines = markdown(report_of(tmp_path, videos, make_meta(24, names))).splitlines()
-    blocks, block = [], []
-    for line in [*lines, ""]:
-        if line.startswith("|"):
-            block.append(line)
-        elif block:
-            blocks.append(block)
-            block = []
+    cells = [len(line.replace("\\\\", "").replace("\\|", "").split("|")) * line.startswith("|") for line in lines]
+    blocks = [set(block) for is_table, block in itertools.groupby(cells, key=bool) if is_table]
     assert len(blocks) >= 8
-    for block in blocks:
-        cells = {len(line.replace("\\\\", "").replace("\\|", "").split("|")) for line in block}
-        assert len(cells) == 1, block
+    assert all(len(block) == 1 for block in blocks), blocks
 
 
 def test_markdown_lists_50_failures(tmp_path):
@@ -375,7 +357,15 @@ def test_markdown_lists_50_failures(tmp_path):
     text = markdown(report)
     assert text.count("\n| `val/") == 50
     assert "Failed videos; 10 more are in report.json:" in text
+    assert "<details>" not in text
     assert len(report["coverage"]["failed_videos"]) == 60
+
+
+def test_markdown_folds_long_tables(tmp_path):
+    text = markdown(build_report(read_predictions(write_large(tmp_path, 51, 51, num_clips=21))))
+    assert text.count("<details>") == text.count("</details>") == 1
+    assert "<details><summary>Top-1 by class</summary>\n\n| class | videos |" in text
+    assert "] | clip 11 of 21, mean of its 3 crops |" in text
 
 
 def test_escaping():

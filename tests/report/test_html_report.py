@@ -1,8 +1,11 @@
+import base64
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dnl_video.report import build_report
 from dnl_video.report.document import Document, FilmStrips, Table
@@ -200,18 +203,9 @@ def test_film_strips_show_frames_side_by_side(report):
     images = [attributes for tag, attributes in outline.attributes if tag == "img"]
     assert [image["alt"] for image in images] == [f"Frames of {m['video_id']}" for m in mistakes]
     assert {(image["width"], image["height"]) for image in images} == {("315", "40")}
-    pixels = decode(images[0]["src"])
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(images[0]["src"].partition(",")[2]))))
     np.testing.assert_allclose(pixels[20, 25::53, 0], 40 * np.arange(6), atol=6)
     assert (pixels[20, 51::53] > 180).all()  # a white gap between frames
-
-
-def decode(uri):
-    import base64
-    import io
-
-    from PIL import Image
-
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
 
 
 def test_a_video_without_frames_is_a_box_with_the_reason():
