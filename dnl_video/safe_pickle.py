@@ -19,6 +19,7 @@ import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
@@ -32,25 +33,18 @@ _PUSHED = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINSTRING", "SHORT_BINSTRING", "BYTEARRAY8"),
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 }
-_NEW: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-}
+_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
 
 class UnsafePickleError(pickle.UnpicklingError):
     """A pickle asks for something that plain data does not need; the message names it."""
 
 
+@dataclass
 class PickledArray:
     """A numpy array or a torch tensor in a pickle, with its values in `array`."""
 
-    def __init__(self, array: NDArray[Any] | None = None) -> None:
-        self.array = np.empty(0) if array is None else array
+    array: NDArray[Any]
 
 
 def loads(data: bytes, *, max_steps: int | None = None) -> Any:
@@ -121,8 +115,10 @@ class _Unpickler:
         stack = self._stack
         if name in _PUSHED:
             stack.append(argument)
-        elif name in _NEW:
-            stack.append(_NEW[name]())
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in ("EMPTY_LIST", "EMPTY_DICT"):
+            stack.append([] if name == "EMPTY_LIST" else {})
         elif name == "MARK":
             self._marks.append(len(stack))
         elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
@@ -175,32 +171,33 @@ class _Unpickler:
             raise UnsafePickleError(f"a state for {type(target).__name__.strip('_')}")
 
 
+@dataclass
 class _Function:
-    """Stand-in of a name: ``call(machine, *arguments)`` does what plain data needs of it."""
+    """Stand-in of a name; REDUCE runs ``call(machine, *arguments)``."""
 
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self.call = call
+    call: Callable[..., Any]
 
 
+@dataclass
 class _StorageType(_Function):
-    """Stand-in of torch's storage types; `code` is numpy's type."""
+    """Stand-in of a storage type of torch; `code` is numpy's type of the elements."""
 
-    def __init__(self, code: str, *, bfloat16: bool = False) -> None:
-        super().__init__(_refuse)
-        self.code, self.bfloat16 = code, bfloat16
+    code: str
+    bfloat16: bool = False
 
 
+@dataclass
 class _Dtype:
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.dtype = dtype
+    dtype: np.dtype[Any]
 
 
+@dataclass
 class _Storage:
-    """A tensor's storage: the values of a pickled one, only type and number of elements of one named by its id."""
+    """A tensor's storage. The one that a persistent id names has no values."""
 
-    def __init__(self, kind: _StorageType, count: int, values: NDArray[Any] | None = None) -> None:
-        self.kind, self.count = kind, count
-        self.values = np.empty(0) if values is None else values
+    kind: _StorageType
+    count: int
+    values: Any = None
 
 
 def _refuse(*_: Any) -> None:
@@ -231,15 +228,6 @@ def _encode(machine: _Unpickler, text: Any, encoding: Any = None) -> bytes:
         raise UnsafePickleError("a call of encode")
     machine.spend(len(_expect(text, str)))
     return bytes(text.encode("latin1"))
-
-
-def _empty(make: Callable[[], Any]) -> Callable[..., Any]:
-    def call(_: _Unpickler, *arguments: Any) -> Any:
-        if arguments:
-            raise UnsafePickleError(f"a call of {make.__name__} with arguments")
-        return make()
-
-    return call
 
 
 def _tensor(machine: _Unpickler, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> PickledArray:
@@ -286,18 +274,18 @@ def _storage_id(pid: Any) -> _Storage:
 
 _NAMES: dict[str, _Function] = {
     "_codecs encode": _Function(_encode),
-    "__builtin__ bytes": _Function(_empty(bytes)),
+    "__builtin__ bytes": _Function(lambda _: b""),
     "numpy dtype": _Function(_dtype),
     "numpy ndarray": _Function(_refuse),  # only an argument of _reconstruct
-    "numpy.core.multiarray _reconstruct": _Function(lambda *_: PickledArray()),  # its shape comes with BUILD
+    "numpy.core.multiarray _reconstruct": _Function(lambda *_: PickledArray(np.empty(0))),  # BUILD fills it
     "numpy.core.multiarray scalar": _Function(lambda machine, kind, data=b"": _array(machine, data, kind, ()).item()),
     "numpy.core.numeric _frombuffer": _Function(lambda *given: PickledArray(_array(*given))),
     "torch._utils _rebuild_tensor_v2": _Function(_tensor),
     "torch.storage _load_from_bytes": _Function(_load_storage),
     "torch Size": _Function(lambda _, sizes=(): _expect(sizes, tuple)),
-    "collections OrderedDict": _Function(_empty(dict)),  # a tensor's backward hooks
+    "collections OrderedDict": _Function(lambda _: {}),  # a tensor's backward hooks
     **{
-        f"torch {name}Storage": _StorageType(code, bfloat16=name == "BFloat16")
+        f"torch {name}Storage": _StorageType(_refuse, code, name == "BFloat16")
         for name, code in (
             *(("Float", "f4"), ("Double", "f8"), ("Half", "f2"), ("BFloat16", "u2"), ("Long", "i8"), ("Int", "i4")),
             *(("Short", "i2"), ("Char", "i1"), ("Byte", "u1"), ("Bool", "b1")),

@@ -148,7 +148,7 @@ def test_calls_are_refused_and_nothing_runs(protocol: int, tmp_path: Path) -> No
         "loads": Runs(pickle.loads, pickle.dumps(touch)),
         "numpy.load": Runs(np.load, str(mark), None, True),
         "empty": Runs(np.empty, (10**15,)),
-        "bytes": Runs(bytes, 10**15),
+        "bytes|TypeError": Runs(bytes, 10**15),
     }
     for name, attack in attacks.items():
         with pytest.raises(pickle.UnpicklingError, match=name if protocol > 1 else None):

@@ -1,9 +1,8 @@
-"""`dnl-video convert`: weights of other projects become one file of this package."""
+"""`dnl-video convert`: turns weights of other projects into one file of this package."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any, get_args
 
 from dnl_video.errors import InputError
@@ -11,41 +10,46 @@ from dnl_video.spec import Architecture
 
 DESCRIPTION = """Turn weights of other projects into a file that `predict`, `evaluate` and `train` take as it is.
 
-What SOURCE is, its content tells, not its name: pytorchvideo's hub, PySlowFast (.pyth and caffe2 .pkl), mmaction2,
+SOURCE is recognised by its content, not by its name: pytorchvideo's hub, PySlowFast (.pyth and caffe2 .pkl), mmaction2,
 ImageNet ResNets (torchvision, timm), or this package's own.
 
 examples:
-  dnl-video convert SLOWONLY_8x8_R50.pkl slow.safetensors --num-frames 8 --frame-stride 8 --classes k400.txt
+  dnl-video convert SLOWONLY_8x8_R50.pkl slow.safetensors --num-frames 8 --frame-stride 8 --classes kinetics400
   dnl-video convert kinetics400 slowfast.safetensors --architecture slowfast_r50 --num-frames 32 --frame-stride 2
   dnl-video convert resnet50.pth i3d.safetensors --architecture i3d_r50       a backbone to train from
   dnl-video convert i3d_nl.pth i3d.safetensors --num-frames 32 --frame-stride 2 \\
       --set model.context_options.attention=dot_product
 
-A file does not tell everything, clips least of all. What its project does by default is assumed and shown; --set
-changes any of it by the names of a recipe."""
+Some settings are not in the file, above all those of the clips. The defaults of its project are taken and shown; --set
+changes any of them, by the names of a recipe."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("source", metavar="SOURCE", help="A file of weights, or a published name such as kinetics400.")
-    parser.add_argument("out", metavar="OUT", help="A .safetensors file (its card: .md beside it), or a folder.")
+    parser.add_argument("source", metavar="SOURCE", help="A weights file, or a published name such as kinetics400.")
     parser.add_argument(
-        "--architecture", choices=get_args(Architecture), help="The network, where the file does not tell."
+        "out", metavar="OUT", help="A .safetensors file (the model card is the .md beside it), or a folder."
+    )
+    parser.add_argument(
+        "--architecture", choices=get_args(Architecture), help="The network, if the file does not tell it."
     )
     parser.add_argument("--num-frames", type=int, metavar="T", help="Frames of a clip.")
-    parser.add_argument("--frame-stride", type=int, metavar="N", help="Distance of neighbouring frames.")
-    parser.add_argument("--classes", metavar="FILE", help="Class names, one a line, in the order of the outputs.")
+    parser.add_argument("--frame-stride", type=int, metavar="N", help="Distance between frames of a clip.")
+    parser.add_argument(
+        "--classes", metavar="FILE", help="Class names in the order of the outputs: one per line, JSON, or kinetics400."
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="Any setting of model or preprocessing, for example model.head=global; may be given again.",
+        help="Any setting of model or preprocessing, for example model.head=global; can be repeated.",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert, and show what was read and assumed."""
+    """Convert, and show what was read and which defaults were taken."""
+    from dnl_video.data.manifest import read_class_list
     from dnl_video.models.weights.convert import convert_weights
     from dnl_video.models.weights.export import check_out, export_model
 
@@ -54,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("num_frames", "frame_stride"):
         if getattr(arguments, name) is not None:
             settings[f"preprocessing.{name}"] = getattr(arguments, name)
-    names = None if arguments.classes is None else read_classes(Path(arguments.classes))
+    names = None if arguments.classes is None else read_class_list(arguments.classes)
     checkpoint, report = convert_weights(
         arguments.source, architecture=arguments.architecture, class_names=names, settings=settings
     )
@@ -75,21 +79,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"next: dnl-video predict VIDEO --checkpoint {arguments.out}")
     return 0
-
-
-def read_classes(path: Path) -> list[str]:
-    """Return the names in a file, one a line.
-
-    Raises:
-        InputError: It cannot be read, or names a class twice.
-    """
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--classes {path}: cannot be read; give a text file with one class name a line") from error
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(f"--classes {path}: names {twice!r} twice")
-    return names
 
 
 def _settings(words: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`dnl-video export`: a trained network as one file that needs nothing else."""
+"""`dnl-video export`: writes a trained network as one self-contained file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Write a trained network as one file: weights, architecture, class names, clips and normalisation.
 
-`predict`, `evaluate` and `train --weights.source` take the file as it is. A checksum inside guards it, and a model card
-(Markdown) lies beside it.
+`predict`, `evaluate` and `train --weights.source` take the file as it is. It holds a checksum. A model card (Markdown)
+is written beside it.
 
 examples:
   dnl-video export runs/demo/i3d_dnl model.safetensors          and model.md
-  dnl-video export runs/demo/i3d_dnl hub/i3d_dnl                a folder as the Hugging Face hub has them
+  dnl-video export runs/demo/i3d_dnl hub/i3d_dnl                a folder in the form of the Hugging Face hub
   dnl-video export runs/demo/i3d_dnl model.safetensors --onnx   and model.onnx, checked with onnxruntime"""
 
 
@@ -26,9 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CKPT",
-        help="A checkpoint, an exported model, or the folder of a training run (its best).",
+        help="A checkpoint, an exported model, or the folder of a training run (its best checkpoint).",
     )
-    parser.add_argument("out", metavar="OUT", help="A .safetensors file (its card: .md beside it), or a folder.")
+    parser.add_argument(
+        "out", metavar="OUT", help="A .safetensors file (the model card is the .md beside it), or a folder."
+    )
     parser.add_argument(
         "--onnx", action="store_true", help="Also write OUT.onnx, any batch size, and compare it with the network."
     )
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export and name the files."""
+    """Export, and print the files written."""
     from dnl_video.models.weights.checkpoint import EXPORTED_NAME, load_checkpoint
     from dnl_video.models.weights.export import check_out, export_model
 
@@ -60,16 +62,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _write_programs(checkpoint: Checkpoint, file: Path, *, onnx: bool, program: bool) -> None:
     from dnl_video.models.runtime.program_export import export_onnx, export_program
 
-    if program:
-        difference = export_program(checkpoint, file.with_suffix(".pt2"))
-        print(f"wrote {file.with_suffix('.pt2')} (largest difference of logits {difference:.1e} of the largest)")
-    if onnx:
-        difference = export_onnx(checkpoint, file.with_suffix(".onnx"))
-        print(f"wrote {file.with_suffix('.onnx')} (largest difference of logits {difference:.1e} of the largest)")
+    for wanted, export, suffix in ((program, export_program, ".pt2"), (onnx, export_onnx, ".onnx")):
+        if wanted:
+            difference = export(checkpoint, file.with_suffix(suffix))
+            print(f"wrote {file.with_suffix(suffix)} (largest difference of logits {difference:.1e} of the largest)")
 
 
 def _results(checkpoint: Checkpoint) -> str:
-    """Return the accuracy that reports in the run's folder give for exactly these weights, in Markdown."""
+    """Return the accuracy of these weights from the reports in the run's folder, in Markdown."""
     from dnl_video.report import headline
 
     folder = Path(checkpoint.path).resolve().parent
@@ -83,9 +83,9 @@ def _results(checkpoint: Checkpoint) -> str:
 
 
 def _read_report(file: Path) -> dict[str, Any]:
-    nothing = {"weights": {"sha256": None}}
+    """Return a report; one without weights if the file is not a report."""
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return nothing
-    return report if isinstance(report, dict) and "weights" in report else nothing
+        report = None
+    return report if isinstance(report, dict) and "weights" in report else {"weights": {"sha256": None}}

@@ -128,9 +128,13 @@ def test_settings_have_the_last_word(tmp_path: Path) -> None:
         ),
         (["--set", "model.num_classes=4"], "{source}: has no weights for blocks.5.proj.weight (classifier (3 classes"),
         (["--num-frames", "0"], "num_frames is 0; give at least 1"),
-        (["--classes", "nowhere.txt"], "--classes nowhere.txt: cannot be read; give a text file with one class name"),
+        (
+            ["--classes", "nowhere.txt"],
+            "class list nowhere.txt does not exist; give a text file with one class name",
+        ),
+        (["--classes", "kinetics400"], "400 class names for 3 outputs; give one a line, in their order"),
         (["--classes", "{folder}/two.txt"], "2 class names for 3 outputs; give one a line, in their order"),
-        (["--classes", "{folder}/twice.txt"], "--classes {folder}/twice.txt: names 'run' twice"),
+        (["--classes", "{folder}/twice.txt"], "{folder}/twice.txt, line 3: class 'run' was already listed in line 1"),
     ],
 )
 def test_what_it_refuses(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,7 +157,7 @@ def test_a_text_that_is_no_card_is_kept(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("README.md").write_text("# My project\n")
-    said = "is there already and is no model card, which would replace it; give another name"
+    said = "exists and is not a model card; the card of this export would replace it; give another name"
     assert refused(capsys, "export", str(tiny.run), ".") == f"README.md: {said}"
     assert refused(capsys, "export", str(tiny.run), "README.safetensors") == f"README.md: {said}"
     assert [p.name for p in tmp_path.iterdir()] == ["README.md"]

@@ -1,4 +1,4 @@
-"""Our own trained networks: training checkpoints and exported models, read by one function."""
+"""Training checkpoints and exported models of this package, read by `load_checkpoint`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 NETWORK_PREFIX = "network."
 LAST_NAME = "last"
 PREVIOUS_NAME = "previous"
-"""The last checkpoint before the last one."""
+"""The checkpoint that was written before the last one."""
 EXPORTED_NAME = "model.safetensors"
 # Written by the training run: best-epoch012-top1_0.8312.ckpt
 _BEST = re.compile(r"^best-.*top1_([\d.]+)\.ckpt$")
@@ -37,8 +37,8 @@ class Checkpoint:
         preprocessing: How clips are prepared.
         class_names: Names of the outputs, in order.
         config: The resolved configuration of the run that made it.
-        state_dict: Weights by the network's own names.
-        provenance: Where the weights come from: what training started from, what an exported file was made of.
+        state_dict: Weights by the network's names.
+        provenance: Where the weights come from: the start of training, the checkpoint of an exported model.
         backbone_only: There is no trained classifier (inflated image networks): to train from, not to predict with.
     """
 
@@ -59,18 +59,12 @@ class Checkpoint:
             InputError: The weights do not fit the architecture the file names.
         """
         model = build_model(self.spec)
-        expected = model.state_dict()
-        problems = [f"missing {k}" for k in expected if k not in self.state_dict]
-        problems += [f"unexpected {k}" for k in self.state_dict if k not in expected]
-        problems += [
-            f"{k} is {tuple(v.shape)}, expected {tuple(expected[k].shape)}"
-            for k, v in self.state_dict.items()
-            if k in expected and v.shape != expected[k].shape
-        ]
-        if problems:
+        expected, found = ({k: tuple(v.shape) for k, v in s.items()} for s in (model.state_dict(), self.state_dict))
+        if wrong := [k for k in expected | found if expected.get(k) != found.get(k)]:
+            first = f"{wrong[0]}: shape {found.get(wrong[0], 'missing')}, expected {expected.get(wrong[0], 'none')}"
             raise InputError(
                 f"{self.path}: weights do not fit {self.spec.architecture} with context {self.spec.context}: "
-                f"{len(problems)} differences, first {problems[0]}; the file is damaged or was edited"
+                f"{len(wrong)} differences, first {first}; the file is damaged or was edited"
             )
         model.load_state_dict(self.state_dict)
         return model.eval()
@@ -85,7 +79,7 @@ def payload(
     *,
     backbone_only: bool = False,
 ) -> dict[str, Any]:
-    """Return what a checkpoint stores beside the weights, as plain JSON types (safe loading takes no others)."""
+    """Return the description that a checkpoint stores beside the weights, as plain JSON types."""
     return {
         "version": FORMAT_VERSION,
         "model": to_dict(spec),
@@ -98,11 +92,11 @@ def payload(
 
 
 def load_checkpoint(path: str | Path | Source) -> Checkpoint:
-    """Read a trained network, without ever executing code from its file.
+    """Read a trained network; no code from its file is executed.
 
     Args:
-        path: A training checkpoint, an exported model, or a folder: of a training run (its best checkpoint is read),
-            or with a ``model.safetensors``. Or a `Source`, which keeps its content for other readers.
+        path: A training checkpoint, an exported model, the folder of a training run (its best checkpoint), or a folder
+            with a ``model.safetensors``. Or a `Source`, which keeps its content for other readers.
 
     Raises:
         InputError: There is no such file, it is damaged, no checkpoint of this package, or has no classifier.
@@ -144,19 +138,18 @@ def read_raw(source: Source | Path) -> dict[str, Any]:
         InputError: The file is damaged, or no training checkpoint of this package.
     """
     source = Source(source) if isinstance(source, Path) else source
-    _described(source, "torch")
+    _described(source, exported=False)
     return dict(source.content)
 
 
-def _described(source: Source, *kinds: str) -> dict[str, Any]:
-    """Return the description of a file of this package, whose version is checked."""
+def _described(source: Source, *, exported: bool = True) -> dict[str, Any]:
+    """Return the description in a file of this package; refuse other files, and exported models if not wanted."""
     stored = source.stored
     if stored is None and source.kind == "safetensors":
         raise InputError(
             f"{source.path}: not an exported model of this package; `dnl-video convert` makes one from a foreign file"
         )
-    whole = source.kind == "safetensors" or "state_dict" in source.content
-    if stored is None or not whole or source.kind not in (kinds or ("torch", "safetensors")):
+    if stored is None or not (exported if source.kind == "safetensors" else "state_dict" in source.content):
         raise InputError(
             f"{source.path}: not a checkpoint of this package; give a .ckpt that `dnl-video train` wrote, or make "
             "other projects' weights one with `dnl-video convert`"
@@ -169,7 +162,7 @@ def _described(source: Source, *kinds: str) -> dict[str, Any]:
 
 
 def find_checkpoint(path: str | Path, *, last: bool = False) -> Path:
-    """Return the file that a path stands for: itself, a run folder's best (or last) checkpoint, a model.safetensors.
+    """Return a path's file: itself, the best (or last) checkpoint of a run's folder, or a folder's model.safetensors.
 
     Raises:
         InputError: There is none.
@@ -191,7 +184,7 @@ def find_checkpoint(path: str | Path, *, last: bool = False) -> Path:
 
 
 def last_checkpoints(path: Path) -> list[Path]:
-    """Return a run folder's checkpoints to go on from: the newest first, then the one that was kept before it."""
+    """Return the checkpoints of a run's folder to resume from: the newest first, then the previous one."""
     folder = _checkpoint_folder(path)
     newest = sorted(folder.glob(f"{LAST_NAME}*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True)
     before = folder / f"{PREVIOUS_NAME}.ckpt"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from dnl_video.errors import InputError, nearest
@@ -11,7 +12,7 @@ from dnl_video.models.weights.checkpoint import Checkpoint, read_checkpoint
 from dnl_video.models.weights.load import LoadReport, fill
 from dnl_video.models.weights.origins import find_source, translate_source
 from dnl_video.models.weights.places import TranslatedWeights, block_prefixes
-from dnl_video.spec import Architecture, ModelSpec, Preprocessing, from_dict, to_dict
+from dnl_video.spec import Architecture, ContextOptions, ModelSpec, Preprocessing, from_dict, to_dict
 
 
 def convert_weights(
@@ -21,19 +22,19 @@ def convert_weights(
     class_names: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> tuple[Checkpoint, LoadReport]:
-    """Read weights of any origin as a whole network of ours.
+    """Read weights of any origin as a complete network of this package.
 
-    What the file and its origin's conventions tell is taken from them; the rest is said by the caller.
+    Settings come from the file and the conventions of its origin; the caller gives the others, or overrides them.
 
     Args:
-        source: A file of weights, or a published name.
-        architecture: The network; image networks, and published names, need it.
+        source: A weights file, or a published name.
+        architecture: The network; needed for image networks and published names.
         class_names: Names of the outputs; None takes the file's, or numbers.
         settings: Fields of the model and the preprocessing by dotted name, such as ``preprocessing.num_frames`` or
-            ``model.context_options.attention``; they have the last word.
+            ``model.context_options.attention``; they override the file's.
 
     Raises:
-        InputError: The file is damaged or unknown, does not fit what was said, or something is left unsaid.
+        InputError: The file is damaged or unknown, does not fit the arguments, or a setting is missing.
     """
     file = find_source(source, architecture)
     weights = translate_source(file, architecture)
@@ -44,9 +45,7 @@ def convert_weights(
     report = fill(model, weights, name=source, sha256=file.sha256)
     backbone_only = _lacks_classifier(report, weights, source)
     own = None if file.stored is None else read_checkpoint(file)
-    converted = {
-        key: value for key, value in report.provenance().items() if key in ("origin", "source", "sha256", "notes")
-    }
+    converted = {key: report.provenance()[key] for key in ("origin", "source", "sha256", "notes")}
     return (
         Checkpoint(
             path=str(file.path),
@@ -64,7 +63,7 @@ def convert_weights(
 
 
 def _lacks_classifier(report: LoadReport, weights: TranslatedWeights, source: str) -> bool:
-    """Tell whether the source has no classifier; that apart, nothing in a converted file may be untrained."""
+    """Tell whether the source has no classifier; refuse other tensors that would be untrained."""
     untrained = [name for name in report.new if ".proj." not in name or name in weights.state_dict]
     if untrained:
         raise InputError(
@@ -75,15 +74,17 @@ def _lacks_classifier(report: LoadReport, weights: TranslatedWeights, source: st
 
 
 def _split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    rooms: dict[str, dict[str, Any]] = {"model": {}, "preprocessing": {}}
-    known = [f"model.{k}" for k in to_dict(ModelSpec())] + [f"preprocessing.{k}" for k in to_dict(Preprocessing())]
-    known += [f"model.context_options.{k}" for k in to_dict(ModelSpec())["context_options"]]
-    for name, value in settings.items():
-        if name not in known or name == "model.context_options":
-            raise InputError(f"no setting {name!r}{nearest(name, known)}; settings are named as in a recipe")
-        room, _, field = name.partition(".")
-        rooms[room][field] = value
-    return rooms["model"], rooms["preprocessing"]
+    """Return the settings of the model and of the preprocessing, without these prefixes."""
+    options = [f"model.context_options.{f.name}" for f in fields(ContextOptions)]
+    known = [f"model.{f.name}" for f in fields(ModelSpec) if f.name != "context_options"] + options
+    known += [f"preprocessing.{f.name}" for f in fields(Preprocessing)]
+    if unknown := next((name for name in settings if name not in known), None):
+        raise InputError(f"no setting {unknown!r}{nearest(unknown, known)}; settings are named as in a recipe")
+    model, preprocessing = (
+        {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
+        for prefix in ("model.", "preprocessing.")
+    )
+    return model, preprocessing
 
 
 def _spec(
@@ -93,12 +94,8 @@ def _spec(
         if architecture is not None and architecture != weights.spec.architecture:
             raise InputError(f"{source}: is {weights.spec.architecture}, not {architecture}; leave --architecture out")
         values = to_dict(weights.spec)
-    elif architecture is None:
-        raise InputError(
-            f"{source}: an image network ({weights.origin}) fits several; say which with --architecture, for example "
-            "i3d_r50"
-        )
     else:
+        assert architecture is not None  # image networks are translated for one
         stem = weights.state_dict[block_prefixes(architecture)["stem"] + ".conv.weight"]
         values = to_dict(ModelSpec(architecture=architecture, context="none", stem_channels=len(stem)))
     for name, value in settings.items():

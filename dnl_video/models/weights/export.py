@@ -1,18 +1,35 @@
-"""Writing trained networks that travel: one file with a model card beside it, or a folder for the Hugging Face hub."""
+"""`export_model`: writes a trained network as one file with a model card, or a folder for the Hugging Face hub.
+
+The card holds only numbers that were measured.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dnl_video.errors import InputError
 from dnl_video.files import write_atomic
+from dnl_video.models.build import block_positions
 from dnl_video.models.weights.checkpoint import EXPORTED_NAME, Checkpoint, payload
-from dnl_video.models.weights.model_card import is_model_card, model_card
 from dnl_video.models.weights.source import write_exported
+from dnl_video.spec import ContextOptions, to_dict
+
+_CONTEXTS = {
+    "none": "no context blocks",
+    "nl": "non-local blocks (Wang et al., CVPR 2018)",
+    "dnl": "disentangled non-local blocks (Yin et al., ECCV 2020)",
+    "pairwise": "the whitened pairwise term of disentangled non-local blocks (Yin et al., ECCV 2020)",
+    "unary": "the unary term of disentangled non-local blocks (Yin et al., ECCV 2020)",
+    "snl": "simplified non-local blocks (Cao et al., 2019)",
+    "gc": "global context blocks (Cao et al., 2019)",
+}
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_MADE = "- exported with: "
 
 
 def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") -> list[Path]:
@@ -42,26 +59,30 @@ def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") 
         _provenance(checkpoint),
         backbone_only=checkpoint.backbone_only,
     )
-    written = [write_exported(file, stored, checkpoint.state_dict)]
+    write_exported(file, stored, checkpoint.state_dict)
+    texts = {card: model_card(checkpoint, file.name, stored["provenance"], results)}
     if folder:
         described = {key: value for key, value in stored.items() if key != "config"}
-        written.append(_write_text(out / "config.json", json.dumps(described, indent=2, ensure_ascii=False) + "\n"))
-    written.append(_write_text(card, model_card(checkpoint, file.name, stored["provenance"], results)))
-    return written
+        texts = {out / "config.json": json.dumps(described, indent=2, ensure_ascii=False) + "\n", **texts}
+    for path, text in texts.items():
+        write_atomic(path, text)
+    return [file, *texts]
 
 
 def check_out(out: str | Path) -> bool:
-    """Tell whether ``out`` stands for a folder, before the work. An earlier export there will be replaced.
+    """Tell whether ``out`` is a folder; call it before long work. An earlier export there will be replaced.
 
     Raises:
-        InputError: It is neither a folder's name nor a ``.safetensors`` file's, or another text has the card's name.
+        InputError: It is neither a folder nor a ``.safetensors`` file, or another text has the card's name.
     """
     out = Path(out)
     if not _is_folder(out) and out.suffix != ".safetensors":
         raise InputError(f"{out}: give a name that ends in .safetensors, or a folder")
     card = _card(out)
-    if card.is_file() and not is_model_card(card.read_text(encoding="utf-8", errors="replace")):
-        raise InputError(f"{card}: is there already and is no model card, which would replace it; give another name")
+    if card.is_file() and f"\n{_MADE}dnl-video " not in card.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(
+            f"{card}: exists and is not a model card; the card of this export would replace it; give another name"
+        )
     return _is_folder(out)
 
 
@@ -73,12 +94,6 @@ def _card(out: Path) -> Path:
     return out / "README.md" if _is_folder(out) else out.with_suffix(".md")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that a network's numbers may depend on."""
-    packages = ("dnl-video", "torch", "pytorchvideo")
-    return {name: version(name) for name in packages} | {"python": platform.python_version()}
-
-
 def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return where the weights come from; an exported model that is exported again keeps its training checkpoint."""
     known = dict(checkpoint.provenance)
@@ -86,9 +101,108 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
         known |= {"checkpoint": Path(checkpoint.path).name, "checkpoint_sha256": checkpoint.sha256}
     if checkpoint.config:
         known["run"] = Path(str(checkpoint.config.get("output_dir", ""))).name
-    return known | {"exported_with": versions()}
+    versions = {name: version(name) for name in ("dnl-video", "torch", "pytorchvideo")}
+    return known | {"exported_with": versions | {"python": platform.python_version()}}
 
 
-def _write_text(path: Path, text: str) -> Path:
-    write_atomic(path, text)
-    return path
+def model_card(checkpoint: Checkpoint, file: str, provenance: Mapping[str, Any], results: str = "") -> str:
+    """Return the card.
+
+    Args:
+        checkpoint: The network.
+        file: Name of the exported file.
+        provenance: Where the weights come from.
+        results: Measured accuracy in Markdown; without it the card says that there is none.
+    """
+    spec = checkpoint.spec
+    title = spec.architecture + (f" + {spec.context}" if spec.context != "none" else "")
+    sections = {
+        "Model": _model(checkpoint),
+        "Input": _input(checkpoint),
+        "Use": _use(file, checkpoint.backbone_only),
+        "Training and provenance": _training(checkpoint, provenance),
+        "Accuracy": results or "No report of this model's accuracy came with its export.",
+        "Classes": _classes(checkpoint.class_names),
+        "License": "State here the licence of these weights, and of the videos they were trained on.",
+    }
+    return "\n\n".join([f"# {title}", *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
+
+
+def _model(checkpoint: Checkpoint) -> str:
+    spec = checkpoint.spec
+    parameters = sum(v.numel() for k, v in checkpoint.state_dict.items() if not k.endswith(_BUFFERS))
+    outputs = "no classifier (a backbone to train from)" if checkpoint.backbone_only else f"{spec.num_classes} classes"
+    lines = [
+        f"Video classifier: pytorchvideo's {spec.architecture} with {_CONTEXTS[spec.context]}, {outputs}, "
+        f"{parameters / 1e6:.2f}M parameters.",
+        "",
+        f"- head: {spec.head}",
+    ]
+    if spec.stem_channels != 64:
+        lines.append(f"- stem_channels: {spec.stem_channels} (published networks: 64)")
+    if spec.context != "none":
+        lines.append(f"- blocks after: {', '.join(f'{s} {list(i)}' for s, i in block_positions(spec).items())}")
+        default, chosen = to_dict(ContextOptions()), to_dict(spec.context_options)
+        lines += [f"- {k}: {v}" for k, v in chosen.items() if v != default[k] and k != "positions"]
+    return "\n".join(lines)
+
+
+def _input(checkpoint: Checkpoint) -> str:
+    p = checkpoint.preprocessing
+    rate = f" of {p.target_fps:g} frames per second" if p.target_fps else ""
+    return (
+        f"Clips of {p.num_frames} frames at stride {p.frame_stride}{rate} (`sampling: {p.sampling}`), short side "
+        f"{p.short_side} pixels, crops of {p.crop_size}; {p.channel_order.upper()} in [0, 1], minus mean "
+        f"{list(p.mean)}, divided by {list(p.std)}."
+    )
+
+
+def _use(file: str, backbone_only: bool) -> str:
+    if backbone_only:
+        return f"```bash\ndnl-video train --config RECIPE --weights.source {file}\n```"
+    return (
+        f"```bash\ndnl-video predict video.mp4 --checkpoint {file}\n```\n\n"
+        "```python\nimport dnl_video\n\n"
+        f'predictor = dnl_video.Predictor.from_checkpoint("{file}")\n'
+        'print(predictor.predict("video.mp4").top(5))\n```'
+    )
+
+
+def _training(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> str:
+    lines = []
+    if checkpoint.config:
+        data, trainer = checkpoint.config.get("data", {}), checkpoint.config.get("trainer", {})
+        manifest = Path(str(data.get("train_manifest", ""))).name
+        lines += [
+            f"- run: {_escape(provenance.get('run', ''))}",
+            f"- training videos: {_escape(manifest)}",
+            f"- epochs of the run: {trainer.get('max_epochs')}",
+        ]
+    started = provenance.get("started_from")
+    if isinstance(started, Mapping):
+        lines.append(f"- started from: {_source_line(started)}")
+    elif checkpoint.config:
+        lines.append("- started from: random weights")
+    if isinstance(converted := provenance.get("converted_from"), Mapping):
+        lines.append(f"- converted from: {_source_line(converted)}")
+        lines += [f"- note: {_escape(note)}" for note in converted.get("notes", [])]
+    if "checkpoint" in provenance:
+        lines.append(f"- checkpoint: {_escape(provenance['checkpoint'])}, sha256 `{provenance['checkpoint_sha256']}`")
+    made = ", ".join(f"{k} {v}" for k, v in provenance.get("exported_with", {}).items())
+    return "\n".join([*lines, f"{_MADE}{made}"])
+
+
+def _classes(names: Sequence[str]) -> str:
+    if list(names) == [str(i) for i in range(len(names))]:
+        return f"{len(names)}, without names." if names else "None."
+    return "\n".join(f"{i}. {_escape(name)}" for i, name in enumerate(names))
+
+
+def _source_line(source: Mapping[str, Any]) -> str:
+    digest = f", sha256 `{source['sha256']}`" if source.get("sha256") else ""
+    return f"{_escape(Path(str(source.get('source') or 'given weights')).name)} ({source.get('origin')}){digest}"
+
+
+def _escape(text: object) -> str:
+    """Escape the characters that Markdown would interpret."""
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in " ".join(str(text).split()))

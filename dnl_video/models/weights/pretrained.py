@@ -33,7 +33,7 @@ SOURCES: dict[str, dict[str, str]] = {
     },
     "imagenet": {f"{family}_{depth}": url for family in ("slow", "c2d", "i3d") for depth, url in _IMAGENET.items()},
 }
-# torch.hub's convention: the file's sha256 begins with what follows the last hyphen. pytorchvideo publishes none.
+# torch.hub's convention: after the last hyphen come the first digits of the file's sha256. pytorchvideo has none.
 _HASH = re.compile(r"-([0-9a-f]{8,})\.\w+$")
 
 

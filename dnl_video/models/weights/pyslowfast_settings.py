@@ -1,4 +1,4 @@
-"""What the ``cfg`` of a PySlowFast checkpoint says beyond its tensors: rates, similarity, pooling, clips.
+"""Settings in the ``cfg`` of a PySlowFast checkpoint: frame rates, similarity, pooling, clips.
 
 Keys: facebookresearch/SlowFast, slowfast/config/defaults.py. ``cfg`` is the configuration as YAML text
 (utils/checkpoint.py, `save_checkpoint`).
@@ -20,7 +20,7 @@ _SIMILARITY: dict[str, Similarity] = {"softmax": "embedded_gaussian", "dot_produ
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a PySlowFast run that its tensors do not tell; None where its configuration has none.
+    """Settings of a PySlowFast run that leave no trace in its tensors; None if its configuration has none.
 
     Attributes:
         pools: Whether C2D pools over time behind res2.
@@ -43,7 +43,7 @@ def read_settings(text: str) -> Settings:
     """Read a checkpoint's ``cfg``.
 
     Raises:
-        InputError: It is no configuration, or that of a network not built here.
+        InputError: It is not a configuration, or one of a network that is not built here.
     """
     try:
         return _settings(yaml.safe_load(text))
@@ -88,7 +88,7 @@ def _settings(config: Mapping[str, Any]) -> Settings:
 
 
 def _stages(nonlocal_: Mapping[str, Any], key: str) -> list[tuple[Any, bool]]:
-    """Return a setting of each stage, and whether the stage has non-local blocks."""
+    """Return each stage's value of a setting, and whether the stage has non-local blocks."""
     values, locations = nonlocal_.get(key, []), nonlocal_.get("LOCATION", [])
     return [(value, any(paths)) for value, paths in zip(values, locations, strict=False)]
 
@@ -96,16 +96,15 @@ def _stages(nonlocal_: Mapping[str, Any], key: str) -> list[tuple[Any, bool]]:
 def _preprocessing(data: Mapping[str, Any]) -> dict[str, Any]:
     # Channels are reversed after normalisation (datasets/utils.py, `pack_pathway_output`).
     step = -1 if data.get("REVERSE_INPUT_CHANNEL", False) else 1
-    found: dict[str, Any] = {"channel_order": "rgb" if step == 1 else "bgr"}
-    for ours, theirs in (("mean", "MEAN"), ("std", "STD")):
-        if theirs in data:
-            found[ours] = tuple(float(number) for number in data[theirs])[::step]
-    for ours, theirs in (("num_frames", "NUM_FRAMES"), ("frame_stride", "SAMPLING_RATE")):
-        if theirs in data:
-            found[ours] = int(data[theirs])
-    if "TEST_CROP_SIZE" in data:
-        # Evaluation resizes the short side to the crop's size (datasets/kinetics.py).
-        found |= {"short_side": int(data["TEST_CROP_SIZE"]), "crop_size": int(data["TEST_CROP_SIZE"])}
-    if "TARGET_FPS" in data:
-        found["target_fps"] = float(data["TARGET_FPS"])
-    return found
+
+    def channels(numbers: Any) -> tuple[float, ...]:
+        return tuple(float(number) for number in numbers)[::step]
+
+    # Evaluation resizes the short side to the crop's size (datasets/kinetics.py).
+    fields: tuple[tuple[str, str, Any], ...] = (
+        *(("mean", "MEAN", channels), ("std", "STD", channels), ("target_fps", "TARGET_FPS", float)),
+        *(("num_frames", "NUM_FRAMES", int), ("frame_stride", "SAMPLING_RATE", int)),
+        *(("short_side", "TEST_CROP_SIZE", int), ("crop_size", "TEST_CROP_SIZE", int)),
+    )
+    found = {ours: convert(data[theirs]) for ours, theirs, convert in fields if theirs in data}
+    return {"channel_order": "rgb" if step == 1 else "bgr", **found}

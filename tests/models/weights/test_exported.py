@@ -14,9 +14,8 @@ from safetensors.torch import save_file
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.checkpoint import Checkpoint, load_checkpoint, payload, read_checkpoint
-from dnl_video.models.weights.export import export_model
+from dnl_video.models.weights.export import export_model, model_card
 from dnl_video.models.weights.load import load_weights
-from dnl_video.models.weights.model_card import model_card
 from dnl_video.models.weights.source import Source, write_exported
 from dnl_video.spec import ContextOptions, ModelSpec, Preprocessing, to_dict
 from tests.models.helpers import perturb
