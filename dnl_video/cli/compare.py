@@ -26,17 +26,10 @@ one run are left out of the main figures of all runs, and count as wrong in the 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        metavar="DIR",
-        help="predictions directories, or files of other projects' results; the first is the reference",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        help="folder for compare.json, .md and .html (default: comparison, beside the first run)",
-    )
+    runs = "predictions directories, or results files of other projects; the first is the reference"
+    parser.add_argument("runs", nargs="+", metavar="DIR", help=runs)
+    output = "folder for compare.json, .md and .html (default: comparison, beside the first run)"
+    parser.add_argument("--output", metavar="DIR", help=output)
     add_foreign_arguments(parser)
 
 

@@ -35,21 +35,9 @@ A report needs labels. The report of an unfinished evaluation says that it is in
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument(
-        "directory",
-        metavar="DIR",
-        help="predictions directory of `dnl-video evaluate`, or a results file of another project",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        help="folder for the report (default: the same DIR; for a file NAME.pkl, NAME-report beside it)",
-    )
-    parser.add_argument(
-        "--video-root",
-        metavar="DIR",
-        help="folder that now holds the videos, searched by path and by name (default: the evaluated paths)",
-    )
+    parser.add_argument("directory", metavar="DIR", help="predictions directory, or results file of another project")
+    parser.add_argument("--output", metavar="DIR", help="folder (default: the same DIR; for NAME.pkl, NAME-report)")
+    parser.add_argument("--video-root", metavar="DIR", help="folder that now holds the videos; matched by path or name")
     parser.add_argument("--no-thumbnails", action="store_true", help="leave frames of videos out of report.html")
     add_foreign_arguments(parser)
 

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 def add_foreign_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options for information that the results of other projects lack."""
     group = parser.add_argument_group("results of other projects")
-    group.add_argument(
-        "--classes", metavar="FILE", help="Class names in the order of the scores: one per line, JSON, or kinetics400."
-    )
+    classes = "Class names in the order of the scores: one per line, JSON, or kinetics400."
+    group.add_argument("--classes", metavar="FILE", help=classes)
     group.add_argument("--manifest", metavar="LIST", help="The tested list, in its order, for ids and labels.")
 
 

@@ -59,9 +59,8 @@ def compare_summary(comparison: dict[str, Any]) -> list[Text | Table]:
     runs, comparisons = comparison["runs"], comparison["comparisons"]
     rows = [[run["letter"], *accuracy_cells(run["accuracy"]["evaluated"])] for run in runs]
     rows += [[_minus(one), *difference_cells(one["differences"]["evaluated"])] for one in comparisons]
-    table = Table(
-        "Accuracy, and differences in percentage points, with 95% intervals", ["", *FIGURES.values()], rows, "lrrr"
-    )
+    caption = "Accuracy, and differences in percentage points, with 95% intervals"
+    table = Table(caption, ["", *FIGURES.values()], rows, "lrrr")
     headlines = [Text(compare_headline(comparison, one)) for one in comparisons]
     return [table, *headlines, *(Text(note, "warning") for note in comparison["notes"])]
 
@@ -139,7 +138,7 @@ def _accuracy(comparison: dict[str, Any]) -> list[Node]:
     ]
     header = ["", *FIGURES.values(), "top-1, failed = wrong", "failed"]
     videos = comparison["videos"]
-    without = f", without the {videos['left_out']} that some run has no scores for" if videos["left_out"] else ""
+    without = f", without the {videos['left_out']} that lack scores in some run" if videos["left_out"] else ""
     text = (
         f"Over the {videos['compared']:,} videos evaluated in every run{without}. The intervals of two runs may "
         "overlap although their difference is clear, because both saw the same videos."
