@@ -53,7 +53,8 @@ def command_page(name: str) -> str:
     """Return the help of a command; of train also every key of a recipe."""
     parts = [f"# dnl-video {name}", COMMANDS[name], f"```text\n{help_text(name, '--help')}\n```"]
     if name == "train":
-        parts += ["## All recipe keys", f"```text\n{help_text(name, '--help-all')}\n```"]
+        keys = help_text(name, "--help-all").partition("\noptions:\n")[2]
+        parts += ["## All options and recipe keys", f"```text\n{keys}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -62,7 +63,9 @@ def help_text(*words: str) -> str:
     os.environ["COLUMNS"] = COLUMNS
     with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
         main(words)
-    text = re.sub(r"\Ausage: .*?\n\n", "", printed.getvalue(), flags=re.DOTALL).rstrip()
+    # jsonargparse writes a backspace into one line.
+    text = printed.getvalue().replace(" \b", "").rstrip()
+    text = re.sub(r"\Ausage: .*?\n\n", "", text, flags=re.DOTALL)
     if not text:
         raise RuntimeError(f"dnl-video {' '.join(words)} printed no help")
     return text
