@@ -26,6 +26,6 @@ ruff format --check .
 say "types"
 mypy
 say "documentation"
-NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 say "tests"
 pytest -n "$cores" --dist worksteal -q "$@"
