@@ -10,17 +10,8 @@ from dnl_video.data.encoding import write_video
 
 
 @pytest.fixture(scope="session")
-def shared_clips() -> Path:
-    """Real Kinetics videos, and odd ones, beside the repository."""
-    folder = Path(__file__).parents[2].parent / "shared" / "clips"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent")
-    return folder
-
-
-@pytest.fixture(scope="session")
 def write_coloured() -> Callable[..., Path]:
-    """Return a writer of small videos whose red tells the video and whose green tells the frame."""
+    """Return a writer of small videos: red identifies the video, green the frame."""
 
     def write(path: Path, red: int, num_frames: int = 24, *, height: int = 48, width: int = 64) -> Path:
         frames = np.zeros((num_frames, height, width, 3), np.uint8)

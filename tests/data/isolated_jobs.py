@@ -1,4 +1,4 @@
-"""What the tests of `run_isolated` run in processes; imports little, because each process imports it."""
+"""Function that the tests of `run_isolated` run; each process imports this module, so it imports little."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def work(job: str) -> str:
-    """Do what the job's first word says."""
+    """Do the action of the job's first word."""
     verb, _, rest = job.partition(" ")
     if verb == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)

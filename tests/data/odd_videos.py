@@ -1,7 +1,10 @@
-"""Videos of many kinds with painted frame numbers, as encoders and cutters in the wild write them."""
+"""Videos of many formats with painted frame numbers, as common encoders and cutters write them."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -100,7 +103,7 @@ def cut(source: Path, target: Path, frames: int) -> Path:
 
 
 def drop_first_groups(source: Path, target: Path, groups: int) -> Path:
-    """Copy a stream from a later key frame on, as a stream recorded from its middle."""
+    """Copy a stream from a later key frame on, like a recording that starts in the middle of a stream."""
     seen = [0]
 
     def late(packet: av.Packet, _ticks: int) -> bool:
@@ -122,6 +125,12 @@ def _copy(source: Path, target: Path, keep: Callable[[av.Packet, int], bool]) ->
             if packet.dts is not None and keep(packet, ticks):
                 packet.stream = copied
                 written.mux(packet)
+
+
+def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run code in a new interpreter."""
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def write(kind: str, folder: Path) -> Path:

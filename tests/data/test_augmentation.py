@@ -41,7 +41,7 @@ def records(tmp_path_factory, write_coloured) -> tuple[VideoRecord, ...]:
 
 
 def noise(frames: int = 3, height: int = 48, width: int = 64) -> np.ndarray:
-    """Return one picture [T, H, W, 3], repeated: what is done to one frame must be done to all."""
+    """Return one picture [T, H, W, 3], repeated: all frames must be transformed equally."""
     picture = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     return np.repeat(picture, frames, axis=0)
 
@@ -67,7 +67,7 @@ def test_all_frames_are_changed_alike_and_clips_differently(options):
     assert len({view.numpy().tobytes() for view in views}) >= 5
 
 
-def test_pixels_are_torchvision_s():
+def test_pixels_equal_torchvision():
     clip = torch.from_numpy(noise())
     augment = AugmentConfig(randaugment_ops=2, color_jitter=(0.4, 0.3, 0.2, 0.1), erasing=1.0)
     with seeded(5):
@@ -84,7 +84,7 @@ def test_pixels_are_torchvision_s():
     assert torch.equal(ours, theirs(clip.permute(0, 3, 1, 2).contiguous()).permute(0, 2, 3, 1))
 
 
-def test_resized_crops_have_the_areas_and_aspects_asked_for():
+def test_resized_crops_have_the_given_areas_and_aspects():
     # Red is 2x and green 2y, so a crop's corners can be read off its pixels.
     frames = np.zeros((1, 100, 120, 3), np.uint8)
     frames[..., 0] = 2 * np.arange(120)
@@ -104,7 +104,7 @@ def test_resized_crops_have_the_areas_and_aspects_asked_for():
     assert aspects.max() == pytest.approx(2.0, abs=0.2)
 
 
-def test_an_erased_box_has_the_mean_colour_and_the_area_asked_for():
+def test_an_erased_box_has_the_mean_colour_and_the_given_area():
     frames = np.full((3, 32, 32, 3), 200, np.uint8)
     augment = AugmentConfig(**SQUARE, erasing=0.5, erasing_area=(0.2, 0.3))
     erased = 0
@@ -144,8 +144,8 @@ def test_classes_that_are_never_mirrored(records):
         assert same if index in (1, 4) else mirrored
 
 
-def test_workers_and_processes_change_nothing(records):
-    """Whole epochs with everything on: over 0, 1 and 2 workers, and over two processes."""
+def test_clips_do_not_depend_on_workers_and_processes(records):
+    """Epochs with all augmentations: with 0, 1 and 2 workers, and with two processes."""
 
     def epoch(num_workers: int, rank: int = 0, world_size: int = 1) -> list[dict]:
         dataset = ClipDataset(records, PREPROCESSING, EVERYTHING, seed=3)
@@ -211,15 +211,21 @@ def test_several_clips_of_one_decoding(records, monkeypatch):
     assert len({tuple(reads[0][4 * r : 4 * r + 4]) for r in range(3)}) > 1
 
 
-def test_a_batch_has_first_clips_before_second_ones():
+def test_collate_puts_the_first_clips_of_all_videos_first():
+    failures = [[("a", "x"), ("b", "y")], [], [("c", "z")]]
     samples = [
-        {"clips": [torch.full((1, 2, 2, 3), 10 * i + r, dtype=torch.uint8) for r in (0, 1)], "label": i, "index": i}
-        for i in (4, 6, 5)
+        {"clips": [torch.full((1, 2, 2, 3), 10 * i + r, dtype=torch.uint8) for r in (0, 1)], "failures": f}
+        | {"label": 7 + i, "index": i}
+        for i, f in zip((4, 6, 5), failures, strict=True)
     ]
-    batch = collate_clips([sample | {"failures": [("a", "b")]} for sample in samples])
+    batch = collate_clips(samples)
+    assert batch["clip"].shape == (6, 1, 2, 2, 3)
+    assert batch["clip"].dtype == torch.uint8
     assert batch["clip"][:, 0, 0, 0, 0].tolist() == [40, 60, 50, 41, 61, 51]
-    assert batch["label"].tolist() == batch["index"].tolist() == [4, 6, 5, 4, 6, 5]
-    assert batch["failures"] == [("a", "b")] * 3
+    assert batch["index"].tolist() == [4, 6, 5, 4, 6, 5]
+    assert batch["label"].tolist() == [11, 13, 12, 11, 13, 12]
+    assert batch["label"].dtype == batch["index"].dtype == torch.int64
+    assert batch["failures"] == [("a", "x"), ("b", "y"), ("c", "z")]
 
 
 def test_batch_size_counts_clips(records, tmp_path: Path) -> None:

@@ -86,12 +86,12 @@ def test_a_process_that_read_nothing():
     assert caught.value.videos == ()
 
 
-def test_other_errors_stay_as_they_are():
+def test_other_errors_are_unchanged():
     with pytest.raises(RuntimeError, match=r"^something else$"), loader_faults(300.0):
         raise RuntimeError("something else")
 
 
-def test_loaders_without_processes_write_no_journal(paths):
+def test_loaders_without_processes_need_no_record(paths):
     assert multiprocessing.parent_process() is None
     loader = DataLoader(Fatal(paths[:2], "none"), batch_size=None, **worker_options(0, 2.0))
     with loader_faults(2.0):

@@ -1,10 +1,8 @@
-"""Damaged files end in frames or in `VideoDecodeError`: never in a crash, a hang, or a wrong number of frames."""
+"""Damaged files give frames or `VideoDecodeError`, never a crash, a hang, or a wrong number of frames."""
 
 from __future__ import annotations
 
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +10,14 @@ import pytest
 
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.probing import probe_video
-from tests.data.odd_videos import encode, write
+from dnl_video.data.readers import AVReader
+from tests.data.odd_videos import encode, numbers, run_python, write
 
 _SOURCES = (
     *("closed.mp4", "closed.mkv", "long.mp4", "varying.mp4", "vp8.webm", "vp9.webm", "cut.mp4", "cut_long.mp4"),
     *("open.mp4", "hevc.mp4", "mpeg4.avi", "h264.ts", "wmv2.wmv"),
 )
-# Reads every file of a folder, and says of each how many frames PyAV finds from its start.
+# Reads every file of a folder, and prints how many frames PyAV decodes from its start.
 _READ_ALL = """
 import sys, time
 from pathlib import Path
@@ -80,8 +79,7 @@ def damaged(tmp_path_factory, full_size) -> Path:
 def test_damaged_files(damaged, decoder):
     files = sorted(path.name for path in damaged.iterdir())
     assert len(files) >= 200
-    command = [sys.executable, "-c", _READ_ALL, str(damaged), decoder]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_BOUND_S * 20)
+    done = run_python(_READ_ALL, damaged, decoder)
     lines = [line.split() for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"{lines[-1:]}: {done.stderr[-500:]}"
     assert [line[0] for line in lines] == files
@@ -102,7 +100,7 @@ def test_damaged_files(damaged, decoder):
 
 @pytest.mark.parametrize("where", ["frames", "duration"])
 def test_headers_that_promise_too_much(tmp_path, where):
-    """decord takes memory for all the frames that a header promises, and aborts where there is too little."""
+    """decord allocates memory for all frames that a header promises, and aborts if it fails."""
     name = "a.mkv" if where == "duration" else "a.mp4"
     path = encode(tmp_path / name, "libx264", {"preset": "ultrafast", "threads": "1", "g": "12"}, 20)
     content = bytearray(path.read_bytes())
@@ -121,17 +119,15 @@ def test_headers_that_promise_too_much(tmp_path, where):
         "try:\n    with open_video(sys.argv[1]) as video:\n        print(len(video.read([0, video.num_frames - 1])))\n"
         "except VideoDecodeError as error:\n    print(2, error)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
+    done = run_python(code, path)
     assert done.stdout.startswith("2"), done.stderr
 
 
 def test_a_lost_picture_is_an_error_and_shifts_no_other(tmp_path):
-    """A stream that lost one packet of its middle: the frames keep the numbers that their times give them."""
+    """If a stream has lost a packet, the other frames keep the numbers that follow from their times."""
     path = write("h264.ts", tmp_path)
     probe = probe_video(path)
     assert probe.frames == 72
-    from dnl_video.data.readers import AVReader
-
     with open_video(path, decoder="av") as video:
         reader = video._reader
         assert isinstance(reader, AVReader)
@@ -139,14 +135,12 @@ def test_a_lost_picture_is_an_error_and_shifts_no_other(tmp_path):
         lost = reader._times[40]
         reader._decode_needed = lambda times: iter(())
         reader._decode_all = lambda: (frame for frame in kept() if frame.pts != lost)
-        from tests.data.odd_videos import numbers
-
         assert numbers(video.read([39, 41, 71])) == [39, 41, 71]
         with pytest.raises(VideoDecodeError, match="1 of 3 frames could be decoded"):
             video.read([39, 40, 41])
 
 
-# Reads the same files over and over; says how much memory was held after a third of the reads and at the end.
+# Reads the same files repeatedly; prints the resident memory after a third of the reads and at the end.
 _READ_OFTEN = """
 import sys
 from pathlib import Path
@@ -174,7 +168,6 @@ def test_memory_stays_flat(tmp_path_factory, full_size):
     paths = [write(kind, tmp_path_factory.mktemp("good")) for kind in ("closed.mp4", "cut.mp4", "hevc.mp4", "h264.ts")]
     broken = tmp_path_factory.mktemp("broken") / "a.mp4"
     broken.write_bytes(paths[0].read_bytes()[:9000])
-    command = [sys.executable, "-c", _READ_OFTEN, str(1000 if full_size else 150), *map(str, [*paths, broken])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_python(_READ_OFTEN, 1000 if full_size else 150, *paths, broken)
     before, after = map(int, done.stdout.split())
     assert after - before < 8e6

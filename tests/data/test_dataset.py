@@ -46,12 +46,10 @@ def opened(monkeypatch) -> list[str]:
     return names
 
 
-def with_bad(records, *positions: int) -> tuple[VideoRecord, ...]:
-    """Return the records with absent files at some positions."""
-    return tuple(
-        VideoRecord(record.video_id, f"/nowhere/bad{i}.mp4", record.label, None) if i in positions else record
-        for i, record in enumerate(records)
-    )
+def with_bad(records, *positions: int) -> list[VideoRecord]:
+    """Return the records with missing files at some positions."""
+    bad = {i: dataclasses.replace(records[i], path=f"/nowhere/bad{i}.mp4") for i in positions}
+    return [bad.get(i, record) for i, record in enumerate(records)]
 
 
 def seen(clip: torch.Tensor) -> tuple[float, list[float]]:
@@ -91,7 +89,7 @@ def test_a_clip_is_a_function_of_seed_epoch_and_index(records):
     assert len(starts) >= 5
 
 
-def test_workers_change_nothing(records):
+def test_clips_do_not_depend_on_workers(records):
     keys = [(epoch, index) for epoch in (0, 1) for index in (3, 1, 0, 2)]
     batches = []
     for num_workers in (0, 2):
@@ -109,21 +107,6 @@ def test_workers_change_nothing(records):
     assert batches[0][1]["failures"] == []
 
 
-def test_collate():
-    samples = [
-        {"clips": [torch.full((2, 3, 3, 3), i, dtype=torch.uint8)], "label": 7 + i, "index": 4 - i, "failures": f}
-        for i, f in enumerate([[("a", "x"), ("b", "y")], [], [("c", "z")]])
-    ]
-    batch = collate_clips(samples)
-    assert batch["clip"].shape == (3, 2, 3, 3, 3)
-    assert batch["clip"].dtype == torch.uint8
-    assert batch["clip"][:, 0, 0, 0, 0].tolist() == [0, 1, 2]
-    assert batch["label"].tolist() == [7, 8, 9]
-    assert batch["index"].tolist() == [4, 3, 2]
-    assert batch["label"].dtype == batch["index"].dtype == torch.int64
-    assert batch["failures"] == [("a", "x"), ("b", "y"), ("c", "z")]
-
-
 def test_a_bad_video_is_replaced_and_reported(records, opened, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video")
@@ -134,9 +117,7 @@ def test_a_bad_video_is_replaced_and_reported(records, opened, tmp_path):
         sample = dataset[epoch, 2]
         assert sample["index"] == 2
         assert sample["label"] in (0, 1, 3)
-        assert seen(sample["clips"][0])[0] == pytest.approx(
-            REDS[sample["label"]], abs=3
-        )  # label and picture go together
+        assert seen(sample["clips"][0])[0] == pytest.approx(REDS[sample["label"]], abs=3)  # label and video match
         ((path, reason),) = sample["failures"]
         assert path == str(broken)
         assert reason.startswith("cannot be opened (")
@@ -176,7 +157,7 @@ def test_too_many_bad_videos_stop_with_the_list(records):
         single[0, 0]
 
 
-def test_the_list_arrives_from_a_worker(records):
+def test_a_worker_passes_the_list_on(records):
     dataset = ClipDataset(with_bad(records, 0, 1, 2, 3), PREPROCESSING, AUGMENT, seed=0)
     loader = DataLoader(dataset, sampler=[(0, 0)], collate_fn=collate_clips, num_workers=1)
     batches = iter(loader)
@@ -186,7 +167,7 @@ def test_the_list_arrives_from_a_worker(records):
     batches._shutdown_workers()  # left to the garbage collector, torch waits five seconds for the worker
 
 
-def test_clip_dataset_refuses_what_it_cannot_train_on(records):
+def test_clip_dataset_checks_its_arguments(records):
     with pytest.raises(ValueError, match=r"^there are no videos to train on; give at least one record$"):
         ClipDataset([], PREPROCESSING, AUGMENT, seed=0)
     unlabelled = VideoRecord("x", "x.mp4", None, None)
@@ -222,32 +203,6 @@ def test_views_are_resized_to_the_short_side(records):
     assert seen(item.views[0])[0] == pytest.approx(20, abs=3)
 
 
-def test_one_open_and_one_decode_of_the_union(records, opened, monkeypatch):
-    asked: list[list[int]] = []
-    decoded: list[int] = []
-    read = dataset_module.open_video(records[0].path).__class__.read
-    opened.clear()
-
-    def counting_read(video, indices, *, resize=None):
-        asked.append(list(indices))
-
-        def count(frames):
-            decoded.append(len(frames))
-            return resize(frames)
-
-        return read(video, indices, resize=count)
-
-    monkeypatch.setattr("dnl_video.data.decoding.Video.read", counting_read)
-    dataset = ViewDataset(records, PREPROCESSING, num_clips=10, num_crops=3)
-    items = [dataset[i] for i in range(4)]
-    assert opened == ["v0.mp4", "v1.mp4", "v2.mp4", "v3.mp4"]
-    # Starts round(j * 17 / 9): 0 2 4 6 8 9 11 13 15 17, each with 4 frames every 2: 0, 2, ..., 14 and 9, 11, ..., 23.
-    union = sorted({*range(0, 15, 2), *range(9, 24, 2)})
-    assert asked == [union] * 4
-    assert decoded == [len(union)] * 4
-    assert items[3].views.shape == (30, 4, 48, 48, 3)
-
-
 def test_views_of_a_short_looped_video(tmp_path, write_coloured):
     path = write_coloured(tmp_path / "short.mp4", 90, num_frames=5)
     preprocessing = Preprocessing(num_frames=4, frame_stride=3, short_side=48, crop_size=48, past_end="loop")
@@ -280,7 +235,7 @@ def test_corrupted_real_video_is_an_error(shared_clips):
 
 @pytest.mark.parametrize("decoder", ["decord", "av", "auto"])
 def test_an_evaluation_decodes_each_frame_once(records, monkeypatch, decoder):
-    """Ten clips by three crops share most frames: one open, and no picture goes through a decoder twice."""
+    """Ten clips with three crops share most frames: each is decoded once, with one open."""
     opens, decoded = [], []
     original = decoding.open_video
 
@@ -306,14 +261,13 @@ def test_an_evaluation_decodes_each_frame_once(records, monkeypatch, decoder):
     assert len(decoded) <= 24
 
 
-def test_what_the_listing_says_of_the_decoder_is_used(records, monkeypatch):
-    """The packets of a file are not looked at again where an earlier probe has said that decord reads it."""
+def test_a_known_decoder_saves_the_probe(records, monkeypatch):
     monkeypatch.setattr(decoding, "probe_video", None)
     known = [dataclasses.replace(record, decoder="decord") for record in records]
     assert ViewDataset(known, PREPROCESSING, num_clips=1, num_crops=1)[0].error is None
     assert ClipDataset(known, PREPROCESSING, AUGMENT, seed=0)[0, 0]["failures"] == []
     unknown = ViewDataset(records, PREPROCESSING, num_clips=1, num_crops=1)
-    assert "'NoneType' object is not callable" in unknown[0].error  # here it is looked at
+    assert "'NoneType' object is not callable" in unknown[0].error  # probed
 
 
 def test_refused_videos_are_not_opened(records, opened):

@@ -1,8 +1,5 @@
-"""The writer of videos: what was written comes back, and nothing unfinished looks finished."""
+"""Written videos are read back; interrupted writes leave no video."""
 
-import subprocess
-import sys
-import textwrap
 from fractions import Fraction
 
 import av
@@ -12,6 +9,7 @@ import pytest
 from dnl_video.data.encoding import write_video
 from dnl_video.data.listings import walk_videos
 from dnl_video.errors import InputError
+from tests.data.odd_videos import run_python
 
 
 def read(path):
@@ -68,7 +66,7 @@ def test_other_containers(tmp_path, name):
     assert read(tmp_path / name)[2].shape == (10, 48, 64, 3)
 
 
-def test_frames_are_streamed_under_another_name(tmp_path):
+def test_frames_are_written_to_a_temporary_file(tmp_path):
     path = tmp_path / "new folder" / "long.mp4"
     seen = []
 
@@ -108,7 +106,7 @@ def test_a_killed_write_leaves_no_video_and_the_next_one_succeeds(tmp_path):
             os._exit(9)
         write_video({str(path)!r}, frames(), 16)
     """
-    assert subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False).returncode == 9
+    assert run_python(script).returncode == 9
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".")
     assert walk_videos(tmp_path) == []
@@ -135,7 +133,7 @@ def test_odd_sizes(tmp_path):
         (colors(3), {"name": "a.txt"}, r"cannot write suffix '.txt'; allowed: .mp4"),
     ],
 )
-def test_bad_input_is_said_and_leaves_nothing(tmp_path, frames, options, message):
+def test_bad_input_is_an_error_and_leaves_no_file(tmp_path, frames, options, message):
     options = {"fps": 16, "name": "a.mp4", **options}
     with pytest.raises(InputError, match=message):
         write_video(tmp_path / options.pop("name"), frames, options.pop("fps"), **options)

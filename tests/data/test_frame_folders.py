@@ -15,7 +15,7 @@ from dnl_video.spec import Preprocessing
 
 
 def write_frames(folder: Path, names: list[str], *, red: int = 200) -> Path:
-    """Write images whose green tells their place in the list."""
+    """Write images whose green encodes their place in the list."""
     folder.mkdir(parents=True, exist_ok=True)
     for place, name in enumerate(names):
         image = np.zeros((40, 48, 3), np.uint8)

@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.data.isolated_jobs import work
 
 
-def test_every_job_has_one_outcome_whatever_it_does(tmp_path: Path) -> None:
+def test_every_job_has_one_outcome(tmp_path: Path) -> None:
     once = f"crash-once {tmp_path / 'once'}"
     jobs = ["a", "crash", "b", "hang", "c", "exit", "raise", once, *"defgh"]
     outcomes = sorted(
@@ -34,7 +34,7 @@ def test_no_jobs_start_no_process() -> None:
     assert list(run_isolated(work, [], workers=4, deadline_s=1)) == []
 
 
-def test_processes_that_cannot_start_are_no_broken_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_of_a_process_is_no_broken_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: b"/bin/false")
     with pytest.raises(RuntimeError, match=r"a worker process .*exit status 1.* before its first file"):
         list(run_isolated(work, [("a",)], workers=1, deadline_s=1))

@@ -34,7 +34,7 @@ def test_processes_share_the_batches_of_one_process() -> None:
 
 
 @pytest.mark.parametrize(("videos", "steps"), [(25, 4), (29, 4), (30, 5)])
-def test_accumulated_batches_are_one_batch_and_the_last_step_is_as_large(videos: int, steps: int) -> None:
+def test_accumulated_batches_form_one_batch_and_incomplete_steps_are_dropped(videos: int, steps: int) -> None:
     whole = list(ClipBatchSampler(videos, 6, seed=3))
     parts = list(ClipBatchSampler(videos, 2, seed=3, accumulate=3))
     assert len(whole) == steps
@@ -83,7 +83,7 @@ def test_order_does_not_touch_global_random_state() -> None:
 
 
 class Keys(Dataset[tuple[int, int]]):
-    """Gives back the key it is asked for."""
+    """Returns its keys."""
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, int]:
         return key
@@ -101,7 +101,7 @@ def loader(workers: int = 0) -> ResumableLoader:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_resumed_loader_goes_on_with_the_next_batch(workers: int) -> None:
+def test_resumed_loader_continues_with_the_next_batch(workers: int) -> None:
     reference = loader()
     epochs = [list(reference) for _ in range(3)]
     first = loader(workers)

@@ -1,4 +1,4 @@
-"""Folders with known faults, and what `prepare` says of them."""
+"""`prepare` on folders with known faults."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ Write = Callable[..., Path]
 
 @dataclass(frozen=True)
 class Kinetics:
-    """A folder in the official layout with a list, and the truth about it.
+    """A folder in the official layout, with its list and the true status of each video.
 
     Args:
-        options: What `prepare` needs.
+        options: Options of `prepare`.
         truth: Status by video id.
-        journal: Where `prepare` keeps what it found out.
     """
 
     options: PrepareOptions
@@ -79,13 +78,18 @@ def kinetics(
     return made, prepare(made.options)
 
 
+def options_for(folder: Path, *, videos: str = "v", annotations: str | None = None, **more: Any) -> PrepareOptions:
+    listing = None if annotations is None else str(folder / annotations)
+    return PrepareOptions(str(folder / videos), str(folder / "m.csv"), listing, num_workers=1, **more)
+
+
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.mark.full
-def test_the_broken_ones_are_named_exactly(kinetics: tuple[Kinetics, Prepared]) -> None:
+def test_broken_videos_are_listed(kinetics: tuple[Kinetics, Prepared]) -> None:
     made, prepared = kinetics
     lost = {row["video_id"]: row["status"] for row in table(prepared.broken)}
     assert lost == {video_id: status for video_id, status in made.truth.items() if status != "ok"}
@@ -111,7 +115,7 @@ def test_the_broken_ones_are_named_exactly(kinetics: tuple[Kinetics, Prepared]) 
     assert prepared.checked == len(made.truth) - 1
 
 
-def test_our_reader_takes_the_manifest(kinetics: tuple[Kinetics, Prepared]) -> None:
+def test_the_manifest_can_be_read(kinetics: tuple[Kinetics, Prepared]) -> None:
     made, prepared = kinetics
     official = read_manifest(made.options.annotations or "", root=made.options.videos)
     usable = [record for record in official.records if made.truth[record.video_id] == "ok"]
@@ -149,7 +153,7 @@ def test_a_second_run_opens_no_file(kinetics: tuple[Kinetics, Prepared], monkeyp
 
 
 @pytest.mark.full
-def test_killed_half_way_it_resumes(kinetics: tuple[Kinetics, Prepared], tmp_path: Path, full_size: bool) -> None:
+def test_a_killed_run_resumes(kinetics: tuple[Kinetics, Prepared], tmp_path: Path, full_size: bool) -> None:
     made, whole = kinetics
     options = replace(made.options, output=str(tmp_path / "train.csv"))
     journal = tmp_path / "train.journal.jsonl"
@@ -171,11 +175,11 @@ def test_killed_half_way_it_resumes(kinetics: tuple[Kinetics, Prepared], tmp_pat
     assert resumed.broken.read_bytes() == whole.broken.read_bytes()
 
 
-def test_only_changed_and_new_files_are_looked_at_again(tmp_path: Path, write_coloured: Write) -> None:
+def test_only_changed_and_new_files_are_checked_again(tmp_path: Path, write_coloured: Write) -> None:
     for name in ("a/1.mp4", "a/2.mp4", "b/3.mp4"):
         write_coloured(tmp_path / "v" / name, red=9)
     (tmp_path / "v" / "a" / "2.mp4").write_bytes(b"broken")
-    options = PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), num_workers=1)
+    options = options_for(tmp_path)
     assert (prepare(options).checked, prepare(options).checked) == (3, 0)
     assert prepare(replace(options, retry_broken=True)).checked == 1
     assert prepare(replace(options, sample_frames=3)).checked == 3
@@ -192,7 +196,7 @@ def test_only_changed_and_new_files_are_looked_at_again(tmp_path: Path, write_co
 def test_names_that_a_list_cannot_hold_are_broken(tmp_path: Path, write_coloured: Write) -> None:
     source = write_coloured(tmp_path / "v" / "a" / "1.mp4", red=1)
     os.link(source, os.fsencode(source.parent) + b"/\xff.mp4")
-    prepared = prepare(PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), num_workers=1))
+    prepared = prepare(options_for(tmp_path))
     assert [row["video_id"] for row in table(prepared.manifest)] == ["a/1.mp4"]
     assert [(row["video_id"], row["reason"]) for row in table(prepared.broken)] == [
         ("a/\\udcff.mp4", "the name is not UTF-8, which a list cannot hold; rename the file")
@@ -240,9 +244,7 @@ def test_rows_listed_twice_are_kept_once_and_named(tmp_path: Path, write_coloure
     write_coloured(tmp_path / "1.mp4", red=1)
     write_coloured(tmp_path / "2 b.mp4", red=2)
     (tmp_path / "list.txt").write_text("1.mp4 archery\n2 b.mp4 zumba\n1.mp4 zumba\n./2 b.mp4 zumba\n")
-    prepared = prepare(
-        PrepareOptions(str(tmp_path), str(tmp_path / "m.csv"), str(tmp_path / "list.txt"), num_workers=1)
-    )
+    prepared = prepare(options_for(tmp_path, videos=".", annotations="list.txt"))
     assert [(row["video_id"], row["label"]) for row in table(prepared.manifest)] == [
         ("1.mp4", "archery"),
         ("2 b.mp4", "zumba"),
@@ -254,10 +256,10 @@ def test_rows_listed_twice_are_kept_once_and_named(tmp_path: Path, write_coloure
     assert (prepared.summary["listed"], prepared.summary["duplicates"], prepared.summary["found"]) == (4, 2, 2)
 
 
-def test_classes_spell_the_labels_and_integers_stay(tmp_path: Path, write_coloured: Write) -> None:
+def test_class_list_fixes_the_spelling_and_integers_stay(tmp_path: Path, write_coloured: Write) -> None:
     for name in ("air_drumming/1.mp4", "archery/2.mp4"):
         write_coloured(tmp_path / "v" / name, red=1)
-    options = PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), classes="kinetics400", num_workers=1)
+    options = options_for(tmp_path, classes="kinetics400")
     assert [row["label"] for row in table(prepare(options).manifest)] == ["air drumming", "archery"]
     (tmp_path / "list.txt").write_text("air_drumming/1.mp4 7\n")
     options = replace(options, annotations=str(tmp_path / "list.txt"), classes=None)
@@ -272,7 +274,7 @@ def test_failed_videos_can_stay_in_the_list_for_validation(tmp_path: Path, write
     write_coloured(tmp_path / "1.mp4", red=1)
     (tmp_path / "2.mp4").write_bytes(b"?")
     (tmp_path / "list.txt").write_text("1.mp4 a\n2.mp4 a\n3.mp4 b\n1.mp4 b\n")
-    options = PrepareOptions(str(tmp_path), str(tmp_path / "m.csv"), str(tmp_path / "list.txt"), num_workers=1)
+    options = options_for(tmp_path, videos=".", annotations="list.txt")
     prepared = prepare(replace(options, keep_failed=True))
     assert [(r["video_id"], r["status"]) for r in table(prepared.manifest)] == [
         ("1.mp4", "ok"),
@@ -286,7 +288,7 @@ def test_failed_videos_can_stay_in_the_list_for_validation(tmp_path: Path, write
 def test_real_clips(shared_clips: Path, tmp_path: Path) -> None:
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "x").symlink_to(shared_clips)
-    prepared = prepare(PrepareOptions(str(tmp_path / "v"), str(tmp_path / "m.csv"), num_workers=1))
+    prepared = prepare(options_for(tmp_path))
     assert [row["video_id"] for row in table(prepared.broken)] == ["x/corrupted.mp4"]
     rows = {row["video_id"]: row for row in table(prepared.manifest)}
     assert [len(rows), rows["x/rotated_90.mov"]["width"] < rows["x/rotated_90.mov"]["height"]] == [4, True]

@@ -9,14 +9,14 @@ import pytest
 
 from dnl_video.data import probing
 from dnl_video.data.decoding import VideoDecodeError, open_video
-from dnl_video.data.packets import _recovers_at_once
+from dnl_video.data.packets import _recovers_at_once, read_packets
 from dnl_video.data.probing import probe_video
 from tests.data.odd_videos import encode, write
 
 FAST = {"preset": "ultrafast", "threads": "1"}
 
 
-def test_what_a_probe_says(tmp_path):
+def test_probe(tmp_path):
     path = encode(tmp_path / "a.mp4", "libx264", FAST, 45)
     probe = probe_video(path)
     packets = probe.packets
@@ -27,7 +27,7 @@ def test_what_a_probe_says(tmp_path):
     assert (odd.frames, odd.exact, odd.decoder) == (None, False, "av")
 
 
-def test_a_file_is_looked_at_once_until_it_changes(tmp_path, monkeypatch):
+def test_a_file_is_probed_once_until_it_changes(tmp_path, monkeypatch):
     path = encode(tmp_path / "a.mp4", "libx264", FAST, 5)
     assert probe_video(path).frames == 5
     real = probing.read_packets
@@ -39,7 +39,7 @@ def test_a_file_is_looked_at_once_until_it_changes(tmp_path, monkeypatch):
     assert probe_video(path).frames == 7
 
 
-def test_the_memory_of_probes_is_bounded(tmp_path, monkeypatch):
+def test_the_cache_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(probing, "_CACHED", 3)
     paths = [encode(tmp_path / f"{i}.mp4", "libx264", FAST, 2) for i in range(5)]
     for path in paths:
@@ -48,8 +48,7 @@ def test_the_memory_of_probes_is_bounded(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
-    [(None, "file not found"), (b"", "file is empty"), (b"no video" * 99, "cannot be opened (")],
+    ("content", "reason"), [(None, "file not found"), (b"", "file is empty"), (b"no video" * 99, "cannot be opened (")]
 )
 def test_files_that_are_no_video(tmp_path, content, reason):
     if content is not None:
@@ -59,8 +58,8 @@ def test_files_that_are_no_video(tmp_path, content, reason):
     assert str(caught.value).startswith(f"{tmp_path / 'a.mp4'}: {reason}")
 
 
-def test_what_reads_which(tmp_path):
-    """auto takes PyAV for H.264, whose unwanted pictures it can leave out, and decord for the rest that is exact."""
+def test_choice_of_the_reader(tmp_path):
+    """auto takes PyAV for H.264, where it skips unwanted pictures, and decord for other exact files."""
     h264 = encode(tmp_path / "a.mp4", "libx264", FAST, 5)
     vp8 = encode(tmp_path / "a.webm", "libvpx", {"cpu-used": "8"}, 5)
     avi = encode(tmp_path / "a.avi", "mpeg4", {}, 5)
@@ -75,8 +74,8 @@ def test_what_reads_which(tmp_path):
     assert [reader(path, known="decord") for path in (h264, vp8)] == ["DecordReader"] * 2
 
 
-def test_unwanted_pictures_are_left_out_of_the_work(tmp_path, monkeypatch):
-    """Every frame is asked for, or every fourth: fewer pictures come out of the decoder, and they are the same."""
+def test_unwanted_pictures_are_not_decoded(tmp_path, monkeypatch):
+    """Reading every fourth frame decodes fewer pictures and returns the same ones."""
     path = write("closed.mp4", tmp_path)
     asked = list(range(0, 72, 4))
     with open_video(path, decoder="av") as video:
@@ -105,9 +104,7 @@ def test_recovery_points(sei, at_once):
 
 
 def test_x264_marks_open_groups_as_recovery_points(tmp_path):
-    """Else open groups would be decoded from the start of the file: right, and slow."""
-    from dnl_video.data.packets import read_packets
-
+    """Otherwise open groups would be decoded from the start of the file, which is slow."""
     path = write("open.mp4", tmp_path)
     packets = read_packets(str(path))
     with av.open(str(path)) as container:

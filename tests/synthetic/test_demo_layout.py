@@ -140,11 +140,7 @@ def test_other_folders_are_refused_untouched(small, tmp_path):
         (broken, {}, rf"broken is not empty and holds no demo data \(demo-data.json\); {advice}"),
         (file, {}, "file is a file; give a folder"),
         (small.directory, {"seed": 6, **SMALL}, f"was made with seed=5, not 6; {advice}"),
-        (
-            small.directory,
-            {"seed": 5, **SMALL, "train_videos": 8},
-            f"was made with train_videos=20, not 8; {advice}",
-        ),
+        (small.directory, {"seed": 5, **SMALL, "train_videos": 8}, f"was made with train_videos=20, not 8; {advice}"),
     ):
         with pytest.raises(InputError, match=message):
             write_demo_data(directory, **options)
