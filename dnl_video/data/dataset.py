@@ -69,9 +69,6 @@ class ClipDataset(_Videos, Dataset[dict[str, Any]]):
         max_attempts: Videos tried for one sample.
         decoder: See `open_video`.
         never_mirrored: Class ids that are never flipped.
-
-    Raises:
-        ValueError: There are no records, one has no label, or `seed` or `max_attempts` is too small.
     """
 
     augment: AugmentConfig
@@ -81,15 +78,6 @@ class ClipDataset(_Videos, Dataset[dict[str, Any]]):
     never_mirrored: Collection[int] = frozenset()
 
     def __post_init__(self) -> None:
-        if not self.records:
-            raise ValueError("there are no videos to train on; give at least one record")
-        for record in self.records:
-            if record.label is None:
-                raise ValueError(f"video {record.video_id!r} has no label; training needs one for every video")
-        if self.seed < 0 or self.max_attempts < 1:
-            raise ValueError(
-                f"seed is {self.seed}, max_attempts {self.max_attempts}; give a seed >= 0 and at least 1 attempt"
-            )
         mean = self.preprocessing.mean if self.preprocessing.channel_order == "rgb" else self.preprocessing.mean[::-1]
         self._fill = tuple(round(255 * value) for value in mean)
 

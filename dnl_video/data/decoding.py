@@ -85,15 +85,14 @@ class Video:
 
         Args:
             indices: Distinct frame indices in [0, num_frames), rising.
-            resize: Applied to each chunk, as in `read`.
+            resize: As in `read`.
             threads: Decoding threads.
 
         Yields:
             uint8 [n, H, W, 3], RGB; together one frame per index.
 
         Raises:
-            VideoDecodeError: The frames cannot be decoded.
-            ValueError: `indices` is empty, out of range or not rising, or the video is closed.
+            VideoDecodeError, ValueError: As `read`; also if the indices do not rise.
         """
         wanted = self._checked(indices)
         if (np.diff(wanted) <= 0).any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,15 @@ def write_video(
     container_format = container_of(path)
     if not fps > 0:
         raise InputError(f"fps is {fps}; give frames per second above 0")
-    if gop < 1:
-        raise InputError(f"gop is {gop}; give at least 1")
-    checked = _checked_frames(frames)
-    first = next(checked, None)
+    images = iter(frames)
+    first = next(images, None)
     if first is None:
         raise InputError(f"{path}: there are no frames to write; a video needs at least one")
+    height, width = first.shape[:2]
+    if height % 2 or width % 2:
+        raise InputError(
+            f"frames are {width}x{height} (width x height), but yuv420p needs even sizes; crop or pad by one pixel"
+        )
     with atomic_path(path) as temporary:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         # The index at the front lets readers start before the end of the file has arrived.
@@ -62,13 +65,15 @@ def write_video(
         with av.open(str(temporary), "w", format=container_format, options=muxing) as output:
             rate = Fraction(fps).limit_denominator(1001)
             stream: Any = output.add_stream("libx264", rate=rate)
-            stream.height, stream.width = first.shape[:2]
+            stream.height, stream.width = height, width
             stream.pix_fmt = "yuv420p"
             stream.codec_context.gop_size = gop
             stream.options = {"flags": "+cgop", "crf": str(crf), **(options or {})}  # cgop: closed groups
             stream.codec_context.time_base = 1 / rate
-            for pts, image in enumerate(itertools.chain([first], checked)):
-                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            for pts, image in enumerate(itertools.chain([first], images)):
+                if image.shape != first.shape:
+                    raise InputError(f"frame {pts} has shape {image.shape}, frame 0 {first.shape}; give one size")
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
                 frame.pts = pts
                 frame.time_base = 1 / rate
                 output.mux(stream.encode(frame))
@@ -93,26 +98,3 @@ def resize_frames(frames: NDArray[np.uint8], width: int, height: int) -> NDArray
         return frames
     images = [av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24") for frame in frames]
     return np.stack([image.reformat(width, height, interpolation="BICUBIC").to_ndarray() for image in images])
-
-
-def _checked_frames(frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames [H, W, 3], contiguous; raise InputError at the first bad one."""
-    size: tuple[int, ...] | None = None
-    for index, frame in enumerate(frames):
-        image = np.asarray(frame)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise InputError(
-                f"frame {index} is {image.dtype} of shape {list(image.shape)}; give RGB uint8 of shape [H, W, 3]"
-            )
-        if size is None:
-            size = image.shape
-            if image.shape[0] % 2 or image.shape[1] % 2:
-                raise InputError(
-                    f"frames are {image.shape[1]}x{image.shape[0]} (width x height), but yuv420p needs even sizes; "
-                    "crop or pad by one pixel"
-                )
-        elif image.shape != size:
-            raise InputError(
-                f"frame {index} has shape {list(image.shape)}, frame 0 had {list(size)}; all frames need one size"
-            )
-        yield np.ascontiguousarray(image)

@@ -10,9 +10,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, NamedTuple
 
 _START_S = 300.0
 _ATTEMPTS = 2
@@ -20,17 +19,10 @@ _ATTEMPTS = 2
 _CRASHED = "crashed"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Result of one job.
+class Outcome(NamedTuple):
+    """Index of a job, the return value of the function, and why it failed (in one line, None if it did not)."""
 
-    Args:
-        index: Its place among the jobs.
-        value: Return value of the function; None if it failed.
-        error: Why it failed, in one line; None if it did not.
-    """
-
-    index: int
+    job: int
     value: Any
     error: str | None
 
@@ -62,9 +54,9 @@ def run_isolated(
                 outcome = worker.take()
                 if outcome is not None and outcome.error == _CRASHED:
                     if worker.attempts > 1:
-                        waiting.appendleft((outcome.index, worker.attempts - 1))
+                        waiting.appendleft((outcome.job, worker.attempts - 1))
                     else:
-                        yield Outcome(outcome.index, None, worker.cause_of_death())
+                        yield Outcome(outcome.job, None, worker.cause_of_death())
                 elif outcome is not None:
                     yield outcome
                 if worker.is_lost or not waiting:

@@ -167,17 +167,6 @@ def test_a_worker_passes_the_list_on(records):
     batches._shutdown_workers()  # left to the garbage collector, torch waits five seconds for the worker
 
 
-def test_clip_dataset_checks_its_arguments(records):
-    with pytest.raises(ValueError, match=r"^there are no videos to train on; give at least one record$"):
-        ClipDataset([], PREPROCESSING, AUGMENT, seed=0)
-    unlabelled = VideoRecord("x", "x.mp4", None, None)
-    with pytest.raises(ValueError, match=r"^video 'x' has no label; training needs one for every video$"):
-        ClipDataset([*records, unlabelled], PREPROCESSING, AUGMENT, seed=0)
-    expected = "^seed is -1, max_attempts 10; give a seed >= 0 and at least 1 attempt$"
-    with pytest.raises(ValueError, match=expected):
-        ClipDataset(records, PREPROCESSING, AUGMENT, seed=-1)
-
-
 def test_views_are_the_right_frames_and_crops(records):
     dataset = ViewDataset(records, PREPROCESSING, num_clips=3, num_crops=3)
     item = dataset[2]

@@ -125,10 +125,11 @@ def test_odd_sizes(tmp_path):
     ("frames", "options", "message"),
     [
         ([], {}, "there are no frames to write"),
-        (colors(3).astype(float), {}, r"frame 0 is float64 of shape \[48, 64, 3\]; give RGB uint8"),
-        (colors(3)[..., 0], {}, r"frame 0 is uint8 of shape \[48, 64\]"),
-        ([*colors(2), colors(1, 24, 32)[0]], {}, r"frame 2 has shape \[24, 32, 3\], frame 0 had \[48, 64, 3\]"),
-        (colors(3), {"gop": 0}, "gop is 0; give at least 1"),
+        (
+            [*colors(2), colors(1, 24, 32)[0]],
+            {},
+            r"frame 2 has shape \(24, 32, 3\), frame 0 \(48, 64, 3\); give one size",
+        ),
         (colors(3), {"fps": 0}, "fps is 0; give frames per second above 0"),
         (colors(3), {"name": "a.txt"}, r"cannot write suffix '.txt'; allowed: .mp4"),
     ],

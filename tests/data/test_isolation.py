@@ -19,7 +19,7 @@ def test_every_job_has_one_outcome(tmp_path: Path) -> None:
     once = f"crash-once {tmp_path / 'once'}"
     jobs = ["a", "crash", "b", "hang", "c", "exit", "raise", once, *"defgh"]
     outcomes = sorted(
-        run_isolated(work, [(job,) for job in jobs], workers=2, deadline_s=1.5), key=lambda outcome: outcome.index
+        run_isolated(work, [(job,) for job in jobs], workers=2, deadline_s=1.5), key=lambda outcome: outcome.job
     )
     errors = {
         1: "the decoder crashed (SIGSEGV)",
