@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,17 @@ def test_rooms_import_one_way(path: Path) -> None:
     there = {name.split(".")[1] for name in imports(path) if name.startswith("dnl_video.")}
     rooms = {room(p) for p in sources()}
     assert (there & rooms) - {here} <= ALLOWED[here]
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Imports inside functions count too."""
+    modules = {
+        ".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): p for p in sources()
+    }
+    graph = {name: (imports(path) & modules.keys()) - {name} for name, path in modules.items()}
+    # `from package import module` names both; only the module is meant.
+    graph = {name: {m for m in found if not any(o.startswith(f"{m}.") for o in found)} for name, found in graph.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the circle
 
 
 @pytest.mark.parametrize(("library", "files"), ONLY_IMPORTERS.items())
