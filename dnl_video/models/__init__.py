@@ -1,1 +1,1 @@
-"""Attention, context blocks, backbones."""
+"""Context blocks, their mathematics, and the backbones that they are inserted into."""

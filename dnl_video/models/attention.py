@@ -200,9 +200,8 @@ def unary_map(logits: Tensor) -> Tensor:
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """Switch autocast off inside a ``with`` block."""
     # The meta device has no autocast.
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def _autocasts(device: torch.device) -> bool:

@@ -37,23 +37,20 @@ with warnings.catch_warnings():
 from dnl_video.errors import InputError
 from dnl_video.spec import Head, ModelSpec, SlowFrames
 
-_SLOW = {"stem_conv_kernel_size": (1, 7, 7)}
-_C2D = {
-    "stem_conv_kernel_size": (1, 7, 7),
-    "stage1_pool": nn.MaxPool3d,
-    "stage_conv_a_kernel_size": ((1, 1, 1),) * 4,
+_T1, _T3 = (1, 1, 1), (3, 1, 1)
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "slow": {"stem_conv_kernel_size": (1, 7, 7)},
+    "c2d": {
+        "stem_conv_kernel_size": (1, 7, 7),
+        "stage1_pool": nn.MaxPool3d,
+        "stage_conv_a_kernel_size": (_T1, _T1, _T1, _T1),
+    },
+    "i3d": {
+        "stem_conv_kernel_size": (5, 7, 7),
+        "stage1_pool": nn.MaxPool3d,
+        "stage_conv_a_kernel_size": (_T3, [_T3, _T1], [_T3, _T1], [_T1, _T3]),
+    },
 }
-_I3D = {
-    "stem_conv_kernel_size": (5, 7, 7),
-    "stage1_pool": nn.MaxPool3d,
-    "stage_conv_a_kernel_size": (
-        (3, 1, 1),
-        [(3, 1, 1), (1, 1, 1)],
-        [(3, 1, 1), (1, 1, 1)],
-        [(1, 1, 1), (3, 1, 1)],
-    ),
-}
-_FAMILIES: dict[str, dict[str, Any]] = {"slow": _SLOW, "c2d": _C2D, "i3d": _I3D}
 _FUSION_KERNEL = {50: 7, 101: 5}
 
 

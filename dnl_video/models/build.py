@@ -24,7 +24,8 @@ def build_model(spec: ModelSpec) -> VideoClassifier:
     """Build the network of a `ModelSpec` with newly initialised weights."""
     model = create_backbone(spec)
     if spec.context != "none":
-        insert_context_blocks(model, block_factory(spec.context, spec.context_options), block_positions(spec))
+        make = partial(make_context_block, context=spec.context, options=spec.context_options)
+        insert_context_blocks(model, make, block_positions(spec))
     model.spec = spec
     return model
 
@@ -43,35 +44,24 @@ def block_positions(spec: ModelSpec) -> Mapping[str, Sequence[int]]:
     return positions
 
 
-def block_factory(context: Context, options: ContextOptions) -> Callable[[int], nn.Module]:
-    """Return a function that makes the block ``context`` for a number of channels."""
-    ends: dict[str, Any] = {"zero_init": options.zero_init, "checkpoint": options.checkpoint}
+def make_context_block(channels: int, context: Context, options: ContextOptions) -> nn.Module:
+    """Make the block ``context`` for a number of channels."""
+    common: dict[str, Any] = {"zero_init": options.zero_init, "checkpoint": options.checkpoint}
     if context == "snl":
-        return partial(SimplifiedNonLocalBlock3d, **ends)
+        return SimplifiedNonLocalBlock3d(channels, **common)
     if context == "gc":
-        return partial(GlobalContextBlock3d, ratio=options.gc_ratio, **ends)
-    names = ("scaled", "learned_temperature", "pool", "pool_order", "output", "temperature", "bias")
-    chosen = {name: getattr(options, name) for name in names}
+        return GlobalContextBlock3d(channels, ratio=options.gc_ratio, **common)
+    for name in ("scaled", "learned_temperature", "pool", "pool_order", "output"):
+        common[name] = getattr(options, name)
     for name in ("temperature", "bias"):
-        if chosen[name] is None:  # the block's own default
-            del chosen[name]
-    make: dict[str, Callable[..., nn.Module]] = {
-        "nl": partial(NonLocalBlock3d, attention=options.attention),
-        "dnl": partial(DisentangledNonLocalBlock3d, whiten_over=options.whiten_over),
-        "pairwise": partial(DisentangledNonLocalBlock3d, unary=False, whiten_over=options.whiten_over),
-        "unary": partial(DisentangledNonLocalBlock3d, pairwise=False),
-    }
-
-    def share(channels: int, ratio: float | None) -> int | None:
-        return None if ratio is None else max(int(channels * ratio), 1)
-
-    return lambda channels: make[context](
-        channels,
-        share(channels, options.inner_ratio),
-        value_channels=share(channels, options.value_ratio),
-        **chosen,
-        **ends,
-    )
+        if getattr(options, name) is not None:  # otherwise the default of the block
+            common[name] = getattr(options, name)
+    ratios = (options.inner_ratio, options.value_ratio)
+    inner, common["value_channels"] = (None if r is None else max(int(channels * r), 1) for r in ratios)
+    if context == "nl":
+        return NonLocalBlock3d(channels, inner, attention=options.attention, **common)
+    common |= {"pairwise": context != "unary", "unary": context != "pairwise", "whiten_over": options.whiten_over}
+    return DisentangledNonLocalBlock3d(channels, inner, **common)
 
 
 def insert_context_blocks(

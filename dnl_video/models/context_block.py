@@ -1,6 +1,7 @@
-"""What all context blocks share: lifting images to clips, pooling, output projection, residual sum, checkpointing.
+"""Base classes of the context blocks: input shapes, projections, pooling, output, residual sum, checkpointing.
 
-A 1x1x1 convolution is a linear map of each position, so projections are `nn.Linear` on channels-last tokens.
+A context block maps features to the same shape: ``x + context(x)``. Its 1x1x1 convolutions are linear maps of each
+position, so they are `nn.Linear` layers on channels-last tokens.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpointed
 
 from dnl_video.models.runtime.kernels import Projection
+from dnl_video.spec import Output
 
-Size3 = tuple[int, int, int]
 PoolOrder = Literal["before", "after"]
-Output = Literal["conv_bn", "conv", "gamma"]
 
 
 class AttentionMaps(NamedTuple):
-    """What a block attends to: ``pairwise`` [B, N, M] and ``unary`` [B, M]; None for a term the block lacks.
+    """The attention of a block: ``pairwise`` [B, N, M] and ``unary`` [B, M]; None for a term that the block lacks.
 
-    With ``queries`` given, ``pairwise`` has their rows only. Positions are flattened, row-major, T before H before W.
+    With ``queries`` given, ``pairwise`` has only their rows. Positions are flattened, row-major, T before H before W.
     """
 
     pairwise: Tensor | None
@@ -31,19 +31,18 @@ class AttentionMaps(NamedTuple):
 
 
 class ContextBlock(nn.Module):
-    """Base of every block: ``x + sum of terms``, each term normalised where the block has a batch norm.
+    """Base of all blocks: ``x + sum of terms``, each term normalised if the block has a batch norm.
 
-    A subclass makes its modules, calls `reset_parameters` and implements `_terms` and `attention_maps`. Clips
-    [B, C, T, H, W], images [B, C, H, W] and sequences [B, C, L] go the same way: the latter two as clips of one frame.
+    A subclass makes its layers, calls `reset_parameters`, and implements `_terms` and `attention_maps`. Images
+    [B, C, H, W] and sequences [B, C, L] are treated as clips [B, C, T, H, W] of one frame.
 
     Args:
         channels: Channels C.
-        checkpoint: Recompute what lies before the batch norm in the backward pass instead of storing it. The norm
-            stays outside: recomputing it would count its running statistics twice.
+        checkpoint: Recompute the terms in the backward pass instead of storing what they need. The batch norm is not
+            recomputed, because that would update its running statistics twice.
     """
 
     norm: nn.Module | None
-    gamma: nn.Parameter | None
 
     def __init__(self, channels: int, *, checkpoint: bool) -> None:
         super().__init__()
@@ -51,8 +50,8 @@ class ContextBlock(nn.Module):
         self.checkpoint = checkpoint
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend and add: [B, C, T, H, W], [B, C, H, W] or [B, C, L], out as in."""
-        grid = self._lifted(x)
+        """Attend and add: [B, C, T, H, W], [B, C, H, W] or [B, C, L] to the same shape."""
+        grid = self._as_clip(x)
         if self.checkpoint and torch.is_grad_enabled():
             terms = checkpointed(self._terms, grid, use_reentrant=False, preserve_rng_state=False)
         else:
@@ -62,14 +61,14 @@ class ContextBlock(nn.Module):
         return grid.reshape(x.shape)
 
     def attention_maps(self, x: Tensor, queries: Tensor | None = None) -> AttentionMaps:
-        """Return what the block attends to in x; pairwise rows of the flat positions ``queries`` [Q] only, if given."""
+        """Return the attention in x, with pairwise rows of the flat positions ``queries`` [Q] only if given."""
         raise NotImplementedError
 
     def _terms(self, grid: Tensor) -> tuple[Tensor, ...]:
-        """What is added to the grid [B, C, T, H, W]: terms of that shape, or of one position."""
+        """Return what is added to the grid [B, C, T, H, W]: terms of that shape, or of one position."""
         raise NotImplementedError
 
-    def _lifted(self, x: Tensor) -> Tensor:
+    def _as_clip(self, x: Tensor) -> Tensor:
         """View x as a clip [B, C, T, H, W]."""
         if x.dim() not in (3, 4, 5) or x.shape[1] != self.channels:
             raise ValueError(
@@ -79,7 +78,7 @@ class ContextBlock(nn.Module):
         return x.reshape(*x.shape[:2], *(1,) * (5 - x.dim()), *x.shape[2:])
 
     def reset_parameters(self) -> None:
-        """Draw projections from N(0, 0.01) and set biases to 0."""
+        """Draw the weights of the projections from N(0, 0.01) and set their biases to 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01)
@@ -90,20 +89,17 @@ class ContextBlock(nn.Module):
 
 
 class AttentionBlock(ContextBlock):
-    """Base of the blocks with keys and values: pooling, values, and the output's three forms.
+    """Base of the blocks with queries, keys and values: their projections, pooling, and three forms of the output.
+
+    A block owns no parameter that it does not use, because DDP refuses parameters without a gradient.
 
     Args:
         channels: Channels C of the input.
         inner_channels: Channels D of query and key; None is C // 2.
-        value_channels: Channels E of the values; None is D, or C where ``output`` is ``gamma``.
-        pool: Max-pooling (T, H, W) of keys, values and saliency; None for none.
-        pool_order: Pool ``before`` the key, value and unary projections, or ``after``.
-        value_bias: Give the values a bias.
-        output: ``conv_bn``, a projection E -> C and a batch norm; ``conv``, the projection alone; ``gamma``, neither,
-            and a scalar on the pairwise term.
-        output_bias: Give the output projection a bias.
-        zero_init: Start at zero what ends the block: the batch norm's scale, the projection, or the scalar.
-        checkpoint: Recompute the attention in the backward pass.
+        value_channels: Channels E of the values; None is D, or C for ``output="gamma"``.
+        pairwise: The block has a pairwise term: a temperature to learn, and a gamma for ``output="gamma"``.
+        embedded: Project queries and keys; otherwise the features themselves are compared.
+        **options: See `blocks.NonLocalBlock3d`.
     """
 
     def __init__(
@@ -112,8 +108,14 @@ class AttentionBlock(ContextBlock):
         inner_channels: int | None,
         value_channels: int | None,
         *,
+        pairwise: bool,
+        embedded: bool,
+        scaled: bool,
+        temperature: float,
+        learned_temperature: bool,
         pool: Sequence[int] | None,
         pool_order: PoolOrder,
+        bias: bool,
         value_bias: bool,
         output: Output,
         output_bias: bool,
@@ -134,18 +136,27 @@ class AttentionBlock(ContextBlock):
                 f"value_channels is {value_channels}; output='gamma' has no output projection, so the values need all "
                 f"{channels} channels"
             )
-        self.pool: Size3 | None = (pool[0], pool[1], pool[2]) if pool is not None and max(pool) > 1 else None
+        self.pool = tuple(pool) if pool is not None and max(pool) > 1 else None
         self.pool_order = pool_order
         self.output = output
         self.value = Projection(channels, self.value_channels, bias=value_bias)
         self.out = Projection(self.value_channels, channels, bias=output_bias) if output != "gamma" else None
         self.norm = nn.BatchNorm3d(channels) if output == "conv_bn" else None
-        # A subclass whose pairwise term it scales makes it: no block owns a parameter that it does not use.
-        self.gamma = None
+        width = self.inner_channels if embedded or not pairwise else channels
+        learned = learned_temperature and pairwise
+        self.temperature = Temperature(width, scaled=scaled, temperature=temperature, learned=learned)
+        self.query = Projection(channels, self.inner_channels, bias=bias) if embedded else None
+        self.key = Projection(channels, self.inner_channels, bias=bias) if embedded else None
+        self.gamma = nn.Parameter(torch.empty(1)) if output == "gamma" and pairwise else None
         self._zero_init = zero_init
 
+    @property
+    def scale(self) -> float | Tensor:
+        """Factor on the pairwise similarities."""
+        return self.temperature()
+
     def reset_parameters(self) -> None:
-        """Draw projections from N(0, 0.01), set biases to 0 and, with ``zero_init``, what ends the block to 0."""
+        """Draw projections from N(0, 0.01), set biases to 0 and, with ``zero_init``, the last layer of the block."""
         super().reset_parameters()
         if self._zero_init and isinstance(self.norm, nn.BatchNorm3d):
             nn.init.zeros_(self.norm.weight)
@@ -155,8 +166,8 @@ class AttentionBlock(ContextBlock):
             nn.init.constant_(self.gamma, 0.0 if self._zero_init else 1.0)
 
     def _tokens(self, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return all tokens [B, N, C] and those that keys and values are projected from [B, N or M, C]."""
-        tokens = grid.flatten(2).transpose(1, 2).contiguous()  # [B, N, C]; a view where the grid is channels-last
+        """Return all tokens [B, N, C], and the tokens from which keys and values are projected [B, N or M, C]."""
+        tokens = grid.flatten(2).transpose(1, 2).contiguous()  # [B, N, C]; a view if the grid is channels-last
         sources = self._pooled(tokens, grid.shape[2:]) if self.pool_order == "before" else tokens
         return tokens, sources
 
@@ -164,7 +175,7 @@ class AttentionBlock(ContextBlock):
         """Max-pool tokens [B, T*H*W, C] to [B, M, C]."""
         if self.pool is None:
             return tokens
-        # Never larger than the map, so that small crops run; no dimension is lost.
+        # Not larger than the feature map, so that small crops run.
         kernel = [min(k, s) for k, s in zip(self.pool, size, strict=True)]
         grid = tokens.transpose(1, 2).unflatten(2, tuple(size))  # [B, C, T, H, W], channels-last strides
         return F.max_pool3d(grid, kernel).flatten(2).transpose(1, 2).contiguous()
@@ -173,7 +184,7 @@ class AttentionBlock(ContextBlock):
         return self._pooled(tokens, size) if self.pool_order == "after" else tokens
 
     def _gated(self, y: Tensor) -> Tensor:
-        """Scale the pairwise term by gamma, where there is one."""
+        """Scale the pairwise term by gamma, if there is one."""
         return y if self.gamma is None else (y * self.gamma).to(y.dtype)
 
     def _projected(self, y: Tensor, size: Sequence[int]) -> Tensor:
@@ -188,9 +199,9 @@ class AttentionBlock(ContextBlock):
 
 
 class Temperature(nn.Module):
-    """The factor on the similarities: 1 / temperature, over sqrt(D) if ``scaled``.
+    """The factor on the similarities: 1 / temperature, divided by sqrt(D) if ``scaled``.
 
-    A learned temperature is stored as its logarithm, so that it stays above 0.
+    A learned temperature is stored as its logarithm, so that it stays positive.
     """
 
     def __init__(self, width: int, *, scaled: bool, temperature: float, learned: bool) -> None:
@@ -199,16 +210,10 @@ class Temperature(nn.Module):
             raise ValueError(f"temperature is {temperature}; give a number above 0")
         self.factor = width**-0.5 if scaled else 1.0
         self.initial = temperature
-        self.log = nn.Parameter(torch.empty(())) if learned else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Return to the initial temperature."""
-        if self.log is not None:
-            nn.init.constant_(self.log, torch.tensor(self.initial).log().item())
+        self.log = nn.Parameter(torch.tensor(float(temperature)).log()) if learned else None
 
     def forward(self) -> float | Tensor:
-        """Return the factor; a tensor without dimensions where it is learned."""
+        """Return the factor: a tensor without dimensions if the temperature is learned."""
         return self.factor / self.initial if self.log is None else self.factor * torch.exp(-self.log)
 
     def extra_repr(self) -> str:
@@ -217,10 +222,10 @@ class Temperature(nn.Module):
 
 
 def query_rows(query: Tensor, queries: Tensor | None) -> Tensor:
-    """Take the rows ``queries`` [Q] of the query tokens [B, N, D]; all where None.
+    """Select the rows ``queries`` [Q] of the query tokens [B, N, D]; None for all.
 
     Raises:
-        ValueError: They are no integers, or lie outside 0 ... N - 1.
+        ValueError: They are not integers from 0 to N - 1.
     """
     if queries is None:
         return query
@@ -234,7 +239,7 @@ def query_rows(query: Tensor, queries: Tensor | None) -> Tensor:
 
 
 def check_choice(name: str, value: str, allowed: object) -> None:
-    """Refuse a value that the literal type does not allow."""
+    """Raise a ValueError for a value that the literal type does not allow."""
     choices = get_args(allowed)
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; allowed: {', '.join(choices)}")

@@ -1,11 +1,11 @@
-"""Query-independent context: the simplified non-local block and GCNet's global context block.
+"""Query-independent blocks: the simplified non-local block and GCNet's global context block.
 
-Source: Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", ICCV workshops 2019,
-arXiv 1904.11492 (sections 3.2 and 3.3). Layers and biases are those of the DNL authors' detection code
-(mmdet/ops/context_block.py, ``simple`` and not), against which Yin et al. compare.
+Paper: Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", ICCV workshops 2019,
+arXiv 1904.11492, sections 3.2 and 3.3. Layers and biases are those of the DNL authors' detection code
+(mmdet/ops/context_block.py, with ``simple`` and without), the baselines of Yin et al.
 
-All positions share one attention map, so each block adds one vector to a whole sample: O(N) time and memory. Neither
-pools nor normalises by batch.
+All positions share one attention map, so a block adds one vector per sample: O(N) time and memory. The blocks have no
+max-pooling and no batch norm.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class _GlobalPoolingBlock(ContextBlock):
         self.mask = nn.Linear(channels, 1)
 
     def attention_maps(self, x: Tensor, queries: Tensor | None = None) -> AttentionMaps:
-        """Return the attention pooling's map [B, N] as ``unary``; there is no pairwise map.
+        """Return the map [B, N] of the attention pooling as ``unary``; there is no pairwise map.
 
         Args:
-            x: What `forward` takes.
-            queries: Without effect, since all queries share the map.
+            x: The input of `forward`.
+            queries: Ignored, since all queries share the map.
         """
-        tokens = self._lifted(x).flatten(2).transpose(1, 2)
+        tokens = self._as_clip(x).flatten(2).transpose(1, 2)
         return AttentionMaps(None, attention.unary_map(self.mask(tokens).squeeze(-1)))
 
     def _transformed(self, pooled: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class SimplifiedNonLocalBlock3d(_GlobalPoolingBlock):
 
     Args:
         channels: Channels C of the input.
-        zero_init: Start the value projection at zero, so that the new block is the identity.
+        zero_init: Start the value projection at zero, so that a new block is the identity.
         checkpoint: Recompute the block in the backward pass instead of storing what it needs.
 
     Shape:
@@ -77,7 +77,7 @@ class SimplifiedNonLocalBlock3d(_GlobalPoolingBlock):
         self.reset_parameters()
 
     def _transformed(self, pooled: Tensor) -> Tensor:
-        # Linear, so the weighted sum may come first: one position to project instead of N.
+        # W_v is linear: project the weighted sum, one position instead of N.
         return self.value(pooled)
 
 
@@ -86,8 +86,8 @@ class GlobalContextBlock3d(_GlobalPoolingBlock):
 
     Args:
         channels: Channels C of the input.
-        ratio: Channels of the bottleneck as a share of C; 1/4 and 1/16 are the published ones.
-        zero_init: Start the last layer at zero, so that the new block is the identity.
+        ratio: Channels of the bottleneck as a share of C; published 1/4 and 1/16.
+        zero_init: Start the last layer at zero, so that a new block is the identity.
         checkpoint: Recompute the block in the backward pass instead of storing what it needs.
 
     Shape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch
 from dnl_video.models import dialects
 from dnl_video.models.backbones import create_backbone
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
-from dnl_video.models.build import block_factory, insert_context_blocks
+from dnl_video.models.build import insert_context_blocks, make_context_block
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
 from dnl_video.spec import ContextOptions, ModelSpec
 from tests.models.helpers import BLOCKS, make_input, perturb, perturb_backbone, shallow
@@ -44,7 +45,7 @@ def make_network(architecture, stem_channels, context, full_size):
     if not full_size:
         shallow(model)
         positions = {"res3": [0], "res4": [0]}
-    insert_context_blocks(model, block_factory(context, ContextOptions()), positions)
+    insert_context_blocks(model, partial(make_context_block, context=context, options=ContextOptions()), positions)
     clip = torch.randn(2, 3, 8, 32, 32)
     return perturb_backbone(model, clip), clip
 

@@ -1,1 +1,1 @@
-"""What a network costs and what its blocks attend to."""
+"""Costs, receptive fields and logits of networks and their context blocks."""

@@ -1,6 +1,7 @@
-"""What a trained non-local block attends by: the paper's split of its similarities into two factors.
+"""Split the similarities of a trained non-local block into the pairwise and the unary factor of the DNL paper.
 
-Source: Yin et al., ECCV 2020, arXiv 2006.06668, section 3: the split, and its optimality (eqs. 5 to 7).
+Paper: Yin et al., "Disentangled Non-Local Neural Networks", ECCV 2020, arXiv 2006.06668, section 3: the split, and its
+optimality (eqs. 5 to 7).
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from dnl_video.models.context_block import query_rows
 
 
 class LogitDecomposition(NamedTuple):
-    """A non-local block's logits ``l_ij = scale * q_i . k_j`` as ``pairwise_ij + unary_j + constant_i``.
+    """The logits ``l_ij = scale * q_i . k_j`` of a non-local block as ``pairwise_ij + unary_j + constant_i``.
 
     Attributes:
         pairwise: Whitened logits ``scale * (q_i - mu_q) . (k_j - mu_k)``, [B, N or Q, M].
         unary: ``scale * mu_q . k_j``, the same for every query, [B, M].
         constant: ``scale * (q_i - mu_q) . mu_k``, the same for every key, removed by the softmax, [B, N or Q].
-        pairwise_share: Share of the logits' variance that the pairwise term explains, [B], in 0 ... 1.
+        pairwise_share: Share of the variance of the logits that the pairwise term explains, [B], in 0 ... 1.
         unary_share: Share that the unary term explains, [B]; the two add to 1.
     """
 
@@ -37,28 +38,24 @@ class LogitDecomposition(NamedTuple):
 def decompose(block: NonLocalBlock3d, x: Tensor, queries: Tensor | None = None) -> LogitDecomposition:
     """Split the logits of a softmax non-local block into the whitened pairwise and the unary term.
 
-    Only differences between keys matter to a softmax over keys. So the variance explained is that over the keys j,
-    averaged over **all** N queries i of a sample, whichever are asked for: ``V(l) = mean_i Var_j(l_ij)``. The constant
-    has none. Since the whitened queries add up to 0, the two terms are uncorrelated on average and
-    ``V(l) = V(pairwise) + V(unary)`` exactly; the shares are ``V(pairwise) / V(l)`` and ``V(unary) / V(l)``, nan where
-    no logit differs from another. They cost O((N + M) D^2), no N x M matrix: ``V(pairwise) = scale^2 tr(S_q S_k)`` and
-    ``V(unary) = scale^2 mu_q . S_k mu_q`` with the covariances S of queries and keys.
+    Only differences between keys matter to a softmax over keys. The variance is therefore that over the keys j,
+    averaged over **all** N queries i of a sample: ``V(l) = mean_i Var_j(l_ij)``. The constant has none. The whitened
+    queries add up to 0, so the two terms are uncorrelated on average and ``V(l) = V(pairwise) + V(unary)`` exactly. The
+    shares are ``V(pairwise) / V(l)`` and ``V(unary) / V(l)``, NaN if all logits of a sample are equal. With the
+    covariances S of queries and keys, ``V(pairwise) = scale^2 tr(S_q S_k)`` and ``V(unary) = scale^2 mu_q . S_k mu_q``:
+    O((N + M) D^2) without an N x M matrix.
 
     Args:
         block: A trained block, embedded Gaussian or Gaussian.
-        x: What the block takes, [B, C, T, H, W], [B, C, H, W] or [B, C, L].
-        queries: Flat positions [Q] whose rows of ``pairwise`` and ``constant`` to return; None for all. Nothing of
-            N x M size is held beyond what is returned.
+        x: The input of the block, [B, C, T, H, W], [B, C, H, W] or [B, C, L].
+        queries: Flat positions [Q] of the rows of ``pairwise`` and ``constant`` to return; None for all.
 
     Raises:
-        ValueError: The block's attention has no softmax.
+        ValueError: The block has no softmax.
     """
     with attention.full_precision(x.device):
         query, key = block.query_key(x.to(block.value.weight.dtype))
-        mean_query, mean_key = (
-            attention.position_mean(query),
-            attention.position_mean(key),
-        )  # [B, 1, D], float32 or wider
+        mean_query, mean_key = (attention.position_mean(t) for t in (query, key))  # [B, 1, D], float32 or wider
         whitened_query, whitened_key = query - mean_query, key - mean_key
 
         rows = query_rows(whitened_query, queries)

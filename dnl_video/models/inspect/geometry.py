@@ -1,9 +1,9 @@
-"""Where in the clip a context block's positions look: receptive-field centres.
+"""Where the positions of a context block are in the clip: centres of receptive fields.
 
-A convolution or pooling of kernel k, stride s and padding p turns the spacing j of neighbouring positions and the
-centre o of the first into ``j * s`` and ``o + ((k - 1) / 2 - p) * j`` (Araujo, Norris and Sim, "Computing Receptive
-Fields of Convolutional Neural Networks", Distill 2019). With the usual padding position i of a stage of stride s is
-centred on pixel ``s * i``, not in the middle of the s x s cell that stretching the map over the frame would give it.
+A convolution or pooling of kernel k, stride s and padding p changes the spacing j of neighbouring positions and the
+centre o of the first one to ``j * s`` and ``o + ((k - 1) / 2 - p) * j`` (Araujo, Norris and Sim, "Computing Receptive
+Fields of Convolutional Neural Networks", Distill 2019). With the usual padding, position i of a stage of stride s is
+centred on pixel ``s * i``, not on the middle of the s x s cell that results from stretching the map over the frame.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class PlacedBlock(NamedTuple):
     Attributes:
         name: Stage and residual block that it follows, such as ``res3.1``.
         block: The module.
-        spacing: Distance of neighbouring input positions, in frames of the block's pathway and pixels, (T, H, W).
-        offset: Centre of position 0, where 0 is the middle of the first frame or pixel, (T, H, W).
+        spacing: Distance of neighbouring input positions in frames of the block's pathway and pixels, (T, H, W).
+        offset: Centre of position 0, (T, H, W); 0 is the middle of the first frame or pixel.
     """
 
     name: str
     block: ContextBlock
-    spacing: tuple[float, float, float]
-    offset: tuple[float, float, float]
+    spacing: tuple[float, ...]
+    offset: tuple[float, ...]
 
 
 def placed_blocks(model: nn.Module) -> list[PlacedBlock]:
@@ -48,17 +48,17 @@ def placed_blocks(model: nn.Module) -> list[PlacedBlock]:
         stage_number += 1
         inserted: Any = getattr(stage, "context_blocks", {})
         for index, res_block in enumerate(cast(Any, stage.res_blocks)):
-            # The shortcut's convolution of size 1 has the stride and centre of the branch.
+            # The 1x1x1 convolution of the shortcut has the stride and centre of the branch.
             for layer in _sliding_layers(res_block.branch2):
                 _advance(spacing, offset, layer)
             if str(index) in inserted:
                 name = f"res{stage_number}.{index}"
-                found.append(PlacedBlock(name, inserted[str(index)], _triple(spacing), _triple(offset)))
+                found.append(PlacedBlock(name, inserted[str(index)], tuple(spacing), tuple(offset)))
     return found
 
 
 def pathway_frames(model: VideoClassifier, num_frames: int) -> list[int]:
-    """Return which of a clip's frames the pathway with the context blocks sees: all, or SlowFast's slow ones."""
+    """Return the frames of a clip that the pathway with the context blocks sees: all, or those of the slow pathway."""
     if model.slow_alpha is None:
         return list(range(num_frames))
     return slow_pathway_frames(num_frames, model.slow_alpha, model.slow_frames)
@@ -78,7 +78,3 @@ def _advance(spacing: list[float], offset: list[float], layer: Any) -> None:
 
 def _sizes(value: Any) -> tuple[int, ...]:
     return tuple(int(v) for v in value) if isinstance(value, (tuple, list)) else (int(value),) * 3
-
-
-def _triple(values: list[float]) -> tuple[float, float, float]:
-    return values[0], values[1], values[2]

@@ -1,1 +1,1 @@
-"""How a network is executed: attention kernels, folded batch norms, recomputation, exported programs."""
+"""How a network is executed: kernels, folding for inference, activation checkpointing, export to programs."""

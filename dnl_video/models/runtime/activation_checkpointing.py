@@ -1,7 +1,7 @@
-"""Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) of pytorchvideo's residual stages.
+"""Activation checkpointing of residual stages: store only block inputs and recompute the rest in the backward pass.
 
-What a residual block or context block stores for its backward pass is recomputed there instead, one block at a time.
-The recomputation leaves the batch norms' running statistics alone, so that every batch counts once.
+Paper: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, arXiv 1604.06174. The recomputation does not
+update the running statistics of batch norms, so every batch counts once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dnl_video.models.backbones import ContextStage, ResStage
 
 
 class CheckpointedStage(ContextStage):
-    """A residual stage, with or without context blocks, that stores only what goes into each of its blocks."""
+    """A residual stage, with or without context blocks, that stores only the inputs of its blocks."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the stage on [B, C, T, H, W]."""
@@ -28,10 +28,10 @@ class CheckpointedStage(ContextStage):
 
 
 def checkpoint_stages(network: nn.Module) -> None:
-    """Let all residual stages of a network recompute their blocks in the backward pass, in place.
+    """Make all residual stages of a network recompute their blocks in the backward pass, in place.
 
-    Losses, gradients, running statistics and state-dict keys stay as they are. Call it after context blocks are
-    inserted and before the network is compiled or handed to DDP.
+    Losses, gradients, running statistics and state-dict keys do not change. Call it after context blocks are inserted
+    and before the network is compiled or wrapped in DDP.
 
     Raises:
         InputError: The network has no residual stage.
@@ -47,14 +47,14 @@ def checkpoint_stages(network: nn.Module) -> None:
     for parent, name, stage in found:
         inserted = dict(stage.context_blocks.items()) if isinstance(stage, ContextStage) else {}
         checkpointed = CheckpointedStage(stage.res_blocks, {int(i): block for i, block in inserted.items()})
-        checkpointed.training = stage.training  # its blocks keep modes of their own
+        checkpointed.training = stage.training  # the modes of its blocks stay
         setattr(parent, name, checkpointed)
 
 
 def recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    """Return ``block(x)``, storing x alone for the backward pass."""
+    """Return ``block(x)``, storing only x for the backward pass."""
     if torch.compiler.is_compiling():
-        # The compiler writes statistics once, after the forward pass, and takes no context.
+        # Compiled code updates statistics once, after the forward pass, and does not support context_fn.
         return checkpoint(block, x, use_reentrant=False)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -65,7 +65,7 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Let batch norms in training mode count into copies."""
+    """Let batch norms in training mode update copies of their statistics."""
     norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
     kept = [dict(norm._buffers) for norm in norms]
     for norm, buffers in zip(norms, kept, strict=True):
@@ -73,6 +73,6 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        # Also where the recomputation stops early, when the backward pass has all it needs.
+        # Also when the recomputation stops early because the backward pass has all it needs.
         for norm, buffers in zip(norms, kept, strict=True):
             norm._buffers.update(buffers)

@@ -1,10 +1,9 @@
-"""oneDNN's layers, which PyTorch uses in compiled code only, for inference on x86 CPUs.
+"""oneDNN operators for eager PyTorch on x86 CPUs, which PyTorch itself uses in compiled code only.
 
-Why: with one thread eager PyTorch sends small convolutions to an unfold-and-multiply path, and matrix products to a
-BLAS that is half as fast on processors not made by Intel. oneDNN adds bias, ReLU and the residual while a result is
-still in cache. The operators are private to torch, those that torch._inductor's freezing emits
-(torch/_inductor/fx_passes/mkldnn_fusion.py); `available` tries them before any use, and where they do not work ordinary
-layers take their place. The convolutions have no gradient.
+Eager PyTorch with one thread computes small convolutions by unfolding, and matrix products with a BLAS that is half as
+fast on CPUs that Intel did not make. oneDNN adds bias, ReLU and residual while a result is in cache. The operators are
+private to torch: those that torch._inductor emits (torch/_inductor/fx_passes/mkldnn_fusion.py). `available` tries them
+before use; where they fail, ordinary layers are used. The convolutions have no gradient.
 """
 
 from __future__ import annotations
@@ -18,25 +17,27 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Pair = tuple[int, ...]
-# Rows of an attention map made at once: few enough to stay in cache, enough for products at full speed.
+Sizes = tuple[int, ...]
+Geometry = tuple[Sizes, Sizes, Sizes, int]  # padding, stride, dilation, groups of a convolution
+# Rows of an attention map computed at once: few enough to stay in cache, enough for products at full speed.
 _ROWS = 256
-# Multiplications of a product below which calling it from Python costs more than it saves.
+# Below this number of multiplications the call from Python costs more than it saves.
 _WORTHWHILE = 2**26
 
 
 @functools.cache
 def available() -> bool:
-    """Return whether this build and processor run the operators, by trying them on numbers that are easy to check."""
+    """Return whether this build and CPU run the operators correctly, by trying them on simple numbers."""
     if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
         return False
+    geometry: Geometry = ((0, 0), (1, 1), (1, 1), 1)
     try:
         with torch.no_grad():
             image, weight, bias = torch.ones(1, 8, 4, 4), torch.ones(8, 8, 1, 1), torch.full((8,), -10.0)
-            packed = pack_convolution(weight, (0, 0), (1, 1), (1, 1), 1, (1, 8, 4, 4))
-            small = convolution(image, packed, bias, (0, 0), (1, 1), (1, 1), 1, relu=True)
+            packed = pack_convolution(weight, geometry, (1, 8, 4, 4))
+            small = convolution(image, packed, bias, geometry, relu=True)
             other = torch.full((1, 8, 4, 4), 5.0)
-            convolution_add_relu(image, packed, bias, (0, 0), (1, 1), (1, 1), 1, other)
+            convolution(image, packed, bias, geometry, relu=False, add=other)
             rows, columns = torch.arange(6.0).reshape(3, 2), torch.arange(8.0).reshape(2, 4)
             product = _product(rows, columns.t(), torch.arange(4.0))  # of a transposed view
             turned = _product(columns.t(), rows)
@@ -47,12 +48,12 @@ def available() -> bool:
 
 
 def fits(*tensors: Tensor, multiplications: int | None = None) -> bool:
-    """Return whether tensors can take this path here: eager, float32, on the CPU, outside torch.func's transforms.
+    """Return whether the operators can compute with these tensors: eager, float32, on the CPU, not in torch.func.
 
     Args:
-        tensors: What goes in.
-        multiplications: Those of a product, which must be large enough to make up for the way to it. They are looked
-            at last: a comparison of traced sizes would hold a program of torch.export to batches on one side of it.
+        tensors: The inputs.
+        multiplications: Multiplications of a matrix product, which must be worth the call. They are checked last: a
+            comparison of traced sizes would restrict a program of torch.export to batch sizes on one side of it.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         return False
@@ -63,40 +64,26 @@ def fits(*tensors: Tensor, multiplications: int | None = None) -> bool:
 
 
 def wants_gradient(*tensors: Tensor) -> bool:
-    """Return whether autograd would record what is done with the tensors."""
+    """Return whether autograd would record operations on the tensors."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
-def pack_convolution(
-    weight: Tensor, padding: Pair, stride: Pair, dilation: Pair, groups: int, input_size: Pair
-) -> Tensor:
-    """Return a convolution's weight in the layout that oneDNN likes best for inputs of that size."""
-    return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups, input_size)
+def pack_convolution(weight: Tensor, geometry: Geometry, input_size: Sizes) -> Tensor:
+    """Return the weight of a convolution in oneDNN's best layout for inputs of that size."""
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, input_size)
 
 
 def convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    padding: Pair,
-    stride: Pair,
-    dilation: Pair,
-    groups: int,
-    *,
-    relu: bool,
+    x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry, *, relu: bool, add: Tensor | None = None
 ) -> Tensor:
-    """Convolve, add the bias and apply a ReLU if asked; ``weight`` is packed or not."""
-    after = "relu" if relu else "none"
-    return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, padding, stride, dilation, groups, after, [], "")
+    """Convolve with a weight that is packed or not, and add the bias; then apply a ReLU if asked.
 
-
-def convolution_add_relu(
-    x: Tensor, weight: Tensor, bias: Tensor, padding: Pair, stride: Pair, dilation: Pair, groups: int, other: Tensor
-) -> Tensor:
-    """Overwrite ``other`` with ``relu(other + convolution(x))`` and return it."""
-    return torch.ops.mkldnn._convolution_pointwise_.binary(
-        other, x, weight, bias, padding, stride, dilation, groups, "add", 1.0, "relu", [], ""
-    )
+    With ``add``, overwrite that tensor with ``relu(add + convolution(x))`` and return it.
+    """
+    if add is not None:
+        binary = torch.ops.mkldnn._convolution_pointwise_.binary
+        return binary(add, x, weight, bias, *geometry, "add", 1.0, "relu", [], "")
+    return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *geometry, "relu" if relu else "none", [], "")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -105,7 +92,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tensor:
-    """Softmax attention, a few rows of the map at a time, which the backward pass computes again; differentiable once.
+    """Softmax attention, a few rows of the map at a time; the backward pass recomputes them. Differentiable once.
 
     Args:
         query: [B, N, D].
@@ -120,7 +107,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Ten
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    # Transposed views cost nothing: oneDNN packs both factors anyway.
+    # Transposed views cost nothing: oneDNN packs both factors.
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
@@ -166,7 +153,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, output = ctx.saved_tensors
         of_query = torch.empty_like(query)
-        # Transposed, so that every product has its long side where oneDNN likes it.
+        # Transposed, so that every product has its long side where oneDNN is fast.
         of_key = key.new_zeros(key.shape[0], key.shape[2], key.shape[1])
         of_value = value.new_zeros(value.shape[0], value.shape[2], value.shape[1])
         for b, rows in _chunks(query):
@@ -181,7 +168,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _chunks(query: Tensor) -> Iterator[tuple[int, slice]]:
-    """Yield every sample's number with slices of its rows."""
+    """Yield the number of each sample with slices of its rows."""
     for b in range(query.shape[0]):
         for start in range(0, query.shape[1], _ROWS):
             yield b, slice(start, start + _ROWS)

@@ -1,4 +1,4 @@
-"""Networks as programs for other runtimes: ONNX and torch.export, each compared with the network it was made from."""
+"""Export networks as programs for other runtimes, ONNX and torch.export, and compare them with the network."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.files import atomic_path
-from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.weights.checkpoint import Checkpoint, payload
 
-_TOLERANCE = 1e-3  # of the largest logit: convolutions sum in another order elsewhere
+_TOLERANCE = 1e-3  # of the largest logit: other runtimes sum in another order
 
 
 def require_onnx() -> None:
-    """Check that the optional libraries are there.
+    """Check that the optional libraries are installed.
 
     Raises:
-        InputError: They are not.
+        InputError: One is missing.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
@@ -37,104 +36,85 @@ def require_onnx() -> None:
 def export_onnx(checkpoint: Checkpoint, path: Path) -> float:
     """Write a network as ONNX: ``clip`` float [batch, 3, T, S, S], normalised, to ``logits`` [batch, K].
 
-    T and S are the checkpoint's frames and crop size, the batch is free. The model's metadata ``dnl_video`` holds what
-    preprocessing and classes it has, as JSON.
-
-    Args:
-        checkpoint: The network.
-        path: The file.
+    T and S are the frames and crop size of the checkpoint; the batch size is free. The metadata entry ``dnl_video`` of
+    the model holds its preprocessing and classes as JSON.
 
     Returns:
-        The largest difference from the network's own logits, as a share of the largest logit.
+        The largest difference from the logits of the network, as a share of the largest logit.
 
     Raises:
-        InputError: The exporter does not take the network, or onnxruntime computes something else.
+        InputError: The exporter fails, or onnxruntime computes something else.
     """
     require_onnx()
     import onnxruntime
 
-    model, clip = checkpoint.build(), _clip(checkpoint, 2)
-    batch = torch.export.Dim("batch")
-    try:
-        with _quiet():
-            program = torch.onnx.export(
-                model,
-                (clip,),
-                dynamo=True,
-                input_names=["clip"],
-                output_names=["logits"],
-                dynamic_shapes=({0: batch},),
-                verbose=False,
-            )
-    except Exception as error:  # the exporter's own kinds, one for each of its steps
-        raise InputError(
-            f"{path}: the ONNX exporter does not take {_named(checkpoint)} ({_innermost(error)}); use --torch-export"
-        ) from error
-    assert program is not None
-    described = payload(checkpoint.spec, checkpoint.preprocessing, checkpoint.class_names, {})
-    program.model.metadata_props["dnl_video"] = json.dumps(described)
+    def write(file: Path, model: torch.nn.Module, clip: Tensor, shapes: Any) -> None:
+        names: dict[str, Any] = {"input_names": ["clip"], "output_names": ["logits"]}
+        program = torch.onnx.export(model, (clip,), dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
+        assert program is not None
+        metadata = payload(checkpoint.spec, checkpoint.preprocessing, checkpoint.class_names, {})
+        program.model.metadata_props["dnl_video"] = json.dumps(metadata)
+        program.save(file)
 
-    def check(file: Path) -> float:
+    def load(file: Path) -> Callable[[Tensor], Tensor]:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        return _difference(
-            checkpoint, model, lambda x: torch.from_numpy(session.run(None, {"clip": np.asarray(x)})[0]), path
-        )
+        return lambda clip: torch.from_numpy(session.run(None, {"clip": clip.numpy()})[0])
 
-    return _written(path, lambda file: program.save(file), check)
+    return _export(checkpoint, path, write, load, failed="the ONNX exporter fails for {} ({}); use --torch-export")
 
 
 def export_program(checkpoint: Checkpoint, path: Path) -> float:
     """Write a network as a program for `torch.export.load`, with the shapes of `export_onnx`.
 
     Returns:
-        The largest difference from the network's own logits, as a share of the largest logit.
+        The largest difference from the logits of the network, as a share of the largest logit.
 
     Raises:
-        InputError: torch.export does not take the network, or the program computes something else.
+        InputError: torch.export fails, or the program computes something else.
     """
-    model, clip = checkpoint.build(), _clip(checkpoint, 2)
-    batch = torch.export.Dim("batch")
-    try:
-        with _quiet():
-            program = torch.export.export(model, (clip,), dynamic_shapes=({0: batch},))
-    except Exception as error:  # torch.export raises many kinds
-        raise InputError(f"{path}: torch.export does not take {_named(checkpoint)} ({_innermost(error)})") from error
 
-    def check(file: Path) -> float:
-        loaded = torch.export.load(file).module()
-        return _difference(checkpoint, model, lambda x: loaded(x), path)
+    def write(file: Path, model: torch.nn.Module, clip: Tensor, shapes: Any) -> None:
+        torch.export.save(torch.export.export(model, (clip,), dynamic_shapes=shapes), file)
 
-    return _written(path, lambda file: torch.export.save(program, file), check)
+    def load(file: Path) -> Callable[[Tensor], Tensor]:
+        return torch.export.load(file).module()
+
+    return _export(checkpoint, path, write, load, failed="torch.export fails for {} ({})")
 
 
-def _written(path: Path, write: Callable[[Path], object], check: Callable[[Path], float]) -> float:
-    """Write beside, check what was written, then give it its name."""
+def _export(
+    checkpoint: Checkpoint,
+    path: Path,
+    write: Callable[[Path, torch.nn.Module, Tensor, Any], None],
+    load: Callable[[Path], Callable[[Tensor], Tensor]],
+    *,
+    failed: str,
+) -> float:
+    """Write a program to a temporary file, compare its logits for several batch sizes, and rename the file."""
+    model, name = checkpoint.build(), f"{checkpoint.spec.architecture} with context {checkpoint.spec.context}"
     with atomic_path(path) as temporary:
-        write(temporary)
-        return check(temporary)
-
-
-@torch.no_grad()
-def _difference(checkpoint: Checkpoint, model: VideoClassifier, other: Callable[[Tensor], Tensor], path: Path) -> float:
-    worst = 0.0
-    for clips in (1, 3):
-        clip = _clip(checkpoint, clips)
-        expected, found = model(clip), other(clip)
-        worst = max(worst, float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12)))
-    if not worst <= _TOLERANCE:
-        raise InputError(
-            f"{path}: not written: its logits differ from those of {_named(checkpoint)} by {worst:.1e} of the largest"
-        )
+        try:
+            with _quiet():
+                write(temporary, model, _clip(checkpoint, 2), ({0: torch.export.Dim("batch")},))
+        except OSError:  # atomic_path explains it
+            raise
+        except Exception as error:  # exporters raise many types
+            raise InputError(f"{path}: {failed.format(name, _innermost(error))}") from error
+        program, worst = load(temporary), 0.0
+        for clips in (1, 3):
+            clip = _clip(checkpoint, clips)
+            with torch.no_grad():
+                expected, found = model(clip), program(clip)
+            worst = max(worst, float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12)))
+        if not worst <= _TOLERANCE:
+            by = f"by {worst:.1e} of the largest"
+            raise InputError(f"{path}: not written: its logits differ from those of {name} {by}")
     return worst
 
 
 def _clip(checkpoint: Checkpoint, clips: int) -> Tensor:
     size, frames = checkpoint.preprocessing.crop_size, checkpoint.preprocessing.num_frames
     return torch.randn(clips, 3, frames, size, size, generator=torch.Generator().manual_seed(clips))
-
-
-def _named(checkpoint: Checkpoint) -> str:
-    return f"{checkpoint.spec.architecture} with context {checkpoint.spec.context}"
 
 
 def _innermost(error: BaseException) -> str:
@@ -146,7 +126,7 @@ def _innermost(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporters' progress and advice off the terminal."""
+    """Hide the progress and advice of the exporters."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
