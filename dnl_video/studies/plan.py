@@ -21,7 +21,7 @@ class StudyConfig:
     """A controlled study: one run for each context and seed; everything else is equal.
 
     Args:
-        recipe: Complete recipe of `dnl-video train`, used by every run.
+        recipe: Complete recipe of every run: a name or a path, as for `dnl-video train`.
         output_dir: Folder of the study: rows, tables, curves, and the folders of its runs.
         train_manifest: Training list; null: the recipe's.
         val_manifest: Validation list; null: the recipe's.

@@ -107,25 +107,23 @@ def study(tiny: TinyRun, tmp_path: Path) -> Path:
 def test_interrupted_study_continues(
     study: Path, here: InProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows_file = tmp_path / "study" / "runs.jsonl"
+    folder = tmp_path / "study"
+    rows_file = folder / "runs.jsonl"
     # Two starts, two runs with their evaluations; then none-seed1 is trained, and its evaluation interrupted.
     here.stop_before = 7
     assert main(["ablate", "--config", str(study)]) == 130
     first = rows_file.read_text(encoding="utf-8")
-    assert [(json.loads(line)["context"], json.loads(line)["seed"]) for line in first.splitlines()] == [
-        ("none", 0),
-        ("dnl", 0),
-    ]
-    assert not (tmp_path / "study" / "study.md").exists()
+    assert [(row["context"], row["seed"]) for row in read_json_lines(rows_file)] == [("none", 0), ("dnl", 0)]
+    assert not (folder / "study.md").exists()
     out = capsys.readouterr().out
     assert "4 runs: 2 contexts x 2 seeds, 2 at a time, after 2 that give the starting weights" in out
     assert "run 4 of 6  dnl-seed0 " in out
     assert "test top-1 " in out.splitlines()[-1]
     # A killed run leaves a folder with a checkpoint; a killed study, half a row.
-    left = tmp_path / "study" / "runs" / "dnl-seed1" / "checkpoints"
+    left = folder / "runs" / "dnl-seed1" / "checkpoints"
     left.mkdir(parents=True, exist_ok=True)
     (left / "last.ckpt").write_bytes(b"half")
-    (tmp_path / "study" / "runs" / "dnl-seed1" / "trained.json").unlink(missing_ok=True)
+    (folder / "runs" / "dnl-seed1" / "trained.json").unlink(missing_ok=True)
     with rows_file.open("a", encoding="utf-8") as file:
         file.write('{"context": "none", "se')
 
@@ -141,22 +139,19 @@ def test_interrupted_study_continues(
         assert [epoch for epoch, _ in row["val_top1"]] == [1]
     out = capsys.readouterr().out
     assert "run 6 of 6" in out
-    assert out.splitlines()[-4:] == [
-        str(tmp_path / "study" / name) for name in ("runs.jsonl", "study.json", "study.md", "curves.png")
-    ]
-    text = (tmp_path / "study" / "study.md").read_text(encoding="utf-8")
+    results = ("runs.jsonl", "study.json", "study.md", "curves.png")
+    assert out.splitlines()[-4:] == [str(folder / name) for name in results]
+    text = (folder / "study.md").read_text(encoding="utf-8")
     assert "| `none` |" in text
     assert "on 4 test videos (2 classes, chance 50.0 %)" in text
-    written = json.loads((tmp_path / "study" / "study.json").read_text(encoding="utf-8"))
+    written = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     assert [figures["seeds"] for figures in written["summary"]] == [[0, 1], [0, 1]]
-    assert (tmp_path / "study" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
     # Both contexts of a seed started from the same weights, and the study is complete.
-    provenance = [
-        yaml.safe_load((tmp_path / "study" / "runs" / f"{c}-seed0" / "config.yaml").read_text())["weights"]["source"]
-        for c in ("none", "dnl")
-    ]
-    assert provenance == [str(tmp_path / "study" / "runs" / "start-seed0" / "checkpoints" / "last.ckpt")] * 2
+    for context in ("none", "dnl"):
+        config = yaml.safe_load((folder / "runs" / f"{context}-seed0" / "config.yaml").read_text())
+        assert config["weights"]["source"] == str(folder / "runs" / "start-seed0" / "checkpoints" / "last.ckpt")
     here.commands = []
     assert main(["ablate", "--config", str(study)]) == 0
     assert here.commands == []
@@ -165,11 +160,11 @@ def test_interrupted_study_continues(
     # The folder refuses other settings, a second process, and a run that a killed study left running.
     assert main(["ablate", "--config", str(study), "--set", "optim.lr=0.5"]) == 2
     assert "holds runs with overrides.optim.lr=None, not 0.5; give another output_dir" in capsys.readouterr().err
-    with locked(tmp_path / "study" / ".lock"):
+    with locked(folder / ".lock"):
         assert main(["ablate", "--config", str(study)]) == 2
     assert "another process works on" in capsys.readouterr().err
     rows_file.write_text(first, encoding="utf-8")
-    with locked(tmp_path / "study" / "logs" / "none-seed1.lock"):
+    with locked(folder / "logs" / "none-seed1.lock"):
         assert main(["ablate", "--config", str(study)]) == 2
     assert "or a run of a killed study still does; wait for it to end" in capsys.readouterr().err
     assert here.commands == []

@@ -13,18 +13,13 @@ from dnl_video.models.build import build_model
 from dnl_video.spec import ModelSpec, from_dict
 from dnl_video.studies.plan import StudyConfig, StudyRun, plan_runs
 from tests.conftest import REPOSITORY
+from tests.test_recipes import flat
 
 RECIPE = yaml.safe_load((REPOSITORY / "scripts" / "study" / "relations_recipe.yaml").read_text(encoding="utf-8"))
 
 
 def study(**values: Any) -> StudyConfig:
     return StudyConfig("recipe.yaml", **values)
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {name: leaf for key, value in values.items() for name, leaf in flat(value, f"{prefix}.{key}").items()}
 
 
 def differing(first: StudyRun, second: StudyRun) -> set[str]:
@@ -40,9 +35,9 @@ def test_runs_of_one_seed_differ_only_in_the_context() -> None:
     assert [run.name for run in runs[:8]] == [*(f"{c}-seed0" for c in config.contexts), "none-seed7"]
     assert len(runs) == 14
     for run in runs[1:7]:
-        assert differing(runs[0], run) == {".model.context", ".output_dir"}
+        assert differing(runs[0], run) == {"model.context", "output_dir"}
         assert run.start is starts[0]
-    assert differing(runs[0], runs[7]) == {".seed", ".output_dir"}
+    assert differing(runs[0], runs[7]) == {"seed", "output_dir"}
     assert all(run.recipe["optim"]["lr"] == 0.5 for run in (*starts, *runs))
     first = starts[0].recipe
     assert (first["trainer"]["max_epochs"], first["model"]["context"]) == (1, "none")

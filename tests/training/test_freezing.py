@@ -8,19 +8,18 @@ import dataclasses
 import pytest
 import torch
 
-from dnl_video.config import OptimConfig, TrainConfig, TrainerConfig
+from dnl_video.config import OptimConfig, TrainConfig
 from dnl_video.errors import InputError
 from dnl_video.spec import Architecture, ModelSpec
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import make_optimizer
 
 
-def module(architecture: Architecture, optim: OptimConfig, **trainer: bool) -> VideoTrainingModule:
+def module(architecture: Architecture, optim: OptimConfig) -> VideoTrainingModule:
     spec = ModelSpec(architecture, "dnl", 3, stem_channels=8, dropout=0.0, zero_init_residual=False)
     spec = dataclasses.replace(spec, context_options=dataclasses.replace(spec.context_options, zero_init=False))
-    config = TrainConfig(model=spec, optim=optim, trainer=TrainerConfig(**trainer))
     torch.manual_seed(0)
-    return VideoTrainingModule(config, ["a", "b", "c"], {})
+    return VideoTrainingModule(TrainConfig(model=spec, optim=optim), ["a", "b", "c"], {})
 
 
 def changed(trained: VideoTrainingModule) -> set[str]:
@@ -77,12 +76,3 @@ def test_nothing_is_frozen_by_default() -> None:
 def test_frozen_stages_out_of_range() -> None:
     with pytest.raises(InputError, match=r"optim.frozen_stages is 6; give a number in \[0, 5\]"):
         OptimConfig(frozen_stages=6)
-
-
-def test_channels_last_and_compile_keep_the_state_dict() -> None:
-    plain = module("slow_r50", OptimConfig())
-    other = module("slow_r50", OptimConfig(), channels_last=True, compile=True)
-    assert list(other.network.state_dict()) == list(plain.network.state_dict())
-    weight = other.network.blocks[1].res_blocks[0].branch2.conv_b.weight  # type: ignore[union-attr, index]
-    assert weight.is_contiguous(memory_format=torch.channels_last_3d)
-    assert other.network._compiled_call_impl is not None

@@ -106,23 +106,6 @@ def test_clipping_and_label_smoothing_equal_a_loop_by_hand(tiny: TinyRun, tmp_pa
             assert_close(found, wrong, 1e-6)
 
 
-def test_two_accumulated_batches_equal_one_of_double_size(tiny: TinyRun, tmp_path: Path) -> None:
-    """Without batch statistics, the sum over batches is the sum over clips; the linear rule counts all clips."""
-    frozen = {"freeze_batch_norm": True, "lr": 0.008, "lr_batch": 16}
-    whole = configured(tiny, tmp_path / "whole", optim=frozen)
-    parts = configured(
-        tiny,
-        tmp_path / "parts",
-        optim=frozen,
-        data={"limit_videos": 8, "batch_size": 2},
-        trainer={"accumulate_grad_batches": 2, "progress_bar": False},
-    )
-    for config in (whole, parts):
-        train(config)
-    assert_close(final_weights(tmp_path / "parts"), final_weights(tmp_path / "whole"))
-    assert list(logged(tmp_path / "parts", "lr-SGD").values()) == pytest.approx([0.002] * 2)
-
-
 # Three epochs of two steps; a fractional epoch every half.
 COSINE = [0.01, (0.01 + 0.075) / 2, 0.075, 0.05, 0.025, 0.05 * (1 - 3**0.5 / 2)]
 STEPS = [0.1, 0.1, 0.01, 0.01, 0.01, 0.001]
