@@ -93,9 +93,7 @@ def test_resume_continues_the_run(tiny: TinyRun, tmp_path: Path, capsys: pytest.
     output = tmp_path / "run"
     shutil.copytree(tiny.run, output)
     message = refused(capsys, *train_words(tiny, output))
-    assert message == (
-        f"output_dir {output} holds a run already; continue it with --resume, or give another --output_dir"
-    )
+    assert message == (f"output_dir {output} holds a run already; continue it with --resume, or give another --output")
     assert main(train_words(tiny, output, "--trainer.max_epochs", "2", "--resume")) == 0
     assert "epoch 2/2" in capsys.readouterr().out
     state = torch.load(find_checkpoint(output, last=True), weights_only=True)
