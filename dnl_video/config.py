@@ -46,8 +46,8 @@ class DataConfig:
     decoder: Decoder = "decord"
 
     def __post_init__(self) -> None:
-        at_least_1 = dict.fromkeys(("batch_size", "limit_videos", "timeout_s"), "[1, inf)")
-        check_fields(self, "data.", num_workers="[0, inf)", max_failed_share="[0, 1]", **at_least_1)
+        at_least_1 = "batch_size limit_videos timeout_s"
+        check_fields(self, "data.", {"[1, inf)": at_least_1, "[0, inf)": "num_workers", "[0, 1]": "max_failed_share"})
 
 
 @dataclass
@@ -91,10 +91,9 @@ class AugmentConfig:
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        ranges = dict.fromkeys(("crop_size", "repeats"), "[1, inf)") | {"randaugment_magnitude": "[0, 30]"}
-        ranges |= dict.fromkeys(("randaugment_ops", "mixup", "cutmix"), "[0, inf)")
-        ranges |= dict.fromkeys(("flip", "erasing", "mix_prob"), "[0, 1]")
-        check_fields(self, "augment.", **ranges)
+        ranges = {"[1, inf)": "crop_size repeats", "[0, inf)": "randaugment_ops mixup cutmix"}
+        ranges |= {"[0, 30]": "randaugment_magnitude", "[0, 1]": "flip erasing mix_prob"}
+        check_fields(self, "augment.", ranges)
         low, high = self.short_side
         if not self.crop_size <= low <= high:
             raise InputError(
@@ -165,12 +164,10 @@ class OptimConfig:
     ema_decay: float | None = None
 
     def __post_init__(self) -> None:
-        decays = ("weight_decay", "norm_weight_decay", "bias_weight_decay", "query_key_weight_decay")
-        others = ("context_lr_factor", "warmup_epochs", "warmup_start_lr", "precise_bn_batches")
-        ranges = {"lr": "(0, inf)", "lr_batch": "[1, inf)", "frozen_stages": "[0, 5]"}
-        ranges |= dict.fromkeys((*decays, *others), "[0, inf)")
-        ranges |= dict.fromkeys(("momentum", "label_smoothing", "ema_decay"), "[0, 1)")
-        check_fields(self, "optim.", **ranges)
+        at_least_0 = "weight_decay norm_weight_decay bias_weight_decay query_key_weight_decay context_lr_factor "
+        at_least_0 += "warmup_epochs warmup_start_lr precise_bn_batches"
+        ranges = {"(0, inf)": "lr", "[1, inf)": "lr_batch", "[0, inf)": at_least_0, "[0, 5]": "frozen_stages"}
+        check_fields(self, "optim.", {**ranges, "[0, 1)": "momentum label_smoothing ema_decay"})
         if self.schedule == "step" and not self.milestones:
             raise InputError("optim.schedule is step without optim.milestones; give the epochs, for example [44, 88]")
 
@@ -219,9 +216,9 @@ class TrainerConfig:
     wandb_project: str | None = None
 
     def __post_init__(self) -> None:
-        names = ["max_epochs", "num_nodes", "accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"]
-        names += ["save_every_n_steps"] if self.devices == "auto" else ["save_every_n_steps", "devices"]
-        check_fields(self, "trainer.", gradient_clip_val="[0, inf)", **dict.fromkeys(names, "[1, inf)"))
+        at_least_1 = "max_epochs num_nodes accumulate_grad_batches check_val_every_n_epoch save_every_n_steps "
+        at_least_1 += "log_every_n_steps" if self.devices == "auto" else "log_every_n_steps devices"
+        check_fields(self, "trainer.", {"[1, inf)": at_least_1, "[0, inf)": "gradient_clip_val"})
 
 
 @dataclass
@@ -239,7 +236,7 @@ class ViewsConfig:
     views_per_forward: int = 10
 
     def __post_init__(self) -> None:
-        check_fields(self, num_clips="[1, inf)", views_per_forward="[1, inf)")
+        check_fields(self, ranges={"[1, inf)": "num_clips views_per_forward"})
 
 
 @dataclass
@@ -268,7 +265,7 @@ class EvaluationConfig(ViewsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, num_workers="[0, inf)")
+        check_fields(self, ranges={"[0, inf)": "num_workers"})
 
 
 @dataclass
@@ -319,4 +316,4 @@ class TrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        check_fields(self, seed="[0, inf)")
+        check_fields(self, ranges={"[0, inf)": "seed"})

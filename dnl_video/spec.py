@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ class ContextOptions:
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        check_fields(self, inner_ratio="(0, 1]", value_ratio="(0, 1]", gc_ratio="(0, 1]", temperature="(0, inf)")
+        check_fields(self, ranges={"(0, 1]": "inner_ratio value_ratio gc_ratio", "(0, inf)": "temperature"})
         if self.output == "gamma" and self.value_ratio not in (None, 1):
             raise InputError(f"value_ratio is {self.value_ratio}; output: gamma has no projection and needs 1, or null")
         if self.pool is not None:
@@ -123,7 +124,7 @@ class ModelSpec:
     context_options: ContextOptions = field(default_factory=ContextOptions)
 
     def __post_init__(self) -> None:
-        check_fields(self, num_classes="[1, inf)", dropout="[0, 1)", slow_alpha="[1, inf)")
+        check_fields(self, ranges={"[1, inf)": "num_classes slow_alpha", "[0, 1)": "dropout"})
         if self.stem_channels < 8 or self.stem_channels % 8:
             raise InputError(f"stem_channels is {self.stem_channels}; give a multiple of 8 (published networks: 64)")
         if self.fusion_kernel is not None and (self.fusion_kernel < 1 or self.fusion_kernel % 2 == 0):
@@ -169,8 +170,9 @@ class Preprocessing:
     channel_order: ChannelOrder = "rgb"
 
     def __post_init__(self) -> None:
-        at_least_1 = dict.fromkeys(("num_frames", "frame_stride", "short_side", "crop_size"), "[1, inf)")
-        check_fields(self, target_fps="(0, inf)", **at_least_1)
+        check_fields(
+            self, ranges={"[1, inf)": "num_frames frame_stride short_side crop_size", "(0, inf)": "target_fps"}
+        )
         if self.crop_size > self.short_side:
             raise InputError(
                 f"crop_size {self.crop_size} exceeds short_side {self.short_side}; the crop must fit inside"
@@ -179,13 +181,14 @@ class Preprocessing:
             raise InputError(f"std is {list(self.std)}; give three numbers above 0")
 
 
-def check_fields(config: Any, section: str = "", **ranges: str) -> None:
+def check_fields(config: Any, section: str = "", ranges: Mapping[str, str] = {}) -> None:
     """Check the fields of a config whose type is a Literal or that have a range.
 
     Args:
         config: A dataclass instance.
         section: Prefix of the names in messages, for example "data.".
-        ranges: Interval by field, for example "[0, 1)" or "(0, inf)". None is always allowed.
+        ranges: Names of fields by their interval, for example {"[0, 1)": "momentum ema_decay", "(0, inf)": "lr"}.
+            None is always allowed.
 
     Raises:
         InputError: A value is not allowed; the message says what is.
@@ -198,7 +201,7 @@ def check_fields(config: Any, section: str = "", **ranges: str) -> None:
             raise InputError(
                 f"{section}{name} is {value!r}; allowed: {', '.join(allowed)}{nearest(str(value), allowed)}"
             )
-    for name, interval in ranges.items():
+    for name, interval in ((name, interval) for interval, names in ranges.items() for name in names.split()):
         value = getattr(config, name)
         low, high = (float(bound) for bound in interval[1:-1].split(","))
         at_bound = (value == low and interval[0] == "(") or (value == high and interval[-1] == ")")
@@ -216,13 +219,8 @@ _Spec = TypeVar("_Spec", ModelSpec, Preprocessing, ContextOptions)
 
 def to_dict(spec: ModelSpec | Preprocessing | ContextOptions) -> dict[str, Any]:
     """Return the spec as plain JSON types (lists for tuples)."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(v) for key, v in value.items()}
-        return list(value) if isinstance(value, tuple) else value
-
-    return {key: plain(value) for key, value in dataclasses.asdict(spec).items()}
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(spec)))
+    return plain
 
 
 def from_dict(kind: type[_Spec], values: Mapping[str, Any]) -> _Spec:

@@ -8,9 +8,9 @@ from typing import Any
 
 from dnl_video.cli.main import VIDEOS_FAILED
 from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_options, config_from
+from dnl_video.cli.predict import score_videos
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
-from dnl_video.launcher import rank_and_world_size
 
 DESCRIPTION = """Score every video of a labelled list with many views.
 
@@ -39,20 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and print the accuracy."""
     output = Path(arguments.output or Path("predictions") / Path(arguments.manifest).resolve().stem)
-    rank, world_size = rank_and_world_size()
-    complete = evaluate(
-        arguments.checkpoint,
-        arguments.manifest,
-        output,
-        config_from(arguments, EvaluationConfig),
-        root=arguments.root,
-        limit_videos=arguments.limit_videos,
-        retry_failed=arguments.retry_failed,
-        rank=rank,
-        world_size=world_size,
-    )
-    if not complete:
-        print(f"process {rank} of {world_size} is done; others are still at work in {output}")
+    options = config_from(arguments, EvaluationConfig)
+    more = {name: getattr(arguments, name) for name in ("root", "limit_videos", "retry_failed")}
+    if not evaluate(arguments.checkpoint, arguments.manifest, output, options, **more):
         return 0
     from dnl_video.report import build_report
     from dnl_video.report.render_text import print_nodes
@@ -73,24 +62,14 @@ def evaluate(
     *,
     root: str | None = None,
     limit_videos: int | None = None,
-    rank: int = 0,
-    **others: Any,
+    **more: Any,
 ) -> bool:
-    """Score a labelled list with a progress bar; return whether every listed video is in ``output``.
+    """Score a labelled list into ``output`` with `score_videos`; ``root`` and ``limit_videos`` as in `read_manifest`.
 
-    Args:
-        checkpoint: See --checkpoint.
-        manifest: The labelled list.
-        output: Predictions directory.
-        options: Views and device.
-        root: See `read_manifest`.
-        limit_videos: Use this many videos.
-        rank: Rank of this process.
-        others: Further options of `run_predictions`.
+    Raises:
+        InputError: A file cannot be used, or the directory belongs to another run.
     """
-    from dnl_video.cli.screen import prediction_progress
     from dnl_video.data.manifest import read_manifest
-    from dnl_video.inference.runner import run_predictions
     from dnl_video.models.weights.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
@@ -98,5 +77,4 @@ def evaluate(
     videos = read_manifest(manifest, root=root, class_names=names, limit_videos=limit_videos)
     if len(names) != outputs:
         raise InputError(f"{loaded.path}: {len(names)} class names for {outputs} outputs; the file is damaged")
-    with prediction_progress("evaluate", quiet=rank != 0) as progress:
-        return run_predictions(loaded, videos, output, options, rank=rank, progress=progress, **others)
+    return score_videos("evaluate", loaded, videos, output, options, **more)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dnl_video.cli.main import VIDEOS_FAILED
-from dnl_video.cli.options import add_view_options
+from dnl_video.cli.options import add_view_options, config_from
 from dnl_video.cli.predict import add_video_arguments, score_videos
 from dnl_video.config import EvaluationConfig
 
@@ -34,10 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the features and print their number; 3 when videos failed."""
     from dnl_video.data.manifest import read_videos
+    from dnl_video.models.weights.checkpoint import load_checkpoint
     from dnl_video.results.reader import iter_predictions
 
     manifest = read_videos(arguments.videos, root=arguments.root)
-    if not score_videos("features", arguments, manifest, arguments.output, features=True):
+    checkpoint, options = load_checkpoint(arguments.checkpoint), config_from(arguments, EvaluationConfig)
+    more = {"features": True, "retry_failed": arguments.retry_failed}
+    if not score_videos("features", checkpoint, manifest, arguments.output, options, **more):
         return 0
     failed = [video for video in iter_predictions(arguments.output) if video.error is not None]
     for video in failed[:_MOST_FAILURES]:

@@ -18,6 +18,7 @@ from dnl_video.launcher import rank_and_world_size
 
 if TYPE_CHECKING:
     from dnl_video.data.manifest import Manifest
+    from dnl_video.models.weights.checkpoint import Checkpoint
 
 DESCRIPTION = """Classify video files, folders or lists.
 
@@ -66,6 +67,7 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Classify; write and show the best classes of each video and, with --sliding, of each segment."""
     from dnl_video.data.manifest import read_videos
+    from dnl_video.models.weights.checkpoint import load_checkpoint
     from dnl_video.results.tables import merging
 
     hop_s = _check(arguments)
@@ -82,7 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
     with folder as name:
         output = Path(name)
         try:
-            if not score_videos("predict", arguments, manifest, output, hop_s=hop_s):
+            checkpoint, options = load_checkpoint(arguments.checkpoint), config_from(arguments, EvaluationConfig)
+            retry = arguments.retry_failed
+            if not score_videos("predict", checkpoint, manifest, output, options, hop_s=hop_s, retry_failed=retry):
                 return 0
             with merging(output, f"top {arguments.top} plots {arguments.plot_format}") as needed:
                 # Several processes come here if they finish at the same time; one of them merges.
@@ -97,28 +101,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def score_videos(
-    command: str, arguments: argparse.Namespace, manifest: Manifest, output: str | Path, **options: Any
+    command: str,
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    output: str | Path,
+    options: EvaluationConfig,
+    *,
+    process: tuple[int, int] | None = None,
+    **more: Any,
 ) -> bool:
-    """Run `run_predictions` with a progress bar; return whether every listed video is done, by any process."""
+    """Run `run_predictions` with a progress bar; return whether every listed video is done, by any process.
+
+    ``process`` is (rank, world size), by default that of the launcher; ``more`` goes to `run_predictions`.
+    """
     from dnl_video.cli.screen import prediction_progress
     from dnl_video.inference.runner import run_predictions
-    from dnl_video.models.weights.checkpoint import load_checkpoint
 
-    rank, world_size = rank_and_world_size()
+    rank, world_size = process or rank_and_world_size()
     verb = command if world_size == 1 else f"{command} (process {rank} of {world_size})"
     with prediction_progress(verb, quiet=rank != 0) as progress:
-        complete = run_predictions(
-            load_checkpoint(arguments.checkpoint),
-            manifest,
-            output,
-            config_from(arguments, EvaluationConfig),
-            rank=rank,
-            world_size=world_size,
-            retry_failed=arguments.retry_failed,
-            progress=progress,
-            clip_progress=progress.clips,
-            **options,
-        )
+        more |= {"rank": rank, "world_size": world_size, "progress": progress, "clip_progress": progress.clips}
+        complete = run_predictions(checkpoint, manifest, output, options, **more)
     if not complete:
         print(f"process {rank} of {world_size} is done; others are still at work in {output}")
     return complete

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnl_video.cli.results import add_foreign_arguments, read_results
+from dnl_video.cli.results import add_foreign_arguments, read_results, thumbnail_reader
 
 if TYPE_CHECKING:
     from dnl_video.results.predictions import Predictions
@@ -65,7 +65,6 @@ def report_directory(directory: Path) -> None:
 
 
 def _report(predictions: Predictions, output: str | Path, video_root: str | None, thumbnails: bool) -> None:
-    from dnl_video.cli.thumbnails import thumbnail_reader
     from dnl_video.report import build_report, save_report
     from dnl_video.report.render_text import print_nodes
     from dnl_video.report.report_document import report_summary

@@ -52,11 +52,6 @@ class FORMATTER(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
 class _HelpAll(argparse.Action):
     """`--help-all`: print every option and exit."""
 
-    def __init__(self, option_strings: list[str], dest: str, **_: Any) -> None:
-        super().__init__(
-            option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="Print every option and its default."
-        )
-
     def __call__(self, parser: Any, *_: Any) -> None:
         parser.print_all_help()
         parser.exit()
@@ -121,7 +116,8 @@ class RecipeFile(ActionConfigFile):
 
 def add_arguments(parser: PARSER) -> None:
     """Add the options, and every field of `TrainConfig` by its dotted name."""
-    parser.add_argument("--help-all", action=_HelpAll)
+    everything = "Print every option and its default."
+    parser.add_argument("--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help=everything)
     parser.add_argument("--config", action=RecipeFile, metavar="YAML", help="Recipe to start from: a name or a path.")
     parser._option_string_actions["--print_config"].help = "Print the complete recipe with all overrides and exit."
     # Options without a default are not part of the recipe that --print_config prints.
@@ -169,7 +165,7 @@ def run(arguments: Any) -> int:
             if not final_test:
                 return 0
             words = " --final-test"
-            return _final_test(config, str(result.best_checkpoint), result.rank, result.world_size)
+            return _final_test(config, result)
     except (KeyboardInterrupt, Terminated) as stop:
         _print_how_to_resume(config, stop, words)
         raise
@@ -216,26 +212,19 @@ def _print_how_to_resume(config: TrainConfig, stop: KeyboardInterrupt | Terminat
         rank_zero_only(print)(f"{how}; {saved}{saved and '; '}resume with: {command}", flush=True)
 
 
-def _final_test(config: TrainConfig, checkpoint: str, rank: int, world_size: int) -> int:
+def _final_test(config: TrainConfig, result: TrainResult) -> int:
     from dnl_video.cli.evaluate import evaluate
     from dnl_video.cli.report import report_directory
     from dnl_video.training.collectives import barrier
 
     # One folder per checkpoint: a run that is extended may get another best checkpoint.
-    predictions = Path(config.output_dir) / "evaluation" / Path(checkpoint).stem
-    evaluate(
-        checkpoint,
-        config.data.val_manifest,
-        predictions,
-        config.evaluation,
-        root=config.data.val_root,
-        limit_videos=config.data.limit_videos,
-        rank=rank,
-        world_size=world_size,
-    )
+    predictions = Path(config.output_dir) / "evaluation" / result.best_checkpoint.stem
+    data, process = config.data, (result.rank, result.world_size)
+    more: dict[str, Any] = {"root": data.val_root, "limit_videos": data.limit_videos, "process": process}
+    evaluate(str(result.best_checkpoint), data.val_manifest, predictions, config.evaluation, **more)
     # Launchers end all processes when the first one ends.
     barrier()
-    if rank == 0:
+    if result.rank == 0:
         report_directory(predictions)
     return 0
 

@@ -8,7 +8,7 @@ import pytest
 
 from dnl_video.cli import report as command
 from dnl_video.cli.main import make_parser
-from dnl_video.cli.thumbnails import thumbnail_reader
+from dnl_video.cli.results import thumbnail_reader
 from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
 from dnl_video.results.predictions import VideoPrediction
