@@ -60,9 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dnl_video.inference.predictor import Predictor
     from dnl_video.visualize.animation import animate, write_animation
+    from dnl_video.visualize.clip import parse_query
     from dnl_video.visualize.examine import examine
     from dnl_video.visualize.panels import save_figure
-    from dnl_video.visualize.queries import parse_query
 
     if not 0 < arguments.fps <= 50:
         raise InputError(f"--fps is {arguments.fps:g}; give frames per second above 0, at most 50")

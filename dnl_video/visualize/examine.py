@@ -13,10 +13,9 @@ from dnl_video.errors import InputError
 from dnl_video.inference.predictor import Predictor
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.inspect.geometry import pathway_frames
-from dnl_video.visualize.clip import Clip, read_clip, refuse_other_clips
+from dnl_video.visualize.clip import Clip, Query, checked_queries, default_queries, read_clip, refuse_other_clips
 from dnl_video.visualize.maps import ClipMaps, clip_maps, drawable_blocks
 from dnl_video.visualize.panels import Row, attention_rows, logit_rows
-from dnl_video.visualize.queries import Query, checked_queries, default_queries
 from dnl_video.visualize.sheets import draw_sheet
 
 

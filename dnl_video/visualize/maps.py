@@ -20,8 +20,7 @@ from dnl_video.models.context_block import AttentionBlock, ContextBlock
 from dnl_video.models.inspect.decomposition import decompose
 from dnl_video.models.inspect.geometry import PlacedBlock, pathway_frames, placed_blocks
 from dnl_video.models.simplified import GlobalContextBlock3d
-from dnl_video.visualize.clip import Clip
-from dnl_video.visualize.queries import Query
+from dnl_video.visualize.clip import Clip, Query
 
 Grid = NDArray[np.float32]
 

@@ -17,8 +17,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from dnl_video.files import atomic_path
+from dnl_video.visualize.clip import Query
 from dnl_video.visualize.maps import Axes, BlockMaps, Grid
-from dnl_video.visualize.queries import Query
 
 Image = NDArray[np.uint8]
 Lines = list[tuple[str, float]]  # text and its size in points

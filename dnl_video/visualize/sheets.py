@@ -11,9 +11,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from dnl_video.visualize import panels
-from dnl_video.visualize.clip import Clip
+from dnl_video.visualize.clip import Clip, Query
 from dnl_video.visualize.panels import Lines, Row, Scale
-from dnl_video.visualize.queries import Query
 
 MOST_COLUMNS = 16
 _LABEL_IN, _BAR_IN, _GAP_IN, _TITLES_IN, _FOOT_IN = 1.9, 1.0, 0.06, 0.42, 0.34

@@ -9,9 +9,9 @@ from PIL import Image
 from dnl_video.data.decoding import open_video
 from dnl_video.errors import InputError
 from dnl_video.visualize.animation import animate, write_animation
+from dnl_video.visualize.clip import Query
 from dnl_video.visualize.examine import Examination
 from dnl_video.visualize.maps import clip_maps
-from dnl_video.visualize.queries import Query
 from tests.visualize.planted import dnl_block, nl_block, planted_clip, redness_network
 
 

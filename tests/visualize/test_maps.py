@@ -6,9 +6,8 @@ import torch
 
 from dnl_video.errors import InputError
 from dnl_video.spec import Architecture, Context
-from dnl_video.visualize.clip import Clip
+from dnl_video.visualize.clip import Clip, Query
 from dnl_video.visualize.maps import clip_maps
-from dnl_video.visualize.queries import Query
 from tests.visualize.planted import untrained
 
 QUERIES = [Query(0, 0.1, 0.9), Query(7, 0.5, 0.5)]

@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dnl_video.visualize.clip import Query
 from dnl_video.visualize.maps import Axes, clip_maps
 from dnl_video.visualize.panels import Row, Scale, attention_rows, coloured, logit_rows, stretched
-from dnl_video.visualize.queries import Query
 from tests.visualize.planted import dnl_block, nl_block, planted_clip, redness_network
 
 ATTENTION = Scale(0.0, 4.0, "inferno", "attention")

@@ -7,9 +7,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from dnl_video.visualize.clip import Query
 from dnl_video.visualize.maps import clip_maps
 from dnl_video.visualize.panels import QUERY_COLOURS, attention_rows, letter
-from dnl_video.visualize.queries import Query
 from dnl_video.visualize.sheets import draw_sheet
 from tests.visualize.planted import dnl_block, planted_clip, redness_network
 
