@@ -8,7 +8,7 @@ from dnl_video.data.manifest import read_manifest
 
 
 def write_list(path: Path, manifest: Path, broken: int | None = None, limit: int | None = None) -> Path:
-    """Write the videos of a generated list anew, with a file that is none put in at a place."""
+    """Write a list of the first ``limit`` videos of a generated list, with an invalid file at the index ``broken``."""
     records = read_manifest(manifest, root=manifest.parent / manifest.stem).records[:limit]
     rows = [f"{record.path},{record.class_name}" for record in records]
     if broken is not None:

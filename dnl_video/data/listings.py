@@ -150,7 +150,7 @@ def read_class_folders(folder: Path) -> tuple[list[Row], str]:
     if stray:
         raise InputError(f"folder {folder} holds {stray} outside a class folder; move it into one, or give a list")
     classes = {name.split("/")[0] for name in names}
-    if classes <= set(sum(_SPLITS, ())) and all(name.count("/") > 1 for name in names):
+    if classes <= {name for split in _SPLITS for name in split} and all(name.count("/") > 1 for name in names):
         splits = ", ".join(sorted(classes))
         raise InputError(f"folder {folder} holds splits ({splits}), not classes; give one of them")
     rows = [Row(str(folder), name, name, str(folder / name), name.split("/")[0]) for name in names]

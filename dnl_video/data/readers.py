@@ -2,7 +2,7 @@
 
 The PyAV reader decodes from the random access point before each wanted frame and matches frames by presentation time.
 It reads the packets once from the start (or seeks, and recognises the packet it lands on by its time), and decodes only
-those that a wanted frame may depend on. Each H.264 picture says whether others refer to it (nal_ref_idc, 7.4.1);
+those that a wanted frame may depend on. Each H.264 picture tells whether others refer to it (nal_ref_idc, 7.4.1);
 unwanted pictures to which none refers are skipped, with bit-identical results. If a wanted frame is still missing, the
 file is decoded from the start.
 """

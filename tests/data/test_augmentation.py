@@ -204,7 +204,7 @@ def test_several_clips_of_one_decoding(records, monkeypatch):
     assert len(reads) == 1
     assert len(sample["clips"]) == 3
     assert torch.equal(sample["clips"][0], once["clips"][0])
-    # Green tells the frame: each clip shows its own quarter of what was read.
+    # Green encodes the frame: clip r shows the r-th part of the frames read.
     for r, clip in enumerate(sample["clips"]):
         shown = (clip[..., 1].double().mean(dim=(1, 2)) / 10).round().int().tolist()
         assert shown == reads[0][4 * r : 4 * r + 4]

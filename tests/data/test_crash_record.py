@@ -20,7 +20,7 @@ from tests.data.odd_videos import encode
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
 
-# Which of PyTorch's two errors comes first is chance.
+# PyTorch raises two errors, in random order.
 _DEAD = (
     r"a loader process \(\d+\) (was stopped by signal (Killed|Aborted)|exited unexpectedly) while it read \S+/2\.mp4"
 )

@@ -89,7 +89,7 @@ def test_damaged_files(damaged, decoder):
         assert float(rest[-1]) < _BOUND_S, name
         if outcome == "frames":
             count, stored, decodable = map(int, rest[:3])
-            # Decoders leave out pictures they find too broken; the frames' numbers are those of all stored pictures.
+            # Decoders drop pictures that are too damaged; frame numbers count all stored pictures.
             assert count in (stored, decodable), name
             assert rest[3] == "True", name
         else:

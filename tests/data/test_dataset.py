@@ -83,7 +83,7 @@ def test_a_clip_is_a_function_of_seed_epoch_and_index(records):
     other_seed = ClipDataset(records, PREPROCESSING, AUGMENT, seed=6)
     for key in [(0, 0), (7, 3), (2, 1)]:
         assert torch.equal(first[key]["clips"][0], second[key]["clips"][0])
-    # Read in another order, from a dataset that has drawn other things before.
+    # In another order, after other draws.
     assert torch.equal(second[7, 3]["clips"][0], first[7, 3]["clips"][0])
     starts = {tuple(seen(dataset[epoch, 0]["clips"][0])[1]) for dataset in (first, other_seed) for epoch in range(5)}
     assert len(starts) >= 5

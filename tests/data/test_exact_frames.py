@@ -42,7 +42,7 @@ REASONS = {
     "h264.flv": "container flv is not one of mp4/mov, mkv/webm",
     "av1.mp4": "codec av1 is not one of h264, vp8, vp9",
 }
-# Painted numbers of each kind's frames, where not 0 to 71.
+# Painted frame numbers of each format; the default is 0 to 71.
 SHOWN = {"cut.mp4": range(15, 72), "cut_long.mp4": range(150, 180)}
 
 
@@ -133,7 +133,7 @@ def test_fractional_indices_are_refused(tmp_path):
 
 
 def test_the_reader_seeks_over_long_gaps(tmp_path, monkeypatch):
-    """In long files the reader seeks, and recognises where it landed; where it cannot, it decodes from the start."""
+    """The reader recognises the packet after a seek; if it cannot, it decodes from the start."""
     options = {"preset": "ultrafast", "threads": "1", "g": "12"}
     path = encode(tmp_path / "a.mp4", "libx264", options, 200)
     monkeypatch.setattr(readers, "_SEEK_GAP", 30)

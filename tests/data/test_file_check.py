@@ -33,7 +33,7 @@ def test_sizes(size: tuple[int, int], short_side: int, expected: tuple[int, int]
     assert resized(*size, short_side) == expected
 
 
-def test_resizing_is_that_of_another_library() -> None:
+def test_resizing_equals_pillow() -> None:
     rows, columns = np.mgrid[0:96, 0:160]
     frame = np.stack([rows * 2, columns, (rows + columns) // 2], axis=-1).astype(np.uint8)
     ours = resize_frames(frame[None], 80, 48)[0].astype(int)
@@ -76,7 +76,7 @@ def test_rotation_is_honoured_and_sound_dropped(tmp_path: Path, shared_clips: Pa
         assert [stream.type for stream in container.streams] == ["video"]
 
 
-def test_a_video_that_breaks_off_is_broken_and_leaves_no_file(
+def test_a_video_with_a_decode_error_is_broken_and_leaves_no_file(
     tmp_path: Path, write_coloured: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_coloured(tmp_path / "s.mp4", red=1)

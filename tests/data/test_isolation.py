@@ -1,4 +1,4 @@
-"""Jobs that crash, hang, exit or raise, in processes of their own."""
+"""Jobs that crash, hang, exit or raise."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def labels(manifest: Manifest) -> list[int | None]:
 
 
 def refusal(action, *arguments, **options) -> str:
-    """Return the message with which an action refuses its input: one line."""
+    """Return the message of the InputError that an action raises; it must be one line."""
     with pytest.raises(InputError) as caught:
         action(*arguments, **options)
     assert "\n" not in str(caught.value)
@@ -541,7 +541,7 @@ def test_absent_class_list(tmp_path):
 def test_shipped_class_lists_are_in_the_published_order(number):
     names = read_class_list(f"kinetics{number}")
     assert len(names) == len(set(map(fold, names))) == number
-    # What a training listing without a class list gives, and what torchvision, PySlowFast and mmaction2 number by.
+    # The order of training listings without a class list, and of torchvision, PySlowFast and mmaction2.
     assert list(names) == sorted(names)
     assert (names[0], names[1][0], names[-1]) == ("abseiling", "a", "zumba")
     assert names.index("yoga") == number - 2

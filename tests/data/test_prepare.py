@@ -138,7 +138,7 @@ def test_a_second_run_opens_no_file(kinetics: tuple[Kinetics, Prepared], monkeyp
 
     monkeypatch.setattr(prepare_module, "run_isolated", no_work)
     try:
-        # Files that nobody opens may as well hold something else.
+        # The content is not read again, so it can be anything.
         for path, content, status in contents:
             path.write_bytes(b"?" * len(content))
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -188,7 +188,7 @@ def test_only_changed_and_new_files_are_checked_again(tmp_path: Path, write_colo
     prepared = prepare(replace(options, sample_frames=3))
     assert prepared.checked == 2
     assert prepared.summary["usable"] == 4
-    # The three of one colour hold the same bytes; the mended one does not.
+    # Two of the files have equal bytes.
     assert [len(paths) for paths in prepared.summary["copies"]] == [2]
 
 
@@ -326,7 +326,7 @@ def test_resized_copies_take_the_place_of_the_files(
     assert (prepared.checked, prepared.transcoded) == (5, 3)
     assert sorted(p.name for p in small.rglob("*.*")) == ["big.mp4", "big.mp4.mp4", "frames.mp4"]
 
-    # A second run does nothing; a copy that is gone, or changed, is made again, and once.
+    # A second run does nothing; a deleted or changed copy is made again once.
     files = {path: path.stat().st_mtime_ns for path in small.rglob("*.mp4")}
     again = prepare(options)
     assert (again.checked, again.transcoded) == (0, 0)
@@ -336,7 +336,7 @@ def test_resized_copies_take_the_place_of_the_files(
     assert [prepare(options).transcoded for _ in range(2)] == [2, 0]
     assert table(prepare(replace(options, relative=True)).manifest)[0]["path"] == "a/big.mp4"
 
-    # What cannot be transcoded is broken, and leaves nothing behind.
+    # A failed transcoding counts as broken and leaves no file.
     (small / "a" / "big.mp4").unlink()
     (small / "a" / "big.mp4").mkdir()
     (small / "a" / ".0123abcd.big.mp4").write_bytes(b"of a killed process")

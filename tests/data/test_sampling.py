@@ -17,7 +17,7 @@ def pyslowfast(num_frames: int, frame_stride: int, **options) -> Preprocessing:
     return Preprocessing(num_frames=num_frames, frame_stride=frame_stride, sampling="pyslowfast", **options)
 
 
-# Every expected number below was worked out on paper from the formulas at the head of sampling.py.
+# The expected numbers were computed by hand from the formulas in sampling.py.
 STRIDE_VIEWS = [
     # 4 frames every 3: span 10.
     (100, 3, [[0, 3, 6, 9], [45, 48, 51, 54], [90, 93, 96, 99]]),
@@ -103,7 +103,7 @@ def test_pyslowfast_takes_another_target_rate():
 def test_pyslowfast_of_one_frame_a_clip():
     # L = 8, D = 92, clip 1 of 2 starts at 46.
     assert view_indices(100, 30.0, pyslowfast(1, 8), 2).tolist() == [[0], [46]]
-    # At 2 fps L = 0.53: the end lies before the start, and nothing may go below 0.
+    # At 2 fps L = 0.53: the end is before the start, and indices below 0 become 0.
     assert view_indices(10, 2.0, pyslowfast(2, 4), 1).tolist() == [[0, 0]]
 
 

@@ -14,7 +14,7 @@ from dnl_video.spec import Preprocessing
 
 
 class Chunk(np.ndarray):
-    """An array of frames that can be counted while it lives."""
+    """An array of frames that a WeakSet can hold."""
 
     __hash__ = object.__hash__
 
@@ -30,7 +30,7 @@ def video(tmp_path_factory, write_coloured) -> Path:
 
 @pytest.mark.parametrize("loader", [list, read_ahead])
 @pytest.mark.parametrize(("num_crops", "clips_at_once"), [(1, 1), (1, 4), (3, 2)])
-def test_clips_are_those_of_reading_each_alone(video, num_crops, clips_at_once, loader):
+def test_clips_equal_those_read_one_by_one(video, num_crops, clips_at_once, loader):
     clips = SlidingClips(
         str(video), PREPROCESSING, hop_s=0.8, num_crops=num_crops, clips_at_once=clips_at_once, threads=2
     )
@@ -43,7 +43,7 @@ def test_clips_are_those_of_reading_each_alone(video, num_crops, clips_at_once, 
     assert [batch.first for batch in batches] == list(range(0, 10, clips_at_once))
     views = torch.cat([batch.views for batch in batches])
     assert views.shape == (10 * num_crops, 4, 32, 32, 3)
-    # The paint is flat, so neither resizing nor cropping changes a colour; each crop of a clip has its colours.
+    # Frames have one colour each, so neither resizing nor cropping changes it.
     with open_video(video) as opened:
         frames = opened.read(clips.indices.ravel()).reshape(10, 4, 48, 64, 3)
     expected = np.repeat(frames.mean(axis=(2, 3)), num_crops, axis=0)
@@ -76,7 +76,7 @@ def test_a_short_video_gives_one_clip(tmp_path, write_coloured):
 
 
 @pytest.mark.parametrize("loader", [iter, read_ahead])
-def test_a_video_that_breaks_off(video, loader, monkeypatch):
+def test_an_error_in_the_middle_of_a_video(video, loader, monkeypatch):
     def broken(*_):
         yield np.zeros((32, 48, 64, 3), np.uint8)
         raise OSError("bad packet")

@@ -179,7 +179,7 @@ def test_normalize_gives_bgr_to_networks_that_take_it() -> None:
 
 
 def resize_then_crop(frames: np.ndarray, short_side: int, top: int, left: int, crop: int) -> torch.Tensor:
-    """The usual order, in float: the whole frames are resized, and the window cut out of the result."""
+    """The usual order, in float: resize the whole frames, then cut the window."""
     height, width = frames.shape[1:3]
     scaled = [short_side, width * short_side // height]
     whole = F.resize(torch.from_numpy(frames).permute(0, 3, 1, 2).float(), scaled, antialias=True)
@@ -197,7 +197,7 @@ def test_crop_before_resize_is_resize_then_crop_where_windows_fall_on_whole_pixe
         top, left = (int(rng.integers(0, side * factor - 48, endpoint=True)) for side in (64, 96))
         corner = (factor * round(top / factor), factor * round(left / factor))
         expected = resize_then_crop(frames, 64 * factor, *corner, 48)
-        # The outermost pixels are interpolated with what lies beyond the window there, and repeated here.
+        # At the border, one interpolates with pixels outside the window and the other repeats the edge.
         inner = slice(2, -2)
         assert (view - expected)[:, inner, inner].abs().max() <= 1
 

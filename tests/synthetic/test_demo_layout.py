@@ -1,4 +1,4 @@
-"""The generated data set: layout, seeds, resuming, refusing."""
+"""The generated data set: layout, seeds, resuming, errors."""
 
 import csv
 import json
@@ -50,7 +50,7 @@ def test_layout_is_that_of_official_kinetics(small):
     assert {len(i) for i in ids} == {11}
 
 
-def test_reversed_listing_names_what_reversed_frames_show(small):
+def test_reversed_listing_has_the_opposite_classes(small):
     opposite = {"left": "right", "up": "down", "growing": "shrinking", "clockwise": "counterclockwise"}
     opposite |= {b: a for a, b in opposite.items()}
     with small.val_csv.open(newline="") as file, (small.directory / "val_reversed.csv").open(newline="") as other:
@@ -98,7 +98,7 @@ def test_a_complete_folder_is_left_alone(small):
     assert stamps() == before
 
 
-def test_only_what_is_missing_is_made_and_more_can_be_added(tmp_path):
+def test_missing_videos_are_made_and_more_can_be_added(tmp_path):
     calls = []
     data = write_demo_data(tmp_path, train_videos=8, val_videos=1, progress=lambda *seen: calls.append(seen))
     assert calls == [(i, 9) for i in range(10)]

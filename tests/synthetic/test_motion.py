@@ -1,7 +1,6 @@
-"""The classes of motion: what moves, backwards is the opposite, and one frame tells nothing.
+"""Classes of motion: the quantity that changes, the opposite class, and the distribution of single frames.
 
-Motion is measured on the pictures (centre, area and main axis of what differs from the background), not read from the
-numbers that drew them.
+Motion is measured in the frames (centre, area and main axis of the pixels that differ from the background).
 """
 
 import dataclasses
@@ -70,7 +69,7 @@ def test_classes_and_opposites():
 
 
 @pytest.mark.parametrize("class_name", MOTION_CLASSES)
-def test_the_class_says_what_changes_and_in_which_direction(class_name):
+def test_each_class_changes_one_quantity_in_one_direction(class_name):
     what, direction = EXPECTED[class_name]
     # Change over 16 frames; positions as shares of the picture (the short side is the height).
     ranges = {"x": (0.3 * 0.8, 0.6 * 0.8), "y": (0.3, 0.6), "size": np.log((1.5, 2.0)), "angle": np.radians((60, 120))}
@@ -89,7 +88,7 @@ def test_the_class_says_what_changes_and_in_which_direction(class_name):
 def test_backwards_is_the_opposite_class(class_name):
     forward, background = rectangle_video(class_name, 3, noisy=False)
     opposite, _ = rectangle_video(OPPOSITE[class_name], 3, noisy=False)
-    # The same draws: not only of the opposite class, but the same video.
+    # With the same draws it is the same video.
     assert np.abs(forward[::-1].astype(int) - opposite).max() <= 2
     for seed in range(10, 16):
         frames, background = rectangle_video(class_name, seed)
