@@ -116,7 +116,7 @@ def plan_runs(config: StudyConfig, recipe: Mapping[str, Any]) -> tuple[list[Stud
 
 
 def override(
-    recipe: Mapping[str, Any], values: Mapping[str, Any], where: str, refused: Sequence[str] = ()
+    recipe: Mapping[str, Any], values: Mapping[str, Any], where: str, refused: Sequence[str]
 ) -> dict[str, Any]:
     """Return a copy of a recipe with values set by dotted names.
 

@@ -87,12 +87,8 @@ class LastCheckpoint(Checkpoint):
             for count in ("total", "current"):
                 batches = loops["epoch_loop.batch_progress"][count]
                 batches["completed"] = batches["processed"]
-                loops["epoch_loop.val_loop.batch_progress"][count] |= {
-                    "ready": 1,
-                    "started": 1,
-                    "processed": 0,
-                    "completed": 0,
-                }
+                validation = loops["epoch_loop.val_loop.batch_progress"][count]
+                validation |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path, weights_only=False)

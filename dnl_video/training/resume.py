@@ -89,11 +89,11 @@ def find_resume_point(resume: str | None, output: Path) -> ResumePoint | None:
     )
 
 
-def check_same_settings(point: ResumePoint, module: VideoTrainingModule) -> None:
+def check_same_run(point: ResumePoint, module: VideoTrainingModule, world_size: int) -> None:
     """Refuse settings that do not fit the checkpoint's optimiser state, data position or classes.
 
     Raises:
-        InputError: A setting or the classes differ from the checkpoint's.
+        InputError: A setting, the classes or the number of processes differ from the checkpoint's.
     """
     file, stored = point.file, point.stored
     if stored["class_names"] != list(module.class_names):
@@ -105,19 +105,11 @@ def check_same_settings(point: ResumePoint, module: VideoTrainingModule) -> None
                 f"{file}: its {key} is {there.get(key)}, the configuration's is {here[key]}; resume with the run's own "
                 "config.yaml"
             )
-
-
-def check_same_world_size(point: ResumePoint, world_size: int) -> None:
-    """Refuse another number of processes, because the schedule and the data position count their steps.
-
-    Raises:
-        InputError: Another number of processes wrote the checkpoint.
-    """
-    there = point.stored.get("processes", world_size)
-    if there != world_size:
+    processes = stored.get("processes", world_size)
+    if processes != world_size:
         raise InputError(
-            f"{point.file}: its run has {there} process(es), not {world_size}, and its schedule and data position "
-            f"count their steps; resume with {there}, or start a new run from it with --weights.source and --output"
+            f"{file}: its run has {processes} process(es), not {world_size}, and its schedule and data position count "
+            f"their steps; resume with {processes}, or start a new run from it with --weights.source and --output"
         )
 
 

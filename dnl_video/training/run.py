@@ -33,13 +33,7 @@ from dnl_video.training.collectives import another_process_ended
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
-from dnl_video.training.resume import (
-    check_same_settings,
-    check_same_world_size,
-    find_resume_point,
-    read_crashed,
-    record_crashed,
-)
+from dnl_video.training.resume import check_same_run, find_resume_point, read_crashed, record_crashed
 from dnl_video.training.setup import build_run, start_from_weights
 from dnl_video.training.stopping import StopRequest, take_children, wait_for_children
 from dnl_video.training.trainer import make_loggers, make_trainer
@@ -59,7 +53,7 @@ _IGNORED_WARNINGS = (
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The checkpoint with the highest validation top-1, that top-1 (a share), and the rank of this process."""
+    """The checkpoint with the highest validation top-1, its top-1 (a share), the rank and the number of processes."""
 
     best_checkpoint: Path
     best_top1: float
@@ -97,7 +91,6 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     if point is None:
         report = start_from_weights(config, module)
     else:
-        check_same_settings(point, module)
         module.provenance = point.stored.get("provenance", {})
     best, last = best_checkpoint(output), LastCheckpoint(output, config.trainer.save_every_n_steps, request)
     progress = ClipProgress(config.trainer.progress_bar)
@@ -106,7 +99,7 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     file = None if point is None else point.file
     trainer = make_trainer(config, callbacks, loggers, output, plugins=[AtomicCheckpointIO(file)])
     if point is not None:
-        check_same_world_size(point, trainer.world_size)
+        check_same_run(point, module, trainer.world_size)
     request.forward_to_children(trainer)
     if trainer.is_global_zero:
         _write_config(output, module.resolved)
@@ -136,13 +129,9 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         Numbers of videos, missing files, classes and parameters, and the loss of the last batch. Empty in processes
         other than the first.
     """
-    config = dataclasses.replace(
-        config,
-        trainer=dataclasses.replace(config.trainer, max_epochs=1),
-        optim=dataclasses.replace(
-            config.optim, precise_bn_batches=min(config.optim.precise_bn_batches, _DRY_RUN_BATCHES)
-        ),
-    )
+    batches = min(config.optim.precise_bn_batches, _DRY_RUN_BATCHES)
+    optim = dataclasses.replace(config.optim, precise_bn_batches=batches)
+    config = dataclasses.replace(config, optim=optim, trainer=dataclasses.replace(config.trainer, max_epochs=1))
     datamodule, module = build_run(config)
     report = start_from_weights(config, module)
     with tempfile.TemporaryDirectory() as folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from dnl_video.errors import InputError
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
 from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.training import trainer
-from dnl_video.training.resume import ResumePoint, check_same_world_size
+from dnl_video.training.resume import ResumePoint, check_same_run
 from dnl_video.training.run import train
 from dnl_video.training.trainer import validation_interval
 from tests.conftest import TinyRun
@@ -94,10 +95,11 @@ def test_devices_are_those_of_torchrun(tmp_path: Path, monkeypatch: pytest.Monke
 def test_resume_with_another_number_of_processes_is_refused(tiny: TinyRun) -> None:
     stored = read_raw(find_checkpoint(tiny.run, last=True))[FORMAT_KEY]
     assert stored["processes"] == 1
-    start = ResumePoint(Path("last.ckpt"), {"processes": 8})
-    check_same_world_size(start, 8)
+    point = ResumePoint(Path("last.ckpt"), stored | {"processes": 8})
+    module: Any = SimpleNamespace(class_names=stored["class_names"], resolved=stored["config"])
+    check_same_run(point, module, 8)
     with pytest.raises(InputError) as refused:
-        check_same_world_size(start, 32)
+        check_same_run(point, module, 32)
     assert str(refused.value) == (
         "last.ckpt: its run has 8 process(es), not 32, and its schedule and data position count their steps; resume "
         "with 8, or start a new run from it with --weights.source and --output"
