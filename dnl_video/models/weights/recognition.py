@@ -6,6 +6,7 @@ res4 and res5, I3D in every second block, C2D none, SlowFast's fast pathway in e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ Shapes = Mapping[Place, Shape]
 STAGES = ("res2", "res3", "res4", "res5")
 LOADABLE = "only plain Slow, C2D, I3D and SlowFast R50 and R101 can be loaded"
 _DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101}
+_FIRST = re.compile(r"res_blocks\.(\d+)\.branch2\.conv_a\.weight")
+_SINGLE = ("c2d", "slow", "i3d")
 # Frames spanned by the stem's kernel, then by the first convolution of a stage's blocks, repeated in turn.
 _FRAMES: dict[str, dict[str, tuple[int, ...]]] = {
     "c2d": {"stem": (1,), "res2": (1,), "res3": (1,), "res4": (1,), "res5": (1,)},
@@ -33,7 +36,6 @@ class Network(NamedTuple):
 
     Attributes:
         families: Families that the kernels fit, exact fits first; all single-pathway families for an image network.
-        exact: The first family has exactly these kernels.
         depth: 50 or 101.
         width: Channels of the stem.
         image: Its kernels are 2-D.
@@ -42,7 +44,6 @@ class Network(NamedTuple):
     """
 
     families: tuple[str, ...]
-    exact: bool
     depth: int
     width: int
     image: bool
@@ -78,11 +79,9 @@ def recognise(origin: str, shapes: Shapes, *, pad: bool = False) -> Network:
     if len(set(depths)) > 1:
         raise InputError(f"{origin} weights have pathways of depths {depths}; networks here have one depth")
     image, two = len(stem) == 4, len(pathways) == 2
-    families, exact = (["c2d", "slow", "i3d"], True) if image else _families(origin, shapes, two, pad)
     classifier = shapes.get(Place("head", 0, "proj.weight"))
     return Network(
-        families=tuple(families),
-        exact=exact,
+        families=_SINGLE if image else _families(origin, shapes, two, pad),
         depth=depths[0],
         width=stem[0],
         image=image,
@@ -94,10 +93,9 @@ def recognise(origin: str, shapes: Shapes, *, pad: bool = False) -> Network:
 def kernel_frames(family: str, place: Place) -> int | None:
     """Return the frames that a family's kernel at that place spans; None for tensors that never span several."""
     kind = "fast" if place.pathway else "slow" if family == "slowfast" else family
-    block = place.tail.removeprefix("res_blocks.").partition(".")[0]
-    if place.part in STAGES and place.tail.endswith("conv_a.weight"):
+    if place.part in STAGES and (found := _FIRST.fullmatch(place.tail)):
         cycle = _FRAMES[kind][place.part]
-        return cycle[int(block) % len(cycle)]
+        return cycle[int(found[1]) % len(cycle)]
     return _FRAMES[kind]["stem"][0] if (place.part, place.tail) == ("stem", "conv.weight") else None
 
 
@@ -106,11 +104,11 @@ def temporal_kernels(shapes: Shapes) -> dict[Place, int]:
     return {place: shape[2] for place, shape in shapes.items() if kernel_frames("slow", place) is not None}
 
 
-def _families(origin: str, shapes: Shapes, two: bool, pad: bool) -> tuple[list[str], bool]:
-    """Return the families that fit, exact fits first, and whether the first is exact."""
+def _families(origin: str, shapes: Shapes, two: bool, pad: bool) -> tuple[str, ...]:
+    """Return the families that fit, exact fits first."""
     kernels = temporal_kernels(shapes)
     exact, padded = [], []
-    for family in ["slowfast"] if two else ["c2d", "slow", "i3d"]:
+    for family in ("slowfast",) if two else _SINGLE:
         spare = [(kernel_frames(family, place) or 0) - frames for place, frames in kernels.items()]
         if not any(spare):
             exact.append(family)
@@ -127,16 +125,16 @@ def _families(origin: str, shapes: Shapes, two: bool, pad: bool) -> tuple[list[s
             f"{origin}: temporal kernels {stem[0]} (stem) and {', '.join(map(str, rest))} are no known network's; "
             f"{LOADABLE}"
         )
-    return exact + padded, bool(exact)
+    return (*exact, *padded)
 
 
 def _depth(origin: str, shapes: Shapes, pathway: int) -> int:
     """Return 50 or 101; refuse other numbers of blocks, and blocks that are no plain bottlenecks."""
     stem = shapes.get(Place("stem", pathway, "conv.weight"), (0,))
-    blocks: list[list[tuple[Shape | None, ...]]] = []
+    blocks: list[list[list[Shape | None]]] = []
     for stage in STAGES:
         blocks.append([])
-        while any(pair := tuple(shapes.get(Place(stage, pathway, name)) for name in _kernels(len(blocks[-1])))):
+        while any(pair := [shapes.get(Place(stage, pathway, _kernel(len(blocks[-1]), c))) for c in "ab"]):
             blocks[-1].append(pair)
     counts = tuple(len(stage) for stage in blocks)
     if counts not in _DEPTHS:
@@ -153,8 +151,8 @@ def _depth(origin: str, shapes: Shapes, pathway: int) -> int:
     return _DEPTHS[counts]
 
 
-def _kernels(block: int) -> list[str]:
-    return [f"res_blocks.{block}.branch2.conv_{c}.weight" for c in "ab"]
+def _kernel(block: int, layer: str) -> str:
+    return f"res_blocks.{block}.branch2.conv_{layer}.weight"
 
 
 def _plain(first: Shape, middle: Shape, width: int) -> bool:
@@ -166,7 +164,7 @@ def _plain(first: Shape, middle: Shape, width: int) -> bool:
 def _fusion(origin: str, shapes: Shapes) -> dict[str, Any]:
     slow, fast = (shapes[Place("stem", pathway, "conv.weight")][0] for pathway in (0, 1))
     fused = shapes.get(Place("fuse1", 0, "conv_fast_to_slow.weight"), (0, 0, 0))
-    if slow != 8 * fast or fused[0] != 2 * fast:
+    if slow != 8 * fast or len(fused) < 3 or fused[0] != 2 * fast:
         raise InputError(
             f"{origin} weights have {slow} slow, {fast} fast and {fused[0]} fused channels behind the stem; SlowFast "
             "networks here have an eighth and a quarter of the slow ones"
@@ -192,17 +190,18 @@ def context_blocks(origin: str, shapes: Shapes) -> Blocks:
     positions: dict[str, set[int]] = {}
     parts: dict[str, Shape] = {}
     for place, shape in shapes.items():
-        kind, _, rest = place.tail.partition(".")
-        if kind != "context_blocks":
+        found = re.fullmatch(r"context_blocks\.(\d+)\.(.+)", place.tail)
+        if found is None:
             continue
-        number, _, part = rest.partition(".")
         if place.part not in STAGES:
             raise InputError(f"{origin} weights have context blocks in {place.part}; only res2 to res5 take them")
-        positions.setdefault(place.part, set()).add(int(number))
-        parts.setdefault(part, shape)
+        positions.setdefault(place.part, set()).add(int(found[1]))
+        parts.setdefault(found[2], shape)
     where = {stage: sorted(positions[stage]) for stage in sorted(positions)}
     if not where:
         return Blocks("none", ContextOptions(), parts)
+    if not {"value.weight", "reduce.weight"} & parts.keys():
+        raise InputError(f"{origin} weights have context blocks without values; give a complete file")
     if "mask.weight" in parts:
         if "value.weight" in parts:
             return Blocks("snl", ContextOptions(positions=where), parts)
