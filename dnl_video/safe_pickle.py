@@ -1,9 +1,9 @@
 """An allow-list unpickler: reads plain data, arrays and tensors from a pickle without running anything in it.
 
-A pickle is a program: it names functions and calls them. Python's own unpickler calls, sets attributes and reserves
-memory as the file says. This one knows few opcodes and few names, and each name has a stand-in here; every other name
-is refused before anything is called. An array uses memory only when its shape, type and bytes agree, and all arrays
-together have at most twice the bytes of the file.
+A pickle is a program: it names functions and calls them. Python's own unpickler runs it: a file can call any function,
+set any attribute and reserve any amount of memory. This one knows few opcodes and few names, and each name has a
+stand-in here; every other name is refused before anything is called. An array uses memory only if its shape, type and
+bytes agree, and all arrays together have at most twice the bytes of the file.
 
 `torch.load` reads torch's own files; `stand_ins` lets it skip foreign objects beside the tensors. Needs no torch.
 """
@@ -211,7 +211,7 @@ def _dtype(_: _Unpickler, code: Any, *__: Any) -> _Dtype:
 
 
 def _array(machine: _Unpickler, data: Any, kind: Any, shape: Any, order: Any = "C") -> NDArray[Any]:
-    """Return bytes as an array, if there are exactly as many as its shape says."""
+    """Return bytes as an array, if their number is exactly that of its shape."""
     if len(_expect(shape, tuple)) > _MAX_DIMENSIONS or not _are_sizes(*shape):
         raise UnsafePickleError("an array without a plain shape")
     dtype = _expect(kind, _Dtype).dtype

@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out", metavar="OUT", help="A .safetensors file (the model card is the .md beside it), or a folder."
     )
-    parser.add_argument(
-        "--architecture", choices=get_args(Architecture), help="The network, if the file does not tell it."
-    )
+    parser.add_argument("--architecture", choices=get_args(Architecture), help="The network, if it is not in the file.")
     parser.add_argument("--num-frames", type=int, metavar="T", help="Frames of a clip.")
     parser.add_argument("--frame-stride", type=int, metavar="N", help="Distance between frames of a clip.")
     parser.add_argument(

@@ -379,7 +379,7 @@ def test_weights_that_do_not_fit_stop_before_training(
     )
     message = refused(capsys, *words, "--model.context", "none")
     assert "do not fit i3d_r50 with context none, stem_channels 8" in message
-    assert message.endswith("or say drop_blocks")
+    assert message.endswith("or set drop_blocks")
     assert not (tmp_path / "run").exists()
 
 

@@ -112,7 +112,7 @@ def model_card(checkpoint: Checkpoint, file: str, provenance: Mapping[str, Any],
         checkpoint: The network.
         file: Name of the exported file.
         provenance: Where the weights come from.
-        results: Measured accuracy in Markdown; without it the card says that there is none.
+        results: Measured accuracy in Markdown; if empty, the card states that there is none.
     """
     spec = checkpoint.spec
     title = spec.architecture + (f" + {spec.context}" if spec.context != "none" else "")

@@ -1,4 +1,4 @@
-"""pytorchvideo's hub files, whose names are ours, with or without context blocks beside them.
+"""pytorchvideo's hub files, with or without context blocks; their tensor names are ours.
 
 Source: pytorchvideo 0.1.5, models/hub/resnet.py and models/hub/slowfast.py; clip settings from the 8x8 recipes that its
 model zoo names (docs/source/model_zoo.md) and its hub tutorials: short side and crop 256, frames by a truncated
@@ -75,7 +75,7 @@ def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None 
 
     Args:
         tensors: The file's tensors, those under ``model_state`` in hub files.
-        architecture: Without effect: the tensors tell.
+        architecture: Not used: the tensors show it.
 
     Raises:
         InputError: It is another network of the hub: X3D, MViT, CSN, R(2+1)D, SlowFast 16x8 R101-50-50.
@@ -95,7 +95,7 @@ def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None 
         )
     notes, fields = [], dict[str, Any](network.fusion)
     if family == "slowfast":
-        notes.append("slow_alpha 4 is that of the hub's 8x8 networks; the tensors do not tell")
+        notes.append("slow_alpha is not in the file; 4 is taken, as in the hub's 8x8 networks")
     if network.classes is None:
         notes.append(f"the file has no classifier `{block_prefixes(found)['head']}.proj.weight`")
     else:
@@ -110,8 +110,8 @@ def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None 
             bias=next((f"{part}.bias" in parts for part in ("query", "unary") if f"{part}.weight" in parts), None),
         )
         notes.append(
-            f"context blocks are taken for {context}; their pooling, scale and temperature leave no trace and are the "
-            "defaults"
+            f"context blocks are taken as {context}; their pooling, scale and temperature are not in the file and are "
+            "the defaults"
         )
     frames = 32 if family == "slowfast" else 8  # SlowFast's fast pathway sees four times the frames
     return TranslatedWeights(

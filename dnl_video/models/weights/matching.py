@@ -128,7 +128,7 @@ def _place_rest(
     if dropped:
         raise InputError(
             f"{name}: its context blocks ({len(dropped)}, first {dropped[0]}) do not fit {_describe(model)}, and "
-            "without them the weights compute something else; build a matching network, or say drop_blocks"
+            "without them the weights compute something else; build a matching network, or set drop_blocks"
         )
 
 

@@ -4,8 +4,8 @@ Sources: open-mmlab/mmaction2, mmaction/models/backbones/resnet3d.py, resnet3d_s
 mmaction/models/heads/i3d_head.py and slowfast_head.py; open-mmlab/mmcv, mmcv/cnn/bricks/non_local.py; mmaction2's
 configs/recognition/{slowonly,i3d,slowfast}. Names are the same in its 0.x and 1.x versions.
 
-SlowFast's frame rates, the frame strides of I3D's stem and the similarity of non-local blocks leave no trace in the
-tensors: they are those of the configs, and a note says so.
+SlowFast's frame rates, the frame strides of I3D's stem and the similarity of non-local blocks are not in the file. They
+are taken from the configs, and a note is added.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def convert(
 
     Args:
         tensors: The file's tensors.
-        architecture: Without effect: the tensors tell.
+        architecture: Not used: the tensors show it.
         meta: The file's ``meta``, which may name the classes.
 
     Raises:
@@ -103,7 +103,7 @@ def _class_names(meta: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
 
 
 def _spec(network: Network, blocks: Blocks, pooled: bool) -> tuple[ModelSpec, list[str]]:
-    """Return the network, and notes about settings that leave no trace in its tensors."""
+    """Return the network, and notes about settings that are not in the file."""
     family, notes = network.families[0], list[str]()
     fields: dict[str, Any] = dict(network.fusion)
     if family == "slowfast":
@@ -111,16 +111,16 @@ def _spec(network: Network, blocks: Blocks, pooled: bool) -> tuple[ModelSpec, li
         kernel = fields["fusion_kernel"]
         fields |= {"slow_alpha": 8 if kernel == 5 else 4, "slow_frames": "strided"}
         notes.append(
-            f"slow_alpha {fields['slow_alpha']} (mmaction2's speed_ratio and resample_rate) is that of its configs "
-            f"with a fusion kernel of {kernel}; the tensors do not tell"
+            f"slow_alpha (mmaction2's speed_ratio and resample_rate) is not in the file; {fields['slow_alpha']} is "
+            f"taken, as in its configs with a fusion kernel of {kernel}"
         )
     elif family == "slow":
         notes.append("num_frames and frame_stride are not in the file: mmaction2's SlowOnly configs are 8x8 and 4x16")
     elif family == "i3d":
         fields["stem_strides"] = (2, 2)
         notes.append(
-            "frame strides 2 of the stem and of its pooling are those of mmaction2's I3D 32x2; its `heavy` config has "
-            "stem_strides [1, 1] and clips of 8x8"
+            "the frame strides of the stem and its pooling are not in the file; 2 is taken, as in mmaction2's I3D 32x2 "
+            "(its `heavy` config has stem_strides [1, 1] and clips of 8x8)"
         )
     else:
         raise InputError(f"{_ORIGIN}: one pathway with the temporal kernels of {family}; {_KNOWN}")
@@ -137,7 +137,8 @@ def _spec(network: Network, blocks: Blocks, pooled: bool) -> tuple[ModelSpec, li
         if embedded:
             scale = "true, as in its SlowOnly configs" if use_scale else "false, as in its I3D configs"
             notes.append(
-                f"non-local mode is taken for embedded_gaussian (it may be dot_product), use_scale for {scale}"
+                f"the non-local mode is not in the file; embedded_gaussian is taken (it may be dot_product), with "
+                f"use_scale {scale}"
             )
     context: Context = "none" if blocks.context == "none" else "nl"
     return ModelSpec(network.architecture(), context, head="global", stem_channels=network.width, **fields), notes

@@ -6,7 +6,7 @@ Names: facebookresearch/SlowFast, slowfast/models: video_model_builder.py (`ResN
 stem_helper.py, nonlocal_helper.py, head_helper.py, batchnorm_helper.py (`SubBatchNorm3d`), and ptv_model_builder.py
 (`PTVResNet`, `PTVSlowFast`), whose names are pytorchvideo's behind ``model.``. Caffe2's are video-nonlocal-net's blobs
 (facebookresearch/video-nonlocal-net, lib/models), with ``t_`` for the fast pathway and ``..._subsample`` for its
-lateral convolutions (slowfast/utils/c2_model_loading.py); ``riv`` holds the running variance, whatever its name says.
+lateral convolutions (slowfast/utils/c2_model_loading.py); ``riv`` holds the running variance, not its inverse.
 Clips are RGB, normalised by 0.45 and 0.225 (config/defaults.py: DATA.MEAN, DATA.STD, DATA.REVERSE_INPUT_CHANNEL False
 in every Kinetics configuration).
 """
@@ -72,11 +72,11 @@ def convert(
 
     Args:
         tensors: The checkpoint's ``model_state``.
-        architecture: The network it is for; None takes the one that names and shapes tell. Image networks (R50_IN1K)
+        architecture: The network it is for; None takes the one that names and shapes show. Image networks (R50_IN1K)
             need it.
-        config: The checkpoint's ``cfg``. It holds settings that leave no trace in the tensors: SlowFast's alpha, the
+        config: The checkpoint's ``cfg``. It holds settings that the tensors do not show: SlowFast's alpha, the
             similarity of non-local blocks, whether C2D pools over time, how clips are prepared. None takes those of
-            PySlowFast's configurations, and says so in the notes.
+            PySlowFast's configurations, and adds notes.
 
     Raises:
         InputError: The network is not built here (X3D, MViT, ResNeXt, ...) or is not ``architecture``.
@@ -133,7 +133,7 @@ def _assemble(
     flat_family: str,
     settings: Settings,
 ) -> TranslatedWeights:
-    """Put tensors under the names of the network that their shapes tell.
+    """Put tensors under the names of the network that their shapes show.
 
     Temporal kernels shorter than the network's (R101 "50_50", whose res4 has temporal kernels in its first six blocks
     only; C2D without pooling, which is Slow with kernels of one frame) are padded with zeros, which changes no output.
@@ -143,9 +143,9 @@ def _assemble(
         tensors: The file's tensors by its names.
         place: Returns the place of a name.
         left: Names that are left already, with the reason.
-        asked: The network they are for; None takes the one the shapes tell.
-        flat_family: The family of a network without temporal kernels, unless ``settings`` tell it: ``c2d``, which pools
-            over time behind res2, or ``slow``, which does not.
+        asked: The network they are for; None takes the one that the shapes show.
+        flat_family: The family of a network without temporal kernels, if ``settings`` do not give it: ``c2d``, which
+            pools over time behind res2, or ``slow``, which does not.
         settings: Settings from the file's configuration.
     """
     places, rest = at_places(origin, tensors, place)
@@ -208,7 +208,7 @@ def _architecture(
 def _spec(
     origin: str, architecture: Architecture, network: Network, shapes: Shapes, settings: Settings
 ) -> tuple[ModelSpec, list[str]]:
-    """Return the network, and notes about settings that leave no trace in its tensors."""
+    """Return the network, and notes about settings that are not in the file."""
     notes: list[str] = []
     family = architecture.partition("_r")[0]
     fields: dict[str, Any] = dict(network.fusion)
@@ -217,8 +217,8 @@ def _spec(
         fields["slow_alpha"] = settings.alpha or _ALPHA.get((kernel, network.depth), 4)
         if settings.alpha is None:
             notes.append(
-                f"the file's tensors do not tell slow_alpha; {fields['slow_alpha']} is what PySlowFast's "
-                f"configurations have for R{network.depth} with a fusion kernel of {kernel}"
+                f"slow_alpha is not in the file; {fields['slow_alpha']} is taken, as in PySlowFast's configurations of "
+                f"R{network.depth} with a fusion kernel of {kernel}"
             )
     flat = set(temporal_kernels(shapes).values()) == {1}
     if flat and family == "slow":
@@ -231,8 +231,8 @@ def _spec(
         fields["context_options"] = replace(blocks.options, attention=attention, pool=pool)
         if settings.attention is None:
             notes.append(
-                f"the file's tensors do not tell the similarity; {attention} is what PySlowFast's {kind} "
-                "configurations with non-local blocks have"
+                f"the similarity is not in the file; {attention} is taken, as in PySlowFast's {kind} configurations "
+                "with non-local blocks"
             )
     if settings.dropout is not None:
         fields["dropout"] = settings.dropout
@@ -272,7 +272,7 @@ def convert_caffe2(tensors: Mapping[str, Tensor], *, architecture: Architecture 
 
     Args:
         tensors: The file's blobs.
-        architecture: The network they are for; None takes the one that names and shapes tell. A network without
+        architecture: The network they are for; None takes the one that names and shapes show. A network without
             temporal kernels then is the zoo's C2D, which does not pool over time either.
 
     Raises:

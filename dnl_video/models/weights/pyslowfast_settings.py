@@ -20,7 +20,7 @@ _SIMILARITY: dict[str, Similarity] = {"softmax": "embedded_gaussian", "dot_produ
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a PySlowFast run that leave no trace in its tensors; None if its configuration has none.
+    """Settings of a PySlowFast run that its tensors do not show; None if its configuration has none.
 
     Attributes:
         pools: Whether C2D pools over time behind res2.

@@ -174,7 +174,7 @@ def _fusion(origin: str, shapes: Shapes) -> dict[str, Any]:
 
 
 class Blocks(NamedTuple):
-    """Context blocks: the kind, the options that shapes tell, and the shapes of one block by their names in it."""
+    """Context blocks: their kind, the options that shapes show, and the shapes in one block by tensor name."""
 
     context: Context
     options: ContextOptions
@@ -182,7 +182,7 @@ class Blocks(NamedTuple):
 
 
 def context_blocks(origin: str, shapes: Shapes) -> Blocks:
-    """Recognise context blocks; options that leave no trace in the tensors keep their defaults.
+    """Recognise context blocks; options that the tensors do not show keep their defaults.
 
     Raises:
         InputError: They lie in a part that takes none.

@@ -140,7 +140,7 @@ def _read_torch(path: Path, file: IO[bytes]) -> Any:
         file.seek(0)
         with torch.serialization.safe_globals(inert):
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever the reader stumbles over
+    except Exception as error:  # a damaged file can raise anything
         text = str(error).strip()
         if found := _REFUSED.search(text):
             raise _refusal(path, found[1]) from error
@@ -178,7 +178,7 @@ def _check_parts(path: Path, file: IO[bytes]) -> None:
         file.seek(0)
         with zipfile.ZipFile(file) as archive:
             part = archive.testzip()
-    except Exception as error:  # a damaged file raises whatever the reader stumbles over
+    except Exception as error:  # a damaged file can raise anything
         raise InputError(f"{path}: damaged ({error}); copy it again, or take another one") from error
     if part is not None:
         raise InputError(f"{path}: damaged ({part} does not match its checksum); copy it again, or take another one")
@@ -193,7 +193,7 @@ def _read_caffe2(path: Path, file: IO[bytes]) -> dict[str, Tensor]:
         if not isinstance(blobs, dict) or not blobs:
             raise UnsafePickleError("no dictionary of blobs")
         return {name: _blob(name, value) for name, value in blobs.items()}
-    except Exception as error:  # a damaged file raises whatever the reader stumbles over
+    except Exception as error:  # a damaged file can raise anything
         reason = f"it holds {error}"[:120].splitlines()[0] if isinstance(error, UnsafePickleError) else "damaged"
         raise InputError(
             f"{path}: not a readable caffe2 pickle ({reason}); give a whole .pkl of PySlowFast's model zoo"

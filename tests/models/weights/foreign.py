@@ -1,6 +1,8 @@
-"""Loading converted weights in the tests: strictly, with the reshaping and inflation that loading does."""
+"""Strict loading of translated weights, with the reshaping and inflation of `load_weights`."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ from dnl_video.spec import ModelSpec
 def loaded(
     source: TranslatedWeights, spec: ModelSpec | None = None, dtype: torch.dtype = torch.float64
 ) -> VideoClassifier:
-    """Build the network and fill it; nothing may stay unfilled but the classifier of image weights."""
+    """Build the network and fill it; only the classifier of image weights may stay unfilled."""
     spec = spec or source.spec
     assert spec is not None
     model = build_model(spec).to(dtype).eval()
@@ -32,6 +34,10 @@ def loaded(
     if source.spec is not None:
         assert not missing
     return model
+
+
+def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def check_bijection(source: TranslatedWeights, names: set[str], model: nn.Module, *, classifier: bool = True) -> None:

@@ -136,11 +136,3 @@ def test_frozen_norms_are_refused():
     tensors = {n: t for n, t in blobs(draw(shapes("slow"))).items() if not n.endswith(("_rm", "_riv"))}
     with pytest.raises(InputError, match=r"scales in place of batch norms \(no 'res_conv1_bn_rm'\); give a file of"):
         pyslowfast.convert_caffe2(tensors)
-
-
-def test_matches_its_own_only():
-    named = blobs(draw(shapes("slow")))
-    assert pyslowfast.matches_caffe2({name: tuple(tensor.shape) for name, tensor in named.items()})
-    assert not pyslowfast.matches({name: tuple(tensor.shape) for name, tensor in named.items()})
-    assert not pyslowfast.matches_caffe2({"conv1.weight": (64, 3, 7, 7), "layer1.0.conv1.weight": (64, 64, 1, 1)})
-    assert not pyslowfast.matches_caffe2({})

@@ -13,12 +13,12 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
-from dnl_video.models.weights import hub, imagenet, matching, mmaction
+from dnl_video.models.weights import imagenet, matching
 from dnl_video.models.weights.places import block_prefixes
 from dnl_video.spec import ModelSpec
 
 from ..helpers import relative_error
-from .foreign import check_bijection, loaded
+from .foreign import check_bijection, loaded, shapes_of
 
 BLOCKS = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}
 
@@ -58,10 +58,6 @@ def features_of(model: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
     model(x)
     handle.remove()
     return seen[0]
-
-
-def shapes_of(tensors) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 # Frames that a zero beyond either end of the clip reaches, counted at the last stage: one for each convolution of
@@ -139,19 +135,6 @@ def test_inflation_divides_by_the_frames(frames: int) -> None:
     assert inflated.shape == (4, 3, frames, 7, 7)
     torch.testing.assert_close(inflated.sum(2), kernel)
     assert all(torch.equal(inflated[:, :, t], inflated[:, :, 0]) for t in range(frames))
-
-
-def test_only_its_own_layout_matches() -> None:
-    shapes = shapes_of(image_network().state_dict())
-    assert imagenet.matches(shapes)
-    assert not mmaction.matches(shapes)
-    assert not hub.matches(shapes)
-    # torchvision's video networks have these names with 3-D kernels.
-    with torch.device("meta"):
-        video = torchvision.models.video.r3d_18().state_dict()
-        other = torchvision.models.convnext_tiny().state_dict()
-    assert not imagenet.matches(shapes_of(video))
-    assert not imagenet.matches(shapes_of(other))
 
 
 def with_tensor(name: str, *shape: int, without: str = ""):

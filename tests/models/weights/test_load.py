@@ -263,7 +263,7 @@ def test_trained_blocks_are_dropped_only_when_asked() -> None:
     assert message == (
         "the weights of elsewhere: its context blocks (5, first blocks.2.context_blocks.1) do not fit slow_r50 with "
         "context none, stem_channels 8, and without them the weights compute something else; build a matching network, "
-        "or say drop_blocks"
+        "or set drop_blocks"
     )
     report = load_weights(net("none"), given(net("nl")), drop_blocks=True)
     assert set(report.left.values()) == {"context blocks without a place here (drop_blocks)"}

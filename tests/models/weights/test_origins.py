@@ -3,62 +3,73 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
 from dnl_video.models.create import create_model
+from dnl_video.models.weights import hub, imagenet, mmaction, pyslowfast
 from dnl_video.models.weights.convert import convert_weights
 from dnl_video.models.weights.load import load_weights
 from dnl_video.models.weights.origins import _ORIGINS, translate_source
 from dnl_video.models.weights.source import Source
+from dnl_video.spec import ModelSpec
+from tests.models.weights.foreign import shapes_of
 from tests.models.weights.pyslowfast_net import NONLOCAL, draw, shapes
 from tests.models.weights.test_caffe2 import blobs
 from tests.models.weights.test_imagenet import NarrowResNet
-from tests.models.weights.test_mmaction import FIVE, SLOW_ONLY, single
+from tests.models.weights.test_mmaction import FIVE, I3D, SLOW_ONLY, single
 from tests.models.weights.test_mmaction import slowfast as mmaction_slowfast
 
 
-def hub(path: Path) -> None:
+def ours(arch: str) -> Mapping[str, Tensor]:
+    with torch.device("meta"):
+        return build_model(ModelSpec(f"{arch}_r50", "none", stem_channels=8)).state_dict()  # type: ignore[arg-type]
+
+
+def write_hub(path: Path) -> None:
     model = create_model("slow_r50", stem_channels=8, num_classes=5)
     torch.save({"model_state": model.state_dict()}, path)
 
 
-def pyslowfast(path: Path) -> None:
+def write_pyslowfast(path: Path) -> None:
     torch.save({"epoch": 3, "model_state": draw(shapes("slow", nonlocal_blocks=NONLOCAL))}, path)
 
 
-def pyslowfast_by_pytorchvideo(path: Path) -> None:
+def write_pyslowfast_by_pytorchvideo(path: Path) -> None:
     model = create_model("slow_r50", stem_channels=8, num_classes=5)
     torch.save({"model_state": {f"model.{k}": v for k, v in model.state_dict().items()}}, path)
 
 
-def caffe2(path: Path) -> None:
+def write_caffe2(path: Path) -> None:
     found = blobs(draw(shapes("slow", nonlocal_blocks=NONLOCAL)))
     path.write_bytes(pickle.dumps({"blobs": {k: np.asarray(v.float()) for k, v in found.items()}}, protocol=2))
 
 
-def mmaction(path: Path) -> None:
+def write_mmaction(path: Path) -> None:
     torch.save({"meta": {"epoch": 3}, "state_dict": dict(single(SLOW_ONLY, 1, nl=FIVE))}, path)
 
 
-def imagenet(path: Path) -> None:
+def write_imagenet(path: Path) -> None:
     torch.save(NarrowResNet().state_dict(), path)
 
 
 ORIGINS: dict[str, Callable[[Path], None]] = {
-    "pytorchvideo hub": hub,
-    "PySlowFast": pyslowfast,
-    "PySlowFast (pytorchvideo-built)": pyslowfast_by_pytorchvideo,
-    "PySlowFast (caffe2)": caffe2,
-    "mmaction2": mmaction,
-    "ImageNet ResNet": imagenet,
+    "pytorchvideo hub": write_hub,
+    "PySlowFast": write_pyslowfast,
+    "PySlowFast (pytorchvideo-built)": write_pyslowfast_by_pytorchvideo,
+    "PySlowFast (caffe2)": write_caffe2,
+    "mmaction2": write_mmaction,
+    "ImageNet ResNet": write_imagenet,
 }
 WITH_BLOCKS = ("PySlowFast", "PySlowFast (caffe2)", "mmaction2")
 
@@ -78,13 +89,39 @@ def test_content_tells_the_origin(origin: str, files: dict[str, Path]) -> None:
     assert translate_source(Source(files[origin]), "slow_r50").origin == origin
 
 
-@pytest.mark.parametrize("origin", ORIGINS)
-def test_no_layout_is_taken_for_another(origin: str, files: dict[str, Path]) -> None:
-    names = translate_source(Source(files[origin]), "slow_r50")
-    shaped: dict[str, tuple[int, ...]] = {
-        theirs: tuple(names.state_dict[ours].shape) for ours, theirs in names.source_names.items()
+STEM = torch.zeros(192, 3, 16, 16)
+ARCHITECTURES = ("slow", "i3d", "c2d", "slowfast")
+LAYOUTS: dict[str, tuple[Callable[..., bool] | None, Callable[[], Mapping[str, Any]]]] = {
+    "caffe2": (pyslowfast.matches_caffe2, lambda: blobs(draw(shapes("slow")))),
+    "mmaction2 SlowOnly": (mmaction.matches, lambda: single(SLOW_ONLY, 1)),
+    "mmaction2 I3D": (mmaction.matches, lambda: single(I3D, 5)),
+    "mmaction2 SlowFast": (mmaction.matches, mmaction_slowfast),
+    "ImageNet": (imagenet.matches, lambda: NarrowResNet().state_dict()),
+    "another wrapper": (None, lambda: {f"network.{k}": v for k, v in ours("slow").items()}),
+    "torchvision's video networks": (None, lambda: torchvision.models.video.r3d_18().state_dict()),
+    "ConvNeXt": (None, lambda: torchvision.models.convnext_tiny().state_dict()),
+    "timm's ViT": (
+        None,
+        lambda: dict.fromkeys(["blocks.0.attn.qkv.weight", "patch_embed.proj.weight"], torch.zeros(9)),
+    ),
+    "nothing": (None, dict),
+}
+for arch in ARCHITECTURES:
+    LAYOUTS |= {
+        f"PySlowFast {arch}": (pyslowfast.matches, partial(lambda a: draw(shapes(a)), arch)),
+        f"pytorchvideo {arch}": (hub.matches, partial(ours, arch)),
+        f"PySlowFast by pytorchvideo {arch}": (
+            pyslowfast.matches,
+            partial(lambda a: {f"model.{k}": v for k, v in ours(a).items()}, arch),
+        ),
     }
-    assert sum(matches(shaped) for matches, _ in _ORIGINS) == 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_origin_matches_a_layout(layout: str) -> None:
+    expected, make = LAYOUTS[layout]
+    found = [matches for matches, _ in _ORIGINS if matches(shapes_of(make()))]
+    assert found == ([expected] if expected else [])
 
 
 @torch.no_grad()
@@ -162,7 +199,7 @@ def test_a_configuration_beside_the_tensors_is_read(tmp_path: Path) -> None:
 def test_a_published_name_is_a_file_in_torch_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
-    hub(tmp_path / "checkpoints" / "SLOW_8x8_R50.pyth")
+    write_hub(tmp_path / "checkpoints" / "SLOW_8x8_R50.pyth")
     model = create_model("slow_r50", context="dnl", stem_channels=8, num_classes=5, pretrained="kinetics400").eval()
     given = torch.load(tmp_path / "checkpoints" / "SLOW_8x8_R50.pyth", weights_only=True)["model_state"]
     bare = create_model("slow_r50", stem_channels=8, num_classes=5).eval()

@@ -1,4 +1,4 @@
-"""What a checkpoint's `cfg` changes: settings that its tensors do not tell."""
+"""Settings in a checkpoint's `cfg`, which its tensors do not show."""
 
 from __future__ import annotations
 

@@ -27,9 +27,10 @@ from dnl_video.models.weights.convert import convert_weights
 from dnl_video.models.weights.load import load_weights
 from dnl_video.models.weights.origins import translate
 from dnl_video.models.weights.source import Source, write_exported
-from dnl_video.spec import ModelSpec, Preprocessing
+from dnl_video.spec import Preprocessing
 from tests.models.weights.pyslowfast_net import draw, load, probabilities, shapes
 from tests.models.weights.test_caffe2 import blobs
+from tests.models.weights.test_checkpoint import SPEC, write_checkpoint
 from tests.models.weights.test_mmaction import FIVE, SLOW_ONLY, single
 from tests.test_safe_pickle import VALUES, array, pickled, text
 
@@ -153,9 +154,6 @@ def test_an_unknown_layout_shows_a_name() -> None:
 # ---- each file is read and hashed once
 
 
-SPEC = ModelSpec("slow_r50", "dnl", 3, stem_channels=8)
-
-
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Count what reading costs."""
@@ -174,18 +172,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return counts
 
 
-def our_checkpoint(path: Path) -> Path:
-    weights = {f"network.{k}": v for k, v in build_model(SPEC).state_dict().items()}
-    stored = payload(SPEC, Preprocessing(), ["a", "b", "c"], {"seed": 0})
-    torch.save({"state_dict": weights, "optimizer_states": [], "dnl_video": stored}, path)
-    return path
-
-
 @pytest.mark.parametrize("origin", ["ours", "hub", "exported"])
 def test_a_file_is_read_and_hashed_once(origin: str, calls: dict[str, int], tmp_path: Path) -> None:
     file = tmp_path / "a"
     if origin == "ours":
-        our_checkpoint(file)
+        write_checkpoint(file)
     elif origin == "hub":
         torch.save({"model_state": build_model(SPEC).state_dict()}, file)
     else:
@@ -200,15 +191,15 @@ def test_a_file_is_read_and_hashed_once(origin: str, calls: dict[str, int], tmp_
 
 
 def test_resuming_reads_once_and_does_not_hash(calls: dict[str, int], tmp_path: Path) -> None:
-    file = our_checkpoint(tmp_path / "a")
+    file = write_checkpoint(tmp_path / "a")
     calls.update(dict.fromkeys(calls, 0))
-    assert read_raw(file)["optimizer_states"] == []
+    assert read_raw(file)["dnl_video"]["version"] == 1
     assert calls == {"torch.load": 1, "sha256": 0, "open": 1}
 
 
 def test_flipped_bits_of_a_checkpoint_are_refused(tmp_path: Path) -> None:
     """torch.load accepts them."""
-    file = our_checkpoint(tmp_path / "a")
+    file = write_checkpoint(tmp_path / "a")
     content = bytearray(file.read_bytes())
     place = content.index(build_model(SPEC).state_dict()["blocks.0.norm.running_var"].numpy().tobytes())
     content[place] ^= 1
