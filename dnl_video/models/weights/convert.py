@@ -109,9 +109,7 @@ def _preprocessing(weights: TranslatedWeights, source: str, settings: Mapping[st
     missing = [name for name in ("num_frames", "frame_stride") if name not in values]
     if missing and weights.spec is not None:
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in missing)
-        raise InputError(
-            f"{source}: the clips of this network are not in the file; give {flags} (8 and 8 for an 8x8 network)"
-        )
+        raise InputError(f"{source}: its clips are not in the file; give {flags} (8 and 8 for an 8x8 network)")
     return from_dict(Preprocessing, {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
 
 

@@ -108,7 +108,8 @@ def test_what_leaves_no_trace_is_said() -> None:
     assert hub.convert(tensors).notes == (
         "slow_alpha is not in the file; 4 is taken, as in the hub's 8x8 networks",
         "the file has no classifier `blocks.6.proj.weight`",
-        "context blocks are taken as dnl; their pooling, scale and temperature are not in the file and are the defaults",
+        "context blocks are taken as dnl; their pooling, scale and temperature are not in the file and are the "
+        "defaults",
         "clips are the hub's published 8x8 ones",
     )
 

@@ -269,8 +269,8 @@ def test_i3d_takes_every_fourth_frame_behind_its_stem() -> None:
     source = check(sd, clip, i3d_forward(sd, clip))
     assert source.spec == ModelSpec("i3d_r50", "none", 5, "global", 8, stem_strides=(2, 2))
     assert source.notes == (
-        "the frame strides of the stem and its pooling are not in the file; 2 is taken, as in mmaction2's I3D 32x2 (its "
-        "`heavy` config has stem_strides [1, 1] and clips of 8x8)",
+        "the frame strides of the stem and its pooling are not in the file; 2 is taken, as in mmaction2's I3D 32x2 "
+        "(its `heavy` config has stem_strides [1, 1] and clips of 8x8)",
     )
 
 
@@ -344,8 +344,8 @@ def test_slowfast(kernel: int, rate: int, norm: bool) -> None:
         fusion="conv_bn_relu" if norm else "conv",
     )
     assert source.notes == (
-        f"slow_alpha (mmaction2's speed_ratio and resample_rate) is not in the file; {rate} is taken, as in its configs "
-        f"with a fusion kernel of {kernel}",
+        f"slow_alpha (mmaction2's speed_ratio and resample_rate) is not in the file; {rate} is taken, as in its "
+        f"configs with a fusion kernel of {kernel}",
         "the classifier's columns were put from fast, slow into slow, fast",
     )
 
