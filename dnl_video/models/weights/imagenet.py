@@ -6,6 +6,7 @@ Source of the names: torchvision, models/resnet.py. Its stride sits in the 3 x 3
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor
 
@@ -52,7 +53,7 @@ def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None 
             f"{_ORIGIN}: the stem is not one 7 x 7 convolution (a deep stem, or ResNetV2); use plain resnet50 or "
             "resnet101 weights"
         )
-    places, rest = at_places(_ORIGIN, tensors, lambda name: find_place("imagenet", *name.rpartition(".")[::2]))
+    places, rest = at_places(_ORIGIN, tensors, partial(find_place, "imagenet"))
     network = recognise(_ORIGIN, {place: tuple(tensors[name].shape) for place, name in places.items()})
     if rest:
         raise InputError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def convert(
     for prefix, what in _FOREIGN.items():
         if any(name.startswith(prefix) for name in tensors):
             raise InputError(f"{_ORIGIN}: {prefix}* tensors belong to {what}; {LOADABLE}")
-    places, rest = at_places(_ORIGIN, tensors, lambda name: find_place("mmaction", *name.rpartition(".")[::2]))
+    places, rest = at_places(_ORIGIN, tensors, partial(find_place, "mmaction"))
     shapes = {place: tuple(tensors[name].shape) for place, name in places.items()}
     network = recognise(_ORIGIN, shapes)
     if network.image:

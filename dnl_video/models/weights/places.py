@@ -113,14 +113,14 @@ _TABLE: dict[str, tuple[tuple[str, str, str], ...]] = {
 _OURS = {theirs: ours for ours, names in _MODULES.items() for theirs in names.split()}
 
 
-def find_place(origin: str, module: str, leaf: str) -> Place | None:
+def find_place(origin: str, name: str) -> Place | None:
     """Return the place of a tensor by the table; None if its network has no such place.
 
     Args:
         origin: A key of the table: pyslowfast, caffe2, mmaction or imagenet. (pytorchvideo's names are ours.)
-        module: The module's name in the file.
-        leaf: Our name of the tensor in the module: ``weight``, ``bias``, ``running_mean``, ...
+        name: The origin's name of the module, and our name of the tensor in it: ``res3_1_branch2a_bn.running_mean``.
     """
+    module, _, leaf = name.rpartition(".")
     for pattern, part, tail in _TABLE[origin]:
         if found := re.fullmatch(pattern, module):
             groups = {name: value or "" for name, value in found.groupdict().items()}
@@ -130,8 +130,8 @@ def find_place(origin: str, module: str, leaf: str) -> Place | None:
             stage = int(groups["stage"]) + part.endswith("+") if "stage" in groups else ""
             path = groups.get("path", "")
             pathway = int(path) if path.isdigit() else int(path in ("t_", "fast_path."))
-            name = tail.format(block=groups.get("block"), module=ours)
-            return Place(f"{part.rstrip('+')}{stage}", pathway, f"{name}.{leaf}")
+            inside = tail.format(block=groups.get("block"), module=ours)
+            return Place(f"{part.rstrip('+')}{stage}", pathway, f"{inside}.{leaf}")
     return None
 
 

@@ -88,8 +88,7 @@ def convert(
     left = {name: _SUB_STATISTICS for name in tensors if name.rpartition(".")[0].endswith(".split_bn")}
     kept = {name: tensor for name, tensor in tensors.items() if name not in left}
     if not any(name.startswith(_PTV) for name in tensors):
-        place = _own_place
-        return _assemble(ORIGIN, kept, place, left, architecture, "c2d", settings)
+        return _assemble(ORIGIN, kept, _own_place, left, architecture, "c2d", settings)
     names = Names(name.removeprefix(_PTV) for name in kept)
 
     def ptv_place(name: str) -> Place | None:
@@ -100,7 +99,7 @@ def convert(
 
 
 def _own_place(name: str) -> Place | None:
-    return find_place("pyslowfast", *_without_sub_batch_norm(name).rpartition(".")[::2])
+    return find_place("pyslowfast", _without_sub_batch_norm(name))
 
 
 def _without_sub_batch_norm(name: str) -> str:
@@ -118,10 +117,9 @@ def _other_network(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         return "X3D"
     if any(_R2PLUS1D.match(name) for name in shapes):
         return "R(2+1)D"
-    patches = len(shapes.get("patch_embed.proj.weight", ())) == 5 and any(
-        n.startswith("blocks.0.attn.") for n in shapes
-    )
-    return "MViT" if patches or any(n.startswith(f"{_PTV}patch_embed.") for n in shapes) else None
+    video_patches = len(shapes.get("patch_embed.proj.weight", ())) == 5
+    starts = ("model.patch_embed.", "blocks.0.attn.") if video_patches else ("model.patch_embed.",)
+    return "MViT" if any(name.startswith(starts) for name in shapes) else None
 
 
 def _assemble(
@@ -293,4 +291,4 @@ def convert_caffe2(tensors: Mapping[str, Tensor], *, architecture: Architecture 
 def _caffe2_place(blob: str) -> Place | None:
     module, _, suffix = blob.rpartition("_")
     leaf = (_NORM_LEAVES if module.endswith("_bn") else _LEAVES).get(suffix)
-    return find_place("caffe2", module, leaf) if leaf else None
+    return find_place("caffe2", f"{module}.{leaf}") if leaf else None
