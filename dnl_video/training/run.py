@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from dnl_video.data.crash_record import LoaderStopped, loader_faults
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
-from dnl_video.files import write_atomic
+from dnl_video.files import locked, write_atomic
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
 from dnl_video.training.callbacks import ClipProgress, PreciseBatchNorm, ema_weights
 from dnl_video.training.checkpoint_callbacks import (
@@ -101,18 +103,20 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     if point is not None:
         check_same_run(point, module, trainer.world_size)
     request.forward_to_children(trainer)
-    if trainer.is_global_zero:
-        _write_config(output, module.resolved)
-        remove_temporary_checkpoints(output)
-        _print_summary(datamodule, module, trainer)
-        if report is not None:
-            print(report.text(), flush=True)
-    try:
-        _fit(trainer, module, datamodule, file)
-    except LoaderStopped as stopped:
-        request.stop_if_received()  # the signal that stopped this process may have stopped its loaders too
-        record_crashed(output, stopped.videos)
-        raise
+    with contextlib.ExitStack() as stack:
+        if trainer.is_global_zero:
+            stack.enter_context(_run_folder(output))
+            write_atomic(output / "config.yaml", yaml.safe_dump(module.resolved, sort_keys=False))
+            remove_temporary_checkpoints(output)
+            _print_summary(datamodule, module, trainer)
+            if report is not None:
+                print(report.text(), flush=True)
+        try:
+            _fit(trainer, module, datamodule, file)
+        except LoaderStopped as stopped:
+            request.stop_if_received()  # the signal that stopped this process may have stopped its loaders too
+            record_crashed(output, stopped.videos)
+            raise
     request.install_handlers()
     request.deferred = False
     request.stop_if_received()
@@ -171,12 +175,15 @@ def _callbacks(config: TrainConfig, output: Path | None) -> list[Callback]:
     return [*ema, PreciseBatchNorm(config.optim.precise_bn_batches, failures), failures]
 
 
-def _write_config(output: Path, resolved: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def _run_folder(output: Path) -> Iterator[None]:
+    """Make the run's folder and hold its lock: two trainings must not write to one folder."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output_dir {output} cannot be written ({error.strerror}); choose another") from error
-    write_atomic(output / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))
+    with locked(output / ".lock", f"another training is writing to {output}; wait for it, or choose another --output"):
+        yield
 
 
 def _print_summary(datamodule: VideoDataModule, module: VideoTrainingModule, trainer: Trainer) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from dnl_video.config import TrainConfig, TrainerConfig
 from dnl_video.errors import InputError
+from dnl_video.files import locked
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
 from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.training import trainer
@@ -58,6 +59,23 @@ def test_output_folder_that_cannot_be_created(tiny: TinyRun, tmp_path: Path) -> 
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match=r"output_dir .*file.* cannot be written \(.*\); choose another"):
             train(config_for(tiny, output))
+
+
+def test_a_folder_in_which_another_training_runs(tiny: TinyRun, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    output.mkdir()
+    written = output / "checkpoints" / ".1234abcd.last.ckpt"
+    written.parent.mkdir()
+    written.touch()
+    with (
+        locked(output / ".lock"),
+        pytest.raises(
+            InputError, match=r"another training is writing to .*run; wait for it, or choose another --output"
+        ),
+    ):
+        train(config_for(tiny, output))
+    assert not (output / "config.yaml").exists()
+    assert written.exists()
 
 
 def test_integer_and_named_labels_together_are_refused(tiny: TinyRun, tmp_path: Path) -> None:
