@@ -10,7 +10,7 @@ over positions.
     non-local:     y_i = sum_j softmax_j(s q_i . k_j) v_j
     its split:     q_i . k_j = (q_i - mu_q) . (k_j - mu_k)  +  mu_q . k_j  +  terms constant in j (softmax removes them)
                                whitened pairwise               unary
-    disentangled:  y_i = sum_j [softmax_j(s (q_i - mu_q) . (k_j - mu_k)) + softmax_j(m_j)] v_j
+    disentangled:  y_i = sum_j [softmax_j(s (q_i - mu_q) . (k_j - mu_k)) + softmax_j(m_j)] v_j   (Yin et al., eq. 9)
 
 The non-local form multiplies the two factors, so that each weakens the gradient of the other. The disentangled form
 adds two softmaxes: `non_local_attention` of centred queries and keys, plus `unary_attention`. Each row of its weights

@@ -19,17 +19,12 @@ from dnl_video.errors import InputError
 from dnl_video.inference.device import resolve_device
 
 Measure = Callable[[argparse.Namespace, torch.device], list[Any]]
+Show = Callable[[argparse.Namespace, list[Any]], None]
 _status: Status | None = None
 
 
 def make_parser(description: str | None, *, repeats: int | None = 9, cpu_only: bool = False) -> argparse.ArgumentParser:
-    """Return a parser with the options that the benchmarks share.
-
-    Args:
-        description: The text of --help: the docstring of the script.
-        repeats: Default of --repeats, which comes with --budget-s; None for neither.
-        cpu_only: Leave out --device and --threads.
-    """
+    """Return a parser with the shared options; None for ``repeats`` leaves out --repeats and --budget-s."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=formatter, allow_abbrev=False)
     if repeats is not None:
@@ -44,25 +39,13 @@ def make_parser(description: str | None, *, repeats: int | None = 9, cpu_only: b
 
 def positive(text: str) -> int:
     """Parse an integer of at least 1."""
-    if not text.lstrip("-").isdigit() or int(text) < 1:
+    if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
     return int(text)
 
 
-def run_benchmark(
-    parser: argparse.ArgumentParser,
-    measure: Measure,
-    show: Callable[[argparse.Namespace, list[Any]], None],
-    argv: Sequence[str] | None,
-) -> None:
-    """Measure, print the tables and the machine, and write the JSON file. Bad input ends with exit status 2.
-
-    Args:
-        parser: From `make_parser`, with the options of the benchmark.
-        measure: Returns the results, as dataclasses.
-        show: Prints the results.
-        argv: Command-line arguments; None for those of the process.
-    """
+def run_benchmark(parser: argparse.ArgumentParser, measure: Measure, show: Show, argv: Sequence[str] | None) -> None:
+    """Measure, show the results (dataclasses) and the machine, and write the JSON file; bad input exits with 2."""
     global _status
     args = parser.parse_args(argv)
     try:

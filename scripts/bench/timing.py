@@ -45,8 +45,7 @@ def take_turns(
         repeats: Measured rounds.
         budget_s: Seconds after which no round starts, but at least three rounds run.
         label: Shown before the name of the variant.
-        shuffle: Change the order in every round, so that what one variant leaves behind (caches, freed memory) affects
-            all others alike.
+        shuffle: Change the order in every round, so that caches and freed memory affect all variants alike.
     """
     measure = _cuda_seconds if device.type == "cuda" else _cpu_seconds
 

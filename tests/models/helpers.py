@@ -1,4 +1,4 @@
-"""What several tests of dnl_video.models share."""
+"""Helpers of several tests of dnl_video.models."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pytorchvideo.models.resnet import ResStage
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dnl_video.models.backbones import create_backbone
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.context_block import AttentionBlock, Temperature
+from dnl_video.spec import ModelSpec
 
 BLOCKS = {
     "nl": NonLocalBlock3d,
@@ -26,10 +28,10 @@ TEMPERATURE = {"dnl": 0.05, "pairwise": 0.05, "unary": 0.05}  # 1 for all others
 
 @torch.no_grad()
 def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Move every parameter and running statistic off its initial value, in place.
+    """Change every parameter and running statistic from its initial value, in place.
 
-    A block's default init hides everything it computes behind a batch norm of scale zero. Here projections have unit
-    gain, similarities spread by about 1.5 after scaling, and batch norms neither vanish nor pass their input through.
+    Initially a batch norm of scale zero hides what a block computes. Here projections have unit gain, scaled
+    similarities a deviation of about 1.5, and batch norms are neither zero nor the identity.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -82,6 +84,15 @@ def perturb_backbone(model: nn.Module, clip: torch.Tensor, seed: int = 0) -> nn.
     return model.train(was_training)
 
 
+def make_backbone(architecture, stem_channels=8, num_classes=5, **options):
+    spec = ModelSpec(architecture, num_classes=num_classes, stem_channels=stem_channels, **options)
+    return create_backbone(spec).eval()
+
+
+def make_clip(frames=8, height=32, width=32, batch=2):
+    return torch.randn(batch, 3, frames, height, width)
+
+
 def shallow(model: nn.Module) -> nn.Module:
     """Keep two residual blocks of res2 and one of each later stage, in place: tracers take a while for each block."""
     for name, module in model.named_modules():
@@ -90,8 +101,15 @@ def shallow(model: nn.Module) -> nn.Module:
     return model
 
 
+def train_pass(module, x: torch.Tensor, weight: torch.Tensor) -> list[torch.Tensor]:
+    """Output of a module, then the gradients of ``(output * weight).sum()`` for x and all parameters."""
+    leaf = x.clone().requires_grad_()
+    out = module(leaf)
+    return [out.detach(), *torch.autograd.grad((out * weight).sum(), [leaf, *module.parameters()])]
+
+
 def make_input(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> torch.Tensor:
-    """[B, C, T, H, W] of unit deviation around means of size 0.5, of each sample and channel its own."""
+    """Random [B, C, T, H, W] of deviation 1; the means of samples and channels have deviation 0.5."""
     generator = torch.Generator().manual_seed(seed)
     means = torch.randn(*shape[:2], 1, 1, 1, generator=generator, dtype=torch.float64) / 2
     return (torch.randn(shape, generator=generator, dtype=torch.float64) + means).to(dtype)
@@ -103,7 +121,7 @@ def relative_error(value: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 class Recorder(TorchDispatchMode):
-    """Note each operator that runs and the size of its largest result, in forward and backward."""
+    """Record each operator that runs and the size of its largest result, in forward and backward."""
 
     def __init__(self) -> None:
         super().__init__()

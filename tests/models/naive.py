@@ -1,4 +1,4 @@
-"""Published blocks restated in their own order of operations: convolutions on grids, the whole map, nothing clever.
+"""Published blocks in their order of operations: convolutions on grids and the whole attention map.
 
 Written from the equations and the sources that `dialects` names; shares no code with the package. Plain torch, so that
 autograd differentiates it; meant for float64. x is [B, C, T, H, W]; w holds a block's parameters by our names.

@@ -1,4 +1,4 @@
-"""The equations of the two papers, read aloud: numpy in float64, loops over i and j, nothing shared with the package.
+"""The equations of the papers as loops over i and j, in numpy and float64; independent of the package.
 
 One sample at a time: query [N, D], key [M, D], value [M, E], saliency logits [M]; grids are [T, H, W, C].
 """
@@ -79,14 +79,9 @@ def bottleneck(context, weights, eps=1e-5):
     return weights["expand.weight"] @ hidden + weights["expand.bias"]
 
 
-def whitened_pairwise_weights(query, key, scale):
-    mean_query, mean_key = mean(query), mean(key)
-    return [softmax([scale * dot(q - mean_query, k - mean_key) for k in key]) for q in query]
-
-
 def whitened_pairwise(query, key, value, scale):
     """y_i = sum_j softmax_j(scale (q_i - mu_q) . (k_j - mu_k)) v_j, mu_k the mean over the M keys given."""
-    return np.stack([weighted_sum(row, value) for row in whitened_pairwise_weights(query, key, scale)])
+    return non_local(query - mean(query), key - mean(key), value, scale)
 
 
 def unary(logits, value):
@@ -94,20 +89,12 @@ def unary(logits, value):
     return weighted_sum(softmax(list(logits)), value)
 
 
-def disentangled_weights(query, key, logits, scale):
-    salient = softmax(list(logits))
-    rows = [
-        [pairwise + u for pairwise, u in zip(row, salient, strict=True)]
-        for row in whitened_pairwise_weights(query, key, scale)
-    ]
-    for row in rows:
-        assert abs(sum(row) - 2) < 1e-12
-    return rows
-
-
 def disentangled(query, key, value, logits, scale):
     """y_i = sum_j (softmax_j(scale (q_i - mu_q) . (k_j - mu_k)) + softmax_j(m_j)) v_j."""
-    return np.stack([weighted_sum(row, value) for row in disentangled_weights(query, key, logits, scale)])
+    pairwise = np.array(non_local_weights(query - mean(query), key - mean(key), scale))
+    weights = pairwise + np.array(softmax(list(logits)))
+    np.testing.assert_allclose(weights.sum(axis=1), 2, atol=1e-12)
+    return np.stack([weighted_sum(row, value) for row in weights])
 
 
 def max_pool(grid, size):

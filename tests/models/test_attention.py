@@ -1,4 +1,4 @@
-"""The pure functions against the equations."""
+"""The attention functions compared with the equations, written as loops."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_gradcheck(name, value_channels):
     assert torch.autograd.gradcheck(FUNCTIONS[name][0], tokens)
 
 
-def test_centered_projection_equals_projecting_then_centring_whatever_the_bias():
+def test_centered_projection_equals_projecting_then_centring():
     tokens, weight, bias = torch.randn(B, N, 5).double() + 3, torch.randn(D, 5).double(), torch.randn(D).double()
     projected = F.linear(tokens, weight, bias).numpy()
     expected = torch.stack([torch.as_tensor(p - reference.mean(list(p))) for p in projected])
@@ -112,14 +112,14 @@ def test_centered_projection_gradcheck():
 
 
 @pytest.mark.parametrize("which", ["query", "key"])
-def test_whitened_pairwise_ignores_a_constant_added_to_all_queries_or_keys(which):
+def test_a_constant_added_to_all_queries_or_keys_does_not_change_whitened_pairwise(which):
     query, key, value, _ = make_tokens()
     constant = 5 * torch.randn(D).double()
     moved = (query + constant, key, value) if which == "query" else (query, key + constant, value)
     torch.testing.assert_close(whitened_pairwise(*moved), whitened_pairwise(query, key, value))
 
 
-def test_non_local_feels_a_constant_in_the_queries_as_a_unary_term_and_ignores_one_in_the_keys():
+def test_a_constant_added_to_all_queries_changes_non_local_and_one_in_the_keys_does_not():
     query, key, value, _ = make_tokens()
     constant = torch.randn(D).double()
     plain = attention.non_local_attention(query, key, value, scale=SCALE)
@@ -129,7 +129,7 @@ def test_non_local_feels_a_constant_in_the_queries_as_a_unary_term_and_ignores_o
     torch.testing.assert_close(moved_key, plain)
 
 
-def test_the_papers_split_non_local_weights_are_pairwise_times_unary():
+def test_non_local_weights_are_proportional_to_pairwise_times_unary():
     # q_i . k_j = (q_i - mu_q) . (k_j - mu_k) + mu_q . k_j + terms constant in j
     query, key, _, _ = make_tokens()
     pairwise = attention.pairwise_map(attention.center(query), attention.center(key), scale=SCALE)
@@ -139,7 +139,7 @@ def test_the_papers_split_non_local_weights_are_pairwise_times_unary():
     torch.testing.assert_close(attention.pairwise_map(query, key, scale=SCALE), expected)
 
 
-def test_rows_of_the_summed_weights_add_to_two_and_weigh_the_values():
+def test_rows_of_disentangled_weights_sum_to_two():
     query, key, value, logits = make_tokens()
     pairwise = attention.pairwise_map(attention.center(query), attention.center(key), scale=SCALE)
     weights = pairwise + attention.unary_map(logits).unsqueeze(1)
@@ -148,19 +148,19 @@ def test_rows_of_the_summed_weights_add_to_two_and_weigh_the_values():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_means_and_maps_of_half_precision_are_taken_in_float32(dtype):
+def test_means_and_maps_of_half_precision_are_float32(dtype):
     query, key, _, logits = (t.to(dtype) for t in make_tokens())
     assert attention.position_mean(query).dtype == torch.float32
     assert attention.pairwise_map(query, key, scale=SCALE).dtype == torch.float32
     assert attention.unary_map(logits).dtype == torch.float32
     assert attention.center(query).dtype == dtype
-    # A mean near 1000 cannot be told from its neighbours in bfloat16 (spacing 4), nor can what centring leaves.
+    # Near 1000 the spacing of bfloat16 is 4: neither the mean nor the centred values would be accurate.
     tokens = torch.tensor([1000, 1008, 1001]).to(dtype)[None, :, None]
     assert attention.position_mean(tokens).item() == pytest.approx(tokens.double().mean().item(), rel=1e-6)
 
 
-def test_centring_the_keys_too_keeps_bfloat16_gradients_right():
-    """In exact arithmetic the queries alone would do; here the means are about four times the deviations."""
+def test_centring_the_keys_makes_bfloat16_gradients_accurate():
+    """In exact arithmetic centring the queries is enough; here the means are about four times the deviations."""
     query, key = (torch.randn(B, 64, 16) + 4 * torch.randn(16) for _ in range(2))
     value, weight = torch.randn(B, 64, 16).bfloat16(), torch.randn(B, 64, 16)
     query, key = query.bfloat16(), key.bfloat16()
@@ -191,7 +191,7 @@ def test_no_function_makes_an_n_by_m_matrix(name, value_channels):
     assert max(recorder.largest.values()) < 600 * 500, recorder.largest
 
 
-def test_the_recorder_sees_the_map():
+def test_the_recorder_records_the_map():
     query, key, _, _ = make_tokens(600, 500, 8, 8)
     with Recorder() as recorder:
         attention.pairwise_map(query, key, scale=SCALE)
@@ -202,5 +202,5 @@ def test_dot_product_of_small_keys_stays_in_float16_range():
     q, k, v = (torch.randn(1, 4096, 8, dtype=torch.float64) * std for std in (1, 1e-3, 1))
     half = attention.dot_product_attention(q.half(), k.half(), v.half())
     exact = attention.dot_product_attention(q, k, v)
-    # Keys divided by all of M would have four to eight steps of float16 left.
+    # Keys divided by M would have only four to eight steps of float16.
     assert (half.double() - exact).norm() < 0.02 * exact.norm()

@@ -16,20 +16,11 @@ from torch import nn
 from dnl_video.models.backbones import create_backbone, slow_pathway_frames
 from dnl_video.models.build import build_model
 from dnl_video.spec import ModelSpec
-from tests.models.helpers import perturb, perturb_backbone
+from tests.models.helpers import make_backbone, make_clip, perturb, perturb_backbone
 
 R50 = ("slow_r50", "i3d_r50", "c2d_r50", "slowfast_r50")
 R50S = pytest.mark.parametrize("architecture", R50)
 SLOW_FRAMES_OF_32 = [0, 4, 8, 13, 17, 22, 26, 31]
-
-
-def make_backbone(architecture, stem_channels=8, num_classes=5, **options):
-    spec = ModelSpec(architecture, num_classes=num_classes, stem_channels=stem_channels, **options)
-    return create_backbone(spec).eval()
-
-
-def make_clip(frames=8, height=32, width=32, batch=2):
-    return torch.randn(batch, 3, frames, height, width)
 
 
 # ---- against the hub
@@ -38,7 +29,7 @@ def make_clip(frames=8, height=32, width=32, batch=2):
 @pytest.mark.full
 @pytest.mark.parametrize("architecture", [*R50, "slowfast_r101"])
 @torch.no_grad()
-def test_backbone_is_the_hubs(architecture, stem_channels, full_size):
+def test_backbone_equals_the_hubs(architecture, stem_channels, full_size):
     """Same keys, and the same logits at the hub's nominal clip, at one window (224) and at several (256)."""
     slowfast = architecture.startswith("slowfast")
     width = {"stem_dim_outs": (stem_channels, stem_channels // 8)} if slowfast else {"stem_dim_out": stem_channels}
@@ -64,7 +55,7 @@ def test_published_parameter_counts(architecture, millions):
 
 
 @R50S
-def test_strides_are_ints_and_nothing_is_in_place(architecture):
+def test_strides_are_ints(architecture):
     convolutions = [m for m in make_backbone(architecture).modules() if isinstance(m, nn.Conv3d)]
     assert len(convolutions) > 50
     assert {type(s) for m in convolutions for s in m.stride} == {int}
@@ -89,10 +80,7 @@ def test_zero_init_of_residual_branches(architecture, zero_init):
         (16, 4, [0, 5, 10, 15]),
         (8, 4, [0, 7]),
         (64, 8, [0, 9, 18, 27, 36, 45, 54, 63]),
-        (4, 4, [0]),
         (1, 4, [0]),
-        (5, 4, [0, 4]),
-        (9, 4, [0, 4, 8]),
         (10, 4, [0, 4, 9]),
     ],
 )
@@ -101,22 +89,20 @@ def test_slow_pathway_frames(frames, alpha, expected):
 
 
 @pytest.mark.parametrize("alpha", [2, 3, 4, 8])
-def test_slow_pathway_frames_are_torchs_linspace_rounding_included(alpha):
+def test_slow_pathway_frames_equal_torch_linspace(alpha):
     for frames in range(1, 600):
         expected = torch.linspace(0, frames - 1, -(-frames // alpha)).long().tolist()
         assert slow_pathway_frames(frames, alpha) == expected
 
 
 @pytest.mark.parametrize("frames", [8, 9, 10, 11, 12, 32, 33, 160, 161])
-def test_slow_pathway_frames_are_in_order_inside_the_clip_and_match_the_lateral_convolution(frames):
+def test_slow_pathway_frames_match_the_lateral_convolution(frames):
     slow = slow_pathway_frames(frames, 4)
     assert all(0 <= a < b < frames for a, b in itertools.pairwise(slow))
     assert (slow[0], slow[-1]) == (0, frames - 1)
     for kernel in (7, 5):
         lateral = nn.Conv3d(1, 1, (kernel, 1, 1), stride=(4, 1, 1), padding=(kernel // 2, 0, 0))
         assert len(slow) == lateral(torch.zeros(1, 1, frames, 1, 1)).shape[2]
-    if frames % 4 == 0:
-        assert slow == torch.linspace(0, frames - 1, frames // 4).long().tolist()
 
 
 @pytest.mark.full
@@ -139,7 +125,7 @@ def test_any_number_of_frames_and_any_crop_run(architecture, head, stem_channels
 
 
 @pytest.mark.parametrize("architecture", ["i3d_r50", "c2d_r50"])
-def test_one_frame_is_too_few_where_the_network_pools_time(architecture):
+def test_one_frame_is_too_few_for_networks_with_temporal_pooling(architecture):
     with pytest.raises(ValueError, match=r"clip has shape \(2, 3, 1, 32, 32\); expected \[B, 3, T >= 2, H, W\]"):
         make_backbone(architecture)(make_clip(1))
 
@@ -151,7 +137,7 @@ def test_a_clip_without_batch_is_refused(architecture):
 
 
 @torch.no_grad()
-def test_slowfast_overwrites_no_list_its_caller_holds():
+def test_slowfast_does_not_overwrite_the_list_of_its_caller():
     model = make_backbone("slowfast_r50")
     clip = make_clip()
     x = [clip[:, :, slow_pathway_frames(8, 4)], clip]
@@ -174,19 +160,19 @@ def smooth_features(channels, frames, size):
     return 3 * pattern + torch.randn(2, channels, frames, *size, generator=generator)
 
 
-def head_and_features(architecture, head, size, dropout=0.0):
-    """The model, the features that enter its head (one per pathway), and its logits of them."""
-    model = perturb(make_backbone(architecture, head=head, dropout=dropout))
-    if architecture == "slowfast_r50":
-        features = [smooth_features(256, 2, size), smooth_features(32, 8, size)]
-        head_blocks = model.blocks[-2:]
-    else:
-        features = [smooth_features(256, 4, size)]
-        head_blocks = model.blocks[-1:]
+def run_head(model, features):
     x = list(features) if len(features) > 1 else features[0]
-    for block in head_blocks:
+    for block in model.blocks[-len(features) :]:
         x = block(x)
-    return model, features, x
+    return x
+
+
+def head_and_features(architecture, head, size):
+    """The model, the features that enter its head (one per pathway), and its logits of them."""
+    model = perturb(make_backbone(architecture, head=head, dropout=0.0))
+    shapes = [(256, 2), (32, 8)] if architecture == "slowfast_r50" else [(256, 4)]
+    features = [smooth_features(*shape, size) for shape in shapes]
+    return model, features, run_head(model, features)
 
 
 def window_logits(model, features):
@@ -236,25 +222,18 @@ def test_crops_of_256_have_two_by_two_windows(architecture, stem_channels, full_
     model = make_backbone(architecture, stem_channels, head="dense_probabilities")
     clip = make_clip(4, 256, 256, batch=1)
     perturb_backbone(model, make_clip(4, 64, 64))
-    before_head = []
-    first = model.blocks[-2 if architecture == "slowfast_r50" else -1]
-    first.register_forward_pre_hook(lambda _, args: before_head.append(args[0]))
-    taken = model.blocks[-1].proj.register_forward_hook(lambda *args: before_head.append(args[2]))
+    projected = []
+    model.blocks[-1].proj.register_forward_hook(lambda *args: projected.append(args[2]))
     logits = model(clip)
-    taken.remove()
-    assert before_head[-1].shape[1:4] == (1, 2, 2)
-    torch.testing.assert_close(logits.softmax(-1), before_head[-1].flatten(1, 3).softmax(-1).mean(1))
+    assert projected[0].shape[1:4] == (1, 2, 2)
+    torch.testing.assert_close(logits.softmax(-1), projected[0].flatten(1, 3).softmax(-1).mean(1))
 
 
 @pytest.mark.parametrize("head", ["dense_logits", "dense_probabilities", "global"])
 @pytest.mark.parametrize("architecture", ["slow_r50", "slowfast_r50"])
 def test_heads_do_the_same_in_training_and_evaluation(architecture, head):
     model, features, evaluation = head_and_features(architecture, head, (8, 8))
-    model.train()
-    x = list(features) if len(features) > 1 else features[0]
-    for block in model.blocks[-len(features) :]:
-        x = block(x)
-    torch.testing.assert_close(x, evaluation)
+    torch.testing.assert_close(run_head(model.train(), features), evaluation)
     assert evaluation.requires_grad
 
 
@@ -304,7 +283,7 @@ print(json.dumps({"calls": len(calls), "during": during, "after": after}))
 """
 
 
-def test_import_silences_the_torch_jit_warnings_and_no_other():
+def test_import_silences_only_the_torch_jit_warnings():
     done = subprocess.run([sys.executable, "-c", IMPORT_AND_LIST_WARNINGS], capture_output=True, text=True, check=True)
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["calls"] > 0, "pytorchvideo scripts nothing any more: the filter can go"

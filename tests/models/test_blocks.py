@@ -1,4 +1,4 @@
-"""The blocks against the equations, against pytorchvideo's block, and against what they promise about memory."""
+"""The blocks compared with the equations and with pytorchvideo's block; their memory and precision."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_scale_is_one_over_temperature_and_root_d(kind, inner_channels, scaled, 
 
 
 @pytest.mark.parametrize("kind", ["nl", "gaussian", "dnl", "pairwise", "unary"])
-def test_perturbed_attention_is_neither_uniform_nor_one_position(kind):
-    # Guards the other tests: a saturated or flat softmax would hide errors.
+def test_perturbed_attention_is_neither_flat_nor_saturated(kind):
+    # A saturated or flat softmax would hide errors in the other tests.
     block = make_block(kind, 32, pool=None).eval()
     for attention_map in block.attention_maps(make_input(2, 32, 3, 5, 4)):
         if attention_map is not None:
@@ -121,7 +121,7 @@ def test_gradcheck_of_whitening_over_each_frame(kind):
 
 @pytest.mark.parametrize("kind", ["nl", "gaussian", "dnl", "pairwise", "unary"])
 @pytest.mark.parametrize(("pool", "pool_order"), POOLS)
-def test_materialised_maps_times_values_are_what_forward_attends_to(kind, pool, pool_order):
+def test_attention_maps_times_values_are_the_forward_pass(kind, pool, pool_order):
     block = make_block(kind, pool=pool, pool_order=pool_order).eval()
     x = make_input(*SHAPE)
     maps = block.attention_maps(x)
@@ -151,15 +151,10 @@ def test_materialised_maps_times_values_are_what_forward_attends_to(kind, pool, 
 
 def test_which_maps_a_block_has():
     x = make_input(*SHAPE)
-    expected = {
-        "nl": (True, False),
-        "gaussian": (True, False),
-        "dnl": (True, True),
-        "pairwise": (True, False),
-        "unary": (False, True),
-    }
-    has = {kind: tuple(m is not None for m in make_block(kind).attention_maps(x)) for kind in expected}
-    assert has == expected
+    expected = {"nl": "pairwise", "gaussian": "pairwise", "dnl": "both", "pairwise": "pairwise", "unary": "unary"}
+    for kind, terms in expected.items():
+        has = [m is not None for m in make_block(kind).attention_maps(x)]
+        assert has == [terms != "unary", terms != "pairwise"]
     with pytest.raises(ValueError, match="dot_product attention has no softmax map; attention maps need embedded_gau"):
         make_block("dot_product").attention_maps(x)
 
@@ -230,7 +225,7 @@ def test_every_parameter_gets_a_gradient(kind, training):
         ("unary", {"unary.weight"}),
     ],
 )
-def test_a_block_owns_only_the_parameters_its_terms_use(kind, expected):
+def test_a_block_owns_only_the_parameters_of_its_terms(kind, expected):
     common = {f"{name}.{part}" for name in ("value", "out", "norm") for part in ("weight", "bias")}
     assert {name for name, _ in BLOCKS[kind](8).named_parameters()} == common | expected
 
@@ -249,7 +244,7 @@ def test_initial_values(kind):
 
 @ALL_BLOCKS
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_a_new_block_is_the_identity_to_the_bit(kind, training):
+def test_a_new_block_is_exactly_the_identity(kind, training):
     x = make_input(*SHAPE, dtype=torch.float32)
     assert torch.equal(BLOCKS[kind](SHAPE[1]).train(training)(x), x)
     assert not torch.equal(BLOCKS[kind](SHAPE[1], zero_init=False).train(training)(x), x)
@@ -275,7 +270,7 @@ def test_channels_last_input_gives_the_same(kind):
 @pytest.mark.parametrize(("pool", "pool_order"), POOLS[:3])
 @pytest.mark.parametrize("whiten_over", ["space_time", "frame"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_queries_and_the_keys_in_use_have_mean_zero(pool, pool_order, whiten_over, bias):
+def test_whitened_queries_and_pooled_keys_have_mean_zero(pool, pool_order, whiten_over, bias):
     # Exact outputs do not depend on the keys' mean; gradients in half precision do.
     block = make_block("pairwise", pool=pool, pool_order=pool_order, whiten_over=whiten_over, bias=bias)
     x = make_input(*SHAPE)
@@ -285,7 +280,7 @@ def test_queries_and_the_keys_in_use_have_mean_zero(pool, pool_order, whiten_ove
 
 
 @pytest.mark.parametrize(("pool", "pool_order"), POOLS[:3])
-def test_pairwise_ignores_biases_of_query_and_key_that_non_local_feels(pool, pool_order):
+def test_biases_of_query_and_key_change_non_local_but_not_pairwise(pool, pool_order):
     # A bias is a constant vector added to all queries or keys.
     x = make_input(*SHAPE)
     nl = make_block("nl", pool=pool, pool_order=pool_order).eval()
@@ -304,8 +299,8 @@ def test_pairwise_ignores_biases_of_query_and_key_that_non_local_feels(pool, poo
 @pytest.mark.full
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.06), (torch.float16, 0.008)])
 @pytest.mark.parametrize(("pool", "pool_order"), POOLS[:3])
-def test_half_precision_stays_close_under_a_large_mean(dtype, tolerance, pool, pool_order, full_size):
-    """|mean| of queries and keys about four times their deviation, as behind a ReLU."""
+def test_half_precision_is_accurate_with_large_means(dtype, tolerance, pool, pool_order, full_size):
+    """The means of queries and keys are about four times their deviations, as after a ReLU."""
     channels, size = (256, (4, 14, 14)) if full_size else (64, (2, 8, 8))
     x = torch.randn(2, channels, *size) + 4 * torch.randn(1, channels, 1, 1, 1)
     weight = torch.randn(x.shape)
@@ -316,7 +311,7 @@ def test_half_precision_stays_close_under_a_large_mean(dtype, tolerance, pool, p
     queries = exact.query(tokens.double())
     assert 3 < queries.mean(1).square().mean().sqrt() / queries.std(1).mean() < 5
 
-    # Behind a pool, rounding decides which of two near keys wins, so their own gradient is only checked before it.
+    # In pooling after the projection rounding decides between near keys, so their gradient is not checked.
     checked = ["query"] if pool and pool_order == "after" else ["query", "key"]
 
     def gradients(module, out):
@@ -327,7 +322,7 @@ def test_half_precision_stays_close_under_a_large_mean(dtype, tolerance, pool, p
     expected_grads = gradients(exact, expected)
     with torch.autocast("cpu", dtype=dtype):
         out = block(x)
-        # Enough in exact arithmetic: centred queries, plain keys.
+        # Centred queries and plain keys: equal in exact arithmetic.
         tokens, sources = block._tokens(x)
         query = block.query(tokens)
         key, value = (block._pooled_after(p(sources), size) for p in (block.key, block.value))
@@ -344,7 +339,7 @@ def test_half_precision_stays_close_under_a_large_mean(dtype, tolerance, pool, p
 @ALL_BLOCKS
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.05), (torch.float16, 0.01)])
 @pytest.mark.parametrize("pool_order", ["before", "after"])
-def test_autocast_and_half_modules_are_near_the_exact_result(kind, dtype, tolerance, pool_order):
+def test_autocast_and_half_modules_are_accurate(kind, dtype, tolerance, pool_order):
     exact = make_block(kind, 32, pool_order=pool_order).eval()
     x = make_input(2, 32, 2, 6, 6)
     branch = exact(x) - x
@@ -367,12 +362,12 @@ def test_no_n_by_m_matrix_in_forward_or_backward(kind, autocast, full_size):
     positions = math.prod(size)
     block = perturb(BLOCKS[kind](8, pool=None))
     x = torch.randn(1, 8, *size, requires_grad=True)
-    usable = onednn.available()  # asked first, since it tries the operators
+    usable = onednn.available()  # before recording, since it runs operators
     with Recorder() as recorder:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             out = block(x)
         out.sum().backward()
-    # Large float32 maps are made 256 rows at a time; otherwise nothing is beyond a few times the input.
+    # Large float32 maps are computed 256 rows at a time; otherwise no tensor exceeds twice the input.
     chunked = "_linear_pointwise" in recorder.largest
     bound = 256 * positions if chunked else 2 * x.numel()
     assert max(recorder.largest.values()) <= bound < positions**2 / 10, recorder.largest
@@ -390,57 +385,47 @@ def test_no_n_by_m_matrix_in_forward_or_backward(kind, autocast, full_size):
 @pytest.mark.parametrize("kind", ["nl", "gaussian", "dnl", "pairwise"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("pool", [None, (1, 2, 2)])
-def test_scaled_dot_product_attention_picks_a_fused_kernel(kind, dtype, pool, monkeypatch):
-    chosen = []
-    real = F.scaled_dot_product_attention
-
-    def spy(query, key, value, **options):
-        chosen.append(torch._fused_sdp_choice(query, key, value, **options))
-        return real(query, key, value, **options)
-
-    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+def test_attention_uses_a_fused_kernel(kind, dtype, pool, sdpa_kernels):
     block = perturb(BLOCKS[kind](16, pool=pool)).to(dtype)
     block(torch.randn(1, 16, 2, 6, 6, dtype=dtype, requires_grad=True))
-    math_backend = torch.nn.attention.SDPBackend.MATH.value
-    assert len(chosen) == 1
-    assert chosen[0] not in (math_backend, torch.nn.attention.SDPBackend.ERROR.value)
+    backends = torch.nn.attention.SDPBackend
+    assert len(sdpa_kernels) == 1
+    assert sdpa_kernels[0] not in (backends.MATH.value, backends.ERROR.value)
 
 
 # ---- errors
 
 
+NL, DNL = NonLocalBlock3d, DisentangledNonLocalBlock3d
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: NonLocalBlock3d(8, 0), "inner_channels is 0; give at least 1, or None for channels // 2"),
-        (lambda: NonLocalBlock3d(8, pool=(2, 2)), r"pool is \(2, 2\); give three sizes \(T, H, W\) of at least 1, or"),
-        (lambda: NonLocalBlock3d(8, pool=(0, 2, 2)), r"pool is \(0, 2, 2\); give three sizes"),
-        (lambda: NonLocalBlock3d(8, pool_order="behind"), "pool_order is 'behind'; allowed: before, after"),
-        (lambda: NonLocalBlock3d(8, temperature=0), "temperature is 0; give a number above 0"),
+        (lambda: NL(8, 0), "inner_channels is 0; give at least 1, or None for channels // 2"),
+        (lambda: NL(8, pool=(2, 2)), r"pool is \(2, 2\); give three sizes \(T, H, W\) of at least 1, or"),
+        (lambda: NL(8, pool=(0, 2, 2)), r"pool is \(0, 2, 2\); give three sizes"),
+        (lambda: NL(8, pool_order="behind"), "pool_order is 'behind'; allowed: before, after"),
+        (lambda: NL(8, output="bn"), "output is 'bn'; allowed: conv_bn, conv, gamma"),
+        (lambda: NL(8, temperature=0), "temperature is 0; give a number above 0"),
         (
-            lambda: NonLocalBlock3d(8, attention="softmax"),
-            "attention is 'softmax'; allowed: embedded_gaussian, gaussian, dot_product, concatenation",
+            lambda: NL(8, attention="softmax"),
+            "attention is 'softmax'; allowed: embedded_gaussian, gaussian, dot_product, c",
         ),
         (
-            lambda: DisentangledNonLocalBlock3d(8, pairwise=False, unary=False),
-            "pairwise and unary are both False; a block needs at least one term",
+            lambda: NL(8, attention="dot_product", learned_temperature=True),
+            "dot_product attention has no softmax, so no",
         ),
         (
-            lambda: DisentangledNonLocalBlock3d(8, whiten_over="channel"),
-            "whiten_over is 'channel'; allowed: space_time, frame",
+            lambda: DNL(8, pairwise=False, unary=False),
+            "pairwise and unary are both False; a block needs at least one te",
         ),
+        (lambda: DNL(8, whiten_over="channel"), "whiten_over is 'channel'; allowed: space_time, frame"),
         (
-            lambda: DisentangledNonLocalBlock3d(8, pool=(2, 2, 2), whiten_over="frame"),
-            r"pool \(2, 2, 2\) mixes frames; whiten_over='frame' needs a pool of 1 along T",
+            lambda: DNL(8, pool=(2, 2, 2), whiten_over="frame"),
+            r"pool \(2, 2, 2\) mixes frames; whiten_over='frame' needs",
         ),
-        (
-            lambda: NonLocalBlock3d(8)(torch.zeros(1, 4, 2, 2, 2)),
-            r"input has shape \(1, 4, 2, 2, 2\); expected \[B, 8, T, H, W\]",
-        ),
-        (
-            lambda: DisentangledNonLocalBlock3d(8)(torch.zeros(1, 8)),
-            r"input has shape \(1, 8\); expected \[B, 8, T, H, W\], \[B, 8, H, W\] or \[B, 8, L\]",
-        ),
+        (lambda: DNL(8, project_terms="both"), "project_terms is 'both'; allowed: sum, each"),
     ],
 )
 def test_errors_say_what_is_allowed(make, message):

@@ -16,7 +16,7 @@ from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.build import insert_context_blocks, make_context_block
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
 from dnl_video.spec import ContextOptions, ModelSpec
-from tests.models.helpers import BLOCKS, make_input, perturb, perturb_backbone, shallow
+from tests.models.helpers import BLOCKS, make_input, perturb, perturb_backbone, shallow, train_pass
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 EVERY = BLOCKS | {
@@ -50,20 +50,13 @@ def make_network(architecture, stem_channels, context, full_size):
     return perturb_backbone(model, clip), clip
 
 
-def run(module, x, weight):
-    leaf = x.clone().requires_grad_()
-    out = module(leaf)
-    gradients = torch.autograd.grad((out * weight).sum(), [leaf, *module.parameters()])
-    return [out.detach(), *gradients]
-
-
 @EVERY_BLOCK
-def test_compiled_blocks_train_as_eager_ones_without_a_graph_break(kind):
+def test_compiled_blocks_equal_eager_ones_without_a_graph_break(kind):
     block, x = perturb(EVERY[kind](8).double()).train(), make_input(*SHAPE)
     twin, weight = copy.deepcopy(block), torch.randn(SHAPE).double()
     # aot_eager traces forward and backward as inductor does, and leaves out its C++.
     compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(run(compiled, x, weight), run(block, x, weight), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(train_pass(compiled, x, weight), train_pass(block, x, weight), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(list(twin.buffers()), list(block.buffers()))
 
 
@@ -86,17 +79,17 @@ def test_exported_blocks_equal_eager_ones(kind, strict):
 def test_a_compiled_network_equals_eager(architecture, context, stem_channels, full_size):
     model, clip = make_network(architecture, stem_channels, context, full_size)
     weight = torch.randn(2, 5)
-    expected = run(model, clip, weight)
+    expected = train_pass(model, clip, weight)
     # Forward and backward traced for one network, at full size for all; tracing takes long enough.
     trained = full_size or (architecture, context) == ("slow_r50", "dnl")
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager" if trained else "eager")
-    torch.testing.assert_close(run(compiled, clip, weight), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(train_pass(compiled, clip, weight), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("architecture", ["slow_r50", "slowfast_r50"])
 @torch.no_grad()
-def test_an_exported_network_equals_eager_and_survives_its_file(architecture, stem_channels, full_size):
+def test_an_exported_network_equals_eager_after_saving_and_loading(architecture, stem_channels, full_size):
     model, clip = make_network(architecture, stem_channels, "dnl", full_size)
     # Either way for both at full size; tracing is slow.
     ways = (True, False) if full_size else (architecture == "slow_r50",)
@@ -121,4 +114,6 @@ def test_inductor_equals_eager(context, full_size):
     model, clip = make_network("slow_r50", 8, context, False)
     compiled = torch.compile(model, fullgraph=True, backend="inductor" if full_size else "eager")
     weight = torch.randn(2, 5)
-    torch.testing.assert_close(run(compiled, clip, weight), run(model, clip, weight), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        train_pass(compiled, clip, weight), train_pass(model, clip, weight), rtol=1e-3, atol=1e-3
+    )

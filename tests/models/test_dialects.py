@@ -1,4 +1,4 @@
-"""Each published dialect against its own order of operations, restated naively in float64."""
+"""Each published dialect compared with naive code in its order of operations, in float64."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from dnl_video.models import dialects
 from tests.models import naive
-from tests.models.helpers import make_input, perturb, relative_error
+from tests.models.helpers import make_input, perturb, relative_error, train_pass
 
 POOL = (1, 2, 2)
 DETECTION = {"scaled": True, "temperature": 0.05}
-# name -> (our constructor, the restatement)
+# name -> (our constructor, the naive code)
 DIALECTS = {
     "official_detection": (dialects.official_detection, partial(naive.official, pool=None, **DETECTION)),
     "official_detection_pooled": (
@@ -56,7 +55,7 @@ def make_block(name, channels=C):
     return perturb(DIALECTS[name][0](channels).double())
 
 
-def restated(name, block, x):
+def naive_output(name, block, x):
     weights = dict(block.named_parameters()) | {k: v.clone() for k, v in block.named_buffers()}
     return DIALECTS[name][1](x, weights, block.training)
 
@@ -65,37 +64,33 @@ def restated(name, block, x):
 @ALL_DIALECTS
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("size", [(3, 5, 4), (1, 7, 5), (2, 1, 3)], ids=str)
-def test_forward_and_gradients_equal_the_restatement(name, training, size, full_size):
+def test_forward_and_gradients_equal_the_naive_code(name, training, size, full_size):
     channels, size = (32, tuple(2 * s + 1 for s in size)) if full_size else (C, size)
     block, x = make_block(name, channels).train(training), make_input(3, channels, *size)
     weight = torch.randn(x.shape).double()
-    outputs, gradients = [], []
-    for run in (partial(restated, name, block), block):
-        leaf = x.clone().requires_grad_()
-        out = run(leaf)
-        outputs.append(out.detach())
-        gradients.append(torch.autograd.grad((out * weight).sum(), [leaf, *block.parameters()]))
-    assert relative_error(outputs[1] - x, outputs[0] - x) <= 1e-9
-    names = ["x", *(n for n, _ in block.named_parameters())]
-    for parameter, expected, got in zip(names, *gradients, strict=True):
-        # Biases that whitening, softmax or batch norm cancel have rounding noise for a gradient.
-        size_of_gradient = max(expected.abs().max().item(), 1e-3)
-        assert (got - expected).abs().max() <= 1e-8 * size_of_gradient, parameter
+    out, *found = train_pass(block, x, weight)
+    leaf = x.clone().requires_grad_()
+    naive_out = naive_output(name, block, leaf)
+    expected = torch.autograd.grad((naive_out * weight).sum(), [leaf, *block.parameters()])
+    assert relative_error(out - x, naive_out - x) <= 1e-9
+    for parameter, a, b in zip(["x", *dict(block.named_parameters())], found, expected, strict=True):
+        # The gradient of biases that whitening, softmax or batch norm cancel is rounding noise.
+        assert (a - b).abs().max() <= 1e-8 * max(b.abs().max().item(), 1e-3), parameter
 
 
 @pytest.mark.parametrize("name", ["official_segmentation", "mmseg", "mmaction_nl_embedded_gaussian_scaled"])
 @pytest.mark.parametrize("shape", [(2, C, 5, 4), (2, C, 7)], ids=["image", "sequence"])
-def test_images_and_sequences_equal_the_restatement(name, shape):
+def test_images_and_sequences_equal_the_naive_code(name, shape):
     block, x = make_block(name).eval(), make_input(2, C, 1, 5, 7).flatten(2)[:, :, : 20 if len(shape) == 4 else 7]
     x = x.reshape(shape)
     out = block(x)
     assert out.shape == x.shape
     lifted = x.reshape(*shape[:2], *(1,) * (5 - len(shape)), *shape[2:])
-    torch.testing.assert_close(out, restated(name, block, lifted).reshape(shape), rtol=0, atol=1e-9)
+    torch.testing.assert_close(out, naive_output(name, block, lifted).reshape(shape), rtol=0, atol=1e-9)
 
 
 @ALL_DIALECTS
-def test_which_dialects_start_as_the_identity(name):
+def test_all_but_the_official_dialects_start_as_the_identity(name):
     block, x = DIALECTS[name][0](C), make_input(2, C, 3, 5, 4, dtype=torch.float32)
     identical = torch.equal(block(x), x)
     # The official gamma gates the pairwise term only.
@@ -119,13 +114,13 @@ def test_which_dialects_start_as_the_identity(name):
         ("mmaction_nl_concatenation_unscaled", lambda c, d: 3 * (c * d + d) + 2 * d + d * c + 2 * c),
     ],
 )
-def test_parameters_are_the_published_ones(name, parameters):
+def test_parameter_counts_are_the_published_ones(name, parameters):
     assert sum(p.numel() for p in DIALECTS[name][0](32).parameters()) == parameters(32, 16)
 
 
 @ALL_DIALECTS
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_every_parameter_has_a_gradient_tensor_and_the_live_ones_are_not_zero(name, training):
+def test_every_parameter_has_a_gradient_and_those_of_weights_are_not_zero(name, training):
     block, x = make_block(name, 16).train(training), make_input(3, 16, 2, 4, 4)
     (block(x) * torch.randn(x.shape).double()).sum().backward()
     assert all(p.grad is not None for p in block.parameters())
@@ -139,7 +134,7 @@ def test_pyslowfast_has_two_similarities():
         dialects.pyslowfast_nl(8, attention="gaussian")
 
 
-def test_mmseg_counts_its_norms_statistics_for_each_term():
+def test_mmseg_updates_the_statistics_of_its_norm_for_each_term():
     block, x = make_block("mmseg").train(), make_input(3, C, 3, 5, 4)
     before = block.norm.num_batches_tracked.item()
     block(x)
@@ -151,8 +146,8 @@ def test_mmseg_counts_its_norms_statistics_for_each_term():
 
 @pytest.mark.parametrize("name", WHITENED)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_mean_outside_half_precision_neither_overflows_nor_moves_the_logits(name, dtype):
-    """One channel is constant, and so large in query and key that float16 has no number for either."""
+def test_a_mean_outside_the_range_of_half_precision_changes_nothing(name, dtype):
+    """One channel is constant, and in query and key larger than the largest float16."""
     block, x = make_block(name, 32).eval(), make_input(2, 32, 2, 6, 6)
     plain = block.attention_maps(x)
     x[:, 0] = 1000.0
@@ -179,7 +174,7 @@ def test_a_mean_outside_half_precision_neither_overflows_nor_moves_the_logits(na
 
 
 @pytest.mark.parametrize("name", WHITENED)
-def test_half_precision_keeps_the_attention_under_means_of_a_hundred_deviations(name):
+def test_half_precision_is_accurate_with_means_of_100_deviations(name):
     block, x = make_block(name, 32).eval(), make_input(2, 32, 2, 6, 6)
     x = x + 100 * torch.randn(1, 32, 1, 1, 1).double()
     exact = block.attention_maps(x).pairwise
@@ -192,7 +187,7 @@ def test_half_precision_keeps_the_attention_under_means_of_a_hundred_deviations(
     "name", ["pyslowfast_nl_embedded_gaussian_pooled", "mmaction_nl_embedded_gaussian_scaled", *WHITENED]
 )
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_key_bias_that_half_precision_cannot_hold_changes_nothing(name, dtype):
+def test_a_key_bias_outside_the_range_of_half_precision_changes_nothing(name, dtype):
     block, x = make_block(name, 32).eval(), make_input(2, 32, 2, 6, 6)
     branch = block(x) - x
     half = copy.deepcopy(block).float()
@@ -205,7 +200,7 @@ def test_a_key_bias_that_half_precision_cannot_hold_changes_nothing(name, dtype)
 
 @ALL_DIALECTS
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.05), (torch.float16, 0.01)])
-def test_autocast_is_near_the_exact_result(name, dtype, tolerance):
+def test_autocast_is_accurate(name, dtype, tolerance):
     block, x = make_block(name, 32).eval(), make_input(2, 32, 2, 6, 6)
     branch = block(x) - x
     with torch.autocast("cpu", dtype=dtype):
@@ -221,22 +216,14 @@ SOFTMAX = [name for name in DIALECTS if "dot_product" not in name and "concatena
 
 @pytest.mark.parametrize("name", SOFTMAX)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_values_of_another_width_stay_on_the_fused_kernel(name, dtype, monkeypatch):
-    chosen = []
-    real = F.scaled_dot_product_attention
-
-    def spy(query, key, value, **options):
-        chosen.append(torch._fused_sdp_choice(query, key, value, **options))
-        return real(query, key, value, **options)
-
-    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+def test_values_of_another_width_use_the_fused_kernel(name, dtype, sdpa_kernels):
     block = perturb(DIALECTS[name][0](16)).to(dtype)
     block(torch.randn(2, 16, 2, 6, 6, dtype=dtype, requires_grad=True))
-    assert chosen == [torch.nn.attention.SDPBackend.FLASH_ATTENTION.value]
+    assert sdpa_kernels == [torch.nn.attention.SDPBackend.FLASH_ATTENTION.value]
 
 
-def test_what_padding_and_contiguity_avoid():
-    """The CPU's fused kernel refuses values of another width and a last stride above 1, without a word."""
+def test_the_fused_kernel_needs_equal_widths_and_contiguous_channels():
+    """The CPU's fused kernel silently refuses values of another width and a last stride above 1: hence the padding."""
     math_backend = torch.nn.attention.SDPBackend.MATH.value
     query, narrow = torch.randn(1, 1, 20, 16), torch.randn(1, 1, 20, 8)
     strided = torch.randn(1, 1, 16, 20).transpose(2, 3)

@@ -10,19 +10,11 @@ from pytorchvideo.models.r2plus1d import create_r2plus1d
 from torch import nn
 
 from dnl_video.errors import InputError
-from dnl_video.models.backbones import create_backbone, find_stages
+from dnl_video.models.backbones import find_stages
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d
 from dnl_video.models.build import block_positions, insert_context_blocks
 from dnl_video.spec import ModelSpec
-from tests.models.helpers import perturb, perturb_backbone, relative_error
-
-
-def make_backbone(architecture):
-    return create_backbone(ModelSpec(architecture, num_classes=5, stem_channels=8)).eval()
-
-
-def make_clip(frames=8, height=32, width=32):
-    return torch.randn(2, 3, frames, height, width)
+from tests.models.helpers import make_backbone, make_clip, perturb, perturb_backbone, relative_error
 
 
 @pytest.mark.parametrize(
@@ -56,7 +48,7 @@ def test_stages_are_found_by_type(architecture):
 
 
 class Probe(nn.Module):
-    """A block that remembers what it was given."""
+    """A block that keeps its last input."""
 
     def __init__(self, channels):
         super().__init__()
@@ -69,7 +61,7 @@ class Probe(nn.Module):
 
 @pytest.mark.parametrize("architecture", ["slow_r50", "slowfast_r50"])
 @torch.no_grad()
-def test_a_block_takes_its_residual_blocks_output_behind_the_relu_and_feeds_the_next(architecture):
+def test_a_block_sits_between_the_relu_and_the_next_residual_block(architecture):
     model = make_backbone(architecture)
     perturb_backbone(model, make_clip())
     (name,) = insert_context_blocks(model, Probe, {"res4": [2]})
@@ -115,7 +107,7 @@ def test_insertion_keeps_initial_values_and_positions_may_be_empty():
     assert insert_context_blocks(make_backbone("slow_r50"), DisentangledNonLocalBlock3d, {}) == []
 
 
-def test_blocks_may_be_added_to_a_stage_that_has_none_yet():
+def test_blocks_may_be_added_to_another_stage_later():
     model = make_backbone("slow_r50")
     insert_context_blocks(model, DisentangledNonLocalBlock3d, {"res3": [1]})
     names = insert_context_blocks(model, DisentangledNonLocalBlock3d, {"res4": [5]})
@@ -156,6 +148,6 @@ def test_inserting_twice_is_refused():
         (lambda: nn.ModuleDict({"blocks": nn.ModuleList([nn.ReLU()])}), "ModuleDict has no ResStage; give a pytorchvi"),
     ],
 )
-def test_insertion_into_something_else_is_refused(make_network, message):
+def test_insertion_into_another_module_is_refused(make_network, message):
     with pytest.raises(InputError, match=message):
         insert_context_blocks(make_network(), DisentangledNonLocalBlock3d, {"res3": [1]})

@@ -1,4 +1,4 @@
-"""The query-independent blocks against their equations."""
+"""The query-independent blocks compared with their equations."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_gradcheck(kind):
 
 
 @ALL_BLOCKS
-def test_the_map_is_the_pooling_that_forward_does(kind):
+def test_the_map_is_the_attention_pooling_of_forward(kind):
     block, x = perturb(BLOCKS[kind](32).double()), make_input(2, 32, 3, 5, 4)
     maps = block.attention_maps(x, queries=torch.tensor([3]))
     assert maps.pairwise is None
@@ -76,7 +76,7 @@ def test_parameters(kind, channels, parameters):
 
 
 @ALL_BLOCKS
-def test_a_new_block_is_the_identity_to_the_bit_and_its_gradients_start_it(kind):
+def test_a_new_block_is_exactly_the_identity_and_has_gradients(kind):
     x = make_input(2, 32, 3, 5, 4, dtype=torch.float32)
     block = BLOCKS[kind](32)
     assert torch.equal(block(x), x)

@@ -70,7 +70,7 @@ def test_chosen_queries_are_rows_of_the_whole_map(kind):
         (torch.tensor([[1]]), r"queries is \(1, 1\) torch.int64; give flat positions as integers \[Q\]"),
     ],
 )
-def test_queries_that_are_no_positions(queries, message):
+def test_invalid_queries_are_refused(queries, message):
     block, x = make_block(), make_input(*SHAPE)
     for look in (block.attention_maps, lambda *args: decompose(block, *args)):
         with pytest.raises(ValueError, match=message):
@@ -83,7 +83,7 @@ def test_no_queries_give_no_rows():
 
 
 @pytest.mark.parametrize("max_elements", [1, 100, 1000, 2 * 60 * 37, 2 * 60 * 37 - 1, 10**9])
-def test_a_map_in_chunks_equals_the_map_at_once_and_holds_little_more(max_elements):
+def test_a_map_in_chunks_equals_the_whole_map_and_needs_little_memory(max_elements):
     query, key = torch.randn(2, 60, 6).double(), torch.randn(2, 37, 6).double()
     with Recorder() as recorder:
         chunked = attention.pairwise_map(query, key, scale=0.7, max_elements=max_elements)
@@ -99,7 +99,7 @@ def test_a_map_in_chunks_has_the_gradient_of_the_map():
     assert torch.autograd.gradcheck(lambda q, k: attention.pairwise_map(q, k, scale=0.7, max_elements=8), (query, key))
 
 
-def test_images_have_maps_too():
+def test_maps_of_images():
     block = make_block()
     maps = block.attention_maps(make_input(2, 8, 1, 5, 4)[:, :, 0])
     assert maps.pairwise.shape == (2, 20, 4)
@@ -144,7 +144,7 @@ def test_shares_are_those_of_the_variance_over_keys(options):
     assert (parts.pairwise_share > 0.005).all()
 
 
-def test_the_shares_do_not_depend_on_the_queries_asked_for():
+def test_the_shares_do_not_depend_on_the_chosen_queries():
     block, x, queries = make_block(), make_input(*SHAPE), torch.tensor([3, 58])
     whole, some = decompose(block, x), decompose(block, x, queries)
     torch.testing.assert_close(some.pairwise, whole.pairwise[:, queries], rtol=0, atol=1e-12)
@@ -153,7 +153,7 @@ def test_the_shares_do_not_depend_on_the_queries_asked_for():
         assert torch.equal(getattr(some, name), getattr(whole, name))
 
 
-def test_blocks_of_one_term_alone():
+def test_shares_of_purely_unary_and_purely_pairwise_logits():
     block, x = make_block(), make_input(*SHAPE)
     with torch.no_grad():
         block.query.weight.zero_()
@@ -166,7 +166,7 @@ def test_blocks_of_one_term_alone():
     assert decompose(block, torch.zeros_like(x)).unary_share.isnan().all()
 
 
-def test_nothing_of_the_maps_size_is_held_for_a_few_queries():
+def test_a_few_queries_need_no_memory_of_the_size_of_the_map():
     block = perturb(NonLocalBlock3d(8, pool=None)).eval()
     x = torch.randn(1, 8, 4, 20, 20)
     for look in (block.attention_maps, lambda *args: decompose(block, *args)):
@@ -175,7 +175,7 @@ def test_nothing_of_the_maps_size_is_held_for_a_few_queries():
         assert max(recorder.largest.values()) <= 2 * x.numel() < 1600**2 / 10, recorder.largest
 
 
-def test_half_precision_is_split_in_float32():
+def test_half_precision_is_decomposed_in_float32():
     block, x = make_block(bias=True), make_input(*SHAPE)
     exact = decompose(block, x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -187,6 +187,6 @@ def test_half_precision_is_split_in_float32():
 
 
 @pytest.mark.parametrize("kind", ["dot_product", "concatenation"])
-def test_without_a_softmax_there_is_nothing_to_split(kind):
+def test_blocks_without_a_softmax_are_refused(kind):
     with pytest.raises(ValueError, match=f"{kind} attention has no softmax map"):
         decompose(NonLocalBlock3d(8, attention=kind), make_input(*SHAPE))

@@ -1,4 +1,4 @@
-"""Counts against arithmetic by hand and published tables."""
+"""Counts compared with arithmetic by hand and published tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.create import create_model
 from dnl_video.models.inspect.flops import count
-from dnl_video.spec import Architecture, Context, ContextOptions
+from dnl_video.spec import Architecture, Context
 
 
 def test_a_block_by_hand() -> None:
@@ -58,15 +58,15 @@ def test_published_backbones(
 
 @pytest.mark.full
 @pytest.mark.parametrize(("pool", "gmacs"), [((1, 2, 2), 88.61), (None, 157.86)])
-def test_what_the_readme_states(pool: tuple[int, int, int] | None, gmacs: float, full_size: bool) -> None:
-    model = create_model("slow_r50", context="nl", context_options=ContextOptions(pool=pool))
+def test_slow_r50_with_non_local_blocks(pool: tuple[int, int, int] | None, gmacs: float, full_size: bool) -> None:
+    model = create_model("slow_r50", context="nl", pool=pool)
     assert cost_at_256(model, 8, full_size)[1] == pytest.approx(gmacs, abs=0.01)
 
 
 @pytest.mark.full
 def test_mmaction2_slowonly_with_five_blocks(full_size: bool) -> None:
     # 39.81M and 96.66 GMACs: keys and values pooled after their convolutions.
-    model = create_model("slow_r50", context="nl", context_options=ContextOptions(pool_order="after"))
+    model = create_model("slow_r50", context="nl", pool_order="after")
     params, gmacs = cost_at_256(model, 8, full_size)
     assert round(params, 2) == 39.81
     assert gmacs == pytest.approx(96.66, abs=0.01)
@@ -76,7 +76,6 @@ def test_mmaction2_slowonly_with_five_blocks(full_size: bool) -> None:
 @pytest.mark.parametrize(("context", "params", "gmacs"), [("none", 28.0, 43.5), ("nl", 35.4, 59.3)])
 def test_mmaction2_i3d_of_32_frames(context: Context, params: float, gmacs: float, full_size: bool) -> None:
     # The stem and its pooling each take every second frame.
-    options = ContextOptions(pool_order="after")
-    model = create_model("i3d_r50", context=context, stem_strides=(2, 2), context_options=options)
+    model = create_model("i3d_r50", context=context, stem_strides=(2, 2), pool_order="after")
     found = cost_at_256(model, 32, full_size)
     assert (round(found[0], 1), round(found[1], 1)) == (params, gmacs)

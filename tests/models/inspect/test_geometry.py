@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,19 +9,12 @@ import torch
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.create import create_model
 from dnl_video.models.inspect.geometry import PlacedBlock, pathway_frames, placed_blocks
-from dnl_video.spec import Architecture, ContextOptions
+from dnl_video.spec import Architecture
 
 
-def small(architecture: Architecture, positions: dict[str, list[int]] | None = None) -> VideoClassifier:
-    options = ContextOptions(positions=positions)
-    return create_model(
-        architecture,
-        context="dnl",
-        num_classes=2,
-        stem_channels=8,
-        zero_init_residual=False,
-        context_options=options,
-    ).eval()
+def small(architecture: Architecture, **options: Any) -> VideoClassifier:
+    sizes = {"num_classes": 2, "stem_channels": 8}
+    return create_model(architecture, context="dnl", zero_init_residual=False, **sizes, **options).eval()
 
 
 def seen_by(model: VideoClassifier, block: PlacedBlock, position: tuple[int, int, int], clip_shape: tuple[int, ...]):
@@ -44,12 +39,12 @@ def seen_by(model: VideoClassifier, block: PlacedBlock, position: tuple[int, int
         ("c2d_r50", {"res3": [0]}, (1, 8, 7)),
     ],
 )
-def test_centres_are_the_middle_of_what_a_position_depends_on(
+def test_centres_are_the_middle_of_receptive_fields(
     architecture: Architecture, positions: dict[str, list[int]], position: tuple[int, int, int]
 ) -> None:
-    """The truth is the network's own gradient, at positions whose receptive field lies inside the clip."""
+    """Compared with the gradient of the network, at positions whose receptive field lies inside the clip."""
     torch.manual_seed(0)
-    model = small(architecture, positions)
+    model = small(architecture, positions=positions)
     (block,) = placed_blocks(model)
     extents = seen_by(model, block, position, (12 if architecture == "i3d_r50" else 4, 128, 144))
     for (first, last), spacing, offset, index in zip(extents, block.spacing, block.offset, position, strict=True):

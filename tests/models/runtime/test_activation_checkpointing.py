@@ -1,9 +1,10 @@
-"""Recomputing blocks in the backward pass changes only what is stored: equal to the plain network, bit for bit."""
+"""Activation checkpointing gives exactly the results of the plain network and stores less."""
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,20 +18,12 @@ from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.build import insert_context_blocks
 from dnl_video.models.create import create_model
 from dnl_video.models.runtime.activation_checkpointing import CheckpointedStage, checkpoint_stages
-from dnl_video.spec import ContextOptions
 
 
-def network(architecture: str = "slow_r50", **options: object) -> nn.Module:
+def network(architecture: Any = "slow_r50", **options: object) -> Any:
     torch.manual_seed(0)
-    context = ContextOptions(zero_init=False, **options)  # type: ignore[arg-type]
-    return create_model(
-        architecture,  # type: ignore[arg-type]
-        context="dnl",
-        num_classes=3,
-        stem_channels=8,
-        zero_init_residual=False,
-        context_options=context,
-    )
+    sizes = {"num_classes": 3, "stem_channels": 8}
+    return create_model(architecture, context="dnl", zero_init=False, zero_init_residual=False, **sizes, **options)
 
 
 def csn() -> nn.Module:
@@ -47,7 +40,7 @@ def checkpointed(model: nn.Module) -> nn.Module:
 
 
 def trained(model: nn.Module, x: Tensor, precision: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Loss, gradients, statistics and the random state after one pass each way."""
+    """Loss, gradients, statistics and random state after a forward and a backward pass."""
     torch.manual_seed(1)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
         loss = model(x).float().square().mean()
@@ -63,7 +56,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def pass_of(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """What is kept between the passes, parameters aside."""
+    """Tensors stored between the passes, without parameters."""
     kept: list[Tensor] = []
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
@@ -87,8 +80,8 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
-def test_loss_gradients_statistics_and_randomness_stay(make: object) -> None:
-    model = make()  # type: ignore[operator]
+def test_loss_gradients_statistics_and_random_state_are_equal(make: object) -> None:
+    model = make()
     twin = checkpointed(model)
     assert list(twin.state_dict()) == list(model.state_dict())
     assert not [m for m in twin.modules() if isinstance(m, ResStage) and not isinstance(m, CheckpointedStage)]
@@ -103,30 +96,30 @@ def test_loss_gradients_statistics_and_randomness_stay(make: object) -> None:
 
 def test_bf16_channels_last_and_frozen_parts() -> None:
     model = network()
-    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    for part in (model.blocks[0], model.blocks[1]):  # type: ignore[index]
+    model.to(memory_format=torch.channels_last_3d)
+    for part in (model.blocks[0], model.blocks[1]):
         part.requires_grad_(False).eval()
-    for norm in (m for m in model.blocks[3].modules() if isinstance(m, nn.BatchNorm3d)):  # type: ignore[index, union-attr]
+    for norm in (m for m in model.blocks[3].modules() if isinstance(m, nn.BatchNorm3d)):
         norm.eval()
     twin = checkpointed(model)
     assert_equal(trained(twin, CLIP, torch.bfloat16), trained(model, CLIP, torch.bfloat16))
-    assert twin.blocks[2].res_blocks[0].branch2.conv_b.weight.is_contiguous(memory_format=torch.channels_last_3d)  # type: ignore
-    assert not twin.blocks[1].training  # type: ignore[index]
+    assert twin.blocks[2].res_blocks[0].branch2.conv_b.weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert not twin.blocks[1].training
 
 
-def test_random_layers_draw_the_same_again() -> None:
+def test_dropout_is_the_same_in_the_recomputation() -> None:
     model = network()
-    for block in model.blocks[2].res_blocks:  # type: ignore[index, union-attr]
+    for block in model.blocks[2].res_blocks:
         block.activation = nn.Sequential(nn.ReLU(), nn.Dropout(0.5))
     assert_equal(trained(checkpointed(model), CLIP), trained(model, CLIP))
 
 
-def test_nothing_but_the_input_of_each_block_is_stored() -> None:
-    stage = network().blocks[2]  # type: ignore[index]
+def test_only_the_input_of_each_block_is_stored() -> None:
+    stage = network().blocks[2]
     twin = checkpointed(nn.Sequential(stage))
     x = torch.randn(2, 32, 8, 16, 16, requires_grad=True)
     inputs: list[Tensor] = []
-    for block in twin[0].in_order():  # type: ignore[index]
+    for block in twin[0].in_order():
         block.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     kept = pass_of(twin, x)
     assert len(inputs) == 4 + 2
@@ -134,21 +127,19 @@ def test_nothing_but_the_input_of_each_block_is_stored() -> None:
     assert sum(t.nbytes for t in pass_of(stage, x)) > 4 * sum(t.nbytes for t in kept)
 
 
-def test_without_gradients_the_blocks_run_as_they_are() -> None:
+def test_no_grad_passes_are_equal() -> None:
     model = network()
     twin = checkpointed(model)
     with torch.no_grad():
         assert torch.equal(twin.eval()(CLIP), model.eval()(CLIP))
-        # Precise batch norm counts in training mode.
-        assert torch.equal(
-            twin.train().blocks[1](torch.ones(2, 8, 4, 8, 8)), model.train().blocks[1](torch.ones(2, 8, 4, 8, 8))
-        )  # type: ignore
+        x = torch.ones(2, 8, 4, 8, 8)  # precise batch norm runs in training mode
+        assert torch.equal(twin.train().blocks[1](x), model.train().blocks[1](x))
     assert_equal(dict(twin.named_buffers()), dict(model.named_buffers()))
 
 
 def test_compiled_without_a_graph_break() -> None:
     torch._dynamo.reset()
-    stage = network().blocks[2]  # type: ignore[index]
+    stage = network().blocks[2]
     stage.res_blocks = stage.res_blocks[:2]
     plain = nn.Sequential(stage)
     twin = checkpointed(plain)

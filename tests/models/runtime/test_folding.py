@@ -1,4 +1,4 @@
-"""The fast copy of a network against the network itself, with every parameter off its initial value."""
+"""The folded copy of a network compared with the network, all parameters perturbed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def perturbed(architecture: str, context: str, clip: torch.Tensor, **options: An
 
 
 def check(model: torch.nn.Module, *sizes: tuple[int, ...]) -> None:
-    """Equal in float64; in float32 no farther from float64 than the network itself is, give or take rounding."""
+    """Equal in float64; in float32 as close to float64 as the network itself, up to rounding."""
     exact = copy.deepcopy(model).double()
     fast, fast_exact = optimize_for_inference(model), optimize_for_inference(exact)
     with torch.inference_mode():
@@ -51,7 +51,7 @@ def test_equals_eager(architecture: str, context: str, full_size: bool) -> None:
     ("architecture", "context"),
     [("slow_r50", "snl"), ("slow_r50", "gc"), ("i3d_r101", "dnl"), ("slowfast_r101", "dnl")],
 )
-def test_equals_eager_for_the_others(architecture: str, context: str) -> None:
+def test_equals_eager_for_other_networks_and_blocks(architecture: str, context: str) -> None:
     size = (1, 3, 8, 51, 67)
     check(perturbed(architecture, context, torch.randn(size)), size)
 
@@ -60,7 +60,7 @@ def test_equals_eager_for_the_others(architecture: str, context: str) -> None:
     ("architecture", "options"),
     [("i3d_r50", {"stem_strides": (2, 2)}), ("slowfast_r50", {"fusion": "conv", "slow_frames": "strided"})],
 )
-def test_equals_eager_for_networks_of_other_origins(architecture: str, options: dict[str, Any]) -> None:
+def test_equals_eager_for_networks_of_mmaction2(architecture: str, options: dict[str, Any]) -> None:
     size = (1, 3, 9, 51, 67)
     check(perturbed(architecture, "nl", torch.randn(size), **options), size)
 
@@ -71,7 +71,7 @@ def test_equals_eager_without_onednn(architecture: str, monkeypatch: pytest.Monk
     check(perturbed(architecture, "dnl", torch.randn(1, 3, 9, 51, 67)), (1, 3, 9, 51, 67))
 
 
-def test_the_original_is_untouched_and_the_copy_can_be_copied() -> None:
+def test_the_original_is_unchanged_and_the_copy_can_be_copied() -> None:
     x = torch.randn(1, 3, 4, 32, 32)
     model = perturbed("slow_r50", "dnl", x).train()
     state = copy.deepcopy(model.state_dict())
@@ -92,7 +92,7 @@ def test_unknown_parts_are_kept() -> None:
     check(model, tuple(x.shape))
 
 
-def test_a_broken_network_stays_broken() -> None:
+def test_nan_weights_give_nan_logits() -> None:
     x = torch.randn(1, 3, 4, 32, 32)
     model = perturbed("slow_r50", "none", x)
     name = next(k for k in model.state_dict() if k.endswith("branch2.norm_a.bias"))

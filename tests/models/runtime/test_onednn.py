@@ -1,4 +1,4 @@
-"""oneDNN's private operators against float64, and when they are taken."""
+"""oneDNN's operators compared with float64, and the conditions of their use."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_projection_equals_linear_forward_and_backward(frozen: tuple[int, ...]) 
         torch.testing.assert_close(a, b)
 
 
-def test_the_path_is_taken_only_for_eager_float32_on_a_cpu() -> None:
+def test_onednn_is_used_only_for_eager_float32_on_a_cpu() -> None:
     x, weight = torch.randn(3, 4), torch.randn(2, 4, requires_grad=True)
     assert onednn.fits(x, weight) == onednn.available()
     assert onednn.wants_gradient(x, weight)
@@ -112,7 +112,7 @@ def test_functional_gradients_still_work() -> None:
         torch.testing.assert_close(functional[name], grad, rtol=1e-4, atol=1e-5)
 
 
-def test_a_block_is_the_same_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_is_equal_with_and_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     block = DisentangledNonLocalBlock3d(16, pool=None).eval()
     with torch.no_grad():
         for parameter in block.parameters():

@@ -56,7 +56,7 @@ def test_programs_agree(context: Any, tmp_path: Path) -> None:
     assert program_export.export_program(checkpoint("slow_r50", context), tmp_path / "m.pt2") < 1e-4
 
 
-def test_concatenation_is_not_taken_by_onnx_but_by_torch(tmp_path: Path) -> None:
+def test_concatenation_exports_to_torch_but_not_to_onnx(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     network = checkpoint("slow_r50", "nl", block={"attention": "concatenation"})
@@ -66,7 +66,7 @@ def test_concatenation_is_not_taken_by_onnx_but_by_torch(tmp_path: Path) -> None
     assert [p.name for p in tmp_path.iterdir()] == ["m.pt2"]
 
 
-def test_a_program_that_computes_something_else_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_with_other_logits_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = checkpoint("slow_r50", "none")
     made = torch.export.export
 
