@@ -47,6 +47,10 @@ class TinyRun:
     def train(self) -> Path:
         return self.folder / "videos" / "train.csv"
 
+    def files(self, split: str = "val") -> list[Path]:
+        """The videos of a split, sorted by path."""
+        return sorted((self.folder / "videos" / split).rglob("*.mp4"))
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
@@ -54,21 +58,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     folder = tmp_path_factory.mktemp("tiny")
     assert main(["demo-data", str(folder / "videos"), "--train-videos", "16", "--val-videos", "8"]) == 0
     recipe = yaml.safe_load((REPOSITORY / "configs" / "demo" / "i3d_dnl.yaml").read_text(encoding="utf-8"))
-    recipe["output_dir"] = str(folder / "run")
-    recipe["data"] |= {
-        "train_manifest": str(folder / "videos" / "train.csv"),
-        "val_manifest": str(folder / "videos" / "val.csv"),
-        "batch_size": 4,
-        "num_workers": 0,
-    }
+    made = TinyRun(folder, folder / "tiny.yaml")
+    recipe["output_dir"] = str(made.run)
+    recipe["data"] |= {"train_manifest": str(made.train), "val_manifest": str(made.val)}
+    recipe["data"] |= {"batch_size": 4, "num_workers": 0}
     recipe["preprocessing"]["num_frames"] = 4
     recipe["optim"] |= {"precise_bn_batches": 1, "warmup_epochs": 0.5}
     recipe["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1, "accelerator": "cpu", "log_every_n_steps": 1}
     recipe["evaluation"] |= {"num_workers": 0, "num_clips": 2, "num_crops": 1, "device": "cpu"}
-    config = folder / "tiny.yaml"
-    config.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    assert main(["train", "--config", str(config)]) == 0
-    return TinyRun(folder, config)
+    made.config.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    assert main(["train", "--config", str(made.config)]) == 0
+    return made
 
 
 @pytest.fixture(scope="session")

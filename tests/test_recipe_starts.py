@@ -21,7 +21,6 @@ from dnl_video.models.weights.pretrained import SOURCES
 from dnl_video.training import run as training_run
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.setup import start_from_weights
-from tests.conftest import TinyRun
 from tests.models.weights.test_imagenet import NarrowResNet
 from tests.test_recipes import KINETICS, STARTS, reduced
 
@@ -53,12 +52,9 @@ def started(config: TrainConfig) -> tuple[VideoTrainingModule, LoadReport]:
 
 @pytest.mark.parametrize("name", STARTED)
 @torch.no_grad()
-def test_published_weights_fill_the_network_of_each_recipe(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_published_weights_fill_the_network_of_each_recipe(name, tmp_path, monkeypatch):
     config = reduced(KINETICS / f"{name}.yaml")
     source, architecture = config.weights.source, config.model.architecture
-    assert source is not None
     assert architecture in SOURCES[source], "these weights are published"
     torch.save(published(architecture, source), tmp_path / "published.pth")
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
@@ -76,12 +72,10 @@ def test_published_weights_fill_the_network_of_each_recipe(
 
 
 @pytest.mark.parametrize("classes", [600, 700])
-def test_other_kinetics_are_overrides(
-    classes: int, tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_kinetics_are_overrides(classes, tiny, tmp_path, capsys):
     labels = Path(dnl_video.__file__).parent / "data" / "labels" / f"kinetics{classes}.txt"
     names = labels.read_text(encoding="utf-8").splitlines()
-    videos = sorted((tiny.folder / "videos" / "train").rglob("*.mp4"))
+    videos = tiny.files("train")
     rows = [f"{video},{names[-(i % 2)]}" for i, video in enumerate(videos)]
     listing = tmp_path / "list.csv"
     listing.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
@@ -99,9 +93,7 @@ STAGES = (
 )
 
 
-def test_stage_two_starts_from_stage_one(
-    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_stage_two_starts_from_stage_one(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = [*SMALL, "--data.train_manifest", str(tiny.train), "--data.val_manifest", str(tiny.val)]
     small += ["--data.class_list", "null", "--model.num_classes", "8"]

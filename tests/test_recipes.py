@@ -28,7 +28,7 @@ from dnl_video.training.optim import lr_factor, scaled_lr
 from dnl_video.training.run import train
 from dnl_video.training.setup import resolved_config
 from dnl_video.training.trainer import validation_interval
-from tests.conftest import REPOSITORY, TinyRun
+from tests.conftest import REPOSITORY
 
 RECIPES = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 KINETICS = REPOSITORY / "configs" / "kinetics400"
@@ -119,7 +119,7 @@ def check_network(config: TrainConfig) -> None:
     assert blocks == (0 if spec.context == "none" else 5)
 
 
-def test_one_recipe_per_backbone_and_start() -> None:
+def test_one_recipe_per_backbone_and_start():
     names = {str(p.relative_to(REPOSITORY / "configs")) for p in RECIPES}
     demo = {f"demo/{name}.yaml" for name in ("i3d_dnl", "slow_dnl", "slowfast_dnl")}
     kinetics = {f"kinetics400/{name}.yaml" for backbones in STARTS.values() for name in backbones.values()}
@@ -128,7 +128,7 @@ def test_one_recipe_per_backbone_and_start() -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_recipes_are_complete(path: Path) -> None:
+def test_recipes_are_complete(path):
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert flat(recipe).keys() == flat(resolved_config(TrainConfig())).keys()
     config = load(path)
@@ -137,7 +137,7 @@ def test_recipes_are_complete(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_comments_start_with_a_description_and_the_command(path: Path) -> None:
+def test_comments_start_with_a_description_and_the_command(path):
     description, command = path.read_text(encoding="utf-8").splitlines()[:2]
     assert re.fullmatch("# [A-Z].{50,100}\\.", description)
     mark, *words = shlex.split(command)
@@ -153,7 +153,7 @@ def test_comments_start_with_a_description_and_the_command(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_recipes_build(path: Path) -> None:
+def test_recipes_build(path):
     check_network(load(path))
 
 
@@ -161,7 +161,7 @@ def test_recipes_build(path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["slow_r50_8x8_dnl", "i3d_r50_8x8_dnl_imagenet", "slow_r101_8x8_dnl_imagenet", "slowfast_r50_8x8_dnl"]
 )
-def test_every_context_is_an_override(name: str, context: str) -> None:
+def test_every_context_is_an_override(name, context):
     """One recipe per backbone; a test below checks that the others have the same network."""
     config = load(KINETICS / f"{name}.yaml", "--model.context", context)
     assert config.model.context == context
@@ -176,27 +176,24 @@ def reduced(path: Path) -> TrainConfig:
 
 
 def one_of_each_network() -> list[Path]:
-    found: dict[tuple[str, str], Path] = {}
-    for path in RECIPES:
-        model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
-        found.setdefault((model["architecture"], model["context"]), path)
-    return list(found.values())
+    models = {path: yaml.safe_load(path.read_text(encoding="utf-8"))["model"] for path in reversed(RECIPES)}
+    return list({(model["architecture"], model["context"]): path for path, model in models.items()}.values())
 
 
 @pytest.mark.parametrize("path", one_of_each_network(), ids=lambda p: p.stem)
-def test_recipes_train_one_step_at_reduced_size(path: Path) -> None:
+def test_recipes_train_one_step_at_reduced_size(path):
     config = reduced(path)
     torch.manual_seed(0)
     module = VideoTrainingModule(config, [str(i) for i in range(config.model.num_classes)], {})
     clips = torch.randint(0, 256, (2, config.preprocessing.num_frames, 48, 48, 3), dtype=torch.uint8)
-    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    module.log = lambda *args, **kwargs: None
     loss = module.training_step({"clip": clips, "label": torch.tensor([0, 1]), "index": torch.arange(2)}, 0)
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad is not None for p in module.network.parameters())
     # A validation step: the scores of a video are the mean of softmax over its views.
     trainer = FakeTrainer()
-    module.trainer = trainer  # type: ignore[assignment]
+    module.trainer = trainer
     module.eval()
     views = clips[:, :, :48, :48]
     nowhere = np.zeros(1)
@@ -209,7 +206,7 @@ def test_recipes_train_one_step_at_reduced_size(path: Path) -> None:
     assert module.val_loss.compute() == pytest.approx(-scores[1].log().item(), rel=1e-4)
 
 
-def test_starts_of_a_backbone_differ_only_in_training() -> None:
+def test_starts_of_a_backbone_differ_only_in_training():
     for start, allowed in STARTS_DIFFER_IN.items():
         for backbone, name in STARTS[start].items():
             found = differing(STARTS["scratch"].get(backbone, "slow_r50_8x8_dnl"), name)
@@ -217,7 +214,7 @@ def test_starts_of_a_backbone_differ_only_in_training() -> None:
             assert ("model.architecture" in found) == (backbone == "slow_r101")
 
 
-def test_backbones_of_a_start_differ_only_in_these_keys() -> None:
+def test_backbones_of_a_start_differ_only_in_these_keys():
     allowed = {
         "scratch": {"preprocessing.num_frames", "preprocessing.frame_stride"},
         "kinetics400": {"preprocessing.num_frames", "preprocessing.frame_stride"},
@@ -238,7 +235,7 @@ def test_backbones_of_a_start_differ_only_in_these_keys() -> None:
     assert differing("slow_r50_8x8_dnl_imagenet", "slow_r101_8x8_dnl_imagenet") == {"model.architecture", "output_dir"}
 
 
-def test_kinetics_recipes_follow_the_published_schedule() -> None:
+def test_kinetics_recipes_follow_the_published_schedule():
     config = load(KINETICS / "slow_r50_8x8_dnl.yaml")
     assert (config.preprocessing.num_frames, config.preprocessing.frame_stride) == (8, 8)
     optim, augment = config.optim, config.augment
@@ -272,7 +269,7 @@ def test_kinetics_recipes_follow_the_published_schedule() -> None:
         ("slowfast_r50_8x8_dnl_kinetics400", 40, 0.0),
     ],
 )
-def test_learning_rate_of_64_clips_at_an_epoch(name: str, epoch: float, rate: float) -> None:
+def test_learning_rate_of_64_clips_at_an_epoch(name, epoch, rate):
     config = load(KINETICS / f"{name}.yaml")
     peak = scaled_lr(config.optim, 64)
     assert peak * lr_factor(epoch, config.optim, config.trainer.max_epochs) == pytest.approx(rate, abs=1e-12)
@@ -282,7 +279,7 @@ def test_learning_rate_of_64_clips_at_an_epoch(name: str, epoch: float, rate: fl
 
 
 @pytest.mark.parametrize(("name", "context"), [("slow_dnl", "none"), ("slow_dnl", "dnl"), ("slowfast_dnl", "dnl")])
-def test_demo_recipes_train_and_validate(name: str, context: str, tiny: TinyRun, tmp_path: Path) -> None:
+def test_demo_recipes_train_and_validate(name, context, tiny, tmp_path):
     config = load(REPOSITORY / "configs" / "demo" / f"{name}.yaml", "--model.context", context)
     assert config.augment.flip == 0.0, "a mirrored video shows another class"
     config.output_dir = str(tmp_path)

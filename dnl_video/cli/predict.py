@@ -140,9 +140,9 @@ def _check(arguments: argparse.Namespace) -> float | None:
     if not (math.isfinite(hop_s) and hop_s > 0):
         raise InputError(f"--hop-s is {hop_s:g}; give seconds above 0")
     if arguments.num_clips != _NUM_CLIPS:
-        raise InputError("--num-clips spreads clips over a short video; with --sliding give --hop-s")
+        raise InputError("--num-clips is for short videos; with --sliding give --hop-s")
     if not arguments.clip_scores:
-        raise InputError("--sliding makes segments from clip scores; drop --no-clip-scores or --sliding")
+        raise InputError("--sliding needs clip scores; drop --no-clip-scores or --sliding")
     if arguments.annotate:
         from dnl_video.data.encoding import container_of
 

@@ -73,7 +73,7 @@ def test_predict_takes_it(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureF
     words = ["--num-frames", "2", "--set", "preprocessing.short_side=64", "--set", "preprocessing.crop_size=64"]
     assert main(["convert", str(tmp_path / "a.pyth"), str(tmp_path / "a"), *words]) == 0
     assert "the file names no classes; they are numbers until --classes names them" in capsys.readouterr().out
-    video = str(next((tiny.folder / "videos" / "val").rglob("*.mp4")))
+    video = str(tiny.files()[0])
     assert main(["predict", video, "--checkpoint", str(tmp_path / "a"), "--num-clips", "1", "--num-workers", "0"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"\s[012]\s+\d+\.\d%", printed)

@@ -42,7 +42,7 @@ def test_it_names_what_it_wrote(tiny: TinyRun, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_predict_needs_nothing_else(tiny: TinyRun, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    video = str(next((tiny.folder / "videos" / "val").rglob("*.mp4")))
+    video = str(tiny.files()[0])
     shown = []
     for checkpoint in (str(exported), str(tiny.run)):
         assert main(["predict", video, "--checkpoint", checkpoint, "--num-clips", "2", "--num-workers", "0"]) == 0

@@ -1,22 +1,16 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from dnl_video.cli.main import main
 from dnl_video.results.reader import finished_ids, read_predictions
-from tests.conftest import TinyRun
 
 
-def test_end_to_end(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_end_to_end(tiny, tmp_path, capsys):
     output = tmp_path / "out"
     words = ["features", str(tiny.folder / "videos" / "val"), "--checkpoint", str(tiny.run), "--output", str(output)]
     words += ["--num-clips", "2", "--device", "cpu", "--num-workers", "0"]
     assert main(words) == 0
     assert f"features of 8 of 8 videos: {output}" in capsys.readouterr().out
     features = read_predictions(output).clip_features
-    assert features is not None
     assert features.shape == (16, 256)
     assert main(words) == 0
     assert "8 of 8 videos are already done" in capsys.readouterr().err
@@ -33,9 +27,7 @@ def test_end_to_end(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture
     ]
 
 
-def test_one_of_several_processes(
-    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_of_several_processes(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
     words = ["features", str(tiny.folder / "videos" / "val"), "--checkpoint", str(tiny.run), "--output", str(tmp_path)]

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import pytest
-
 from dnl_video.cli.main import main
 
 
-def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["models", "--context", "dnl", "--size", "64", "96"]) == 0
     header, row = (line.split() for line in capsys.readouterr().out.splitlines() if "64" in line or "dnl" in line)
@@ -13,6 +11,6 @@ def test_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     assert row[:4] == ["slow_r50", "dnl", "39.81M", "7.36M"]
 
 
-def test_small_sizes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_small_sizes_are_refused(capsys):
     assert main(["models", "--size", "16"]) == 2
     assert "--size 16 is too small; give at least 32 pixels" in capsys.readouterr().err

@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def test_options_have_type_default_and_help_of_the_field() -> None:
+def test_options_have_type_default_and_help_of_the_field():
     assert config_from(parser().parse_args([]), Example) == Example(num_clips=5)
     words = ["--num-clips", "2", "--crops", "3", "--mode", "b", "--rate", "0.5", "--no-scores", "--quiet"]
     assert config_from(parser().parse_args(words), Example) == Example(2, 3, "b", 0.5, False, True)
@@ -66,12 +66,12 @@ def test_options_have_type_default_and_help_of_the_field() -> None:
 
 
 @pytest.mark.parametrize("words", [["--crops", "2"], ["--mode", "c"], ["--num-clips", "x"]])
-def test_values_outside_the_annotation_are_refused(words: list[str]) -> None:
+def test_values_outside_the_annotation_are_refused(words):
     with pytest.raises(SystemExit):
         parser().parse_args(words)
 
 
-def test_fields_without_default_are_required() -> None:
+def test_fields_without_default_are_required():
     @dataclass
     class Required:
         """A config.
@@ -91,7 +91,7 @@ def test_fields_without_default_are_required() -> None:
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict", "features"])
-def test_evaluation_commands_parse_to_their_config(name: str) -> None:
+def test_evaluation_commands_parse_to_their_config(name):
     words = {"evaluate": ["--manifest", "m"], "predict": ["v"], "features": ["v", "--output", "o"]}[name]
     arguments = make_parser(name, command_module(name)).parse_args(["--checkpoint", "c", *words])
     assert config_from(arguments, EvaluationConfig) == EvaluationConfig(num_crops=3 if name == "evaluate" else 1)

@@ -6,24 +6,16 @@ from pathlib import Path
 import pytest
 
 from dnl_video.cli.main import main
-from tests.conftest import TinyRun
 
 
-def prepare(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(["prepare", *words, "--num-workers", "1"]) == 0
+def prepare(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    assert main(["prepare", *map(str, words), "--num-workers", "1"]) == 0
     return capsys.readouterr().out
 
 
-def test_train_accepts_a_prepared_list(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_accepts_a_prepared_list(tiny, tmp_path, capsys):
     videos = tiny.folder / "videos"
-    words = [
-        "--annotations",
-        str(tiny.train),
-        "--videos",
-        str(videos / "train"),
-        "--output",
-        str(tmp_path / "train.csv"),
-    ]
+    words = ["--annotations", tiny.train, "--videos", videos / "train", "--output", tmp_path / "train.csv"]
     text = prepare(capsys, *words)
     assert re.search(r"^listed +16$", text, re.MULTILINE)
     assert re.search(r"^usable +16  \(100\.0 % of the videos listed, 0\.0 h\)$", text, re.MULTILINE)
@@ -38,46 +30,36 @@ def test_train_accepts_a_prepared_list(tiny: TinyRun, tmp_path: Path, capsys: py
     assert re.search(r"training videos +16\n", capsys.readouterr().out)
 
 
-def test_broken_files_and_transcoding_are_reported(
-    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_broken_files_and_transcoding_are_reported(tiny, tmp_path, capsys):
     videos = tmp_path / "videos"
-    source = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
+    source = tiny.files()[0]
     for name in ("a/1.mp4", "a/2.mp4"):
         (videos / name).parent.mkdir(parents=True, exist_ok=True)
         (videos / name).write_bytes(source.read_bytes())
     (videos / "b").mkdir()
     (videos / "b" / "3.mp4").touch()
-    words = ["--videos", str(videos), "--output", str(tmp_path / "m.csv"), "--relative"]
-    text = prepare(capsys, *words, "--resize", "32", "--resized-dir", str(tmp_path / "small"))
+    words = ["--videos", videos, "--output", tmp_path / "m.csv", "--relative"]
+    text = prepare(capsys, *words, "--resize", "32", "--resized-dir", tmp_path / "small")
     assert "broken files by reason\n        1  file is empty\n" in text
     assert "warning: 1 classes have no usable video: b\n" in text
     first, second = (str(tmp_path / "small" / "a" / f"{n}.mp4") for n in (1, 2))
     assert f"warning: 1 sets of files with the same content: {first} = {second}\n" in text
     assert "3 files checked, 2 transcoded\n" in text
     assert f"--data.train_manifest {tmp_path / 'm.csv'} --data.train_root {tmp_path / 'small'}\n" in text
-    assert (
-        (tmp_path / "m.csv").read_text().splitlines()[1].startswith("a/1.mp4,a,a/1.mp4,32,16.0,40,32,h264,2.0,decord")
-    )
+    first_row = (tmp_path / "m.csv").read_text().splitlines()[1]
+    assert first_row.startswith("a/1.mp4,a,a/1.mp4,32,16.0,40,32,h264,2.0,decord")
 
 
-def test_a_list_without_labels(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
+def test_a_list_without_labels(tiny, tmp_path, capsys):
+    source = tiny.files()[0]
     (tmp_path / "test.csv").write_text(f"path\n{source}\n")
-    words = [
-        "--annotations",
-        str(tmp_path / "test.csv"),
-        "--videos",
-        str(tmp_path),
-        "--output",
-        str(tmp_path / "m.csv"),
-    ]
+    words = ["--annotations", tmp_path / "test.csv", "--videos", tmp_path, "--output", tmp_path / "m.csv"]
     text = prepare(capsys, *words)
     assert "classes" not in text
     assert f"next (the list has no labels):\n  dnl-video predict {tmp_path / 'm.csv'} --checkpoint ...\n" in text
 
 
-def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line(tmp_path, capsys):
     assert main(["prepare", "--videos", str(tmp_path / "no"), "--output", "m.csv"]) == 2
     assert capsys.readouterr().err == (
         f"dnl-video: error: --videos {tmp_path / 'no'} is no folder; give the folder that holds the videos\n"

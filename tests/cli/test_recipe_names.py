@@ -31,26 +31,24 @@ CONFIGS = REPOSITORY / "configs"
         ("configs/kinetics400/slow_r50_8x8_dnl.yaml", "kinetics400/slow_r50_8x8_dnl.yaml"),
     ],
 )
-def test_recipes_are_found_by_name_from_any_folder(
-    name: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recipes_are_found_by_name_from_any_folder(name, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_recipe(name) == CONFIGS / path
 
 
-def test_a_path_has_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_has_precedence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("i3d_dnl").write_text("seed: 1", encoding="utf-8")
     assert find_recipe("i3d_dnl") == Path("i3d_dnl")
 
 
-def test_unknown_names_list_the_recipes_and_the_nearest() -> None:
+def test_unknown_names_list_the_recipes_and_the_nearest():
     message = r"^slow_r50_dnl: no such file or recipe; recipes: i3d_dnl, .*; did you mean 'slow_r50_8x8_dnl'\?$"
     with pytest.raises(InputError, match=message):
         find_recipe("slow_r50_dnl")
 
 
-def test_every_recipe_has_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_recipe_has_one_line(capsys):
     assert main(["recipes"]) == 0
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     paths = sorted([*CONFIGS.glob("demo/*.yaml"), *CONFIGS.glob("kinetics400/*.yaml")])
@@ -58,7 +56,7 @@ def test_every_recipe_has_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0][1] == "Narrow I3D R50 with DNL blocks on the eight motions of the demo videos; trains on a CPU."
 
 
-def test_a_printed_recipe_is_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_printed_recipe_is_a_recipe(tmp_path, capsys):
     """--print_config gives a file that --config takes and that prints the same again."""
     printed = []
     for recipe in ("slow_dnl", str(tmp_path / "mine.yaml")):
@@ -71,7 +69,7 @@ def test_a_printed_recipe_is_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "  lr: 0.25\n" in printed[0]
 
 
-def test_pyproject_lists_every_package() -> None:
+def test_pyproject_lists_every_package():
     listed = re.findall(r'^    "(dnl_video[\w.]*)",$', (REPOSITORY / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
     package = Path(dnl_video.__file__).parent
     folders = {file.parent.relative_to(package.parent) for file in package.rglob("*.py")}
@@ -79,7 +77,7 @@ def test_pyproject_lists_every_package() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("build") is None, reason="the extra dev is not installed")
-def test_the_wheel_contains_every_module_and_recipe(tmp_path: Path) -> None:
+def test_the_wheel_contains_every_module_and_recipe(tmp_path):
     for name in ("dnl_video", "configs"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):

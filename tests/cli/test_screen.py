@@ -8,7 +8,7 @@ from dnl_video.cli.screen import prediction_progress
 from dnl_video.results.predictions import VideoPrediction
 
 
-def test_log_files_get_lines_with_throughput_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_files_get_lines_with_throughput_and_time_left(capsys):
     with prediction_progress("predict", log_every_s=0) as progress:
         progress(40, 100, None)
         for done in (41, 42, 43):
@@ -25,7 +25,7 @@ def test_log_files_get_lines_with_throughput_and_time_left(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(("quiet", "every"), [(True, 0.0), (False, 60.0)])
-def test_short_and_quiet_runs_log_failures_only(quiet: bool, every: float, capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_and_quiet_runs_log_failures_only(quiet, every, capsys):
     with prediction_progress("predict", quiet=quiet, log_every_s=every) as progress:
         for done in range(1, 9):
             progress(done, 8, VideoPrediction(f"v{done}", f"{done}.mp4", error="no frames" if done == 5 else None))

@@ -16,7 +16,6 @@ import yaml
 from dnl_video.cli.main import main
 from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
 from dnl_video.results.writer import PredictionsWriter
-from tests.conftest import TinyRun
 
 
 def show(capsys: pytest.CaptureFixture[str], path: Path, *words: str) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def show(capsys: pytest.CaptureFixture[str], path: Path, *words: str) -> dict[st
     return facts
 
 
-def test_a_run(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run(tiny, capsys):
     capsys.readouterr()
     facts = show(capsys, tiny.run, "--gmacs")
     best = next((tiny.run / "checkpoints").glob("best-*.ckpt"))
@@ -54,7 +53,7 @@ def test_a_run(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert "config" not in facts
 
 
-def test_a_stopped_run(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_run(tiny, tmp_path, capsys):
     shutil.copytree(tiny.run, tmp_path / "run")
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
     config["trainer"]["max_epochs"] = 5
@@ -70,7 +69,7 @@ def test_a_stopped_run(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "model" not in facts
 
 
-def test_a_checkpoint_on_the_terminal(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_on_the_terminal(tiny, capsys):
     capsys.readouterr()
     last = tiny.run / "checkpoints" / "last.ckpt"
     assert main(["show", str(last)]) == 0
@@ -96,7 +95,7 @@ def predictions(folder: Path, listed: int, labelled: bool) -> Path:
     return folder
 
 
-def test_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions(tmp_path, capsys):
     folder = predictions(tmp_path / "p", 3, True)
     facts = show(capsys, folder)
     assert facts["kind"] == "predictions directory"
@@ -110,16 +109,14 @@ def test_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert show(capsys, folder)["next"][0] == f"dnl-video report {folder} (exists: report.md)"
 
 
-def test_unfinished_and_unlabelled_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unfinished_and_unlabelled_predictions(tmp_path, capsys):
     facts = show(capsys, predictions(tmp_path / "p", 5, False))
     assert facts["finished"] is False
     assert "accuracy" not in facts
     assert facts["next"] == [f"run the command that wrote {tmp_path / 'p'} again: it resumes"]
 
 
-def test_an_exported_model_has_its_provenance(
-    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_exported_model_has_its_provenance(tiny, tmp_path, capsys):
     file = tmp_path / "model.safetensors"
     assert main(["export", str(tiny.run), str(file)]) == 0
     capsys.readouterr()
@@ -134,7 +131,7 @@ def test_an_exported_model_has_its_provenance(
     assert f"checkpoint {best.name}" in " ".join(capsys.readouterr().out.split())
 
 
-def test_features(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_features(tiny, tmp_path, capsys):
     folder = tmp_path / "features"
     (tmp_path / "broken.mp4").write_bytes(b"x")
     words = [str(next(tiny.val.parent.rglob("*.mp4"))), str(tmp_path / "broken.mp4"), "--num-clips", "1"]
@@ -161,9 +158,7 @@ def test_features(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("run", "x", "run: not a file of weights (it starts with b'x')"),
     ],
 )
-def test_paths_that_cannot_be_shown(
-    name: str, content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_paths_that_cannot_be_shown(name, content, message, tmp_path, capsys):
     if content is not None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content, encoding="utf-8")

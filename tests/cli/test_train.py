@@ -10,7 +10,6 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -38,7 +37,7 @@ def train_words(tiny: TinyRun, output: Path, *words: str) -> list[str]:
     return ["train", "--config", str(tiny.config), "--output_dir", str(output), *words]
 
 
-def test_a_run_writes_checkpoints_config_and_logs(tiny: TinyRun) -> None:
+def test_a_run_writes_checkpoints_config_and_logs(tiny):
     names = sorted(p.name for p in (tiny.run / "checkpoints").iterdir())
     assert names[0].startswith("best-epoch000-top1_0.")
     assert names[1:] == ["last.ckpt", "previous.ckpt"]
@@ -49,7 +48,7 @@ def test_a_run_writes_checkpoints_config_and_logs(tiny: TinyRun) -> None:
     assert list((tiny.run / "logs" / "tensorboard").glob("events.*"))
 
 
-def test_the_stored_config_reproduces_the_run(tiny: TinyRun, tmp_path: Path) -> None:
+def test_the_stored_config_reproduces_the_run(tiny, tmp_path):
     again = tmp_path / "again"
     assert main(["train", "--config", str(tiny.run / "config.yaml"), "--output_dir", str(again)]) == 0
     first, second = load_checkpoint(tiny.run), load_checkpoint(again)
@@ -61,7 +60,7 @@ def test_the_stored_config_reproduces_the_run(tiny: TinyRun, tmp_path: Path) -> 
     assert all(torch.equal(first.state_dict[k], second.state_dict[k]) for k in first.state_dict)
 
 
-def test_checkpoints_contain_classes_and_preprocessing(tiny: TinyRun) -> None:
+def test_checkpoints_contain_classes_and_preprocessing(tiny):
     checkpoint = load_checkpoint(tiny.run)
     assert checkpoint.class_names[0] == "growing"
     assert len(checkpoint.class_names) == 8
@@ -71,7 +70,7 @@ def test_checkpoints_contain_classes_and_preprocessing(tiny: TinyRun) -> None:
     assert model(torch.rand(1, 3, 4, 64, 64)).shape == (1, 8)
 
 
-def test_final_test_ends_with_a_report(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_final_test_ends_with_a_report(tiny, tmp_path, capsys):
     output = tmp_path / "run"
     assert main(train_words(tiny, output, "--final-test", "--limit-videos", "8", "--model.context", "none")) == 0
     printed = capsys.readouterr().out
@@ -84,12 +83,12 @@ def test_final_test_ends_with_a_report(tiny: TinyRun, tmp_path: Path, capsys: py
     assert (folder / "report.md").is_file()
 
 
-def test_the_scaled_learning_rate_is_printed(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_scaled_learning_rate_is_printed(tiny, tmp_path, capsys):
     assert main(train_words(tiny, tmp_path / "run", "--optim.lr", "0.2", "--optim.lr_batch", "16")) == 0
     assert "learning rate 0.2 per 16 clips -> 0.05" in capsys.readouterr().out
 
 
-def test_resume_continues_the_run(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_continues_the_run(tiny, tmp_path, capsys):
     output = tmp_path / "run"
     shutil.copytree(tiny.run, output)
     message = refused(capsys, *train_words(tiny, output))
@@ -100,22 +99,20 @@ def test_resume_continues_the_run(tiny: TinyRun, tmp_path: Path, capsys: pytest.
     assert state["global_step"] == 8
 
 
-def test_resume_refuses_another_architecture(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_refuses_another_architecture(tiny, capsys):
     last = find_checkpoint(tiny.run, last=True)
     message = refused(capsys, *train_words(tiny, tiny.run, "--resume", "--model.context", "nl"))
     assert message.startswith(f"{last}: its model.context is dnl, the configuration's is nl; resume with the run's own")
 
 
-def test_dry_run_writes_nothing(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_writes_nothing(tiny, tmp_path, capsys):
     output = tmp_path / "run"
     assert main(train_words(tiny, output, "--dry-run")) == 0
     assert "dry run passed" in capsys.readouterr().out
     assert not output.exists()
 
 
-def test_only_rank_0_prints_a_dry_run(
-    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_rank_0_prints_a_dry_run(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Trainer, "is_global_zero", False)
     assert main(train_words(tiny, tmp_path / "run", "--dry-run")) == 0
     assert capsys.readouterr().out == ""
@@ -132,9 +129,7 @@ def test_only_rank_0_prints_a_dry_run(
         ),
     ],
 )
-def test_unknown_keys_name_the_nearest(
-    change: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_keys_name_the_nearest(change, message, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(change), encoding="utf-8")
     assert refused(capsys, "train", "--config", str(recipe)) == f"{recipe}: {message}"
@@ -159,7 +154,7 @@ def test_unknown_keys_name_the_nearest(
         ("seed: 1", "data.train_manifest is not set; give a Kinetics CSV, a list or a class folder"),
     ],
 )
-def test_bad_values_are_one_line(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_values_are_one_line(text, message, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(text, encoding="utf-8")
     assert message in refused(capsys, "train", "--config", str(recipe))
@@ -177,14 +172,12 @@ def test_bad_values_are_one_line(text: str, message: str, tmp_path: Path, capsys
         (["--limit-videos", "0"], "data.limit_videos is 0; give at least 1"),
     ],
 )
-def test_bad_options_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_options_are_one_line(words, message, capsys):
     assert message in refused(capsys, "train", *words)
 
 
 @pytest.mark.parametrize("option", ["--trainer.precision", "--evaluation.precision"])
-def test_emulated_half_precision_is_refused(
-    option: str, tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_emulated_half_precision_is_refused(option, tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(device, "cpu_flags", lambda: {"avx2"})
     error = refused(capsys, *train_words(tiny, tmp_path / "run", option, "bf16-mixed"))
     assert error == (
@@ -196,14 +189,7 @@ def test_emulated_half_precision_is_refused(
 
 @pytest.mark.parametrize("option", ["trainer.accelerator", "evaluation.device"])
 @pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_unavailable_devices_are_refused(
-    option: str,
-    name: str,
-    tiny: TinyRun,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_unavailable_devices_are_refused(option, name, tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     message = refused(capsys, *train_words(tiny, tmp_path / "run", f"--{option}", name))
@@ -213,72 +199,54 @@ def test_unavailable_devices_are_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_gpu_index_out_of_range_is_refused(
-    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_gpu_index_out_of_range_is_refused(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     message = refused(capsys, *train_words(tiny, tmp_path / "run", "--evaluation.device", "cuda:2"))
     assert message == "evaluation.device 'cuda:2' is not available here; there are 2, from cuda:0"
 
 
-def test_classes_must_match(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes_must_match(tiny, tmp_path, capsys):
     message = refused(capsys, *train_words(tiny, tmp_path / "run", "--model.num_classes", "7"))
     assert message == f"{tiny.train} has 8 classes, but model.num_classes is 7; set model.num_classes=8"
     assert not (tmp_path / "run").exists()
 
 
-def listing(tiny: TinyRun, path: Path, split: str = "train") -> list[str]:
-    """Write a `path label` list of the tiny videos; return its lines."""
-    files = sorted((tiny.folder / "videos" / split).rglob("*.mp4"))
-    lines = [f"{file} {i % 8}" for i, file in enumerate(files)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return lines
+def listed(tiny: TinyRun, folder: Path, *, broken: int = 0, last_label: int = 7) -> list[str]:
+    """Return the words to train on a `path label` list whose first ``broken`` files are not videos."""
+    lines = [f"{file} {i % 8}" for i, file in enumerate(tiny.files("train"))]
+    for i in range(broken):
+        (folder / f"broken{i}.mp4").write_bytes(b"not a video")
+        lines[i] = f"{folder / f'broken{i}.mp4'} 0"
+    lines[-1] = f"{lines[-1][:-1]}{last_label}"
+    (folder / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    manifest = str(folder / "list.txt")
+    return train_words(tiny, folder / "run", "--data.train_manifest", manifest, "--data.val_manifest", manifest)
 
 
-def test_label_ids_must_fit(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = listing(tiny, tmp_path / "list.txt")
-    (tmp_path / "list.txt").write_text("\n".join([*lines[:-1], lines[-1].rsplit(" ", 1)[0] + " 8"]), encoding="utf-8")
-    manifests = ["--data.train_manifest", str(tmp_path / "list.txt"), "--data.val_manifest", str(tmp_path / "list.txt")]
-    message = refused(capsys, *train_words(tiny, tmp_path / "run", *manifests))
-    assert message == ("label 8 in the manifests, but model.num_classes is 8 (labels 0 to 7); set model.num_classes")
+def test_label_ids_must_fit(tiny, tmp_path, capsys):
+    message = refused(capsys, *listed(tiny, tmp_path, last_label=8))
+    assert message == "label 8 in the manifests, but model.num_classes is 8 (labels 0 to 7); set model.num_classes"
 
 
-def test_a_broken_video_is_replaced_counted_and_reported_once(
-    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = listing(tiny, tmp_path / "list.txt")
-    broken = tmp_path / "broken.mp4"
-    broken.write_bytes(b"not a video")
-    (tmp_path / "list.txt").write_text("\n".join([f"{broken} 0", *lines[1:]]), encoding="utf-8")
-    words = train_words(tiny, tmp_path / "run", "--data.train_manifest", str(tmp_path / "list.txt"))
-    words += ["--data.val_manifest", str(tmp_path / "list.txt"), "--trainer.max_epochs", "2"]
-    assert main(words) == 0
+def test_a_broken_video_is_replaced_counted_and_reported_once(tiny, tmp_path, capsys):
+    assert main([*listed(tiny, tmp_path, broken=1), "--trainer.max_epochs", "2"]) == 0
     captured = capsys.readouterr()
-    assert captured.err.count(f"warning: {broken}: ") == 1
+    assert captured.err.count(f"warning: {tmp_path / 'broken0.mp4'}: ") == 1
     assert "(1 val videos failed)" in captured.out
     rows = csv.DictReader((tmp_path / "run" / "logs" / "csv" / "metrics.csv").open(encoding="utf-8"))
     assert max(float(row["train/failed_videos"]) for row in rows if row["train/failed_videos"]) == 1.0
 
 
-def test_too_many_broken_videos_stop_the_run_with_the_list(
-    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = listing(tiny, tmp_path / "list.txt")
-    broken = [tmp_path / f"broken{i}.mp4" for i in range(4)]
-    for file in broken:
-        file.write_bytes(b"not a video")
-    (tmp_path / "list.txt").write_text("\n".join([*(f"{f} 0" for f in broken), *lines[4:]]), encoding="utf-8")
-    words = train_words(tiny, tmp_path / "run", "--data.train_manifest", str(tmp_path / "list.txt"))
-    message = refused(capsys, *words, "--data.val_manifest", str(tmp_path / "list.txt"))
+def test_too_many_broken_videos_stop_the_run_with_the_list(tiny, tmp_path, capsys):
+    message = refused(capsys, *listed(tiny, tmp_path, broken=4))
     assert "of 16 training videos failed or are missing, more than data.max_failed_share 0.02 allows: " in message
-    assert any(str(file) in message for file in broken)
+    assert any(str(tmp_path / f"broken{i}.mp4") in message for i in range(4))
     assert not list((tmp_path / "run" / "checkpoints").glob("*.ckpt"))
 
 
-def test_missing_videos_stop_before_training(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = train_words(tiny, tmp_path / "run", "--data.train_root", str(tmp_path))
-    message = refused(capsys, *words)
+def test_missing_videos_stop_before_training(tiny, tmp_path, capsys):
+    message = refused(capsys, *train_words(tiny, tmp_path / "run", "--data.train_root", str(tmp_path)))
     assert message.startswith(f"16 of 16 videos of {tiny.train} are not on disk (allowed: 1): ")
     assert message.endswith("; set data.train_root, or raise data.max_failed_share")
 
@@ -290,7 +258,7 @@ def help_text(capsys: pytest.CaptureFixture[str], option: str) -> str:
     return capsys.readouterr().out
 
 
-def test_help_is_short_and_starts_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_short_and_starts_with_examples(capsys):
     printed = help_text(capsys, "--help")
     assert len(printed.splitlines()) <= 80
     assert printed.index("examples:") < printed.index("common options:")
@@ -298,7 +266,7 @@ def test_help_is_short_and_starts_with_examples(capsys: pytest.CaptureFixture[st
         assert word in printed
 
 
-def test_help_all_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_all_shows_every_setting(capsys):
     printed = help_text(capsys, "--help-all")
     assert all(f"  --{key} " in printed for key in settings("slow_r50_8x8_dnl") if key != "output_dir")
     assert "--output OUTPUT_DIR, --output_dir OUTPUT_DIR" in printed
@@ -306,7 +274,7 @@ def test_help_all_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.full
-def test_a_run_resumes_after_ctrl_c(tiny: TinyRun, tmp_path: Path, full_size: bool) -> None:
+def test_a_run_resumes_after_ctrl_c(tiny, tmp_path, full_size):
     words = train_words(tiny, tmp_path / "run", "--trainer.max_epochs", "50")
     with CommandProcess(words, tmp_path / "printed", new_interpreter=full_size) as process:
         while "epoch 2/50" not in process.stdout:
@@ -322,9 +290,7 @@ def test_a_run_resumes_after_ctrl_c(tiny: TinyRun, tmp_path: Path, full_size: bo
     assert main(["train", *words]) == 0
 
 
-def test_a_stopped_final_test_resumes(
-    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stopped_final_test_resumes(tiny, tmp_path, monkeypatch, capsys):
     from dnl_video.cli import evaluate
 
     output = tmp_path / "run"
@@ -343,9 +309,7 @@ def test_a_stopped_final_test_resumes(
     assert list(output.glob("evaluation/*/report.json"))
 
 
-def test_training_starts_from_weights_and_records_them(
-    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_starts_from_weights_and_records_them(tiny, tmp_path, capsys):
     start = tmp_path / "start.ckpt"
     shutil.copy(find_checkpoint(tiny.run), start)
     output, words = tmp_path / "run", ["--weights.source", str(start), "--model.context", "pairwise"]
@@ -368,9 +332,7 @@ def test_training_starts_from_weights_and_records_them(
     assert load_checkpoint(find_checkpoint(output, last=True)).provenance["started_from"] == started
 
 
-def test_weights_that_do_not_fit_stop_before_training(
-    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_that_do_not_fit_stop_before_training(tiny, tmp_path, capsys):
     words = train_words(tiny, tmp_path / "run", "--weights.source", str(tiny.run))
     message = refused(capsys, *words, "--preprocessing.channel_order", "bgr")
     assert message == (
@@ -383,7 +345,7 @@ def test_weights_that_do_not_fit_stop_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_loads_the_weights(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_loads_the_weights(tiny, tmp_path, capsys):
     words = ["--weights.source", str(tiny.run), "--model.context", "none", "--weights.drop_blocks", "true"]
     words += ["--preprocessing.mean", "[0.5, 0.5, 0.5]", "--dry-run"]
     assert main(train_words(tiny, tmp_path / "run", *words)) == 0
@@ -393,6 +355,6 @@ def test_a_dry_run_loads_the_weights(tiny: TinyRun, tmp_path: Path, capsys: pyte
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_of_a_run_cannot_change_later(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_of_a_run_cannot_change_later(tiny, capsys):
     message = refused(capsys, *train_words(tiny, tiny.run, "--resume", "--weights.source", "other.pth"))
     assert "its weights.source is None, the configuration's is other.pth; resume with the run's own" in message

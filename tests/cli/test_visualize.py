@@ -18,23 +18,21 @@ BLOCKS = ["res3.1", "res3.3", "res4.1", "res4.3", "res4.5"]
 
 @pytest.fixture(scope="module")
 def video(tiny: TinyRun) -> str:
-    return str(next((tiny.folder / "videos" / "val").rglob("*.mp4")))
+    return str(tiny.files()[0])
 
 
 def sibling(tiny: TinyRun, path: Path, context: str, **options: object) -> Path:
     """An untrained network of another context, for the same clips."""
     there = load_checkpoint(tiny.run)
     values = to_dict(there.spec) | {"context": context}
-    spec = ModelSpec(**(values | {"context_options": type(there.spec.context_options)(**options)}))  # type: ignore[arg-type]
+    spec = ModelSpec(**(values | {"context_options": type(there.spec.context_options)(**options)}))
     weights = {NETWORK_PREFIX + k: v for k, v in build_model(spec).state_dict().items()}
     stored = payload(spec, there.preprocessing, there.class_names, {})
     torch.save({"state_dict": weights, "dnl_video": stored}, path)
     return path
 
 
-def test_end_to_end(
-    tiny: TinyRun, video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_end_to_end(tiny, video, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["visualize", video, "--checkpoint", str(tiny.run), "--query", "3,0.5,0.25", "--device", "cpu"]
     assert main(words) == 0
@@ -52,7 +50,7 @@ def test_end_to_end(
                 picture.load()
 
 
-def test_comparison_draws_the_decomposition(tiny: TinyRun, video: str, tmp_path: Path) -> None:
+def test_comparison_draws_the_decomposition(tiny, video, tmp_path):
     nl = sibling(tiny, tmp_path / "nl.ckpt", "nl")
     words = ["visualize", video, "--checkpoint", str(tiny.run), "--compare-to", str(nl), "--block", "res3.1"]
     assert main([*words, "--animation", "none", "--device", "cpu", "--output", str(tmp_path / "out")]) == 0
@@ -63,31 +61,33 @@ def test_comparison_draws_the_decomposition(tiny: TinyRun, video: str, tmp_path:
     assert names == ["attention.gif", "res4.5-decomposition.png", "res4.5.png"]
 
 
-def test_messages(tiny: TinyRun, video: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def error(*words: str, checkpoint: Path = tiny.run) -> str:
-        base = ["visualize", video, "--checkpoint", str(checkpoint), "--device", "cpu"]
-        assert main([*base, "--output", str(tmp_path / "never"), *words]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        return line
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--query", "middle"], "query 'middle' is not t,x,y"),
+        (["--query", "4,0.5,0.5"], "query frame 4 is outside the clip; its frames are 0 to 3"),
+        (["--query", "0,1.5,0.5"], "query place x 1.5, y 0.5 is outside the frame"),
+        (["--clip-start", "9"], "clip start 9 s lies outside"),
+        (["--block", "res9"], "no block 'res9'; this network has res3.1"),
+        (["--fps", "0"], "--fps is 0; give frames per second above 0, at most 50"),
+        (["--checkpoint", "none.ckpt"], "no context blocks (context: none), so there is no attention to draw"),
+        (["--checkpoint", "dot.ckpt"], "attention dot_product has no softmax"),
+        (["--output", "file/below"], "cannot make the folder"),
+    ],
+)
+def test_bad_options(words, message, tiny, video, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    sibling(tiny, Path("none.ckpt"), "none")
+    sibling(tiny, Path("dot.ckpt"), "nl", attention="dot_product")
+    base = ["visualize", video, "--checkpoint", str(tiny.run), "--device", "cpu", "--output", "never"]
+    assert main([*base, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not Path("never").exists()
 
-    assert "query 'middle' is not t,x,y" in error("--query", "middle")
-    assert "query frame 4 is outside the clip; its frames are 0 to 3" in error("--query", "4,0.5,0.5")
-    assert "query place x 1.5, y 0.5 is outside the frame" in error("--query", "0,1.5,0.5")
-    assert "clip start 9 s lies outside" in error("--clip-start", "9")
-    assert "no block 'res9'; this network has res3.1" in error("--block", "res9")
-    assert "--fps is 0; give frames per second above 0, at most 50" in error("--fps", "0")
-    bare = sibling(tiny, tmp_path / "bare.ckpt", "none")
-    assert "no context blocks (context: none), so there is no attention to draw" in error(checkpoint=bare)
-    plain = sibling(tiny, tmp_path / "dot.ckpt", "nl", attention="dot_product")
-    assert "attention dot_product has no softmax" in error(checkpoint=plain)
-    assert not (tmp_path / "never").exists()
-    (tmp_path / "file").write_text("x", encoding="utf-8")
-    assert "cannot make the folder" in error("--output", str(tmp_path / "file" / "below"))
 
-
-def test_a_failed_write_keeps_the_old_picture(
-    tiny: TinyRun, video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_write_keeps_the_old_picture(tiny, video, tmp_path, monkeypatch, capsys):
     words = ["visualize", video, "--checkpoint", str(tiny.run), "--block", "res3.1", "--animation", "none"]
     words += ["--device", "cpu", "--output", str(tmp_path)]
     assert main(words) == 0

@@ -29,7 +29,7 @@ class Brightest(nn.Module):
 
 
 def predictor(num_workers: int = 0, **options: int) -> Predictor:
-    chosen = EvaluationConfig(device="cpu", num_workers=num_workers, **options)  # type: ignore[arg-type]
+    chosen = EvaluationConfig(device="cpu", num_workers=num_workers, **options)
     return Predictor(Brightest(), PREPROCESSING, ["red", "green", "blue"], chosen)
 
 
@@ -51,7 +51,7 @@ def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_segments_follow_the_content(minute: Path, num_workers: int) -> None:
+def test_segments_follow_the_content(minute, num_workers):
     seen: list[tuple[int, int]] = []
     scores = predictor(num_workers, num_crops=3, views_per_forward=12).predict_sliding(
         minute, hop_s=0.5, progress=lambda done, total: seen.append((done, total))
@@ -69,7 +69,7 @@ def test_segments_follow_the_content(minute: Path, num_workers: int) -> None:
     assert all(one.score > 0.8 for one in segments)
 
 
-def test_a_video_shorter_than_a_clip_is_one_clip(tmp_path: Path) -> None:
+def test_a_video_shorter_than_a_clip_is_one_clip(tmp_path):
     write_video(tmp_path / "short.mp4", colours((1, 1)), 10, options=FAST)
     scores = predictor().predict_sliding(tmp_path / "short.mp4")
     assert scores.clip_scores.shape == (1, 3)
@@ -77,14 +77,14 @@ def test_a_video_shorter_than_a_clip_is_one_clip(tmp_path: Path) -> None:
     assert scores.top(1)[0][0] == "green"
 
 
-def test_a_broken_video(tmp_path: Path) -> None:
+def test_a_broken_video(tmp_path):
     (tmp_path / "no.mp4").write_bytes(b"nothing")
     with pytest.raises(VideoDecodeError, match=r"no\.mp4: cannot be opened"):
         predictor().predict_sliding(tmp_path / "no.mp4")
 
 
 @pytest.mark.full
-def test_memory_does_not_grow_with_length(tmp_path: Path, full_size: bool) -> None:
+def test_memory_does_not_grow_with_length(tmp_path, full_size):
     """Six times the length, with a network slower than the decoder, so that decoding runs ahead."""
     size, lengths = ((480, 640), (20, 120)) if full_size else ((240, 320), (4, 24))
     peaks = _peaks_mib([_noise(tmp_path / f"{seconds}.mp4", seconds, size) for seconds in lengths])

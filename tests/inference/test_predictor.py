@@ -16,7 +16,6 @@ from dnl_video.inference import device
 from dnl_video.inference.predictor import Predictor
 from dnl_video.models.weights.checkpoint import load_checkpoint
 from dnl_video.spec import Preprocessing
-from tests.conftest import TinyRun
 
 
 class MeanColour(nn.Module):
@@ -34,8 +33,8 @@ def softmax(x: np.ndarray) -> np.ndarray:
 PREPROCESSING = Preprocessing(num_frames=4, frame_stride=2, short_side=64, crop_size=64)
 
 
-def test_scores_are_the_mean_of_softmax_over_views(tiny: TinyRun) -> None:
-    video = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
+def test_scores_are_the_mean_of_softmax_over_views(tiny):
+    video = tiny.files()[0]
     options = EvaluationConfig(num_clips=3, num_crops=3, views_per_forward=2, device="cpu")
     result = Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], options).predict(video)
     # By hand: 32 frames of 80 x 64; clips of frames s, s+2, s+4, s+6 for s = 0, 13, 25; crops at x 0, 8, 16.
@@ -55,8 +54,8 @@ def test_scores_are_the_mean_of_softmax_over_views(tiny: TinyRun) -> None:
     assert best[0][0] == "rgb"[int(np.argmax(result.scores))]
 
 
-def test_five_lines_of_python(tiny: TinyRun) -> None:
-    video = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
+def test_five_lines_of_python(tiny):
+    video = tiny.files()[0]
     predictor = dnl_video.Predictor.from_checkpoint(tiny.run, EvaluationConfig(num_clips=2, num_crops=1, device="cpu"))
     scores = predictor.predict(video)
     assert scores.scores.sum() == pytest.approx(1, abs=1e-5)
@@ -64,7 +63,7 @@ def test_five_lines_of_python(tiny: TinyRun) -> None:
     assert set(scores.class_names) == {name for name, _ in scores.top(8)}
 
 
-def test_views_per_forward_does_not_change_scores(tiny: TinyRun) -> None:
+def test_views_per_forward_does_not_change_scores(tiny):
     views = torch.randint(0, 256, (5, 4, 64, 64, 3), dtype=torch.uint8)
     scores = [
         Predictor.from_checkpoint(tiny.run, EvaluationConfig(views_per_forward=n, device="cpu")).score_views(views)
@@ -74,7 +73,7 @@ def test_views_per_forward_does_not_change_scores(tiny: TinyRun) -> None:
     torch.testing.assert_close(scores[0], scores[2], atol=1e-5, rtol=1e-4)
 
 
-def test_a_broken_file_and_a_missing_one(tiny: TinyRun, tmp_path: Path) -> None:
+def test_a_broken_file_and_a_missing_one(tiny, tmp_path):
     predictor = Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu"))
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
     with pytest.raises(VideoDecodeError, match=r"broken\.mp4"):
@@ -83,8 +82,8 @@ def test_a_broken_file_and_a_missing_one(tiny: TinyRun, tmp_path: Path) -> None:
         predictor.predict(tmp_path / "nowhere.mp4")
 
 
-def test_a_cpu_uses_the_folded_copy_and_keeps_the_network(tiny: TinyRun) -> None:
-    video = next((tiny.folder / "videos" / "val").rglob("*.mp4"))
+def test_a_cpu_uses_the_folded_copy_and_keeps_the_network(tiny):
+    video = tiny.files()[0]
     checkpoint = load_checkpoint(tiny.run)
     network = checkpoint.build()
     options = EvaluationConfig(num_clips=2, num_crops=3, device="cpu")
@@ -97,7 +96,7 @@ def test_a_cpu_uses_the_folded_copy_and_keeps_the_network(tiny: TinyRun) -> None
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_emulated_half_precision_is_refused(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_emulated_half_precision_is_refused(precision, monkeypatch):
     monkeypatch.setattr(device, "cpu_flags", lambda: {"avx2"})
     with pytest.raises(InputError, match=f"precision '{precision}' is emulated on this CPU .* use --precision 32-true"):
         Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu", precision=precision))
@@ -107,7 +106,7 @@ def test_emulated_half_precision_is_refused(precision: str, monkeypatch: pytest.
     Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu", precision=precision))
 
 
-def test_features_of_an_unknown_network() -> None:
+def test_features_of_an_unknown_network():
     predictor = Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu"))
     views = VideoViews(0, torch.zeros(1, 4, 64, 64, 3, dtype=torch.uint8), np.zeros(1), np.ones(1), None)
     with pytest.raises(ValueError, match="MeanColour has no known last features; give a network of create_model"):

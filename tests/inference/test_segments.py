@@ -21,7 +21,7 @@ def one_hot(*classes: int, num_classes: int = 3) -> np.ndarray:
     return np.eye(num_classes)[list(classes)]
 
 
-def test_cells_and_votes_by_hand() -> None:
+def test_cells_and_votes_by_hand():
     """Clips [0, 4), [2, 6), [4, 8), [6, 10) with middles 2, 4, 6, 8."""
     start = np.array([0.0, 2.0, 4.0, 6.0])
     scores = np.array([[1.0, 0.0], [0.6, 0.4], [0.2, 0.8], [0.0, 1.0]])
@@ -37,18 +37,18 @@ def test_cells_and_votes_by_hand() -> None:
     assert [timeline.cell_at(s) for s in (-1, 0, 2.99, 3, 6.9, 7, 9.99, 10, 11)] == [0, 0, 0, 1, 2, 3, 3, 3, 3]
 
 
-def test_clips_without_overlap_keep_their_scores() -> None:
+def test_clips_without_overlap_keep_their_scores():
     timeline = make_timeline(np.array([0.0, 10.0, 20.0]), np.array([2.0, 12.0, 22.0]), one_hot(0, 1, 1))
     assert find_segments(timeline) == [Segment(0.0, 6.0, 0, 1.0), Segment(6.0, 22.0, 1, 1.0)]
 
 
-def test_one_clip_and_ties() -> None:
+def test_one_clip_and_ties():
     assert find_segments(make_timeline(np.array([0.0]), np.array([0.5]), np.full((1, 3), 1 / 3))) == [
         Segment(0.0, 0.5, 0, pytest.approx(1 / 3))
     ]
 
 
-def test_a_change_is_found_at_its_time() -> None:
+def test_a_change_is_found_at_its_time():
     """Clips of 2 s every 0.5 s; the scores are the shares of a clip before and after second 10."""
     start = np.arange(0, 18.5, 0.5)
     after = np.clip(start + 2 - 10, 0, 2) / 2
@@ -60,7 +60,7 @@ def test_a_change_is_found_at_its_time() -> None:
 
 @given(st.lists(st.tuples(st.floats(0.05, 5), st.integers(0, 3)), min_size=1, max_size=40), st.floats(0.2, 6))
 @settings(deadline=None)
-def test_segments_tile_the_video_and_agree_with_a_loop(hops: list[tuple[float, int]], span: float) -> None:
+def test_segments_tile_the_video_and_agree_with_a_loop(hops, span):
     start = np.cumsum([hop for hop, _ in hops]) - hops[0][0]
     rng = np.random.default_rng(len(hops))
     scores = rng.dirichlet(np.ones(4), len(start)) + one_hot(*(c for _, c in hops), num_classes=4)
@@ -80,14 +80,14 @@ def test_segments_tile_the_video_and_agree_with_a_loop(hops: list[tuple[float, i
         assert timeline.scores[timeline.cell_at(middle)].argmax() == one.class_index
 
 
-def test_leading_classes_are_ranked_by_time_then_by_score() -> None:
+def test_leading_classes_are_ranked_by_time_then_by_score():
     # Class 2 is best for 5 s, class 0 for 3 s; of the others class 3 has more score than class 1.
     timeline = Timeline(np.array([0.0, 3.0, 8.0]), np.array([[0.9, 0.0, 0.0, 0.1], [0.2, 0.0, 0.6, 0.2]]))
     assert leading_classes(timeline, 4) == [2, 0, 3, 1]
     assert leading_classes(timeline, 1) == [2]
 
 
-def test_condensed_scores_are_means_over_time() -> None:
+def test_condensed_scores_are_means_over_time():
     timeline = Timeline(np.array([0.0, 1.0, 2.0, 6.0]), np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]))
     assert condense(timeline, 3) is timeline
     coarse = condense(timeline, 2)
@@ -101,6 +101,6 @@ def test_condensed_scores_are_means_over_time() -> None:
 @pytest.mark.parametrize(
     ("start", "end"), [([], []), ([1.0, 0.0], [2.0, 3.0]), ([0.0, 1.0], [3.0, 2.0]), ([0.0], [0.0])]
 )
-def test_clips_out_of_order_are_refused(start: list[float], end: list[float]) -> None:
+def test_clips_out_of_order_are_refused(start, end):
     with pytest.raises(ValueError, match="in order of time, at least one, and each end after its start"):
         make_timeline(np.array(start), np.array(end), np.ones((len(start), 2)))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ def scored(video_id: str, *scores: float) -> VideoPrediction:
     return VideoPrediction(video_id, f"{video_id}.mp4", num_views=1, scores=np.array(scores, np.float32))
 
 
-def test_best_classes_come_in_the_order_of_the_list(tmp_path: Path) -> None:
+def test_best_classes_come_in_the_order_of_the_list(tmp_path):
     write(tmp_path, [scored("c", 0.1, 0.2, 0.7), failed(0, "no, frames")], rank=1)
     write(tmp_path, [scored("a", 0.5, 0.3, 0.2), scored("b", 0.25, 0.5, 0.25)])
     top = read_top_classes(tmp_path, ["b", "v000", "c", "a"], 3, 2)
@@ -37,12 +36,12 @@ def test_best_classes_come_in_the_order_of_the_list(tmp_path: Path) -> None:
         assert [len(row) for row in csv.reader(file)] == [6] * 5
 
 
-def test_more_classes_than_exist(tmp_path: Path) -> None:
+def test_more_classes_than_exist(tmp_path):
     write(tmp_path, [scored("a", 0.5, 0.3, 0.2)])
     assert read_top_classes(tmp_path, ["a"], 3, 10).classes.tolist() == [[0, 1, 2]]
 
 
-def test_another_list_is_refused(tmp_path: Path) -> None:
+def test_another_list_is_refused(tmp_path):
     write(tmp_path, [scored("a", 0.5, 0.3, 0.2)])
     with pytest.raises(InputError, match="holds 'a', which is not in the list; give the list that was predicted"):
         read_top_classes(tmp_path, ["b"], 3, 1)
@@ -50,7 +49,7 @@ def test_another_list_is_refused(tmp_path: Path) -> None:
         read_top_classes(tmp_path, ["a", "b"], 3, 1)
 
 
-def test_iteration_gives_every_video_without_corrected_failures(tmp_path: Path) -> None:
+def test_iteration_gives_every_video_without_corrected_failures(tmp_path):
     write(tmp_path, [make_video(0), failed(1), failed(2)], flush_every=1)
     write(tmp_path, [make_video(1, num_clips=3)], rank=1)
     found = {video.video_id: video for video in iter_predictions(tmp_path, clip_scores=True)}
@@ -64,7 +63,7 @@ def test_iteration_gives_every_video_without_corrected_failures(tmp_path: Path) 
     assert all(video.clip_scores is None for video in iter_predictions(tmp_path))
 
 
-def test_the_same_shards_are_merged_once(tmp_path: Path) -> None:
+def test_the_same_shards_are_merged_once(tmp_path):
     write(tmp_path, [make_video(0)])
     with merging(tmp_path, "top 5") as needed:
         assert needed
@@ -81,7 +80,7 @@ def test_the_same_shards_are_merged_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_locks")
-def test_merging_without_locks(tmp_path: Path) -> None:
+def test_merging_without_locks(tmp_path):
     write(tmp_path, [make_video(0)])
     with merging(tmp_path, "") as needed:
         assert needed

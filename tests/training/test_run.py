@@ -79,7 +79,7 @@ def test_a_folder_in_which_another_training_runs(tiny: TinyRun, tmp_path: Path) 
 
 
 def test_integer_and_named_labels_together_are_refused(tiny: TinyRun, tmp_path: Path) -> None:
-    files = sorted((tiny.folder / "videos" / "train").rglob("*.mp4"))
+    files = tiny.files("train")
     (tmp_path / "ints.txt").write_text("\n".join(f"{f} {i % 8}" for i, f in enumerate(files)), encoding="utf-8")
     config = config_for(tiny, tmp_path / "run")
     config.data.train_manifest = str(tmp_path / "ints.txt")

@@ -54,7 +54,6 @@ def dnl_block(pool: tuple[int, int, int] | None) -> DisentangledNonLocalBlock3d:
     block = DisentangledNonLocalBlock3d(2, 1, pool=pool)
     with torch.no_grad():
         for layer, size in ((block.query, 1.0), (block.key, 1.0), (block.unary, 3.0)):
-            assert layer is not None
             layer.weight.copy_(torch.tensor([[size, 0.0]]))
     return block
 
@@ -64,7 +63,6 @@ def nl_block(pool: tuple[int, int, int] | None) -> NonLocalBlock3d:
     block = NonLocalBlock3d(2, 1, pool=pool)
     with torch.no_grad():
         for layer in (block.query, block.key):
-            assert layer is not None
             layer.weight.copy_(torch.tensor([[1.5, 0.0]]))
     return block
 

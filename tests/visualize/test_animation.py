@@ -25,7 +25,7 @@ def examination() -> Examination:
     return Examination(clip, queries, networks)
 
 
-def test_frames_show_the_map_of_their_time() -> None:
+def test_frames_show_the_map_of_their_time():
     frames = list(animate(examination()))
     assert len(frames) == 4
     assert len({frame.shape for frame in frames}) == 1
@@ -37,7 +37,7 @@ def test_frames_show_the_map_of_their_time() -> None:
     assert bright[0] == bright[1] == bright[3] == 0
 
 
-def test_files(tmp_path: Path) -> None:
+def test_files(tmp_path):
     frames = [np.full((40, 64, 3), 60 * i, dtype=np.uint8) for i in range(4)]
     write_animation(tmp_path / "a.mp4", frames, 4)
     with open_video(tmp_path / "a.mp4") as video:
@@ -46,13 +46,13 @@ def test_files(tmp_path: Path) -> None:
     np.testing.assert_allclose(read.mean(axis=(1, 2, 3)), [0, 60, 120, 180], atol=4)
     write_animation(tmp_path / "a.gif", frames, 4)
     with Image.open(tmp_path / "a.gif") as gif:
-        assert (gif.n_frames, gif.info["duration"], gif.info["loop"]) == (4, 250, 0)  # type: ignore[attr-defined]
+        assert (gif.n_frames, gif.info["duration"], gif.info["loop"]) == (4, 250, 0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif", "a.mp4"]
     with pytest.raises(InputError, match=r"a\.webp: cannot write suffix '\.webp'; allowed: \.mp4, \.gif"):
         write_animation(tmp_path / "a.webp", frames, 4)
 
 
-def test_a_gif_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gif_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(self: Image.Image, path: Path, **options: object) -> None:
         Path(path).write_bytes(b"half")
         raise KeyboardInterrupt

@@ -31,7 +31,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_default_clip_and_one_with_a_given_start(video: Path) -> None:
+def test_the_default_clip_and_one_with_a_given_start(video):
     with open_video(video) as opened:
         truth = opened.read(range(30))
     middle = read_clip(video, PREPROCESSING)
@@ -44,7 +44,7 @@ def test_the_default_clip_and_one_with_a_given_start(video: Path) -> None:
     np.testing.assert_array_equal(chosen.frames, truth[[25, 28, 29, 29], :, 8:72])
 
 
-def test_messages(video: Path, tmp_path: Path) -> None:
+def test_messages(video, tmp_path):
     for start in (-1, 3.0, float("nan")):
         with pytest.raises(InputError, match=rf"clip start {start:g} s lies outside .*ramp\.mp4; give 0 to 2\.90 s"):
             read_clip(video, PREPROCESSING, start)
@@ -57,20 +57,20 @@ def test_messages(video: Path, tmp_path: Path) -> None:
         read_clip(tmp_path / "broken.mp4", PREPROCESSING)
 
 
-def test_networks_that_see_different_clips() -> None:
+def test_networks_that_see_different_clips():
     refuse_other_clips(PREPROCESSING, Preprocessing(4, 3, short_side=64, crop_size=64, mean=(0.0, 0.0, 0.0)))
     with pytest.raises(InputError, match="see different clips: frame_stride is 3 and 8; compare networks trained with"):
         refuse_other_clips(PREPROCESSING, Preprocessing(4, 8, short_side=64, crop_size=64))
 
 
-def test_parsing() -> None:
+def test_parsing():
     assert parse_query("4,0.5,0.25") == Query(4, 0.5, 0.25)
     for text in ("4,0.5", "a,0.5,0.5", "1.5,0.5,0.5", "1,0.5,0.5,0.5"):
         with pytest.raises(InputError, match=r"is not t,x,y; give a frame of the clip.*for example 4,0\.5,0\.25"):
             parse_query(text)
 
 
-def test_queries_outside_the_clip_are_refused() -> None:
+def test_queries_outside_the_clip_are_refused():
     with pytest.raises(InputError, match="query frame 8 is outside the clip; its frames are 0 to 7"):
         checked_queries([Query(8, 0.5, 0.5)], 8)
     for x, y in ((1.1, 0.5), (0.5, -0.1), (float("nan"), 0.5)):
@@ -79,27 +79,25 @@ def test_queries_outside_the_clip_are_refused() -> None:
     assert checked_queries([Query(7, 1, 0.25)], 8) == [Query(7, 1, 0.25, "(7, 1, 0.25)")]
 
 
-def test_pixels() -> None:
+def test_pixels():
     assert Query(0, 0.5, 0.25).pixel(8, 4) == (1.5, 1.5)  # between the second and third row and column
     assert Query(0, 0, 1).pixel(8, 4) == (7.5, -0.5)
 
 
-def test_the_place_of_the_strongest_motion() -> None:
+def test_the_place_of_the_strongest_motion():
     frames = np.random.default_rng(0).integers(100, 110, (6, 60, 90, 3), dtype=np.uint8)
     frames[:, 5, 7] = np.arange(6, dtype=np.uint8)[:, None] % 2 * 250  # a flickering pixel is not motion
     frames[4:, 40:50, 70:80] = 220
     found = strongest_motion(frames, range(6))
-    assert found is not None
     assert found.frame == 4
     assert abs(found.x * 90 - 75) <= 3
     assert abs(found.y * 60 - 45) <= 3
     # The slow pathway sees the change only in its next frame.
     slow = strongest_motion(frames, [0, 2, 5])
-    assert slow is not None
     assert slow.frame == 5
 
 
-def test_defaults() -> None:
+def test_defaults():
     still = np.zeros((6, 30, 30, 3), dtype=np.uint8)
     assert default_queries(still, [0, 2, 4]) == [Query(2, 0.5, 0.5, "centre")]
     assert default_queries(still[:1], [0]) == [Query(0, 0.5, 0.5, "centre")]

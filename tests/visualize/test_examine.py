@@ -37,7 +37,7 @@ def written(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in figure.texts)
 
 
-def test_two_networks_side_by_side(video: Path) -> None:
+def test_two_networks_side_by_side(video):
     found = examine([predictor(), predictor(context="nl")], video)
     assert found.blocks == ["res3.1", "res4.1"]
     titles = [row.title for row in found.rows("res3.1")]
@@ -53,7 +53,7 @@ def test_two_networks_side_by_side(video: Path) -> None:
     assert "% of variance" in decomposition
 
 
-def test_two_networks_of_one_kind_with_different_grids(video: Path) -> None:
+def test_two_networks_of_one_kind_with_different_grids(video):
     found = examine([predictor(), predictor("i3d_r50")], video)
     assert [name for name, _ in found.networks] == ["DNL (1)", "DNL (2)"]
     text = written(found.sheet("res4.1"))
@@ -61,14 +61,14 @@ def test_two_networks_of_one_kind_with_different_grids(video: Path) -> None:
     assert "4 \u00d7 2 \u00d7 2) in DNL (2)" in text
 
 
-def test_slowfast_shows_the_frames_of_its_slow_pathway(video: Path) -> None:
+def test_slowfast_shows_the_frames_of_its_slow_pathway(video):
     figure = dnl_video.draw_attention(predictor("slowfast_r50", num_frames=16), video, clip_start_s=0)
     titles = [axes.get_title().splitlines()[0] for axes in figure.axes if axes.get_title()]
     assert titles == ["frame 0", "frame 5", "frame 10", "frame 15"]
 
 
 @pytest.mark.parametrize("context", ["unary", "snl", "gc"])
-def test_maps_that_do_not_depend_on_queries(video: Path, context: Context) -> None:
+def test_maps_that_do_not_depend_on_queries(video, context):
     found = examine([predictor(context=context)], video)
     assert found.queries == []
     assert len(found.rows("res3.1")) == 1
@@ -76,7 +76,7 @@ def test_maps_that_do_not_depend_on_queries(video: Path, context: Context) -> No
     assert found.decompositions("res3.1") == []
 
 
-def test_texts_lie_inside_the_picture(video: Path) -> None:
+def test_texts_lie_inside_the_picture(video):
     """Also in a figure with one column, whose headings are wider than its panels."""
     found = examine([predictor("slow_r50", num_frames=1), predictor("slow_r50", "nl", num_frames=1)], video)
     for figure in (found.sheet("res3.1"), found.decompositions("res3.1")[0][1]):
@@ -89,7 +89,7 @@ def test_texts_lie_inside_the_picture(video: Path) -> None:
         assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(lines))
 
 
-def test_draw_attention(video: Path, tmp_path: Path) -> None:
+def test_draw_attention(video, tmp_path):
     used = predictor()
     figure = dnl_video.draw_attention(used, video)
     assert written(figure).startswith("res4.1: what DNL attends to")
@@ -102,20 +102,18 @@ def test_draw_attention(video: Path, tmp_path: Path) -> None:
     assert "NL: coupled" in written(both)
 
 
-def test_messages(video: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"no block at the same place \(res3\.1, res4\.1 and res2\.0\); compare networks"
-    ):
+def test_networks_and_queries_that_do_not_fit_are_refused(video):
+    with pytest.raises(InputError, match=r"at the same place \(res3\.1, res4\.1 and res2\.0\); compare networks"):
         examine([predictor(), predictor(positions={"res2": [0]})], video)
     with pytest.raises(InputError, match="see different clips: num_frames is 8 and 16"):
         examine([predictor(), predictor(num_frames=16)], video)
     with pytest.raises(InputError, match="no context blocks"):
         examine([predictor(), predictor(context="none")], video)
-    with pytest.raises(InputError, match="query frame 8 is outside the clip; its frames are 0 to 7"):
-        dnl_video.draw_attention(predictor(), video, queries=[(8, 0.5, 0.5)])
     with pytest.raises(
-        InputError, match="a query was given, but maps of GC are the same for every query; leave it out"
+        InputError, match="maps of GC are the same for every query; leave it out"
     ):
         dnl_video.draw_attention(predictor(context="gc"), video, queries=[(0, 0.5, 0.5)])
+    with pytest.raises(InputError, match="query frame 8 is outside the clip; its frames are 0 to 7"):
+        dnl_video.draw_attention(predictor(), video, queries=[(8, 0.5, 0.5)])
     with pytest.raises(InputError, match=r"no block 'res5\.0'"):
         dnl_video.draw_attention(predictor(), video, block="res5.0")

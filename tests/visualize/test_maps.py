@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from dnl_video.errors import InputError
-from dnl_video.spec import Architecture, Context
 from dnl_video.visualize.clip import Clip, Query
 from dnl_video.visualize.maps import clip_maps
 from tests.visualize.planted import untrained
@@ -31,9 +30,7 @@ def noise(num_frames: int = 8, height: int = 72, width: int = 104) -> Clip:
         ("slowfast_r50", "nl", "NL", False, True),
     ],
 )
-def test_every_map_sums_to_one(
-    architecture: Architecture, context: Context, kind: str, has_unary: bool, has_pairwise: bool
-) -> None:
+def test_every_map_sums_to_one(architecture, context, kind, has_unary, has_pairwise):
     found = clip_maps(untrained(architecture, context), noise(), QUERIES)
     assert found.kind == kind
     assert list(found.blocks) == ["res3.1", "res3.3", "res4.1", "res4.3", "res4.5"]
@@ -53,11 +50,9 @@ def test_every_map_sums_to_one(
             np.testing.assert_allclose(block.pairwise.sum(axis=(1, 2, 3)), 1, atol=1e-5)
 
 
-def test_the_decomposition_gives_the_map() -> None:
+def test_the_decomposition_gives_the_map():
     """softmax(pairwise + unary) is the coupled map; subtracting a constant from the unary logits changes nothing."""
     block = clip_maps(untrained("slow_r50", "nl"), noise(), QUERIES, ["res3.1"]).blocks["res3.1"]
-    assert block.logits is not None
-    assert block.pairwise is not None
     total = (block.logits.pairwise + block.logits.unary).reshape(2, -1).astype(np.float64)
     expected = np.exp(total - total.max(axis=1, keepdims=True))
     expected /= expected.sum(axis=1, keepdims=True)
@@ -65,7 +60,7 @@ def test_the_decomposition_gives_the_map() -> None:
     assert block.logits.pairwise_share + block.logits.unary_share == pytest.approx(1)
 
 
-def test_axes_of_pooled_keys() -> None:
+def test_axes_of_pooled_keys():
     keys = clip_maps(untrained("i3d_r50", "dnl"), noise(), QUERIES, ["res3.1"]).blocks["res3.1"].keys
     np.testing.assert_allclose(keys.frames, [0.5, 2.5, 4.5, 6.5])
     # Features at 0, 8, ..., 64; keys are pairs of them, and the ninth row has no partner.
@@ -77,7 +72,7 @@ def test_axes_of_pooled_keys() -> None:
     np.testing.assert_allclose(slow.blocks["res3.1"].keys.frames, [0, 7])
 
 
-def test_networks_without_attention_maps_are_refused() -> None:
+def test_networks_without_attention_maps_are_refused():
     with pytest.raises(
         InputError, match=r"no context blocks \(context: none\), so there is no attention to draw; give"
     ):
@@ -89,7 +84,7 @@ def test_networks_without_attention_maps_are_refused() -> None:
         clip_maps(untrained("slow_r50", "dnl"), noise(), QUERIES, ["res3.2"])
 
 
-def test_the_network_is_unchanged() -> None:
+def test_the_network_is_unchanged():
     used = untrained("slow_r50", "dnl")
     found = clip_maps(used, noise(), QUERIES)
     assert not any(module._forward_pre_hooks for module in used.network.modules())

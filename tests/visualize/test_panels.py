@@ -20,7 +20,7 @@ def row_of(values: np.ndarray, *, spacing: float, offset: float, end: tuple[floa
     return Row("", values, Axes(2.0 * np.arange(frames) + 0.5, *centres, end), ATTENTION, None)
 
 
-def test_stretching_is_bilinear() -> None:
+def test_stretching_is_bilinear():
     """If cells cover the frame, torch's interpolation gives the same."""
     values = np.random.default_rng(0).random((2, 5, 7)).astype(np.float32)
     row = row_of(values, spacing=8, offset=3.5, end=(40, 56))
@@ -29,7 +29,7 @@ def test_stretching_is_bilinear() -> None:
         np.testing.assert_allclose(stretched(row, frame, 40, 56), expected[step], atol=1e-6)
 
 
-def test_pixels_without_a_key_are_nan() -> None:
+def test_pixels_without_a_key_are_nan():
     row = row_of(np.ones((1, 2, 3), dtype=np.float32), spacing=16, offset=4, end=(32, 48))
     image = stretched(row, 0, 35, 49)
     assert np.isnan(image[32:]).all()
@@ -37,7 +37,7 @@ def test_pixels_without_a_key_are_nan() -> None:
     np.testing.assert_allclose(image[:32, :48], 1)
 
 
-def test_colours() -> None:
+def test_colours():
     frame = np.full((1, 4, 3), 255, dtype=np.uint8)
     panel = coloured(np.array([[0.0, 2.0, 4.0, np.nan]]), frame, ATTENTION)
     grey = round(255 * 0.65)
@@ -54,9 +54,7 @@ def test_colours() -> None:
 @pytest.mark.parametrize("pool", [None, (1, 2, 2)])
 @pytest.mark.parametrize(("kernel", "padding", "centre"), [(8, 0, 4), (7, 3, 0)])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (72, 104), (65, 99)])
-def test_the_panel_is_brightest_at_the_planted_place(
-    pool: tuple[int, int, int] | None, kernel: int, padding: int, centre: int, height: int, width: int
-) -> None:
+def test_the_panel_is_brightest_at_the_planted_place(pool, kernel, padding, centre, height, width):
     """For odd sizes, oblong frames, both alignments of features with the frame, and pooled keys."""
     y, x = 24 + centre, 40 + centre
     clip = planted_clip(height, width, frame=1, row=y, column=x)
@@ -79,7 +77,7 @@ def test_the_panel_is_brightest_at_the_planted_place(
         assert abs(px - x) <= reach
 
 
-def test_scales_and_order() -> None:
+def test_scales_and_order():
     clip = planted_clip(64, 64, frame=1, row=28, column=44)
     queries = [Query(1, 44 / 64, 28 / 64), Query(3, 0.1, 0.1)]
     block = clip_maps(redness_network(nl_block(None), kernel=8, padding=0), clip, queries).blocks["res2.0"]

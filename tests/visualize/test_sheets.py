@@ -26,7 +26,7 @@ def sheet(num_frames: int = 4, **options: Any) -> Figure:
 
 def pixels(figure: Figure) -> np.ndarray:
     figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3]
 
 
 def panel(image: np.ndarray, axes: Any) -> np.ndarray:
@@ -49,7 +49,7 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.texts]
 
 
-def test_marks_are_in_every_panel_and_a_border_around_the_own_frame() -> None:
+def test_marks_are_in_every_panel_and_a_border_around_the_own_frame():
     figure = sheet()
     image = pixels(figure)
     # Frames row: 4 panels; unary, A and B: 4 panels and a colour bar each.
@@ -72,7 +72,7 @@ def test_marks_are_in_every_panel_and_a_border_around_the_own_frame() -> None:
     assert not any(coloured_like(p, colour).any() for p in unary for colour in QUERY_COLOURS[:2])
 
 
-def test_the_picture_is_brightest_where_the_map_is() -> None:
+def test_the_picture_is_brightest_where_the_map_is():
     figure = sheet()
     image = pixels(figure)
     unary = [panel(image, axes).astype(int).sum(axis=2) for axes in figure.axes[4:8]]
@@ -84,7 +84,7 @@ def test_the_picture_is_brightest_where_the_map_is() -> None:
     assert unary[2].shape[1] / unary[2].shape[0] == pytest.approx(WIDTH / HEIGHT, rel=0.02)
 
 
-def test_texts() -> None:
+def test_texts():
     figure = sheet(note="a note")
     written = texts(figure)
     assert written[:3] == [
@@ -106,7 +106,7 @@ def test_texts() -> None:
     assert letter(26) == "27"
 
 
-def test_long_clips_are_thinned_but_keep_the_frames_of_queries() -> None:
+def test_long_clips_are_thinned_but_keep_the_frames_of_queries():
     figure = sheet(num_frames=9, columns=3)
     titles = [axes.get_title().splitlines()[0] for axes in figure.axes if axes.get_title()]
     assert titles == ["frame 0", "frame 2", "frame 4", "frame 8"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import matplotlib.image
 import numpy as np
 import pytest
@@ -20,7 +18,7 @@ TIMELINE = Timeline(np.array([0.0, 4.0, 10.0]), np.array([[0.7, 0.2, 0.1], [0.1,
 NAMES = ["run", "jump", "sit down very slowly on a chair that is not there"]
 
 
-def test_curves_strip_and_legend_show_the_timeline() -> None:
+def test_curves_strip_and_legend_show_the_timeline():
     figure = draw_timeline(TIMELINE, NAMES, title="movie.mp4", k=2)
     curves, strip = figure.axes
     assert curves.get_title(loc="left") == "movie.mp4"
@@ -36,7 +34,7 @@ def test_curves_strip_and_legend_show_the_timeline() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["sit down very slowly on a chair…", "run"]
 
 
-def test_other_classes_are_grey_with_a_legend() -> None:
+def test_other_classes_are_grey_with_a_legend():
     figure = draw_timeline(TIMELINE, NAMES, k=1)
     assert figure.legends[0].get_texts()[-1].get_text() == "other classes"
 
@@ -44,18 +42,18 @@ def test_other_classes_are_grey_with_a_legend() -> None:
 @pytest.mark.parametrize(
     ("second", "text"), [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3599, "59:59"), (3661, "1:01:01")]
 )
-def test_clock(second: float, text: str) -> None:
+def test_clock(second, text):
     assert clock(second) == text
 
 
 @pytest.mark.parametrize(("end", "label"), [(119.0, "seconds"), (121.0, "minutes:seconds"), (4000.0, "h:mm:ss")])
-def test_the_axis_of_long_videos_has_minutes(end: float, label: str) -> None:
+def test_the_axis_of_long_videos_has_minutes(end, label):
     figure = draw_timeline(Timeline(np.array([0.0, end]), np.array([[0.5, 0.5]])), NAMES)
     assert figure.axes[1].get_xlabel() == label
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_files_are_reproducible(tmp_path: Path, suffix: str) -> None:
+def test_files_are_reproducible(tmp_path, suffix):
     paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
     for path in paths:
         save_figure(draw_timeline(TIMELINE, NAMES), path)
@@ -67,7 +65,7 @@ def test_files_are_reproducible(tmp_path: Path, suffix: str) -> None:
         assert "</svg>" in paths[0].read_text(encoding="utf-8")
 
 
-def test_very_long_timelines_are_drawn_as_means() -> None:
+def test_very_long_timelines_are_drawn_as_means():
     scores = np.tile([[1.0, 0.0], [0.0, 1.0]], (450, 1))
     figure = draw_timeline(Timeline(np.arange(901.0), scores), NAMES[:2])
     assert figure.axes[0].get_ylabel() == "score, mean of 6 s"
@@ -77,7 +75,7 @@ def test_very_long_timelines_are_drawn_as_means() -> None:
     np.testing.assert_allclose(second, 0.5)
 
 
-def test_the_copy_has_every_frame_and_follows_the_timeline(tmp_path: Path) -> None:
+def test_the_copy_has_every_frame_and_follows_the_timeline(tmp_path):
     # 2 s of 250 x 331 at 10 a second, all white; the best class changes at 1.2 s.
     frames = np.full((20, 250, 331, 3), 255, np.uint8)
     encode_frames(tmp_path / "in.mp4", frames, "libx264", {"preset": "ultrafast"}, rate=10, pix_fmt="yuv444p")
@@ -99,7 +97,7 @@ def test_the_copy_has_every_frame_and_follows_the_timeline(tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
-def test_small_videos_are_enlarged(tmp_path: Path) -> None:
+def test_small_videos_are_enlarged(tmp_path):
     frames = np.full((3, 64, 80, 3), 128, np.uint8)
     write_video(tmp_path / "in.mp4", frames, 8, options={"preset": "ultrafast"})
     annotate_video(tmp_path / "in.mp4", tmp_path / "out.mkv", Timeline(np.array([0, 1.0]), np.eye(3)[:1]), NAMES)
@@ -108,7 +106,7 @@ def test_small_videos_are_enlarged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 240), (1920, 1080), (240, 900), (20, 30)])
-def test_the_panel_fits_and_bars_have_the_length_of_the_scores(width: int, height: int) -> None:
+def test_the_panel_fits_and_bars_have_the_length_of_the_scores(width, height):
     scores = np.array([0.75, 0.25, 0.0])
     panel = draw_panel(
         scores, ["a name that is much longer than the panel " * 3, "b", "c"], 3, width, height, title="0:01"

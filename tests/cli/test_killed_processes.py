@@ -1,4 +1,4 @@
-"""A killed loader process ends a run with one line, and the next run continues."""
+"""Killed processes: the next run continues. A killed loader process ends its run with one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ import yaml
 from dnl_video.cli.main import main
 from dnl_video.data import dataset
 from dnl_video.data.decoding import open_video
+from dnl_video.report import build_report
+from dnl_video.results.predictions import VideoPrediction
 from dnl_video.results.reader import read_predictions
+from dnl_video.results.writer import PredictionsWriter
+from tests.lists import write_list
 from tests.processes import CommandProcess
 
 forked = pytest.mark.skipif(
@@ -24,7 +28,7 @@ forked = pytest.mark.skipif(
 )
 
 
-def die_in(name: str, monkeypatch) -> None:
+def crash_on(name: str, monkeypatch) -> None:
     """Kill loader processes that open a video of this name, like a crashing decoder."""
 
     def fatal(path, **options):
@@ -38,10 +42,10 @@ def die_in(name: str, monkeypatch) -> None:
 
 @forked
 def test_evaluation_records_the_video_and_continues(tiny, tmp_path, monkeypatch, capsys):
-    victim = sorted((tiny.folder / "videos" / "val").rglob("*.mp4"))[3]
+    victim = tiny.files()[3]
     command = ["evaluate", "--checkpoint", str(tiny.run), "--manifest", str(tiny.val), "--num-workers", "1"]
     command += ["--num-clips", "1", "--num-crops", "1", "--device", "cpu", "--output", str(tmp_path / "out")]
-    die_in(victim.name, monkeypatch)
+    crash_on(victim.name, monkeypatch)
     assert main(command) == 2
     error = capsys.readouterr().err
     assert f" while it read {victim};" in error
@@ -63,8 +67,8 @@ def test_a_resumed_training_does_not_open_the_video_again(tiny, tmp_path, monkey
     config["trainer"] |= {"max_epochs": 2}
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
-    victim = sorted((tiny.folder / "videos" / "train").rglob("*.mp4"))[5]
-    die_in(victim.name, monkeypatch)
+    victim = tiny.files("train")[5]
+    crash_on(victim.name, monkeypatch)
     assert main(["train", "--config", str(file)]) == 2
     assert f" while it read {victim};" in capsys.readouterr().err
     lines = (tmp_path / "run" / "crashed_videos.jsonl").read_text(encoding="utf-8").splitlines()
@@ -92,3 +96,47 @@ def test_training_continues_after_kill_9_of_a_loader_process(tiny, tmp_path, ful
     assert process.stderr.splitlines()[-1].endswith("start again (train with --resume): finished work is kept")
     assert main([*words, "--resume"]) == 0
     shutil.rmtree(run)
+
+
+def kill_at_third_video(words: list[str]) -> None:
+    """Run a command that is killed at its third video; only the first is written by then."""
+    add = PredictionsWriter.add
+    added = []
+
+    def counted(self: PredictionsWriter, prediction: VideoPrediction) -> None:
+        added.append(prediction)
+        if len(added) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        add(self, prediction)
+        if len(added) == 1:
+            self.flush()
+
+    PredictionsWriter.add = counted
+    main(words)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the child takes over the test")
+def test_a_restarted_evaluation_reports_every_video_once(tiny, tmp_path, monkeypatch):
+    nine = write_list(tmp_path / "nine.csv", tiny.val, broken=4)
+    words = ["evaluate", "--checkpoint", str(tiny.run), "--manifest", str(nine), "--device", "cpu"]
+    words += ["--num-workers", "0", "--num-clips", "2", "--num-crops", "1", "--output"]
+    one, two = [*words, str(tmp_path / "one")], [*words, str(tmp_path / "two")]
+    assert main(one) == 3
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    child = multiprocessing.get_context("fork").Process(target=kill_at_third_video, args=(two,))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    monkeypatch.setenv("RANK", "0")
+    assert main(two) == 0
+    assert len(read_predictions(tmp_path / "two").video_id) == 6
+    monkeypatch.setenv("RANK", "1")
+    assert main(two) == 3
+    reports = [build_report(read_predictions(tmp_path / name)) for name in ("one", "two")]
+    for report in reports:
+        report.pop("run")
+    assert reports[0] == reports[1]
+    counts = {name: reports[1]["coverage"][name] for name in ("listed", "finished", "evaluated", "failed")}
+    assert counts == {"listed": 9, "finished": 9, "evaluated": 8, "failed": 1}
