@@ -1,4 +1,4 @@
-"""What travels with a model: its architecture and the preprocessing of its clips. Standard library only."""
+"""ModelSpec and Preprocessing, which every checkpoint and exported model stores. Standard library only."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class ModelSpec:
         context: Block inserted into the backbone: none, nl (non-local), dnl (disentangled non-local), pairwise or unary
             (one term of dnl alone), snl (simplified non-local) or gc (GCNet).
         num_classes: Number of classes.
-        head: From the last features to logits: dense_logits (pytorchvideo: average the logits of T x 7 x 7 windows),
+        head: Logits from the last features: dense_logits (pytorchvideo: average the logits of T x 7 x 7 windows),
             dense_probabilities (PySlowFast: softmax per window, then average) or global (mmaction2: one global average
             pooling).
         stem_channels: Channels of the stem. 64 is the published network; the rest of the backbone scales with it.

@@ -1,1 +1,1 @@
-"""The command line: one module a command, each importing what it needs when it runs."""
+"""The command line. Each command is one module; its `run` imports the libraries."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.cli.main import VIDEOS_FAILED
-from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_options, config_from
+from dnl_video.cli.options import add_checkpoint_argument, add_view_options, config_from
 from dnl_video.cli.predict import score_videos
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-failed", action="store_true", help=f"Exit with 0, not {VIDEOS_FAILED}, if videos failed to decode."
     )
     add_view_options(parser, EvaluationConfig(), "clip_scores", "frame_order")
-    add_output_argument(parser, "predictions/NAME_OF_LIST")
+    output = "Predictions directory. Default: predictions/NAME_OF_LIST."
+    parser.add_argument("--output", metavar="DIR", help=output)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,9 +15,9 @@ examples:
   dnl-video models --architecture slowfast_r50 i3d_r50 --context none dnl --size 256
   dnl-video models --context nl dnl --unpooled
 
-Counted are convolutions, matrix products (also those of fused attention) and batch norms, as fvcore counts
-them; softmax and max-pooling are not. Clips are those of the 8x8 recipes: 8 frames, 32 for SlowFast. The
-columns "added" and "+256" show the share of the context blocks."""
+As in fvcore, convolutions, matrix products (also those of fused attention) and batch norms are counted; softmax
+and max-pooling are not. Clips are those of the 8x8 recipes: 8 frames, 32 for SlowFast. The columns "added" and
+"+256" show the share of the context blocks."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

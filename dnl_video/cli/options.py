@@ -77,8 +77,3 @@ def add_view_options(parser: argparse.ArgumentParser, defaults: EvaluationConfig
     common = ("num_clips", "num_crops", "views_per_forward", "device", "precision", "num_workers", "decoder")
     add_config_options(views, defaults, *common, *more)
     views.add_argument("--retry-failed", action="store_true", help="Retry videos that failed in an earlier run.")
-
-
-def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add --output."""
-    parser.add_argument("--output", metavar="DIR", help=f"Predictions directory. Default: {default}.")

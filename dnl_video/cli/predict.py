@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnl_video.cli.main import INTERRUPTED, VIDEOS_FAILED
-from dnl_video.cli.options import add_checkpoint_argument, add_output_argument, add_view_options, config_from
+from dnl_video.cli.options import add_checkpoint_argument, add_view_options, config_from
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
 from dnl_video.launcher import rank_and_world_size
@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     plot_format = "Format of the timelines. Default: png."
     long.add_argument("--plot-format", choices=("png", "svg"), default="png", help=plot_format)
     add_view_options(parser, EvaluationConfig(num_clips=_NUM_CLIPS, num_crops=1), "clip_scores")
-    kept = f"predictions/<name> with --sliding, several processes or over {MANY_VIDEOS} videos"
-    add_output_argument(parser, f"nothing is kept; {kept}")
+    output = "Predictions directory. Default: nothing is kept; predictions/<name> with --sliding, several processes or "
+    parser.add_argument("--output", metavar="DIR", help=f"{output}over {MANY_VIDEOS} videos.")
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 
-from dnl_video.cli.screen import plain_table
+from dnl_video.cli.screen import plain_table, progress_bar
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.inference.segments import Segment, find_segments, read_timelines, write_segments
 from dnl_video.results.reader import iter_predictions
@@ -98,13 +97,11 @@ def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Pa
     from dnl_video.visualize.timelines import annotate_video
 
     _, timeline = next(read_timelines(output))
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+    with progress_bar(disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task("annotate", total=None)
-
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        annotate_video(record.path, target, timeline, names, progress=progress)
+        annotate_video(
+            record.path, target, timeline, names, progress=lambda done, n: bar.update(task, completed=done, total=n)
+        )
     print(f"wrote {target}")
 
 

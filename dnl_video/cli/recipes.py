@@ -78,10 +78,7 @@ def find_recipe(name: str) -> Path:
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """Read the YAML of a recipe.
-
-    Args:
-        name: See `find_recipe`.
+    """Read the YAML of a recipe that `find_recipe` finds.
 
     Raises:
         InputError: There is no such file or recipe, it cannot be read, or it has no settings.

@@ -29,12 +29,7 @@ def add_foreign_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_results(paths: Sequence[str], args: argparse.Namespace, *, clip_scores: bool = True) -> list[Predictions]:
-    """Read predictions directories, and results files of other projects.
-
-    Args:
-        paths: The directories and files.
-        args: Has `classes` and `manifest`, for the files.
-        clip_scores: Also read the clip scores of directories.
+    """Read predictions directories, and results files of other projects with ``args.classes`` and ``args.manifest``.
 
     Raises:
         InputError: An input cannot be read or does not fit the options, or the options are given without a file.
@@ -64,7 +59,7 @@ def _read_file(path: str, args: argparse.Namespace) -> Predictions:
 
 
 def thumbnail_reader(root: str | None = None) -> Callable[[str], NDArray[np.uint8] | str]:
-    """Return a function that reads six frames spread over a video, uint8 [6, 96, W, 3], or says why it cannot.
+    """Return a function that reads six frames spread over a video, uint8 [6, 96, W, 3], or returns why it cannot.
 
     Args:
         root: Folder that now holds the videos, searched by path and by name.

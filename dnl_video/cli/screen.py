@@ -30,14 +30,7 @@ _LOG_EVERY_S = 60.0
 
 
 def plain_table(*columns: str, numbers: Collection[str] = (), title: str = "", header: bool = True) -> Table:
-    """Return an empty table without a frame.
-
-    Args:
-        columns: Headings.
-        numbers: Headings of right-aligned columns, which never wrap.
-        title: Title above the table.
-        header: Show the headings.
-    """
+    """Return an empty table without a frame; the columns in ``numbers`` are right-aligned and never wrap."""
     table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, show_header=header, title_justify="left")
     table.title = Text(title, style="bold") if title else None
     for name in columns:
@@ -49,12 +42,7 @@ def plain_table(*columns: str, numbers: Collection[str] = (), title: str = "", h
 
 
 def progress_bar(*texts: str, **options: Any) -> Progress:
-    """Return a progress bar on stderr.
-
-    Args:
-        texts: Formats of further columns, for example "{task.fields[rate]}".
-        options: Further options of rich's Progress.
-    """
+    """Return a progress bar on stderr; ``texts`` are formats of more columns, for example "{task.fields[rate]}"."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -70,16 +58,11 @@ def progress_bar(*texts: str, **options: Any) -> Progress:
 class PredictionProgress:
     """Progress of `run_predictions`: videos done, videos/s and the time left; `clips` does the same for a long video.
 
-    Args:
-        bar: The progress bar.
-        console: Prints failed videos and log lines.
-        verb: Description of the bar.
-        log_every_s: Seconds between log lines; None prints none.
+    Every ``log_every_s`` seconds, a log line is printed; None prints none.
     """
 
-    def __init__(self, bar: Progress, console: Console, verb: str, log_every_s: float | None) -> None:
+    def __init__(self, bar: Progress, verb: str, log_every_s: float | None) -> None:
         self._bar = bar
-        self._console = console
         self._log_every_s = log_every_s
         self._logged = time.monotonic()
         self._videos = bar.add_task(verb, total=None, unit="videos", rate="")
@@ -88,7 +71,7 @@ class PredictionProgress:
     def __call__(self, done: int, total: int, prediction: VideoPrediction | None) -> None:
         """Take the videos done, the videos of this process and the new prediction (None at the start)."""
         if prediction is None and done:
-            self._console.print(f"{done} of {total} videos are already done", highlight=False)
+            self._print(f"{done} of {total} videos are already done")
         if prediction is not None and prediction.error is not None:
             self._print(f"failed: {prediction.path}: {prediction.error}")
         if self._clips is not None:
@@ -104,7 +87,7 @@ class PredictionProgress:
 
     def _update(self, task: TaskID, done: int, total: int) -> None:
         self._bar.update(task, total=total, completed=done)
-        state = next(t for t in self._bar.tasks if t.id == task)
+        state = next(one for one in self._bar.tasks if one.id == task)
         rate = f"{state.speed:.1f}/s" if state.speed else ""
         self._bar.update(task, rate=rate)
         now = time.monotonic()
@@ -115,7 +98,7 @@ class PredictionProgress:
         self._print(f"{state.description.strip()}: {done} of {total} {state.fields['unit']}, {rate}, {left} left")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -135,7 +118,7 @@ def prediction_progress(
         "{task.fields[unit]} {task.fields[rate]}", disable=quiet or not terminal, speed_estimate_period=600
     )
     with bar:
-        yield PredictionProgress(bar, bar.console, verb, None if quiet or terminal else log_every_s)
+        yield PredictionProgress(bar, verb, None if quiet or terminal else log_every_s)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ examples:
   dnl-video show predictions/slow_dnl
   dnl-video show runs/slow_dnl --json
 
-Shown are architecture and blocks, parameters, classes, preprocessing, the best epoch and its validation top-1, the
+The facts are architecture and blocks, parameters, classes, preprocessing, the best epoch and its validation top-1, the
 schedule, lists of videos, size and sha256, the origin of the weights, the last metrics, and the next commands.
 """
 

@@ -16,11 +16,7 @@ _INSTRUCTIONS = {"bf16-mixed": {"avx512_bf16", "amx_bf16"}, "16-mixed": {"avx512
 
 
 def resolve_device(name: str, option: str = "device") -> torch.device:
-    """Return the device with this name; auto prefers cuda (the device of this process), then mps, then cpu.
-
-    Args:
-        name: auto, cpu, cuda, cuda:N or mps.
-        option: The option's name, for the error message.
+    """Return the device auto, cpu, cuda, cuda:N or mps; auto prefers cuda (the one of this process), then mps.
 
     Raises:
         InputError: This machine has no such device.
@@ -44,10 +40,6 @@ def resolve_device(name: str, option: str = "device") -> torch.device:
 
 def check_cpu_precision(precision: Precision, option: str = "--precision") -> None:
     """Refuse a precision that this CPU emulates. A CPU that does not list its instructions is not checked.
-
-    Args:
-        precision: The precision.
-        option: The option's name, for the error message.
 
     Raises:
         InputError: The CPU lacks the instructions.

@@ -135,8 +135,8 @@ class Predictor:
     ) -> VideoScores:
         """Score clips every `hop_s` seconds over a whole video, in memory that does not grow with its length.
 
-        Of the options `num_crops`, `views_per_forward` and `num_workers` apply. `num_workers` counts decoding threads
-        here; 0 decodes and scores in turn.
+        Only the options `num_crops`, `views_per_forward` and `num_workers` are used. `num_workers` counts decoding
+        threads here; 0 decodes and scores in turn.
 
         Args:
             path: The video.

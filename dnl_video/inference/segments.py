@@ -138,9 +138,6 @@ def write_segments(
         videos: (id, path) of the videos, in the order wanted.
         segments: Segments by id; a failed video has none.
 
-    Returns:
-        The two paths.
-
     Raises:
         InputError: A file cannot be written.
     """

@@ -42,8 +42,9 @@ class Examination:
     @property
     def caption(self) -> str:
         """Name and time of the clip, and the prediction of each network."""
-        said = "; ".join(f"{name} says {maps.prediction[0]} ({maps.prediction[1]:.0%})" for name, maps in self.networks)
-        return f"{self.clip.name}, {self.clip.seconds.min():.2f} to {self.clip.end_s:.2f} s; {said}"
+        found = [(name, *maps.prediction) for name, maps in self.networks]
+        predictions = "; ".join(f"{name} predicts {best} ({probability:.0%})" for name, best, probability in found)
+        return f"{self.clip.name}, {self.clip.seconds.min():.2f} to {self.clip.end_s:.2f} s; {predictions}"
 
     def rows(self, block: str) -> list[Row]:
         """Return the maps of a block."""
@@ -51,8 +52,7 @@ class Examination:
 
     def sheet(self, block: str) -> Figure:
         """Draw the maps of a block over the frames."""
-        names = [name for name, _ in self.networks]
-        title = f"{block}: what {' and '.join(names)} attend{'s' if len(names) == 1 else ''} to"
+        title = f"{block}: attention of {' and '.join(name for name, _ in self.networks)}"
         grids = {maps.blocks[block].keys.shape: name for name, maps in self.networks}
         keys = [f"M = {math.prod(g)} keys (T \u00d7 H \u00d7 W = {g[0]} \u00d7 {g[1]} \u00d7 {g[2]})" for g in grids]
         if len(grids) > 1:
@@ -82,17 +82,12 @@ def examine(
     start_s: float | None = None,
     blocks: Sequence[str] | None = None,
 ) -> Examination:
-    """Run one or two networks on a clip of a video and collect their attention maps.
+    """Run one or two networks on a clip of a video and collect the attention maps of ``blocks`` (None: of all).
 
-    Args:
-        predictors: The networks.
-        video: The video file.
-        queries: Places whose pairwise maps to draw. Default: the strongest motion and the centre.
-        start_s: Start of the clip in seconds; None as in `read_clip`.
-        blocks: Names of blocks; None for all.
+    See `draw_attention` for the other arguments.
 
     Raises:
-        InputError: Something cannot be drawn; the message says what.
+        InputError: The networks, the queries or the clip do not fit.
     """
     first = predictors[0]
     for predictor in predictors:
@@ -142,7 +137,7 @@ def draw_attention(
         A matplotlib figure; ``savefig`` writes it.
 
     Raises:
-        InputError: Something cannot be drawn; the message says what.
+        InputError: The networks, the queries or the clip do not fit.
     """
     predictors = [predictor] if compare_to is None else [predictor, compare_to]
     points = [Query(*point) for point in queries]

@@ -26,7 +26,7 @@ Grid = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Axes:
+class Positions:
     """Places of a grid [T', h, w] in the clip; 0 is the centre of the first frame or pixel.
 
     Attributes:
@@ -77,7 +77,7 @@ class BlockMaps:
     """
 
     kind: str
-    keys: Axes
+    keys: Positions
     unary: Grid | None
     pairwise: Grid | None
     logits: LogitMaps | None
@@ -198,7 +198,7 @@ def _block_maps(
     return BlockMaps(kind_of(block), keys, unary, pairwise, logits)
 
 
-def _axes(placed: PlacedBlock, grid: tuple[int, int, int], pool: Sequence[int], shown: Sequence[int]) -> Axes:
+def _axes(placed: PlacedBlock, grid: tuple[int, int, int], pool: Sequence[int], shown: Sequence[int]) -> Positions:
     """Return the places of the windows that pooling makes of a grid of features."""
     centres: list[NDArray[np.float64]] = []
     ends: list[float] = []
@@ -210,10 +210,10 @@ def _axes(placed: PlacedBlock, grid: tuple[int, int, int], pool: Sequence[int], 
         # position 0 is centred on the first pixel.
         ends.append(float(centre[-1]) + spacing * (window + 1) / 2)
     frames = np.interp(centres[0], np.arange(len(shown)), np.asarray(shown, dtype=np.float64))
-    return Axes(frames, centres[1], centres[2], (ends[1], ends[2]))
+    return Positions(frames, centres[1], centres[2], (ends[1], ends[2]))
 
 
-def _position(at: Axes, frame: int, row: float, column: float) -> int:
+def _position(at: Positions, frame: int, row: float, column: float) -> int:
     """Return the flat index of the position nearest to a place."""
     nearest_to = [int(np.abs(a - v).argmin()) for a, v in ((at.frames, frame), (at.rows, row), (at.columns, column))]
     return int(np.ravel_multi_index(nearest_to, at.shape))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dnl_video.files import atomic_path
 from dnl_video.visualize.clip import Query
-from dnl_video.visualize.maps import Axes, BlockMaps, Grid
+from dnl_video.visualize.maps import BlockMaps, Grid, Positions
 
 Image = NDArray[np.uint8]
 Lines = list[tuple[str, float]]  # text and its size in points
@@ -65,7 +65,7 @@ class Row:
 
     title: str
     values: Grid
-    keys: Axes
+    keys: Positions
     scale: Scale
     query: int | None
 
@@ -97,7 +97,7 @@ def logit_rows(block: BlockMaps, queries: Sequence[Query]) -> list[Row]:
     return rows
 
 
-def _attention_row(title: str, weights: Grid, keys: Axes, query: int | None) -> Row:
+def _attention_row(title: str, weights: Grid, keys: Positions, query: int | None) -> Row:
     relative = weights * weights.size  # times M: 1 is uniform, whatever the number of keys
     scale = Scale(0.0, max(float(relative.max()), _LEAST_HIGH), "inferno", "attention \u00d7 M\n1 = uniform")
     return Row(title, relative, keys, scale, query)
@@ -127,12 +127,7 @@ def coloured(image: NDArray[np.float64], frame: Image, scale: Scale) -> Image:
     """Draw a map over its grey frame.
 
     Attention is more opaque the larger it is, so that the frame shows where attention is low. Signed numbers have the
-    same opacity everywhere. NaN shows the grey frame only.
-
-    Args:
-        image: Numbers [H, W].
-        frame: RGB, uint8 [H, W, 3].
-        scale: Colours of the numbers.
+    same opacity everywhere. NaN shows the grey frame only. ``image`` is [H, W], ``frame`` RGB uint8 [H, W, 3].
     """
     grey = _DARKEST + (_BRIGHTEST - _DARKEST) * frame.astype(np.float64).mean(axis=2, keepdims=True) / 255
     finite = np.isfinite(image)
@@ -211,7 +206,7 @@ def mark_query(
         query: Its place.
         height: Height of the panel's image in pixels.
         width: Width in pixels.
-        own: The panel shows the query's own frame, and gets a border.
+        own: The panel shows the frame of the query, and gets a border.
         named: Fill the mark and write the query's letter. In a map the mark is a ring, so that the map stays visible.
     """
     colour = QUERY_COLOURS[index % len(QUERY_COLOURS)]

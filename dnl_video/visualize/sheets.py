@@ -34,21 +34,13 @@ def draw_sheet(
     """Draw a contact sheet: the frames, and each row's maps below them.
 
     The columns are the time steps of the first row's map. If there are more than ``columns``, they are thinned evenly;
-    the steps of the queries always stay.
-
-    Args:
-        clip: The frames.
-        rows: The maps.
-        queries: The query points that the rows refer to.
-        title: Title of the picture.
-        note: Line below the title.
-        columns: Largest number of columns.
+    the steps of the queries always stay. ``note`` is a line below the title.
     """
     height, width = clip.frames.shape[1:3]
     steps = _columns(rows[0], queries, columns)
     layout = _Layout.of(len(steps), len(rows), height / width, title, note)
     figure = panels.new_figure(layout.size, layout.heading)
-    foot = ["circles mark the query; panels of its own frame have a border"] if queries else []
+    foot = ["circles mark the query points; the panel of a query's frame has a border"] if queries else []
     if len(steps) < len(rows[0].keys.frames):
         foot.append(f"{len(steps)} of {len(rows[0].keys.frames)} time steps shown")
     figure.text(0.12 / layout.size[0], 0.1 / layout.size[1], "; ".join(foot), fontsize=8, color="#444444")

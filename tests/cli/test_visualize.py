@@ -40,7 +40,7 @@ def test_end_to_end(tiny, video, tmp_path, monkeypatch, capsys):
     names = sorted(path.name for path in folder.iterdir())
     assert names == sorted([f"{block}.png" for block in BLOCKS] + ["attention.gif", "attention.mp4"])
     lines = capsys.readouterr().out.splitlines()
-    assert "DNL says" in lines[0]
+    assert "DNL predicts" in lines[0]
     assert lines[1:] == [f"wrote {folder / name}" for name in [f"{b}.png" for b in BLOCKS] + names[:2][::-1]]
     with open_video(folder / "attention.mp4") as moving:
         assert (moving.num_frames, moving.fps) == (4, 4)

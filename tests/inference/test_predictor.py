@@ -54,7 +54,7 @@ def test_scores_are_the_mean_of_softmax_over_views(tiny):
     assert best[0][0] == "rgb"[int(np.argmax(result.scores))]
 
 
-def test_five_lines_of_python(tiny):
+def test_a_predictor_of_a_run(tiny):
     video = tiny.files()[0]
     predictor = dnl_video.Predictor.from_checkpoint(tiny.run, EvaluationConfig(num_clips=2, num_crops=1, device="cpu"))
     scores = predictor.predict(video)

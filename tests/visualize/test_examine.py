@@ -44,7 +44,7 @@ def test_two_networks_side_by_side(video):
     assert titles == ["DNL: unary"] + ["DNL: whitened pairwise", "NL: coupled"] * 2
     assert [name for name, _ in found.decompositions("res3.1")] == ["NL"]
     text = written(found.sheet("res3.1"))
-    assert text.startswith("res3.1: what DNL and NL attend to\nnoise.mp4, 0.50 to 2.38 s; DNL says ")
+    assert text.startswith("res3.1: attention of DNL and NL\nnoise.mp4, 0.50 to 2.38 s; DNL predicts ")
     assert "M = 128 keys (T \u00d7 H \u00d7 W = 8 \u00d7 4 \u00d7 4)" in text
     assert "query A: strongest motion" in text
     assert "query B: centre" in text
@@ -92,9 +92,9 @@ def test_texts_lie_inside_the_picture(video):
 def test_draw_attention(video, tmp_path):
     used = predictor()
     figure = dnl_video.draw_attention(used, video)
-    assert written(figure).startswith("res4.1: what DNL attends to")
+    assert written(figure).startswith("res4.1: attention of DNL")
     chosen = dnl_video.draw_attention(used, video, queries=[(3, 0.25, 0.75)], block="res3.1", clip_start_s=1)
-    assert written(chosen).startswith("res3.1: what DNL attends to\nnoise.mp4, 1.00 to 2.88 s")
+    assert written(chosen).startswith("res3.1: attention of DNL\nnoise.mp4, 1.00 to 2.88 s")
     assert "query A: (3, 0.25, 0.75)" in written(chosen)
     chosen.savefig(tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
@@ -109,9 +109,7 @@ def test_networks_and_queries_that_do_not_fit_are_refused(video):
         examine([predictor(), predictor(num_frames=16)], video)
     with pytest.raises(InputError, match="no context blocks"):
         examine([predictor(), predictor(context="none")], video)
-    with pytest.raises(
-        InputError, match="maps of GC are the same for every query; leave it out"
-    ):
+    with pytest.raises(InputError, match="maps of GC are the same for every query; leave it out"):
         dnl_video.draw_attention(predictor(context="gc"), video, queries=[(0, 0.5, 0.5)])
     with pytest.raises(InputError, match="query frame 8 is outside the clip; its frames are 0 to 7"):
         dnl_video.draw_attention(predictor(), video, queries=[(8, 0.5, 0.5)])

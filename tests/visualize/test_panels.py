@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from dnl_video.visualize.clip import Query
-from dnl_video.visualize.maps import Axes, clip_maps
+from dnl_video.visualize.maps import Positions, clip_maps
 from dnl_video.visualize.panels import Row, Scale, attention_rows, coloured, logit_rows, stretched
 from tests.visualize.planted import dnl_block, nl_block, planted_clip, redness_network
 
@@ -17,7 +17,7 @@ LOGITS = Scale(-2.0, 2.0, "RdBu_r", "logit")
 def row_of(values: np.ndarray, *, spacing: float, offset: float, end: tuple[float, float]) -> Row:
     frames, height, width = values.shape
     centres = [offset + spacing * np.arange(n) for n in (height, width)]
-    return Row("", values, Axes(2.0 * np.arange(frames) + 0.5, *centres, end), ATTENTION, None)
+    return Row("", values, Positions(2.0 * np.arange(frames) + 0.5, *centres, end), ATTENTION, None)
 
 
 def test_stretching_is_bilinear():

@@ -90,7 +90,7 @@ def test_texts():
     assert written[:3] == [
         "title",
         "a note",
-        "circles mark the query; panels of its own frame have a border",
+        "circles mark the query points; the panel of a query's frame has a border",
     ]
     assert written[3:] == [
         "frames",
