@@ -12,8 +12,7 @@ from rich.text import Text
 
 from dnl_video.cli.screen import plain_table, progress_bar
 from dnl_video.data.manifest import VideoRecord
-from dnl_video.inference.segments import Segment, find_segments, read_timelines, write_segments
-from dnl_video.results.reader import iter_predictions
+from dnl_video.inference.segments import Segment, find_segments, make_timeline, read_clips, write_segments
 from dnl_video.results.tables import TopClasses
 
 _MOST_SEGMENTS = 50
@@ -51,13 +50,9 @@ def print_summary(top: TopClasses, names: Sequence[str]) -> None:
 def print_clips(output: Path, records: Sequence[VideoRecord], names: Sequence[str]) -> None:
     """Print the best class of every clip."""
     clips: dict[str, list[Segment]] = {}
-    for video in iter_predictions(output, clip_scores=True):
-        if video.clip_scores is None:
-            continue
-        assert video.clip_start_s is not None
-        assert video.clip_end_s is not None
-        rows = zip(video.clip_start_s, video.clip_end_s, video.clip_scores, strict=True)
-        clips[video.video_id] = [Segment(start, end, int(s.argmax()), float(s.max())) for start, end, s in rows]
+    for video_id, *columns in read_clips(output):
+        rows = zip(*columns, strict=True)
+        clips[video_id] = [Segment(start, end, int(s.argmax()), float(s.max())) for start, end, s in rows]
     if clips:
         _print_segments([(record.path, clips.get(record.video_id, [])) for record in records], names, "score")
     else:
@@ -74,7 +69,8 @@ def write_and_print_timelines(
     plots = _plot_paths(output / "timelines", records[:most_plots], plot_format)
     segments: dict[str, list[Segment]] = {}
     drawn = []
-    for video_id, timeline in read_timelines(output):
+    for video_id, *columns in read_clips(output):
+        timeline = make_timeline(*columns)
         segments[video_id] = find_segments(timeline)
         if video_id in plots:
             title, plot = plots[video_id]
@@ -96,7 +92,8 @@ def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Pa
     """Write a copy of the video that shows its best classes."""
     from dnl_video.visualize.timelines import annotate_video
 
-    _, timeline = next(read_timelines(output))
+    _, *columns = next(read_clips(output))
+    timeline = make_timeline(*columns)
     with progress_bar(disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task("annotate", total=None)
         annotate_video(

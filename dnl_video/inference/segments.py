@@ -84,8 +84,8 @@ def make_timeline(clip_start_s: Seconds, clip_end_s: Seconds, clip_scores: NDArr
     return Timeline(edges, np.stack(means))
 
 
-def read_timelines(directory: str | os.PathLike[str]) -> Iterator[tuple[str, Timeline]]:
-    """Yield (video id, timeline) of each video with clip scores, in the order of the shards; memory holds one shard.
+def read_clips(directory: str | os.PathLike[str]) -> Iterator[tuple[str, Seconds, Seconds, NDArray[np.floating]]]:
+    """Yield (video id, clip starts, clip ends, clip scores) of each video with clip scores, in the order of the shards.
 
     Raises:
         InputError: A file of the directory is damaged.
@@ -94,7 +94,7 @@ def read_timelines(directory: str | os.PathLike[str]) -> Iterator[tuple[str, Tim
         if video.clip_scores is not None:
             assert video.clip_start_s is not None
             assert video.clip_end_s is not None
-            yield video.video_id, make_timeline(video.clip_start_s, video.clip_end_s, video.clip_scores)
+            yield video.video_id, video.clip_start_s, video.clip_end_s, video.clip_scores
 
 
 def find_segments(timeline: Timeline) -> list[Segment]:

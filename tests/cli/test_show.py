@@ -19,13 +19,13 @@ from dnl_video.results.writer import PredictionsWriter
 
 
 def show(capsys: pytest.CaptureFixture[str], path: Path, *words: str) -> dict[str, Any]:
+    capsys.readouterr()
     assert main(["show", str(path), "--json", *words]) == 0
     facts: dict[str, Any] = json.loads(capsys.readouterr().out)
     return facts
 
 
 def test_a_run(tiny, capsys):
-    capsys.readouterr()
     facts = show(capsys, tiny.run, "--gmacs")
     best = next((tiny.run / "checkpoints").glob("best-*.ckpt"))
     assert facts["kind"] == "training run"
@@ -58,7 +58,6 @@ def test_a_stopped_run(tiny, tmp_path, capsys):
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
     config["trainer"]["max_epochs"] = 5
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    capsys.readouterr()
     facts = show(capsys, tmp_path / "run")
     assert facts["finished"] is False
     assert facts["next"][0] == f"dnl-video train --config {tmp_path / 'run' / 'config.yaml'} --resume"
@@ -105,7 +104,6 @@ def test_predictions(tmp_path, capsys):
     assert facts["model"]["context_options"] == {"gc_ratio": 0.0625}
     assert facts["next"] == [f"dnl-video report {folder}", f"dnl-video compare {folder} OTHER"]
     assert main(["report", str(folder)]) == 0
-    capsys.readouterr()
     assert show(capsys, folder)["next"][0] == f"dnl-video report {folder} (exists: report.md)"
 
 
@@ -119,7 +117,6 @@ def test_unfinished_and_unlabelled_predictions(tmp_path, capsys):
 def test_an_exported_model_has_its_provenance(tiny, tmp_path, capsys):
     file = tmp_path / "model.safetensors"
     assert main(["export", str(tiny.run), str(file)]) == 0
-    capsys.readouterr()
     facts = show(capsys, file)
     best = next((tiny.run / "checkpoints").glob("best-*.ckpt"))
     assert facts["kind"] == "exported model"
@@ -136,7 +133,6 @@ def test_features(tiny, tmp_path, capsys):
     (tmp_path / "broken.mp4").write_bytes(b"x")
     words = [str(next(tiny.val.parent.rglob("*.mp4"))), str(tmp_path / "broken.mp4"), "--num-clips", "1"]
     assert main(["features", *words, "--checkpoint", str(tiny.run), "--output", str(folder)]) == 3
-    capsys.readouterr()
     facts = show(capsys, folder)
     assert facts["kind"] == "predictions directory with features"
     assert facts["videos"] | {"list": ""} == {"list": "", "listed": 2, "done": 2, "labelled": False, "failed": 1}

@@ -7,14 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnl_video.inference.segments import (
-    Segment,
-    Timeline,
-    condense,
-    find_segments,
-    leading_classes,
-    make_timeline,
-)
+from dnl_video.inference.segments import Segment, Timeline, condense, find_segments, leading_classes, make_timeline
 
 
 def one_hot(*classes: int, num_classes: int = 3) -> np.ndarray:

@@ -174,9 +174,6 @@ def test_names_that_are_not_unicode_are_kept(tmp_path):
     assert (table.video_id, table.path) == (["Ünïcode 走る"], [path])
 
 
-# ---------------------------------------------------------------- restarting
-
-
 def test_a_restart_appends_new_shards(tmp_path):
     write(tmp_path, [make_video(0), make_video(1)], flush_every=1)
     write(tmp_path, [make_video(2)], meta=make_meta(versions={"dnl_video": "9"}, weights="moved.ckpt", run={"a": "b"}))
@@ -284,8 +281,7 @@ def test_a_killed_writer_loses_only_its_last_shard(tmp_path, where):
     done = finished_ids(tmp_path)
     write(tmp_path, [v for v in map(make_video, range(10)) if v.video_id not in done])
     assert_table_of(read_predictions(tmp_path), range(10))
-    left = [p.name for p in tmp_path.iterdir() if p.suffix in (".tmp", ".lock")]
-    assert left == []
+    assert [p.name for p in tmp_path.iterdir() if p.suffix in (".tmp", ".lock")] == []
     assert len(list(tmp_path.glob("*.npz"))) == len(list(tmp_path.glob("*.jsonl")))
 
 
@@ -367,9 +363,6 @@ def test_retrying_failed_videos(tmp_path):
     assert read_predictions(tmp_path / "b").error == [None]
 
 
-# ---------------------------------------------------------------- messages
-
-
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -409,11 +402,10 @@ def test_tuples_and_lists_are_equal(tmp_path):
 
 def test_meta_round_trip(tmp_path):
     write(tmp_path, [])
-    assert read_meta(tmp_path) == make_meta()
-
-
-def damage(path, text):
-    path.write_text(text)
+    meta = read_meta(tmp_path)
+    assert meta == make_meta()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        meta.num_clips = 3
 
 
 @pytest.mark.parametrize(
@@ -422,15 +414,15 @@ def damage(path, text):
         (lambda d: d.rmdir(), "does not exist; give the directory that `dnl-video evaluate` or `predict` wrote"),
         (lambda d: None, "has no meta.json, so it is not a predictions directory; give the directory"),
         (lambda d: write(d, []), "holds no finished video yet; run `dnl-video evaluate` or `predict` again"),
-        (lambda d: damage(d / "meta.json", '{"model": '), "meta.json is damaged"),
-        (lambda d: damage(d / "meta.json", '{"schema_version": 1}'), "meta.json is damaged"),
-        (lambda d: damage(d / "meta.json", "[]"), "meta.json is damaged"),
+        (lambda d: (d / "meta.json").write_text('{"model": '), "meta.json is damaged"),
+        (lambda d: (d / "meta.json").write_text('{"schema_version": 1}'), "meta.json is damaged"),
+        (lambda d: (d / "meta.json").write_text("[]"), "meta.json is damaged"),
         (
-            lambda d: damage(d / "meta.json", '{"kind": "dnl_video features"}'),
+            lambda d: (d / "meta.json").write_text('{"kind": "dnl_video features"}'),
             "holds dnl_video features in an older format, one npz per video; give the directory",
         ),
         (
-            lambda d: damage(d / "meta.json", '{"schema_version": 2}'),
+            lambda d: (d / "meta.json").write_text('{"schema_version": 2}'),
             "has schema_version 2, this dnl_video reads up to 1; update dnl_video",
         ),
         (
@@ -561,8 +553,3 @@ def test_files_get_the_usual_permissions(tmp_path):
     reference = tmp_path / "reference"
     reference.touch()
     assert {p.stat().st_mode for p in tmp_path.iterdir()} == {reference.stat().st_mode}
-
-
-def test_meta_is_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        make_meta().num_clips = 3

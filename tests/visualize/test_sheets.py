@@ -87,12 +87,10 @@ def test_the_picture_is_brightest_where_the_map_is():
 def test_texts():
     figure = sheet(note="a note")
     written = texts(figure)
-    assert written[:3] == [
+    assert written == [
         "title",
         "a note",
         "circles mark the query points; the panel of a query's frame has a border",
-    ]
-    assert written[3:] == [
         "frames",
         "DNL: unary",
         "DNL: whitened pairwise\nquery A: planted",
