@@ -36,15 +36,10 @@ Seconds = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Timeline:
-    """Scores along time: cell j is [edges[j], edges[j + 1]); the cells cover the video without overlap.
+    """Scores along time: cell j is [edges[j], edges[j + 1]); the cells cover the video without overlap."""
 
-    Attributes:
-        edges: Seconds, rising, [J + 1].
-        scores: Scores of each cell, [J, K].
-    """
-
-    edges: Seconds
-    scores: NDArray[np.float64]
+    edges: Seconds  # rising, [J + 1]
+    scores: NDArray[np.float64]  # of each cell, [J, K]
 
     def cell_at(self, second: float) -> int:
         """Return the index of the cell at a time; times outside the video give the first or last cell."""

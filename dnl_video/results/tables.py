@@ -21,17 +21,11 @@ from dnl_video.results.reader import iter_predictions
 
 @dataclass(frozen=True)
 class TopClasses:
-    """The k best classes of n videos.
+    """The k best classes of n videos."""
 
-    Attributes:
-        classes: Class indices, best first, int32 [n, k]; -1 for failed videos.
-        scores: Their scores, float32 [n, k]; NaN for failed videos.
-        errors: Why videos failed, by their place in the list.
-    """
-
-    classes: NDArray[np.int32]
-    scores: NDArray[np.float32]
-    errors: dict[int, str]
+    classes: NDArray[np.int32]  # class indices, best first, [n, k]; -1 for failed videos
+    scores: NDArray[np.float32]  # their scores, [n, k]; NaN for failed videos
+    errors: dict[int, str]  # reasons of failed videos, by place in the list
 
 
 @contextlib.contextmanager

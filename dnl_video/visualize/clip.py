@@ -26,35 +26,21 @@ _GEOMETRY = ("num_frames", "frame_stride", "target_fps", "sampling", "past_end",
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of a video, as cropped for the network.
+    """One clip of a video, as cropped for the network."""
 
-    Attributes:
-        name: Name of the file.
-        frames: RGB, uint8 [T, H, W, 3].
-        seconds: Start of each frame in seconds, [T].
-        end_s: End of the last frame in seconds.
-    """
-
-    name: str
-    frames: NDArray[np.uint8]
-    seconds: NDArray[np.float64]
-    end_s: float
+    name: str  # of the file
+    frames: NDArray[np.uint8]  # RGB [T, H, W, 3]
+    seconds: NDArray[np.float64]  # start of each frame, [T]
+    end_s: float  # end of the last frame
 
 
 class Query(NamedTuple):
-    """A place in a clip.
+    """A place in a clip."""
 
-    Attributes:
-        frame: Frame of the clip, counted from 0.
-        x: Horizontal place, from 0 (left edge of the crop) to 1 (right edge).
-        y: Vertical place, from 0 (top edge) to 1 (bottom edge).
-        origin: Text beside it in pictures.
-    """
-
-    frame: int
-    x: float
-    y: float
-    origin: str = ""
+    frame: int  # of the clip, counted from 0
+    x: float  # from 0 (left edge of the crop) to 1 (right edge)
+    y: float  # from 0 (top edge) to 1 (bottom edge)
+    origin: str = ""  # text beside it in pictures
 
     def pixel(self, height: int, width: int) -> tuple[float, float]:
         """Return (y, x) in pixels; 0 is the centre of the first pixel."""

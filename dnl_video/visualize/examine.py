@@ -21,17 +21,11 @@ from dnl_video.visualize.sheets import draw_sheet
 
 @dataclass(frozen=True)
 class Examination:
-    """One clip with the attention of one or two networks.
-
-    Attributes:
-        clip: The frames.
-        queries: The query points; none if no network has a map that depends on them.
-        networks: Name in pictures and maps of each network.
-    """
+    """One clip with the attention of one or two networks."""
 
     clip: Clip
-    queries: list[Query]
-    networks: list[tuple[str, ClipMaps]]
+    queries: list[Query]  # empty if no network has a map that depends on them
+    networks: list[tuple[str, ClipMaps]]  # the name in pictures, and the maps, of each network
 
     @property
     def blocks(self) -> list[str]:

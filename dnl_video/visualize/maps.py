@@ -27,19 +27,12 @@ Grid = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Positions:
-    """Places of a grid [T', h, w] in the clip; 0 is the centre of the first frame or pixel.
+    """Places of a grid [T', h, w] in the clip; 0 is the centre of the first frame or pixel."""
 
-    Attributes:
-        frames: Centres in the clip's frames, [T'].
-        rows: Centres in pixels from the top, [h].
-        columns: Centres in pixels from the left, [w].
-        end: First pixel (row, column) without a position: pooling drops an incomplete window.
-    """
-
-    frames: NDArray[np.float64]
-    rows: NDArray[np.float64]
-    columns: NDArray[np.float64]
-    end: tuple[float, float]
+    frames: NDArray[np.float64]  # centres in frames of the clip, [T']
+    rows: NDArray[np.float64]  # centres in pixels from the top, [h]
+    columns: NDArray[np.float64]  # centres in pixels from the left, [w]
+    end: tuple[float, float]  # first pixel (row, column) without a position: pooling drops an incomplete window
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -49,18 +42,11 @@ class Positions:
 
 @dataclass(frozen=True)
 class LogitMaps:
-    """The paper's split of a non-local block's logits.
+    """The paper's split of a non-local block's logits."""
 
-    Attributes:
-        pairwise: Whitened pairwise logits of each query, [Q, T', h, w].
-        unary: Unary logits minus their mean, [T', h, w].
-        pairwise_share: Share of the logits' variance over keys that the pairwise term explains, over all queries.
-        unary_share: Share that the unary term explains.
-    """
-
-    pairwise: Grid
-    unary: Grid
-    pairwise_share: float
+    pairwise: Grid  # whitened pairwise logits of each query, [Q, T', h, w]
+    unary: Grid  # unary logits minus their mean, [T', h, w]
+    pairwise_share: float  # share of the logits' variance over keys that the pairwise term explains, over all queries
     unary_share: float
 
 
@@ -68,36 +54,24 @@ class LogitMaps:
 class BlockMaps:
     """Attention of one block in one clip. Each map is a distribution over the keys: it sums to 1.
 
-    Attributes:
-        kind: DNL, NL, pairwise, unary, SNL or GC.
-        keys: Places of the keys.
-        unary: [T', h, w]; None if the block has no such term.
-        pairwise: Whitened pairwise map of each query, or coupled map for NL, [Q, T', h, w]; None as for unary.
-        logits: The decomposition of a non-local block.
+    A term that the block does not have is None.
     """
 
-    kind: str
+    kind: str  # DNL, NL, pairwise, unary, SNL or GC
     keys: Positions
-    unary: Grid | None
-    pairwise: Grid | None
-    logits: LogitMaps | None
+    unary: Grid | None  # [T', h, w]
+    pairwise: Grid | None  # whitened pairwise map of each query, or coupled map for NL, [Q, T', h, w]
+    logits: LogitMaps | None  # decomposition of a non-local block
 
 
 @dataclass(frozen=True)
 class ClipMaps:
-    """Attention of one network in one clip.
+    """Attention of one network in one clip."""
 
-    Attributes:
-        kind: Kind of its blocks.
-        prediction: Best class of this clip and its probability.
-        shown: The clip's frames that the pathway of the blocks sees.
-        blocks: Maps by the block's name, such as ``res3.1``, in the order of the network.
-    """
-
-    kind: str
-    prediction: tuple[str, float]
-    shown: list[int]
-    blocks: dict[str, BlockMaps]
+    kind: str  # kind of its blocks
+    prediction: tuple[str, float]  # best class of this clip and its probability
+    shown: list[int]  # frames of the clip that the pathway of the blocks sees
+    blocks: dict[str, BlockMaps]  # by name, such as res3.1, in the order of the network
 
 
 def drawable_blocks(predictor: Predictor) -> list[PlacedBlock]:

@@ -36,38 +36,23 @@ _LEAST_HIGH = 2.0
 
 @dataclass(frozen=True)
 class Scale:
-    """Colour scale.
+    """Colour scale."""
 
-    Attributes:
-        low: Number of the first colour.
-        high: Number of the last colour.
-        colours: Matplotlib's name of the colour map.
-        unit: Meaning of the numbers.
-    """
-
-    low: float
-    high: float
-    colours: str
-    unit: str
+    low: float  # number of the first colour
+    high: float  # number of the last colour
+    colours: str  # matplotlib's name of the colour map
+    unit: str  # meaning of the numbers
 
 
 @dataclass(frozen=True)
 class Row:
-    """One map over the frames.
-
-    Attributes:
-        title: Text beside it.
-        values: The numbers drawn, [T', h, w].
-        keys: Places of the keys in the clip.
-        scale: Colours of the numbers.
-        query: Index of its query; None for maps without one.
-    """
+    """One map over the frames."""
 
     title: str
-    values: Grid
+    values: Grid  # the numbers drawn, [T', h, w]
     keys: Positions
     scale: Scale
-    query: int | None
+    query: int | None  # index of its query; None for maps without one
 
 
 def attention_rows(maps: Sequence[tuple[str, BlockMaps]], queries: Sequence[Query]) -> list[Row]:

@@ -68,19 +68,12 @@ def draw_sheet(
 
 @dataclass(frozen=True)
 class _Layout:
-    """Sizes and places in inches.
+    """Sizes and places in inches."""
 
-    Attributes:
-        heading: The lines above the panels.
-        panel: Width and height of a panel.
-        top: From the upper edge to the first panels.
-        size: Width and height of the figure.
-    """
-
-    heading: Lines
-    panel: tuple[float, float]
-    top: float
-    size: tuple[float, float]
+    heading: Lines  # above the panels
+    panel: tuple[float, float]  # width, height
+    top: float  # from the upper edge to the first panels
+    size: tuple[float, float]  # width, height of the figure
 
     @classmethod
     def of(cls, columns: int, rows: int, aspect: float, title: str, note: str) -> _Layout:
