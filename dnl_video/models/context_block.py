@@ -91,7 +91,8 @@ class ContextBlock(nn.Module):
 class AttentionBlock(ContextBlock):
     """Base of the blocks with queries, keys and values: their projections, pooling, and three forms of the output.
 
-    A block owns no parameter that it does not use, because DDP refuses parameters without a gradient.
+    A block owns no parameter that it does not use, because DDP refuses parameters without a gradient. The options that
+    are not listed are those of `blocks.NonLocalBlock3d`.
 
     Args:
         channels: Channels C of the input.
@@ -99,7 +100,6 @@ class AttentionBlock(ContextBlock):
         value_channels: Channels E of the values; None is D, or C for ``output="gamma"``.
         pairwise: The block has a pairwise term: a temperature to learn, and a gamma for ``output="gamma"``.
         embedded: Project queries and keys; otherwise the features themselves are compared.
-        **options: See `blocks.NonLocalBlock3d`.
     """
 
     def __init__(

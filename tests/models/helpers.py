@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytorchvideo.models.hub as hub
 import torch
 from pytorchvideo.models.resnet import ResStage
 from torch import nn
@@ -87,6 +88,13 @@ def perturb_backbone(model: nn.Module, clip: torch.Tensor, seed: int = 0) -> nn.
 def make_backbone(architecture, stem_channels=8, num_classes=5, **options):
     spec = ModelSpec(architecture, num_classes=num_classes, stem_channels=stem_channels, **options)
     return create_backbone(spec).eval()
+
+
+def hub_network(architecture, stem_channels):
+    """The network of pytorchvideo's hub, in evaluation mode, with five classes and a stem of another width."""
+    slowfast = architecture.startswith("slowfast")
+    width = {"stem_dim_outs": (stem_channels, stem_channels // 8)} if slowfast else {"stem_dim_out": stem_channels}
+    return getattr(hub, architecture)(pretrained=False, model_num_class=5, **width).eval()
 
 
 def make_clip(frames=8, height=32, width=32, batch=2):

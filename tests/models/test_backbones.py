@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-import pytorchvideo.models.hub as hub
 import torch
 from pytorchvideo.models.net import MultiPathWayWithFuse
 from torch import nn
@@ -16,7 +15,7 @@ from torch import nn
 from dnl_video.models.backbones import create_backbone, slow_pathway_frames
 from dnl_video.models.build import build_model
 from dnl_video.spec import ModelSpec
-from tests.models.helpers import make_backbone, make_clip, perturb, perturb_backbone
+from tests.models.helpers import hub_network, make_backbone, make_clip, perturb, perturb_backbone
 
 R50 = ("slow_r50", "i3d_r50", "c2d_r50", "slowfast_r50")
 R50S = pytest.mark.parametrize("architecture", R50)
@@ -32,8 +31,7 @@ SLOW_FRAMES_OF_32 = [0, 4, 8, 13, 17, 22, 26, 31]
 def test_backbone_equals_the_hubs(architecture, stem_channels, full_size):
     """Same keys, and the same logits at the hub's nominal clip, at one window (224) and at several (256)."""
     slowfast = architecture.startswith("slowfast")
-    width = {"stem_dim_outs": (stem_channels, stem_channels // 8)} if slowfast else {"stem_dim_out": stem_channels}
-    theirs = getattr(hub, architecture)(pretrained=False, model_num_class=5, **width).eval()
+    theirs = hub_network(architecture, stem_channels)
     ours = make_backbone(architecture, stem_channels)
     frames = 32 if slowfast else 8
     perturb_backbone(ours, make_clip(frames, 64, 64))

@@ -48,21 +48,19 @@ def test_equals_eager(architecture: str, context: str, full_size: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "context"),
-    [("slow_r50", "snl"), ("slow_r50", "gc"), ("i3d_r101", "dnl"), ("slowfast_r101", "dnl")],
+    ("architecture", "context", "options"),
+    [
+        ("slow_r50", "snl", {}),
+        ("slow_r50", "gc", {}),
+        ("i3d_r101", "dnl", {}),
+        ("slowfast_r101", "dnl", {}),
+        ("i3d_r50", "nl", {"stem_strides": (2, 2)}),
+        ("slowfast_r50", "nl", {"fusion": "conv", "slow_frames": "strided"}),
+    ],
 )
-def test_equals_eager_for_other_networks_and_blocks(architecture: str, context: str) -> None:
-    size = (1, 3, 8, 51, 67)
-    check(perturbed(architecture, context, torch.randn(size)), size)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "options"),
-    [("i3d_r50", {"stem_strides": (2, 2)}), ("slowfast_r50", {"fusion": "conv", "slow_frames": "strided"})],
-)
-def test_equals_eager_for_networks_of_mmaction2(architecture: str, options: dict[str, Any]) -> None:
+def test_equals_eager_for_other_networks_and_blocks(architecture: str, context: str, options: dict[str, Any]) -> None:
     size = (1, 3, 9, 51, 67)
-    check(perturbed(architecture, "nl", torch.randn(size), **options), size)
+    check(perturbed(architecture, context, torch.randn(size), **options), size)
 
 
 @pytest.mark.parametrize("architecture", ["i3d_r50", "slowfast_r50"])
