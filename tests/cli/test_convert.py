@@ -1,4 +1,4 @@
-"""`dnl-video convert`: foreign files, generated here, become files that every command takes."""
+"""`dnl-video convert` on generated files of other projects, and commands on the converted files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.models.helpers import perturb
 
 
 def hub_file(path: Path, **options: Any) -> Any:
-    """Write a small network as pytorchvideo's hub has them; return the network."""
+    """Write a small network in the format of pytorchvideo's hub; return the network."""
     model = perturb(create_model("slow_r50", stem_channels=8, num_classes=3, **options)).eval()
     torch.save({"model_state": model.state_dict()}, path)
     return model
@@ -48,7 +48,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 @torch.no_grad()
-def test_a_hub_file_is_ready_to_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_converted_hub_file_gives_the_same_logits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = hub_file(tmp_path / "no name")
     (tmp_path / "names.txt").write_text("run\njump\nsit down\n", encoding="utf-8")
     out = tmp_path / "slow.safetensors"
@@ -68,7 +68,7 @@ def test_a_hub_file_is_ready_to_use(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert torch.equal(loaded.build()(clip), model(clip))
 
 
-def test_predict_takes_it(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_accepts_a_converted_file(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hub_file(tmp_path / "a.pyth")
     words = ["--num-frames", "2", "--set", "preprocessing.short_side=64", "--set", "preprocessing.crop_size=64"]
     assert main(["convert", str(tmp_path / "a.pyth"), str(tmp_path / "a"), *words]) == 0
@@ -96,7 +96,7 @@ def test_image_weights_become_a_backbone(tmp_path: Path, capsys: pytest.CaptureF
 
 
 @torch.no_grad()
-def test_our_own_checkpoints_are_taken_too(tiny: TinyRun, tmp_path: Path) -> None:
+def test_our_checkpoints_can_be_converted(tiny: TinyRun, tmp_path: Path) -> None:
     assert main(["convert", str(tiny.run), str(tmp_path / "m.safetensors")]) == 0
     here, there = load_checkpoint(tmp_path / "m.safetensors"), load_checkpoint(tiny.run)
     assert (here.spec, here.preprocessing, here.class_names) == (there.spec, there.preprocessing, there.class_names)
@@ -105,7 +105,7 @@ def test_our_own_checkpoints_are_taken_too(tiny: TinyRun, tmp_path: Path) -> Non
     assert torch.equal(here.build()(clip), there.build()(clip))
 
 
-def test_settings_have_the_last_word(tmp_path: Path) -> None:
+def test_set_overrides_the_file(tmp_path: Path) -> None:
     hub_file(tmp_path / "a", context="nl", context_options=ContextOptions(positions={"res3": [1]}))
     words = ["--set", "model.context_options.pool=[2, 2, 2]", "--set", "model.head=global"]
     assert main(["convert", str(tmp_path / "a"), str(tmp_path / "m.safetensors"), *words]) == 0
@@ -137,7 +137,9 @@ def test_settings_have_the_last_word(tmp_path: Path) -> None:
         (["--classes", "{folder}/twice.txt"], "{folder}/twice.txt, line 3: class 'run' was already listed in line 1"),
     ],
 )
-def test_what_it_refuses(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_that_are_refused(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "a.pyth"
     hub_file(source)
     (tmp_path / "two.txt").write_text("run\njump\n", encoding="utf-8")
@@ -160,7 +162,7 @@ def test_a_partial_file_is_refused_by_its_name(tmp_path: Path, capsys: pytest.Ca
     )
 
 
-def test_places_and_sources_it_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outputs_and_sources_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "a.pyth", "m.pth") == "m.pth: give a name that ends in .safetensors, or a folder"
     assert refused(capsys, "a.pyth", "m.safetensors") == "a.pyth: no such file of weights"
     assert refused(capsys, "kinetics400", "m.safetensors") == (

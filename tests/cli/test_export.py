@@ -1,4 +1,4 @@
-"""`dnl-video export`, and every command that takes what it wrote."""
+"""`dnl-video export`, and the commands on exported files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def exported(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return alone
 
 
-def test_it_names_what_it_wrote(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_the_written_files(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "model.safetensors"
     assert main(["export", str(tiny.run), str(file)]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -41,7 +41,7 @@ def test_it_names_what_it_wrote(tiny: TinyRun, tmp_path: Path, capsys: pytest.Ca
     assert {p.name for p in tmp_path.iterdir()} == {"model.safetensors", "model.md"}
 
 
-def test_predict_needs_nothing_else(tiny: TinyRun, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_needs_only_this_file(tiny: TinyRun, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = str(tiny.files()[0])
     shown = []
     for checkpoint in (str(exported), str(tiny.run)):
@@ -60,7 +60,7 @@ def test_evaluate_gives_the_same_scores(tiny: TinyRun, exported: Path, tmp_path:
     assert scores[0].meta.class_names == scores[1].meta.class_names
 
 
-def test_the_card_has_the_numbers_of_exactly_these_weights(tiny: TinyRun, tmp_path: Path) -> None:
+def test_the_card_has_the_accuracy_of_these_weights_only(tiny: TinyRun, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(tiny.run, run)
     words = ["--manifest", str(tiny.val), "--num-clips", "1", "--num-crops", "1", "--num-workers", "0"]
@@ -82,7 +82,7 @@ def test_the_card_has_the_numbers_of_exactly_these_weights(tiny: TinyRun, tmp_pa
     assert lines[0].endswith("1 clip x 1 crop at 64, clips of 4 frames with stride 2. Videos: val.csv.")
 
 
-def test_a_folder_for_the_hub(tiny: TinyRun, tmp_path: Path) -> None:
+def test_export_to_a_hub_folder(tiny: TinyRun, tmp_path: Path) -> None:
     assert main(["export", str(tiny.run), str(tmp_path / "hub")]) == 0
     assert {p.name for p in (tmp_path / "hub").iterdir()} == {"model.safetensors", "config.json", "README.md"}
     assert load_checkpoint(tmp_path / "hub").class_names == load_checkpoint(tiny.run).class_names
@@ -152,7 +152,7 @@ def test_without_the_onnx_libraries(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_text_that_is_no_card_is_kept(
+def test_a_text_that_is_not_a_model_card_is_kept(
     tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -166,7 +166,7 @@ def test_a_text_that_is_no_card_is_kept(
         assert main(["export", str(tiny.run), "m.safetensors"]) == 0
 
 
-def test_what_it_refuses(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_that_are_refused(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "export", str(tiny.run), "m.onnx") == (
         "m.onnx: give a name that ends in .safetensors, or a folder"
     )

@@ -104,7 +104,7 @@ def draw(named_shapes, seed=0) -> Tensors:
 def probabilities(
     tensors: Tensors, clip: torch.Tensor, arch: str, *, depth=50, alpha=4, attention="softmax"
 ) -> torch.Tensor:
-    """What PySlowFast's test gives for a clip [B, 3, T, H, W]: [B, K], softmax at each position, then their mean."""
+    """PySlowFast's test result for a clip [B, 3, T, H, W]: [B, K], softmax at each position, then their mean."""
     frames = clip.shape[2]
     paths = [clip]
     if arch == "slowfast":

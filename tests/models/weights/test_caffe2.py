@@ -1,4 +1,4 @@
-"""Caffe2's names against a forward pass and a hand-written table."""
+"""PySlowFast's caffe2 blobs, compared with a forward pass and a hand-written table."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_names_by_hand():
     nonlocal_blocks=st.sampled_from([{}, NONLOCAL, {2: (0,), 4: (2, 5), 5: (2,)}]),
 )
 def test_no_blob_is_left_or_doubled(arch, depth, nonlocal_blocks):
-    """Each blob, filled with a number of its own, arrives in one tensor of the network, and none is free."""
+    """Each blob, filled with its own number, fills one tensor of the network, and all tensors are filled."""
     tensors = draw(shapes(arch, depth, classes=3, nonlocal_blocks=nonlocal_blocks))
     named = blobs(tensors, (2, 3, 5 if depth == 50 else 22))
     named = {name: torch.full(tensor.shape, float(i)) for i, (name, tensor) in enumerate(named.items())}

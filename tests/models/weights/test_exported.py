@@ -94,7 +94,7 @@ def test_no_flipped_byte_passes(tmp_path: Path) -> None:
     assert refused > 300
 
 
-def test_a_flipped_byte_of_the_weights_is_one_clear_line(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_flipped_byte_is_a_one_line_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
     file, _ = export_model(checkpoint, tmp_path / "m.safetensors")
     content = bytearray(file.read_bytes())
     content[-100] ^= 1
@@ -115,7 +115,7 @@ def test_another_safetensors_file_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "a.safetensors")
 
 
-def test_a_folder_in_the_hubs_form(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_export_to_a_hub_folder(checkpoint: Checkpoint, tmp_path: Path) -> None:
     folder = tmp_path / "hub" / "mine"
     names = {path.name for path in export_model(checkpoint, folder)}
     assert names == {"model.safetensors", "config.json", "README.md"} == {path.name for path in folder.iterdir()}
@@ -132,7 +132,7 @@ def test_a_folder_in_the_hubs_form(checkpoint: Checkpoint, tmp_path: Path) -> No
         ("taken/m.safetensors", "m.safetensors: cannot be written"),
     ],
 )
-def test_places_it_cannot_go(checkpoint: Checkpoint, tmp_path: Path, out: str, message: str) -> None:
+def test_output_paths_that_are_refused(checkpoint: Checkpoint, tmp_path: Path, out: str, message: str) -> None:
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     with pytest.raises(InputError, match=message):
         export_model(checkpoint, tmp_path / out)
@@ -141,7 +141,7 @@ def test_places_it_cannot_go(checkpoint: Checkpoint, tmp_path: Path, out: str, m
         export_model(load_checkpoint(exported), exported)
 
 
-def test_nothing_half_written_is_left(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_export_leaves_no_file(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Path, data: bytes) -> int:
         with self.open("wb") as stream:
             stream.write(data[:100])
@@ -153,7 +153,7 @@ def test_nothing_half_written_is_left(checkpoint: Checkpoint, tmp_path: Path, mo
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_backbone_without_classifier_is_for_training(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_backbone_without_classifier_loads_only_for_training(checkpoint: Checkpoint, tmp_path: Path) -> None:
     kept = {k: v for k, v in checkpoint.state_dict.items() if ".proj." not in k}
     bare = replace(checkpoint, state_dict=kept, class_names=(), backbone_only=True)
     file, card = export_model(bare, tmp_path / "m.safetensors")
@@ -167,7 +167,7 @@ def test_a_backbone_without_classifier_is_for_training(checkpoint: Checkpoint, t
     assert "no classifier (a backbone to train from)" in card.read_text(encoding="utf-8")
 
 
-def test_the_card_says_what_is_known_and_no_more(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_contents_of_the_model_card(checkpoint: Checkpoint, tmp_path: Path) -> None:
     text = export_model(checkpoint, tmp_path / "m.safetensors")[1].read_text(encoding="utf-8")
     for line in (
         "# slow_r50 + nl",

@@ -1,4 +1,4 @@
-"""The hub's files: pytorchvideo's own networks against what is recognised in their tensors."""
+"""Hub files of pytorchvideo's own networks: recognition of the network, and equal logits."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_context_blocks_are_recognised(architecture, context, options: ContextOp
     assert shapes_of(build_model(spec).state_dict()) == shapes_of(tensors)
 
 
-def test_what_leaves_no_trace_is_said() -> None:
+def test_notes_about_settings_that_are_not_in_the_file() -> None:
     with torch.device("meta"):
         tensors = build_model(ModelSpec("slowfast_r50", "dnl", 5)).state_dict()
     del tensors["blocks.6.proj.weight"]

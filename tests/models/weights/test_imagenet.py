@@ -1,4 +1,4 @@
-"""Image weights: a video of one repeated image gives torchvision's own features, frame by frame."""
+"""Image weights: a video of one repeated image gives torchvision's features in every frame."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ STEM = (
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(make, architecture, message: str) -> None:
+def test_other_image_networks_are_refused(make, architecture, message: str) -> None:
     tensors = make()
     assert imagenet.matches(shapes_of(tensors))
     with pytest.raises(InputError) as error:

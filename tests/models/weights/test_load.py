@@ -21,7 +21,7 @@ WIDTH = 8
 
 
 def net(context: Any = "none", architecture: Any = "slow_r50", **options: Any) -> VideoClassifier:
-    """A small network in evaluation mode whose every number is off its initial value."""
+    """A small network in evaluation mode; all its numbers differ from their initial values."""
     options.setdefault("num_classes", 5)
     torch.manual_seed(0)
     model = create_model(architecture, context=context, stem_channels=WIDTH, **options)
@@ -31,7 +31,7 @@ def net(context: Any = "none", architecture: Any = "slow_r50", **options: Any) -
 
 
 def given(model: VideoClassifier, change: Callable[[dict[str, Tensor]], Any] | None = None) -> TranslatedWeights:
-    """The network's weights as an origin hands them over."""
+    """The network's weights as translated from another origin."""
     state = {key: value.clone() for key, value in model.state_dict().items()}
     if change is not None:
         change(state)
@@ -98,7 +98,7 @@ def test_a_non_local_network_starts_a_disentangled_one() -> None:
     assert not report.notes
 
 
-def test_a_warm_start_says_that_the_softmax_is_sharper() -> None:
+def test_note_about_another_temperature() -> None:
     report = load_weights(net("dnl"), given(net("nl")))
     assert report.notes == (
         "queries and keys come from non-local blocks of temperature 1, the softmax here has 0.05; "
@@ -113,7 +113,7 @@ def test_a_warm_start_says_that_the_softmax_is_sharper() -> None:
         ({"scaled": False}, "embedded_gaussian there is not scaled"),
     ],
 )
-def test_a_warm_start_from_other_similarities_says_so(options: dict[str, Any], what: str) -> None:
+def test_note_about_similarities_without_scale_or_softmax(options: dict[str, Any], what: str) -> None:
     report = load_weights(net("dnl"), given(net("nl", context_options=ContextOptions(**options))))
     assert report.notes == (
         f"queries and keys come from non-local blocks, and {what}; their products are sharper or flatter here",
@@ -131,7 +131,7 @@ def test_a_warm_start_from_other_similarities_says_so(options: dict[str, Any], w
         ({"temperature": 0.05}, None),
     ],
 )
-def test_whitened_queries_in_a_non_local_network_are_told(options: dict[str, Any], note: str | None) -> None:
+def test_note_about_whitened_queries_in_a_non_local_network(options: dict[str, Any], note: str | None) -> None:
     for context in ("dnl", "pairwise"):
         report = load_weights(net("nl", context_options=ContextOptions(**options)), given(net(context)))
         found = [n.removeprefix("queries and keys come from whitened blocks").lstrip(", ") for n in report.notes]
@@ -208,7 +208,7 @@ def without(*starts: str) -> Callable[[dict[str, Tensor]], None]:
 
 
 def refused(target: VideoClassifier, source: TranslatedWeights, **options: Any) -> str:
-    """Load what must be refused, and see that nothing has changed."""
+    """Check that loading fails and changes nothing; return the message."""
     before = {key: value.clone() for key, value in target.state_dict().items()}
     with pytest.raises(InputError) as error:
         load_weights(target, source, **options)
@@ -229,7 +229,7 @@ def test_a_partial_source_is_refused_and_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", [LAST_BN + "running_mean", "blocks.4.res_blocks.2", "blocks.4.*.running_mean"])
-def test_what_may_be_missing_is_named(name: str) -> None:
+def test_allow_missing_names_tensors_modules_and_patterns(name: str) -> None:
     target, key = net(), LAST_BN + "running_mean"
     before = target.state_dict()[key].clone()
     report = load_weights(target, given(net("none", zero_init_residual=False), without(key)), allow_missing=[name])
@@ -258,7 +258,7 @@ def test_a_deeper_source_is_refused() -> None:
     assert "tensors have no place in slow_r50 with context none, stem_channels 8, first their.blocks.3.res_b" in message
 
 
-def test_trained_blocks_are_dropped_only_when_asked() -> None:
+def test_trained_blocks_are_dropped_only_with_drop_blocks() -> None:
     message = refused(net("none"), given(net("nl")))
     assert message == (
         "the weights of elsewhere: its context blocks (5, first blocks.2.context_blocks.1) do not fit slow_r50 with "
@@ -284,12 +284,12 @@ def test_blocks_of_another_kind_are_not_mixed(there: str, here: str) -> None:
     )
 
 
-def test_blocks_elsewhere_are_not_silently_left() -> None:
+def test_blocks_at_other_positions_are_refused() -> None:
     moved = net("nl", context_options=ContextOptions(positions={"res4": [0, 2]}))
     assert "context blocks (2, first blocks.3.context_blocks.0)" in refused(net("nl"), given(moved))
 
 
-def test_a_block_that_lacks_its_values_is_refused() -> None:
+def test_block_without_values_is_refused() -> None:
     source = given(net("nl"), without("blocks.2.context_blocks.1.value"))
     assert "2 of 385 tensors" in refused(net("nl"), source)
     assert "first blocks.2.context_blocks.1.value.weight" in refused(net("dnl"), source)
@@ -347,7 +347,7 @@ def test_image_kernels_are_repeated_over_time_and_divided() -> None:
     assert set(report.new.values()) == {"classifier (the source has none)"}
 
 
-def test_batch_counters_need_not_be_there() -> None:
+def test_batch_counters_may_be_missing() -> None:
     def drop(state: dict[str, Tensor]) -> None:
         for key in [k for k in state if k.endswith("num_batches_tracked")]:
             del state[key]
@@ -356,7 +356,7 @@ def test_batch_counters_need_not_be_there() -> None:
     assert not report.new
 
 
-def test_options_that_change_the_result_are_said() -> None:
+def test_notes_name_options_that_change_the_result() -> None:
     there = net("nl", head="global", context_options=ContextOptions(scaled=False, pool_order="after"))
     report = load_weights(net("nl"), given(there))
     assert report.notes == (
@@ -366,7 +366,7 @@ def test_options_that_change_the_result_are_said() -> None:
     )
 
 
-def test_the_report_reads_like_this() -> None:
+def test_text_of_the_report() -> None:
     report = load_weights(net("dnl", num_classes=3), given(net("nl")))
     loaded, new = report.loaded_parameters, report.new_parameters
     assert report.text().splitlines() == [
@@ -383,7 +383,7 @@ def test_the_report_reads_like_this() -> None:
     assert loaded + new == sum(p.numel() for p in target.parameters())
 
 
-def test_a_name_or_path_that_is_not_there(tmp_path: Any) -> None:
+def test_unknown_name_and_path_are_refused(tmp_path: Any) -> None:
     with pytest.raises(InputError, match=r"nowhere\.pth: no such file of weights"):
         dnl_video.load_weights(net(), "nowhere.pth")
     with pytest.raises(InputError, match="runs/nowhere: no such file of weights"):

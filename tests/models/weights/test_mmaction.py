@@ -1,4 +1,4 @@
-"""mmaction2's layouts: a forward written from its names against the converted network, and every refusal."""
+"""mmaction2's checkpoints, compared with its forward pass in plain functions; networks that are refused."""
 
 from __future__ import annotations
 
@@ -356,7 +356,7 @@ def test_non_local_on_the_slow_pathway() -> None:
     assert source.spec.context_options.positions == {"res3": [1]}
 
 
-def test_r101_at_full_width_is_shape_for_shape_ours() -> None:
+def test_r101_at_full_width_has_our_shapes() -> None:
     sd = single(SLOW_ONLY_101, 1, base=64, classes=700, device="meta")
     source = mmaction.convert(sd)
     assert source.spec == ModelSpec("slow_r101", "none", 700, "global")
@@ -396,7 +396,7 @@ def test_preprocessing_is_imagenets_in_rgb() -> None:
     assert Preprocessing(**preprocessing).past_end == "loop"
 
 
-def test_clips_are_given_where_all_configs_agree() -> None:
+def test_clips_are_known_if_all_configs_agree() -> None:
     assert "num_frames" not in mmaction.convert(single(SLOW_ONLY, 1)).preprocessing
     for sd in (single(I3D, 5), slowfast()):
         preprocessing = Preprocessing(**mmaction.convert(sd).preprocessing)

@@ -1,4 +1,4 @@
-"""Every origin's files through the one door: told apart by content, loaded into the networks people train."""
+"""Files of every origin: recognised by content, and loaded into the networks that people train."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
-def test_content_tells_the_origin(origin: str, files: dict[str, Path]) -> None:
+def test_origin_is_recognised_by_content(origin: str, files: dict[str, Path]) -> None:
     assert translate_source(Source(files[origin]), "slow_r50").origin == origin
 
 
@@ -147,7 +147,7 @@ def test_every_origin_starts_a_disentangled_network(origin: str, files: dict[str
 
 @torch.no_grad()
 @pytest.mark.parametrize("origin", [name for name in ORIGINS if name != "ImageNet ResNet"])
-def test_converted_is_loaded(origin: str, files: dict[str, Path]) -> None:
+def test_converted_network_equals_loaded_network(origin: str, files: dict[str, Path]) -> None:
     settings = {"preprocessing.num_frames": 8, "preprocessing.frame_stride": 8}
     checkpoint, report = convert_weights(str(files[origin]), settings=settings)
     assert not report.new
@@ -161,7 +161,7 @@ def test_converted_is_loaded(origin: str, files: dict[str, Path]) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("prefix", "version"), [("model.", "2.4"), ("network.backbone.", "2.4"), ("net.", None)])
 def test_a_network_inside_another_module(prefix: str, version: str | None, tmp_path: Path) -> None:
-    """Other people's Lightning modules: pytorchvideo's network in them is no PySlowFast network."""
+    """pytorchvideo's network in a Lightning module is not taken for a PySlowFast network."""
     model = create_model("slow_r50", stem_channels=8, num_classes=5).eval()
     content: dict[str, object] = {"state_dict": {f"{prefix}{k}": v for k, v in model.state_dict().items()}}
     torch.save(content | ({"pytorch-lightning_version": version} if version else {}), tmp_path / "a")
@@ -210,7 +210,7 @@ def test_a_published_name_is_a_file_in_torch_hubs_cache(tmp_path: Path, monkeypa
         create_model("slow_r50", pretrained="kinetics40")
 
 
-def test_slowfast_of_mmaction_keeps_its_own_lateral_connections(tmp_path: Path) -> None:
+def test_slowfast_of_mmaction_has_linear_lateral_connections(tmp_path: Path) -> None:
     torch.save({"state_dict": dict(mmaction_slowfast())}, tmp_path / "a")
     settings = {"preprocessing.num_frames": 32, "preprocessing.frame_stride": 2}
     checkpoint, _ = convert_weights(str(tmp_path / "a"), settings=settings)

@@ -1,4 +1,4 @@
-"""Published weights by name: addresses against the installed packages, downloads from files and a local server."""
+"""Published weights by name: addresses as in the installed packages, downloads from files and a local server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that stands for the published one of slow_r50."""
+    """A file in place of the published one of slow_r50."""
     file = tmp_path / "origin" / "SLOW_8x8_R50.pyth"
     file.parent.mkdir()
     file.write_bytes(CONTENT)
@@ -38,7 +38,7 @@ def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_addresses_are_the_packages_own() -> None:
+def test_addresses_equal_those_of_the_packages() -> None:
     theirs = hub_resnet.checkpoint_paths | hub_slowfast.checkpoint_paths
     assert SOURCES["kinetics400"] == {
         name: theirs[name] for name in ("slow_r50", "c2d_r50", "i3d_r50", "slowfast_r50", "slowfast_r101")
@@ -59,7 +59,7 @@ def test_a_file_is_downloaded_once(origin: Path, cache: Path) -> None:
     assert pretrained_file("kinetics400", "slow_r50").path == file
 
 
-def test_a_file_put_there_by_hand_is_taken(cache: Path) -> None:
+def test_file_copied_into_the_cache_is_used(cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "I3D_8x8_R50.pyth").write_bytes(b"by hand")
     assert pretrained_file("kinetics400", "i3d_r50").path.read_bytes() == b"by hand"
@@ -77,7 +77,7 @@ def test_a_damaged_file_in_the_cache_is_refused(cache: Path) -> None:
     )
 
 
-def test_a_missing_file_is_one_line_with_the_way_out(origin: Path, cache: Path) -> None:
+def test_failed_download_is_one_line_with_advice(origin: Path, cache: Path) -> None:
     origin.unlink()
     with pytest.raises(InputError) as error:
         pretrained_file("kinetics400", "slow_r50")
@@ -152,7 +152,7 @@ def test_a_broken_download_keeps_nothing(
     assert [p.name for p in cache.iterdir()] == [".SLOW_8x8_R50.pyth.lock"]
 
 
-def test_no_network_names_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_network_the_message_has_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     # Port 9 of this machine: nobody listens.
     monkeypatch.setitem(SOURCES["kinetics400"], "slow_r50", "http://127.0.0.1:9/SLOW_8x8_R50.pyth")
@@ -160,7 +160,7 @@ def test_no_network_names_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
         pretrained_file("kinetics400", "slow_r50")
 
 
-def test_those_who_come_together_download_once(origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_processes_download_once(origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fcntl")
     downloads: list[str] = []
 
@@ -204,7 +204,7 @@ def test_those_who_come_together_download_once(origin: Path, monkeypatch: pytest
         ),
     ],
 )
-def test_what_does_not_exist_is_refused_with_what_does(name: str, architecture, message: str) -> None:
+def test_unknown_names_are_refused_with_the_known_ones(name: str, architecture, message: str) -> None:
     with pytest.raises(InputError) as error:
         pretrained_file(name, architecture)
     assert str(error.value) == message

@@ -1,4 +1,4 @@
-"""PySlowFast's checkpoints against its forward pass written out on its own names, and against hand-written tables."""
+"""PySlowFast's checkpoints, compared with its forward pass in plain functions and with hand-written tables."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ POSITIONS = st.fixed_dictionaries(
 @settings(max_examples=12, deadline=None)
 @given(arch=st.sampled_from(["slow", "i3d", "c2d", "slowfast"]), depth=st.sampled_from([50, 101]), blocks=POSITIONS)
 def test_no_tensor_is_left_or_doubled(arch, depth, blocks):
-    """Each source tensor, filled with a number of its own, arrives in one tensor of the network, and none is free."""
+    """Each source tensor, filled with its own number, fills one tensor of the network, and all tensors are filled."""
     named = shapes(arch, depth, classes=3, nonlocal_blocks=blocks)
     tensors = {name: torch.full(shape, float(i)) for i, (name, shape) in enumerate(named.items())}
     weights = pyslowfast.convert(tensors)
@@ -330,7 +330,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("make", "message"), REFUSED)
-def test_refused(make, message):
+def test_other_networks_are_refused(make, message):
     tensors = make()
     assert pyslowfast.matches(shapes_of(tensors))
     with pytest.raises(InputError, match=message) as error:

@@ -33,7 +33,7 @@ def config(**sections):
 
 
 @torch.no_grad()
-def test_alpha_and_similarity_are_the_files():
+def test_alpha_and_similarity_come_from_the_cfg():
     """By convention a fusion kernel of 5 means alpha 8, and SlowFast's blocks have dot products."""
     tensors = draw(shapes("slowfast", fusion_kernel=5, nonlocal_blocks=NONLOCAL))
     weights = pyslowfast.convert(tensors, config=config())
@@ -46,7 +46,7 @@ def test_alpha_and_similarity_are_the_files():
 
 @pytest.mark.parametrize(("arch", "architecture"), [("c2d", "c2d_r50"), ("c2d_nopool", "slow_r50")])
 @torch.no_grad()
-def test_pooling_over_time_is_the_files(arch, architecture):
+def test_pooling_over_time_comes_from_the_cfg(arch, architecture):
     tensors = draw(shapes(arch))
     weights = pyslowfast.convert(tensors, config=config(MODEL={"ARCH": arch}, NONLOCAL={"LOCATION": [[[]]] * 4}))
     assert weights.spec.architecture == architecture
@@ -66,7 +66,7 @@ def test_networks_that_pool_otherwise_are_refused(arch, asked, message):
         pyslowfast.convert(draw(shapes(arch)), architecture=asked, config=config(MODEL={"ARCH": arch}))
 
 
-def test_preprocessing_is_the_files():
+def test_preprocessing_comes_from_the_cfg():
     data = {"MEAN": [0.1, 0.2, 0.3], "STD": [0.4, 0.5, 0.6], "REVERSE_INPUT_CHANNEL": True}
     weights = pyslowfast.convert(draw(shapes("slowfast")), config=config(DATA=data))
     assert Preprocessing(**weights.preprocessing) == Preprocessing(
@@ -89,7 +89,7 @@ def test_images_state_no_frames():
     assert weights.preprocessing == {"mean": (0.1, 0.2, 0.3), "std": (0.229, 0.224, 0.225), "channel_order": "rgb"}
 
 
-def test_pool_of_non_local_blocks_is_the_files():
+def test_pool_of_non_local_blocks_comes_from_the_cfg():
     tensors = draw(shapes("slowfast", nonlocal_blocks=NONLOCAL))
     weights = pyslowfast.convert(tensors, config=config(NONLOCAL={"POOL": [[[1, 1, 1], [1, 1, 1]]] * 4}))
     assert weights.spec.context_options.pool == (1, 1, 1)
@@ -110,7 +110,7 @@ def test_pool_of_non_local_blocks_is_the_files():
         ({"NONLOCAL": {"POOL": [[[1, 2, 2]], [[1, 2, 2]], [[2, 2, 2]], [[1, 2, 2]]]}}, "pool alike in all stages"),
     ],
 )
-def test_refused(changes, message):
+def test_other_networks_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         pyslowfast.convert(draw(shapes("slowfast")), config=config(**changes))
 

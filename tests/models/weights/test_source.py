@@ -1,4 +1,4 @@
-"""Weights files: told apart by content, read once, refused when damaged; foreign objects in them stay inert."""
+"""Weights files: recognised by content, read once, refused if damaged; foreign objects in them stay inert."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def same(found: dict[str, torch.Tensor]) -> bool:
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
-def test_wrappers_and_prefixes_come_off(content: dict[str, Any], zipped: bool, tmp_path: Path) -> None:
+def test_wrappers_and_prefixes_are_removed(content: dict[str, Any], zipped: bool, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.of.any.name", _use_new_zipfile_serialization=zipped)
     assert same(Source(tmp_path / "weights.of.any.name").tensors)
 
 
-def test_what_lies_beside_the_tensors_is_kept(tmp_path: Path) -> None:
+def test_entries_beside_the_tensors_are_kept(tmp_path: Path) -> None:
     torch.save({"model_state": STATE, "epoch": 3, "cfg": "A: 1\n"}, tmp_path / "a")
     assert Source(tmp_path / "a").beside == {"epoch": 3, "cfg": "A: 1\n"}
 
@@ -70,7 +70,7 @@ def test_a_prefix_that_only_some_names_have_stays(tmp_path: Path) -> None:
     assert set(Source(tmp_path / "a").tensors) == {"module.a", "b"}
 
 
-def test_kinds_are_told_by_content(tmp_path: Path) -> None:
+def test_kind_is_recognised_by_content(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "a.pth", metadata={"made": "today"})
     read = Source(tmp_path / "a.pth")
     assert (read.kind, read.beside) == ("safetensors", {"made": "today"})
@@ -89,7 +89,7 @@ def refused(path: Path) -> str:
     return str(error.value).removeprefix(f"{path}: ")
 
 
-def test_files_that_are_no_weights(tmp_path: Path) -> None:
+def test_files_without_weights_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "file.pth"
     assert refused(file) == "cannot be read (No such file or directory); give a file of weights"
     file.write_bytes(b"")
@@ -105,7 +105,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-def test_a_truncated_file_is_one_clear_line(kind: str, tmp_path: Path) -> None:
+def test_truncated_file_is_a_one_line_error(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "file.pth"
     if kind == "safetensors":
         save_file(STATE, file)
@@ -156,7 +156,7 @@ def test_an_unknown_layout_shows_a_name() -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Count what reading costs."""
+    """Count the calls that read a file."""
     counts = {"torch.load": 0, "sha256": 0, "open": 0}
 
     def counting(key: str, function: Any) -> Any:
@@ -291,7 +291,7 @@ HOMES = {HistoryBuffer: "mmengine.logging.history_buffer", ConfigDict: "mmengine
 
 @pytest.fixture
 def theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the classes lie where files say, while they are written only."""
+    """Put the classes into the modules that files name; only for writing."""
     for kind, home in HOMES.items():
         monkeypatch.setattr(kind, "__module__", home)
         parts = home.split(".")
@@ -335,7 +335,7 @@ def test_objects_beside_the_tensors(kind: str, zipped: bool, tmp_path: Path, mon
     ("function", "name"),
     [(os.mkdir, f"{os.name}.mkdir"), (builtins.exec, "exec"), (pathlib.os.system, "system"), (torch.load, "torch.")],
 )
-def test_what_no_training_records_is_refused(function: Any, name: str, tmp_path: Path) -> None:
+def test_functions_of_the_standard_library_are_refused(function: Any, name: str, tmp_path: Path) -> None:
     torch.save({"state_dict": STATE, "x": Calls(function, "open('ran', 'w')")}, tmp_path / "a")
     message = refused(tmp_path / "a")
     assert message.startswith("not a readable checkpoint: it holds ")
@@ -343,8 +343,8 @@ def test_what_no_training_records_is_refused(function: Any, name: str, tmp_path:
     assert message.endswith(" beside tensors, and code from files is never run; save its state dict alone")
 
 
-def test_stand_ins_run_nothing(tmp_path: Path) -> None:
-    """`getattr` is what mmengine's files name, and the start of many attacks."""
+def test_inert_objects_run_nothing(tmp_path: Path) -> None:
+    """mmengine's files name `getattr`, and so do many attacks."""
     marker = tmp_path / "ran"
     system = Calls(getattr, Calls(getattr, pathlib.Path, "home"), "__globals__")
     for attack in (system, Calls(np.save, str(marker), 1)):
@@ -356,7 +356,7 @@ def test_stand_ins_run_nothing(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_an_object_in_a_tensors_place_is_no_tensor(tmp_path: Path) -> None:
+def test_objects_in_a_state_dict_are_not_tensors(tmp_path: Path) -> None:
     torch.save({"state_dict": {"conv.weight": np.ones((2, 3))}}, tmp_path / "a")
     assert refused(tmp_path / "a") == "holds no weights; give a checkpoint with a state dict"
 
@@ -369,7 +369,7 @@ def test_our_checkpoints_take_no_objects(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("theirs")
-def test_a_training_of_mmaction_names_its_classes(tmp_path: Path) -> None:
+def test_class_names_of_mmaction_checkpoints(tmp_path: Path) -> None:
     tensors = dict(single(SLOW_ONLY, 1, nl=FIVE))
     count = len(tensors["cls_head.fc_cls.weight"])
     names = [f"class {i}" for i in range(count)]
@@ -387,7 +387,7 @@ def test_a_training_of_mmaction_names_its_classes(tmp_path: Path) -> None:
     assert found == {"mmengine": tuple(names), "mmcv": tuple(names), "others": numbers, "none": numbers}
 
 
-def test_damage_is_still_one_line(tmp_path: Path) -> None:
+def test_damage_beside_objects_is_a_one_line_error(tmp_path: Path) -> None:
     torch.save({"state_dict": STATE, "x": np.float64(2)}, tmp_path / "a", _use_new_zipfile_serialization=False)
     whole = (tmp_path / "a").read_bytes()
     for end in range(60, len(whole), 37):
