@@ -1,4 +1,7 @@
-"""Weights files: recognised by their content, read once, hashed at most once; no code from a file ever runs."""
+"""Weights files, recognised by their content, read once and hashed at most once; the format of exported models.
+
+No code from a file ever runs.
+"""
 
 from __future__ import annotations
 
