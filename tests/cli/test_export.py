@@ -42,7 +42,6 @@ def test_it_prints_the_written_files(tiny: TinyRun, tmp_path: Path, capsys: pyte
 
 
 def test_predict_needs_only_this_file(tiny: TinyRun, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
-def test_predict_needs_only_this_file(tiny: TinyRun, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = str(tiny.files()[0])
     shown = []
     for checkpoint in (str(exported), str(tiny.run)):
