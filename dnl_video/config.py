@@ -29,8 +29,8 @@ class DataConfig:
         limit_videos: Use only this many videos of each manifest, evenly spaced (for dry runs).
         max_failed_share: Stop if more than this share of the training videos is missing or cannot be decoded.
         timeout_s: Stop if a loader gives no batch for this many seconds.
-        decoder: Video reader. decord: decord where it is exact, PyAV elsewhere. av: PyAV. auto: the faster of the exact
-            ones.
+        decoder: Video reader. decord: decord if it reads the file exactly, otherwise PyAV. av: PyAV. auto: the fastest
+            exact one.
     """
 
     train_manifest: str = ""
@@ -249,9 +249,9 @@ class EvaluationConfig(ViewsConfig):
         num_workers: Decoding processes. null: one per available core, at most 8.
         clip_scores: Store the scores of every clip, not only of every video.
         frame_order: Order of the frames within a clip. reversed, shuffled and repeated (the middle frame in every
-            position) test what the network knows about motion.
-        decoder: Video reader. decord: decord where it is exact, PyAV elsewhere. av: PyAV. auto: the faster of the exact
-            ones.
+            position) test whether the network uses motion.
+        decoder: Video reader. decord: decord if it reads the file exactly, otherwise PyAV. av: PyAV. auto: the fastest
+            exact one.
     """
 
     num_clips: int = 10

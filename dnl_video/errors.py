@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """An expected error: the message names the value, what is allowed and what to do.
+    """An expected error. The message names the value, the allowed values and the next step.
 
     The command line prints it as one line and exits with status 2.
     """

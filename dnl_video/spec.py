@@ -191,7 +191,7 @@ def check_fields(config: Any, section: str = "", ranges: Mapping[str, str] = {})
             None is always allowed.
 
     Raises:
-        InputError: A value is not allowed; the message says what is.
+        InputError: A value is not allowed; the message lists the allowed ones.
     """
     hints = get_type_hints(type(config))
     for name, hint in hints.items():

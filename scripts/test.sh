@@ -15,7 +15,7 @@ fi
 prepare_environment dev
 # nproc returns OMP_NUM_THREADS if it is set, so it runs without it.
 cores=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
-# One thread per test process: more threads than cores slow each other down many times.
+# One thread per test process: with more threads than cores, the tests take several times as long.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # Bytecode files spare every test process from compiling every test.
 unset PYTHONDONTWRITEBYTECODE

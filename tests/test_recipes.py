@@ -41,26 +41,14 @@ STARTS = {
         ("kinetics400", "_kinetics400", ("slow_r50", "i3d_r50", "slowfast_r50")),
     )
 }
-_SCHEDULE = {
-    "weights.source",
-    "model.zero_init_residual",
-    "optim.lr",
-    "optim.warmup_epochs",
-    "optim.warmup_start_lr",
-    "trainer.max_epochs",
-}
+_SCHEDULE = {"weights.source", "model.zero_init_residual", "trainer.max_epochs"}
+_SCHEDULE |= {"optim.lr", "optim.warmup_epochs", "optim.warmup_start_lr"}
 # Keys in which a recipe may differ from the from-scratch recipe of its backbone.
 STARTS_DIFFER_IN = {
     "kinetics400": _SCHEDULE,
     "imagenet": _SCHEDULE
-    | {
-        "optim.schedule",
-        "optim.milestones",
-        "trainer.check_val_every_n_epoch",
-        "trainer.gradient_clip_val",
-        "preprocessing.mean",
-        "preprocessing.std",
-    },
+    | {"optim.schedule", "optim.milestones", "trainer.check_val_every_n_epoch", "trainer.gradient_clip_val"}
+    | {"preprocessing.mean", "preprocessing.std"},
 }
 
 
@@ -215,19 +203,11 @@ def test_starts_of_a_backbone_differ_only_in_training():
 
 
 def test_backbones_of_a_start_differ_only_in_these_keys():
-    allowed = {
-        "scratch": {"preprocessing.num_frames", "preprocessing.frame_stride"},
-        "kinetics400": {"preprocessing.num_frames", "preprocessing.frame_stride"},
-        # Slow and I3D have different published schedules from ImageNet.
-        "imagenet": {
-            "optim.milestones",
-            "optim.warmup_epochs",
-            "optim.warmup_start_lr",
-            "trainer.max_epochs",
-            "trainer.check_val_every_n_epoch",
-            "trainer.gradient_clip_val",
-        },
-    }
+    clips = {"preprocessing.num_frames", "preprocessing.frame_stride"}
+    # Slow and I3D have different published schedules from ImageNet.
+    schedules = {"optim.milestones", "optim.warmup_epochs", "optim.warmup_start_lr"}
+    schedules |= {"trainer.max_epochs", "trainer.check_val_every_n_epoch", "trainer.gradient_clip_val"}
+    allowed = {"scratch": clips, "kinetics400": clips, "imagenet": schedules}
     for start, backbones in STARTS.items():
         first, *others = backbones.values()
         for name in others:

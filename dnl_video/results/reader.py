@@ -45,7 +45,7 @@ def finished_ids(directory: str | os.PathLike[str], *, retry_failed: bool = Fals
 def read_predictions(
     directory: str | os.PathLike[str], *, order: Sequence[str] | None = None, clip_scores: bool = True
 ) -> Predictions:
-    """Read a predictions directory as one table, whatever the number of shards and processes that wrote it.
+    """Read a predictions directory as one table, which does not depend on the number of shards and processes.
 
     A video that failed and later succeeded (`--retry-failed`) counts as succeeded.
 

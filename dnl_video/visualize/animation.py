@@ -85,7 +85,7 @@ def _rendered(
     clip, queries = examination.clip, examination.queries
     height, width = clip.frames.shape[1:3]
     shown = examination.networks[0][1].shown
-    own = [min(shown, key=lambda f, q=query: abs(f - q.frame)) for query in queries]  # type: ignore[misc]
+    own = [panels.nearest_frame(shown, query.frame) for query in queries]
     for frame in shown:
         heading.set_text(f"frame {frame}, {clip.seconds[frame]:.2f} s")
         marks = []

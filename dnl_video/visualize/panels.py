@@ -83,7 +83,7 @@ def logit_rows(block: BlockMaps, queries: Sequence[Query]) -> list[Row]:
 
 
 def _attention_row(title: str, weights: Grid, keys: Positions, query: int | None) -> Row:
-    relative = weights * weights.size  # times M: 1 is uniform, whatever the number of keys
+    relative = weights * weights.size  # times M: 1 is uniform for any number of keys
     scale = Scale(0.0, max(float(relative.max()), _LEAST_HIGH), "inferno", "attention \u00d7 M\n1 = uniform")
     return Row(title, relative, keys, scale, query)
 
@@ -173,6 +173,11 @@ def show(axes: Any, image: Any) -> Any:
     """Fill axes with an image, one unit per pixel; return the artist."""
     axes.set_axis_off()
     return axes.imshow(image, aspect="auto")
+
+
+def nearest_frame(frames: Sequence[int], frame: int) -> int:
+    """Return the frame of a sequence that is nearest to ``frame``; the earlier one of two."""
+    return min(frames, key=lambda f: (abs(f - frame), f))
 
 
 def letter(index: int) -> str:

@@ -45,7 +45,7 @@ def draw_sheet(
         foot.append(f"{len(steps)} of {len(rows[0].keys.frames)} time steps shown")
     figure.text(0.12 / layout.size[0], 0.1 / layout.size[1], "; ".join(foot), fontsize=8, color="#444444")
 
-    own = [_nearest_step(steps, query.frame) for query in queries]
+    own = [panels.nearest_frame(steps, query.frame) for query in queries]
     _label(figure, layout, 0, "frames")
     for column, frame in enumerate(steps):
         axes = figure.add_axes(layout.box(0, column))
@@ -103,11 +103,7 @@ def _columns(row: Row, queries: Sequence[Query], most: int) -> list[int]:
     if len(frames) <= most:
         return frames
     kept = {frames[i] for i in np.linspace(0, len(frames) - 1, most).round().astype(int)}
-    return sorted(kept | {_nearest_step(frames, query.frame) for query in queries})
-
-
-def _nearest_step(frames: Sequence[int], frame: int) -> int:
-    return min(frames, key=lambda f: (abs(f - frame), f))
+    return sorted(kept | {panels.nearest_frame(frames, query.frame) for query in queries})
 
 
 def _colour_bar(figure: Figure, panel: Box, scale: Scale) -> None:

@@ -134,7 +134,7 @@ def test_bad_options(words, message, tiny, tmp_path, capsys):
     assert message in error_line(capsys)
 
 
-def test_reversed_frames_reverse_the_clip(tiny, tmp_path):
+def test_the_frame_order_changes_the_scores(tiny, tmp_path):
     for order in ("natural", "reversed", "repeated", "shuffled"):
         assert evaluate(tiny, tmp_path / order, "--frame-order", order) == 0
     scores = {order: read_predictions(tmp_path / order).scores for order in ("natural", "reversed", "repeated")}

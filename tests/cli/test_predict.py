@@ -134,7 +134,7 @@ def test_two_processes_write_the_table_of_one(tiny, few, tmp_path, monkeypatch, 
     assert capsys.readouterr().out == f"process 0 of 2 is done; another one merged {two}\n"
 
 
-def test_ctrl_c_keeps_what_was_finished(tiny, few, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_keeps_finished_videos(tiny, few, tmp_path, monkeypatch, capsys):
     def interrupt(self: PredictionProgress, done: int, total: int, prediction: object) -> None:
         if done == 3:
             raise KeyboardInterrupt

@@ -1,13 +1,10 @@
 import contextlib
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,73 +225,65 @@ def test_flushing_by_time(tmp_path, monkeypatch):
         assert finished_ids(tmp_path) == {"v000", "v001"}
 
 
-_CHILD = """
-import contextlib, os, signal, sys
-sys.path.insert(0, {here!r})
-from test_predictions_directory import make_meta, make_video, failed
-from dnl_video import files
-from dnl_video.results import writer
-from dnl_video.results.reader import finished_ids
-from dnl_video.results.writer import PredictionsWriter
-directory, rank = sys.argv[1], int(sys.argv[2])
-{body}
-"""
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def child(body, *args):
-    code = _CHILD.format(here=str(Path(__file__).parent), body=textwrap.dedent(body))
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+def start(target, *args):
+    process = multiprocessing.get_context("fork").Process(target=target, args=args)
+    process.start()
+    return process
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-@pytest.mark.parametrize("where", ["inside npz", "before jsonl", "inside jsonl", "after jsonl"])
-def test_a_killed_writer_loses_only_its_last_shard(tmp_path, where):
-    body = """
-    atomic_path = files.atomic_path
+def write_until_killed(directory, where):
+    """Write five shards; the process is killed while it writes the third one."""
+    when, suffix = where.split()
+
+    def kill():
+        os.kill(os.getpid(), signal.SIGKILL)
+
     @contextlib.contextmanager
     def killing(path, **options):
-        here = "000002" in path.name and WHEN.split()[1] in path.name
-        die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-        if here and WHEN.startswith("before"):
-            die()
+        here = "000002" in path.name and suffix in path.name
+        if here and when == "before":
+            kill()
         with atomic_path(path, **options) as temporary:
-            if here and WHEN.startswith("inside"):
+            if here and when == "inside":
                 temporary.write_bytes(b"half")
-                die()
+                kill()
             yield temporary
         if here:
-            die()
-    writer.atomic_path = files.atomic_path = killing
-    with PredictionsWriter(directory, make_meta(), flush_every=2) as out:
-        for i in range(10):
-            out.add(make_video(i))
-    """.replace("WHEN", repr(where))
-    process = child(body, tmp_path, 0)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    survivors = 6 if where == "after jsonl" else 4
-    assert finished_ids(tmp_path) == {f"v{i:03d}" for i in range(survivors)}
-    assert_table_of(read_predictions(tmp_path), range(survivors))
+            kill()
 
+    writer.atomic_path = files.atomic_path = killing
+    write(directory, map(make_video, range(10)), flush_every=2)
+
+
+@needs_fork
+@pytest.mark.parametrize("where", ["inside npz", "before jsonl", "inside jsonl", "after jsonl"])
+def test_a_killed_writer_loses_only_its_last_shard(tmp_path, where):
+    process = start(write_until_killed, tmp_path, where)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    survivors = 6 if where == "after jsonl" else 4
     done = finished_ids(tmp_path)
+    assert done == {f"v{i:03d}" for i in range(survivors)}
+    assert_table_of(read_predictions(tmp_path), range(survivors))
     write(tmp_path, [v for v in map(make_video, range(10)) if v.video_id not in done])
     assert_table_of(read_predictions(tmp_path), range(10))
     assert [p.name for p in tmp_path.iterdir() if p.suffix in (".tmp", ".lock")] == []
     assert len(list(tmp_path.glob("*.npz"))) == len(list(tmp_path.glob("*.jsonl")))
 
 
+def write_every_third(directory, rank):
+    write(directory, map(make_video, range(rank, 40, 3)), rank=rank, flush_every=5)
+
+
+@needs_fork
 def test_processes_that_start_together_share_one_directory(tmp_path):
-    body = """
-    with PredictionsWriter(directory, make_meta(), rank=rank, flush_every=5) as out:
-        for i in range(rank, 40, 3):
-            out.add(make_video(i))
-    """
-    processes = [child(body, tmp_path, rank) for rank in range(3)]
+    processes = [start(write_every_third, tmp_path, rank) for rank in range(3)]
     for process in processes:
-        _, stderr = process.communicate(timeout=60)
-        assert process.returncode == 0, stderr.decode()
+        process.join(60)
+        assert process.exitcode == 0
     assert_table_of(read_predictions(tmp_path), range(40))
 
 
@@ -309,25 +298,25 @@ def test_two_writers_of_one_rank_are_refused(tmp_path):
         pass
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def fork_with_a_lock(directory, pipe):
+    out = PredictionsWriter(directory, make_meta())  # noqa: F841
+    if os.fork() == 0:
+        os.write(pipe, str(os.getpid()).encode())  # this child has dropped the lock by now
+    signal.pause()
+
+
+@needs_fork
 def test_the_children_of_a_killed_writer_do_not_hold_its_lock(tmp_path):
     """Loader workers outlive their killed parent by seconds; a restart must not wait for them."""
-    body = """
-        out = PredictionsWriter(directory, make_meta(), rank=rank)
-        if os.fork() == 0:
-            print(os.getpid(), flush=True)  # the lock is dropped in the child by now
-        signal.pause()
-    """
-    process = child(body, tmp_path, 0)
-    worker = int(process.stdout.readline())
+    reading, writing = os.pipe()
+    process = start(fork_with_a_lock, tmp_path, writing)
+    worker = int(os.read(reading, 20))
     process.kill()
-    process.wait()
+    process.join()
     try:
         write(tmp_path, [make_video(0)])
     finally:
         os.kill(worker, signal.SIGKILL)
-        process.stdout.close()
-        process.stderr.close()
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.texts]
 
 
-def test_marks_are_in_every_panel_and_a_border_around_the_own_frame():
+def test_every_panel_has_a_mark_and_the_frame_of_the_query_a_border():
     figure = sheet()
     image = pixels(figure)
     # Frames row: 4 panels; unary, A and B: 4 panels and a colour bar each.
