@@ -1,10 +1,9 @@
-"""`dnl-video evaluate` and `dnl-video predict`, in process."""
+"""`dnl-video evaluate`, in process."""
 
 from __future__ import annotations
 
 import csv
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 
 from dnl_video.cli.main import main
-from dnl_video.models.weights.checkpoint import find_checkpoint
 from dnl_video.results.reader import read_predictions
 from tests.conftest import TinyRun
 from tests.lists import write_list
@@ -148,73 +146,3 @@ def test_decoders_give_nearly_the_same_scores(tiny, tmp_path):
     decord, av, auto = (read_predictions(tmp_path / name).scores for name in ("decord", "av", "auto"))
     assert np.array_equal(av, auto)
     np.testing.assert_allclose(decord, av, atol=0.05)  # the two convert colours with different rounding
-
-
-def test_predict_shows_the_best_classes(tiny, tmp_path, capsys):
-    video = tiny.files()[0]
-    assert main(["predict", str(video), "--checkpoint", str(tiny.run), *QUICK, "--top", "2", "--per-clip"]) == 0
-    printed = capsys.readouterr().out
-    assert "%" in printed
-    assert "0.00" in printed, "the first clip starts at second 0"
-    assert "2.00" in printed, "the last clip ends at second 2"
-
-
-def test_predict_takes_folders_and_lists_and_keeps_scores(tiny, tmp_path, capsys):
-    files = tiny.files()
-    (tmp_path / "list.txt").write_text("\n".join(map(str, files)), encoding="utf-8")
-    folder = str(tiny.folder / "videos" / "val")
-    for source, output in ((folder, "a"), (str(tmp_path / "list.txt"), "b")):
-        words = ["predict", source, "--checkpoint", str(tiny.run), "--output", str(tmp_path / output), *QUICK]
-        assert main(words) == 0
-        assert f"predictions: {tmp_path / output}" in capsys.readouterr().out
-    a, b = read_predictions(tmp_path / "a"), read_predictions(tmp_path / "b")
-    assert len(a.path) == len(b.path) == 8
-    assert main(["report", str(tmp_path / "a")]) == 2
-    assert "label" in error_line(capsys)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"), [(["nowhere.mp4"], "nowhere.mp4"), ([], "arguments are required: VIDEO|DIR|LIST")]
-)
-def test_predict_needs_videos_that_exist(words, message, tiny, capsys):
-    assert main(["predict", *words, "--checkpoint", str(tiny.run)]) == 2
-    assert message in error_line(capsys)
-
-
-def test_not_a_checkpoint(tiny, tmp_path, capsys):
-    real = find_checkpoint(tiny.run)
-    video = str(tiny.files()[0])
-    (tmp_path / "text.ckpt").write_text("hello", encoding="utf-8")
-    (tmp_path / "truncated.ckpt").write_bytes(real.read_bytes()[:-2000])
-    told = {
-        "text.ckpt": "not a file of weights (it starts with b'hello'); give a torch, safetensors or caffe2 file",
-        "truncated.ckpt": "not a readable checkpoint (File is not a zip file); is it complete?",
-    }
-    for name, message in told.items():
-        assert main(["predict", video, "--checkpoint", str(tmp_path / name)]) == 2
-        assert error_line(capsys).endswith(f"{tmp_path / name}: {message}")
-    # torch.load would take one flipped bit of a weight.
-    flipped = bytearray(real.read_bytes())
-    flipped[len(flipped) // 2] ^= 1
-    (tmp_path / "flipped.ckpt").write_bytes(flipped)
-    assert main(["predict", video, "--checkpoint", str(tmp_path / "flipped.ckpt")]) == 2
-    assert re.search(
-        r"flipped\.ckpt: damaged \(\S+/data/\d+ does not match its checksum\); copy it again, or take another one$",
-        error_line(capsys),
-    )
-
-
-def test_real_kinetics_videos_through_the_command_line(tiny, tmp_path, shared_clips):
-    """Checks shapes, times and the report of the corrupt file; the network is untrained, so not the class."""
-    words = ["predict", str(shared_clips), "--checkpoint", str(tiny.run), "--output", str(tmp_path / "out")]
-    assert main([*words, "--per-clip", "--device", "cpu", "--num-workers", "1"]) == 3
-    predictions = read_predictions(tmp_path / "out")
-    errors = {Path(path).name: error for path, error in zip(predictions.path, predictions.error, strict=True)}
-    assert errors.pop("corrupted.mp4")
-    assert errors == dict.fromkeys(["arm_wrestling.mp4", "flipping_pancake.mkv", "rotated_90.mov", "unordered.mov"])
-    assert predictions.scores.shape == (5, 8)
-    arm = [Path(p).name for p in predictions.path].index("arm_wrestling.mp4")
-    clips = predictions.clip_video == arm
-    assert clips.sum() == 10
-    # The clips reach the end of the video, which lasts about ten seconds.
-    assert 9 < predictions.clip_end_s[clips].max() < 11

@@ -1,10 +1,11 @@
-"""`dnl-video predict`: many videos, restarts, long videos."""
+"""`dnl-video predict`: inputs, many videos, restarts, long videos."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -16,12 +17,14 @@ from dnl_video.cli.main import main
 from dnl_video.cli.screen import PredictionProgress
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
+from dnl_video.models.weights.checkpoint import find_checkpoint
 from dnl_video.results.reader import read_predictions
 from tests.conftest import TinyRun
 from tests.processes import CommandProcess
 
 QUICK = ["--device", "cpu", "--num-clips", "1"]
-SLIDING = ["--device", "cpu", "--num-workers", "0", "--sliding"]
+CPU = ["--device", "cpu", "--num-workers", "0"]
+SLIDING = [*CPU, "--sliding"]
 
 
 def write_noise(path: Path, seed: int, num_frames: int = 8) -> None:
@@ -49,7 +52,7 @@ def few(folder: Path, tmp_path: Path) -> Path:
 
 def predict(tiny: TinyRun, *words: str | Path, options: list[str] | None = None) -> int:
     chosen = [*QUICK, "--num-workers", "0"] if options is None else options
-    return main(["predict", *map(str, words), "--checkpoint", str(tiny.run), *chosen])
+    return main(["predict", "--checkpoint", str(tiny.run), *map(str, words), *chosen])
 
 
 def rows_of(path: Path) -> list[list[str]]:
@@ -284,3 +287,71 @@ def test_annotate_takes_one_video_and_does_not_overwrite_it(tiny, few, long_vide
     assert "--annotate writes one video, and 8 were given; give one" in capsys.readouterr().err
     assert predict(tiny, long_video, "--annotate", long_video, options=SLIDING) == 2
     assert f"--annotate {long_video} is the video itself; give another name" in capsys.readouterr().err
+
+
+def test_the_best_classes_of_video_and_clips_are_shown(tiny, capsys):
+    assert predict(tiny, tiny.files()[0], "--top", "2", "--per-clip", options=CPU) == 0
+    printed = capsys.readouterr().out
+    assert "%" in printed
+    assert "0.00" in printed, "the first clip starts at second 0"
+    assert "2.00" in printed, "the last clip ends at second 2"
+
+
+def test_folders_and_lists_are_read_and_scores_are_kept(tiny, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("\n".join(map(str, tiny.files())), encoding="utf-8")
+    for source, output in ((tiny.folder / "videos" / "val", "a"), (tmp_path / "list.txt", "b")):
+        assert predict(tiny, source, "--output", tmp_path / output) == 0
+        assert f"predictions: {tmp_path / output}" in capsys.readouterr().out
+        assert len(read_predictions(tmp_path / output).path) == 8
+    assert main(["report", str(tmp_path / "a")]) == 2
+    assert "label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [(["nowhere.mp4"], "nowhere.mp4"), ([], "arguments are required: VIDEO|DIR|LIST")]
+)
+def test_videos_that_exist_are_required(words, message, tiny, capsys):
+    assert predict(tiny, *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def flip_a_bit(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda _: b"hello",
+            r"not a file of weights \(it starts with b'hello'\); give a torch, safetensors or caffe2 file",
+        ),
+        (lambda content: content[:-2000], r"not a readable checkpoint \(File is not a zip file\); is it complete\?"),
+        # torch.load would take one flipped bit of a weight.
+        (flip_a_bit, r"damaged \(\S+/data/\d+ does not match its checksum\); copy it again, or take another one"),
+    ],
+)
+def test_damaged_checkpoints_are_refused(damage, message, tiny, tmp_path, capsys):
+    file = tmp_path / "damaged.ckpt"
+    file.write_bytes(damage(find_checkpoint(tiny.run).read_bytes()))
+    assert predict(tiny, tiny.files()[0], "--checkpoint", file) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(f"{file}: {message}$", line)
+
+
+def test_real_kinetics_videos_through_the_command_line(tiny, tmp_path, shared_clips):
+    """Checks shapes, times and the report of the corrupt file; the network is untrained, so not the class."""
+    options = ["--per-clip", "--device", "cpu", "--num-workers", "1"]
+    assert predict(tiny, shared_clips, "--output", tmp_path / "out", options=options) == 3
+    predictions = read_predictions(tmp_path / "out")
+    errors = {Path(path).name: error for path, error in zip(predictions.path, predictions.error, strict=True)}
+    assert errors.pop("corrupted.mp4")
+    assert errors == dict.fromkeys(["arm_wrestling.mp4", "flipping_pancake.mkv", "rotated_90.mov", "unordered.mov"])
+    assert predictions.scores.shape == (5, 8)
+    arm = [Path(p).name for p in predictions.path].index("arm_wrestling.mp4")
+    clips = predictions.clip_video == arm
+    assert clips.sum() == 10
+    # The clips reach the end of the video, which lasts about ten seconds.
+    assert 9 < predictions.clip_end_s[clips].max() < 11
