@@ -217,10 +217,20 @@ def check_fields(config: Any, section: str = "", ranges: Mapping[str, str] = {})
 _Spec = TypeVar("_Spec", ModelSpec, Preprocessing, ContextOptions)
 
 
-def to_dict(spec: ModelSpec | Preprocessing | ContextOptions) -> dict[str, Any]:
-    """Return the spec as plain JSON types (lists for tuples)."""
+def to_dict(spec: Any) -> dict[str, Any]:
+    """Return a spec or a configuration (a dataclass) as plain JSON types: lists for tuples."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(spec)))
     return plain
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted names, each section included."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found[f"{prefix}{key}"] = value
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+    return found
 
 
 def from_dict(kind: type[_Spec], values: Mapping[str, Any]) -> _Spec:

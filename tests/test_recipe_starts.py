@@ -44,7 +44,7 @@ def published(architecture: str, source: str | None) -> dict[str, Any]:
 
 
 def started(config: TrainConfig) -> tuple[VideoTrainingModule, LoadReport]:
-    module = VideoTrainingModule(config, [str(i) for i in range(config.model.num_classes)], {})
+    module = VideoTrainingModule(config, [str(i) for i in range(config.model.num_classes)])
     report = start_from_weights(config, module)
     assert report is not None
     return module, report
@@ -116,7 +116,7 @@ def test_stage_two_starts_from_stage_one(tiny, tmp_path, monkeypatch, capsys):
     stage_one = load_checkpoint("runs/stage_one")
     config = reduced(KINETICS / "slow_r50_8x8_dnl.yaml")
     config.model = stage_one.spec
-    module = VideoTrainingModule(config, stage_one.class_names, {})
+    module = VideoTrainingModule(config, stage_one.class_names)
     module.network.load_state_dict(stage_one.state_dict)
     with torch.no_grad():
         trained = module.eval()(clips)

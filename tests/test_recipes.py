@@ -22,11 +22,10 @@ from dnl_video.config import DataConfig, TrainConfig
 from dnl_video.data.dataset import VideoViews
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.models.build import build_model
-from dnl_video.spec import Context, ModelSpec
+from dnl_video.spec import Context, ModelSpec, flat, to_dict
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import lr_factor, scaled_lr
 from dnl_video.training.run import train
-from dnl_video.training.setup import resolved_config
 from dnl_video.training.trainer import validation_interval
 from tests.conftest import REPOSITORY
 
@@ -71,18 +70,11 @@ def _parsed(path: Path, *overrides: str) -> TrainConfig:
     return build_config(arguments, TrainConfig)
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested settings into dotted names and values."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
-
-
 @cache
 def settings(name: str) -> dict[str, Any]:
     """Return every parsed field of a Kinetics recipe."""
-    return flat(resolved_config(load(KINETICS / f"{name}.yaml")))
+    values = flat(to_dict(load(KINETICS / f"{name}.yaml")))
+    return {key: value for key, value in values.items() if not isinstance(value, dict)}
 
 
 def differing(one: str, other: str) -> set[str]:
@@ -118,9 +110,9 @@ def test_one_recipe_per_backbone_and_start():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_recipes_are_complete(path):
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert flat(recipe).keys() == flat(resolved_config(TrainConfig())).keys()
+    assert flat(recipe).keys() == flat(to_dict(TrainConfig())).keys()
     config = load(path)
-    assert resolved_config(config) == recipe
+    assert to_dict(config) == recipe
     assert config.output_dir == f"runs/{path.relative_to(REPOSITORY / 'configs').with_suffix('')}"
 
 
@@ -172,7 +164,7 @@ def one_of_each_network() -> list[Path]:
 def test_recipes_train_one_step_at_reduced_size(path):
     config = reduced(path)
     torch.manual_seed(0)
-    module = VideoTrainingModule(config, [str(i) for i in range(config.model.num_classes)], {})
+    module = VideoTrainingModule(config, [str(i) for i in range(config.model.num_classes)])
     clips = torch.randint(0, 256, (2, config.preprocessing.num_frames, 48, 48, 3), dtype=torch.uint8)
     module.log = lambda *args, **kwargs: None
     loss = module.training_step({"clip": clips, "label": torch.tensor([0, 1]), "index": torch.arange(2)}, 0)

@@ -17,7 +17,8 @@ import yaml
 from dnl_video.cli import recipes, train
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError
-from dnl_video.studies.plan import StudyConfig, StudyRun, flat, plan_runs
+from dnl_video.spec import flat
+from dnl_video.studies.plan import StudyConfig, StudyRun, plan_runs
 
 DESCRIPTION = """Compare contexts under equal conditions: the same recipe, data, data order and budget; several seeds.
 
@@ -41,9 +42,6 @@ class PARSER(train.PARSER):
 
     command = "dnl-video ablate"
     common = ()
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, **kwargs)
 
 
 def add_arguments(parser: PARSER) -> None:

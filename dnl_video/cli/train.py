@@ -65,7 +65,7 @@ class PARSER(ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         options = {"prog": self.command, "usage": "%(prog)s --config YAML [options]"} | kwargs
-        super().__init__(exit_on_error=False, **options)
+        super().__init__(exit_on_error=False, allow_abbrev=False, **options)
 
     def add_config(self, kind: type) -> None:
         """Add every field of a config dataclass by its dotted name, and ``--output`` for ``--output_dir``."""
@@ -100,7 +100,8 @@ class PARSER(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage."""
-        names = [option.lstrip("-") for option in self._option_string_actions]
+        options = [option.lstrip("-") for option in self._option_string_actions]
+        names = [name for name in options if not any(other.startswith(f"{name}.") for other in options)]
         raise InputError(_one_line(message, names, f"{self.command} --help{'-all' if self.common else ''}")) from ex
 
 

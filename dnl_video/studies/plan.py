@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dnl_video.errors import InputError, nearest
-from dnl_video.spec import Context
+from dnl_video.spec import Context, flat
 
 # Recipe values that the study sets itself.
 _PER_RUN = ("output_dir", "seed", "model.context")
@@ -132,16 +132,6 @@ def override(
             raise InputError(f"{where} has {name!r}, which the recipe does not have{nearest(name, known)}")
         _set(changed, name, value)
     return changed
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values by dotted names, each section included."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found[f"{prefix}{key}"] = value
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-    return found
 
 
 def _make(

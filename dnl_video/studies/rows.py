@@ -12,7 +12,7 @@ from dnl_video.errors import InputError
 from dnl_video.files import dump_json, read_json_lines, write_atomic
 from dnl_video.results.metrics import rank_of_label
 from dnl_video.results.reader import read_predictions
-from dnl_video.studies.plan import flat
+from dnl_video.spec import flat
 
 ROWS_NAME = "runs.jsonl"
 _SETTINGS_NAME = "settings.json"

@@ -22,6 +22,7 @@ from dnl_video.models.build import build_model
 from dnl_video.models.runtime.activation_checkpointing import checkpoint_stages
 from dnl_video.models.weights.checkpoint import payload
 from dnl_video.models.weights.source import FORMAT_KEY
+from dnl_video.spec import to_dict
 from dnl_video.training.collectives import all_gather_dict, all_reduce_mean
 from dnl_video.training.mixing import mix
 from dnl_video.training.optim import freeze, lr_factor, make_optimizer, scaled_lr, set_frozen_to_eval
@@ -36,14 +37,12 @@ class VideoTrainingModule(LightningModule):
     Args:
         config: The configuration of the run.
         class_names: Names of the outputs, in order.
-        resolved: The configuration as plain JSON types; stored in every checkpoint.
     """
 
-    def __init__(self, config: TrainConfig, class_names: Sequence[str], resolved: dict[str, Any]) -> None:
+    def __init__(self, config: TrainConfig, class_names: Sequence[str]) -> None:
         super().__init__()
         self.config = config
         self.class_names = tuple(class_names)
-        self.resolved = resolved
         self.network: VideoClassifier = build_model(config.model)
         if config.trainer.activation_checkpointing:
             checkpoint_stages(self.network)
@@ -187,7 +186,7 @@ class VideoTrainingModule(LightningModule):
         """Store the metadata: architecture, preprocessing, classes, configuration, origin, world size."""
         config = self.config
         checkpoint[FORMAT_KEY] = payload(
-            config.model, config.preprocessing, self.class_names, self.resolved, self.provenance
+            config.model, config.preprocessing, self.class_names, to_dict(config), self.provenance
         )
         checkpoint[FORMAT_KEY]["processes"] = self.trainer.world_size
 

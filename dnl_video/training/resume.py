@@ -16,6 +16,7 @@ from dnl_video.errors import InputError
 from dnl_video.files import append_json_lines, read_json_lines
 from dnl_video.models.weights.checkpoint import find_checkpoint, last_checkpoints, read_raw
 from dnl_video.models.weights.source import FORMAT_KEY
+from dnl_video.spec import flat, to_dict
 from dnl_video.training.module import VideoTrainingModule
 
 _CRASHED_NAME = "crashed_videos.jsonl"
@@ -98,12 +99,13 @@ def check_same_run(point: ResumePoint, module: VideoTrainingModule, world_size: 
     file, stored = point.file, point.stored
     if stored["class_names"] != list(module.class_names):
         raise InputError(f"{file}: its classes are not those of data.train_manifest; resume with the run's own videos")
-    there, here = _flat(stored["config"]), _flat(module.resolved)
-    for key in here:
-        if key.startswith(_FIXED_SETTINGS) and there.get(key) != here[key]:
+    there = flat(stored["config"])
+    for key, new in flat(to_dict(module.config)).items():
+        old = there.get(key)
+        both_sections = isinstance(old, dict) and isinstance(new, dict)
+        if key.startswith(_FIXED_SETTINGS) and old != new and not both_sections:
             raise InputError(
-                f"{file}: its {key} is {there.get(key)}, the configuration's is {here[key]}; resume with the run's own "
-                "config.yaml"
+                f"{file}: its {key} is {old}, the configuration's is {new}; resume with the run's own config.yaml"
             )
     processes = stored.get("processes", world_size)
     if processes != world_size:
@@ -111,13 +113,6 @@ def check_same_run(point: ResumePoint, module: VideoTrainingModule, world_size: 
             f"{file}: its run has {processes} process(es), not {world_size}, and its schedule and data position count "
             f"their steps; resume with {processes}, or start a new run from it with --weights.source and --output"
         )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def read_crashed(output: Path) -> dict[str, str]:

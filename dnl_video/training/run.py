@@ -24,6 +24,7 @@ from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.files import locked, write_atomic
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
+from dnl_video.spec import to_dict
 from dnl_video.training.callbacks import ClipProgress, PreciseBatchNorm, ema_weights
 from dnl_video.training.checkpoint_callbacks import (
     AtomicCheckpointIO,
@@ -106,7 +107,7 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     with contextlib.ExitStack() as stack:
         if trainer.is_global_zero:
             stack.enter_context(_run_folder(output))
-            write_atomic(output / "config.yaml", yaml.safe_dump(module.resolved, sort_keys=False))
+            write_atomic(output / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
             remove_temporary_checkpoints(output)
             _print_summary(datamodule, module, trainer)
             if report is not None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from typing import Any
 
 import torch
 from lightning.pytorch import seed_everything
@@ -12,7 +10,6 @@ from lightning.pytorch import seed_everything
 from dnl_video.config import TrainConfig
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
-from dnl_video.files import dump_json
 from dnl_video.models.backbones import min_frames
 from dnl_video.models.weights.load import LoadReport, load_weights
 from dnl_video.spec import to_dict
@@ -37,7 +34,7 @@ def build_run(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule
             f"{needed} or more"
         )
     seed_everything(config.seed, verbose=False)
-    return datamodule, VideoTrainingModule(config, names, resolved_config(config))
+    return datamodule, VideoTrainingModule(config, names)
 
 
 def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str, ...]:
@@ -86,8 +83,3 @@ def start_from_weights(config: TrainConfig, module: VideoTrainingModule) -> Load
         notes.append(f"preprocessing.{name} is {here[name]} here and {expected} in the source")
     module.provenance = {"started_from": report.provenance()}
     return dataclasses.replace(report, notes=(*report.notes, *notes))
-
-
-def resolved_config(config: TrainConfig) -> dict[str, Any]:
-    """Return the whole configuration as plain JSON types."""
-    return json.loads(dump_json(dataclasses.asdict(config)))

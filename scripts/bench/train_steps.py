@@ -71,7 +71,7 @@ class Steps:
         torch.manual_seed(0)
         config = case.config()
         self.case, self.device, self.batches = case, device, batches or synthetic_batches(case, device)
-        self.module = VideoTrainingModule(config, [str(i) for i in range(case.num_classes)], {}).to(device).train()
+        self.module = VideoTrainingModule(config, [str(i) for i in range(case.num_classes)]).to(device).train()
         self.optimizer = make_optimizer(self.module.network, config.optim, _LR)
         self.scaler = torch.amp.GradScaler(device.type, enabled=case.precision == "16-mixed")
 

@@ -154,6 +154,7 @@ def test_bad_keys_and_values_are_one_line(text, message, tmp_path, capsys):
     [
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such file or recipe; recipes: i3d_dnl, slow_dnl, "),
         (["--data.bach_size", "3"], "unknown option 'data.bach_size'; did you mean 'data.batch_size'?"),
+        (["--trainer.max", "1"], "unknown option 'trainer.max'; did you mean 'trainer.max_epochs'?"),
         (
             ["--model.context", "dln"],
             "model.context is dln; allowed: none, nl, dnl, pairwise, unary, snl, gc; did you mean 'dnl'?",

@@ -10,10 +10,9 @@ import yaml
 
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
-from dnl_video.spec import ModelSpec, from_dict
+from dnl_video.spec import ModelSpec, flat, from_dict
 from dnl_video.studies.plan import StudyConfig, StudyRun, plan_runs
 from tests.conftest import REPOSITORY
-from tests.test_recipes import flat
 
 RECIPE = yaml.safe_load((REPOSITORY / "scripts" / "study" / "relations_recipe.yaml").read_text(encoding="utf-8"))
 
@@ -24,7 +23,8 @@ def study(**values: Any) -> StudyConfig:
 
 def differing(first: StudyRun, second: StudyRun) -> set[str]:
     a, b = flat(first.recipe), flat(second.recipe)
-    return {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
+    keys = {key for key in a.keys() | b.keys() if not isinstance(a.get(key), dict)}
+    return {key for key in keys if a.get(key) != b.get(key)}
 
 
 def test_runs_of_one_seed_differ_only_in_the_context() -> None:

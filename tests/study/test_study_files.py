@@ -12,10 +12,10 @@ from relation_task import RelationTask
 from relations import parse
 
 from dnl_video.config import TrainConfig
+from dnl_video.spec import flat, to_dict
 from dnl_video.studies.plan import StudyConfig, plan_runs
-from dnl_video.training.setup import resolved_config
 from tests.conftest import REPOSITORY
-from tests.test_recipes import check_network, flat, load
+from tests.test_recipes import check_network, load
 
 STUDIES = [Path("scripts", "study", f"{name}.yaml") for name in ("relations", "relations_gpu")]
 
@@ -55,9 +55,9 @@ def test_study_recipe_is_complete_and_builds(path: Path) -> None:
     text = (REPOSITORY / path).read_text(encoding="utf-8")
     assert text.splitlines()[0] == f"# dnl-video train --config {path} --final-test"
     recipe = yaml.safe_load(text)
-    assert flat(recipe).keys() == flat(resolved_config(TrainConfig())).keys()
+    assert flat(recipe).keys() == flat(to_dict(TrainConfig())).keys()
     config = load(REPOSITORY / path)
-    assert resolved_config(config) == recipe
+    assert to_dict(config) == recipe
     assert config.output_dir == f"runs/studies/{path.stem}"
     check_network(config)
 

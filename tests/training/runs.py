@@ -41,7 +41,7 @@ def data_of(config: TrainConfig) -> VideoDataModule:
 def fit(config: TrainConfig, *callbacks: Callback, **options: Any) -> VideoTrainingModule:
     """Train one epoch with these callbacks only."""
     torch.manual_seed(0)
-    module = VideoTrainingModule(config, [str(i) for i in range(config.model.num_classes)], {})
+    module = VideoTrainingModule(config, [str(i) for i in range(config.model.num_classes)])
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",

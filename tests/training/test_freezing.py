@@ -19,7 +19,7 @@ def module(architecture: Architecture, optim: OptimConfig) -> VideoTrainingModul
     spec = ModelSpec(architecture, "dnl", 3, stem_channels=8, dropout=0.0, zero_init_residual=False)
     spec = dataclasses.replace(spec, context_options=dataclasses.replace(spec.context_options, zero_init=False))
     torch.manual_seed(0)
-    return VideoTrainingModule(TrainConfig(model=spec, optim=optim), ["a", "b", "c"], {})
+    return VideoTrainingModule(TrainConfig(model=spec, optim=optim), ["a", "b", "c"])
 
 
 def changed(trained: VideoTrainingModule) -> set[str]:

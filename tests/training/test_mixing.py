@@ -104,7 +104,7 @@ def test_training_step_uses_soft_labels_and_counts_the_larger_share(
     config.optim = dataclasses.replace(config.optim, label_smoothing=0.1)
     config.augment = dataclasses.replace(config.augment, mixup=0.8)
     torch.manual_seed(0)
-    module = VideoTrainingModule(config, [str(i) for i in range(8)], {})
+    module = VideoTrainingModule(config, [str(i) for i in range(8)])
     monkeypatch.setattr(module, "log", lambda *args, **options: None)
     logits = torch.randn(3, 8)
     seen = []

@@ -21,11 +21,11 @@ import yaml
 from dnl_video.config import TrainConfig
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError, Terminated
+from dnl_video.spec import to_dict
 from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO
 from dnl_video.training.module import VideoTrainingModule, seed_network
 from dnl_video.training.resume import find_resume_point
 from dnl_video.training.run import train
-from dnl_video.training.setup import resolved_config
 from tests.conftest import TinyRun
 from tests.test_recipes import load
 from tests.training.runs import Killed
@@ -169,7 +169,7 @@ def test_run_killed_by_sigkill_ends_with_the_same_weights(whole: Path, tiny: Tin
     config = config_for(tiny, output)
     config.data.num_workers = 1
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(resolved_config(config)), encoding="utf-8")
+    recipe.write_text(yaml.safe_dump(to_dict(config)), encoding="utf-8")
     script = tmp_path / "killed.py"
     script.write_text(KILLED, encoding="utf-8")
     done = subprocess.run([sys.executable, str(script), "train", "--config", str(recipe)], capture_output=True)

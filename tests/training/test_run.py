@@ -110,11 +110,11 @@ def test_devices_are_those_of_torchrun(tmp_path: Path, monkeypatch: pytest.Monke
         trainer.make_trainer(TrainConfig(trainer=TrainerConfig(devices=1)), [], [], tmp_path)
 
 
-def test_resume_with_another_number_of_processes_is_refused(tiny: TinyRun) -> None:
+def test_resume_with_other_processes_or_positions_is_refused(tiny: TinyRun) -> None:
     stored = read_raw(find_checkpoint(tiny.run, last=True))[FORMAT_KEY]
     assert stored["processes"] == 1
     point = ResumePoint(Path("last.ckpt"), stored | {"processes": 8})
-    module: Any = SimpleNamespace(class_names=stored["class_names"], resolved=stored["config"])
+    module: Any = SimpleNamespace(class_names=stored["class_names"], config=load(tiny.config))
     check_same_run(point, module, 8)
     with pytest.raises(InputError) as refused:
         check_same_run(point, module, 32)
@@ -122,6 +122,9 @@ def test_resume_with_another_number_of_processes_is_refused(tiny: TinyRun) -> No
         "last.ckpt: its run has 8 process(es), not 32, and its schedule and data position count their steps; resume "
         "with 8, or start a new run from it with --weights.source and --output"
     )
+    stored["config"]["model"]["context_options"]["positions"] = {"res3": [1]}
+    with pytest.raises(InputError, match=r"its model.context_options.positions is {'res3': \[1\]}, the .* is None;"):
+        check_same_run(point, module, 8)
 
 
 def test_lightning_starts_processes_in_a_batch_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

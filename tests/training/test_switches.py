@@ -164,7 +164,7 @@ def test_channels_last_in_training_and_checkpoints(
     assert_close(last, usual, 1e-4)
     # Each layout loads a checkpoint of the other.
     assert layouts(load_checkpoint(tmp_path).build()) == {False}
-    module = VideoTrainingModule(config, [str(i) for i in range(8)], {})
+    module = VideoTrainingModule(config, [str(i) for i in range(8)])
     module.load_state_dict(usual)
     assert layouts(module.network) == {True}
     assert differing(dict(module.state_dict()), usual) == []

@@ -20,7 +20,7 @@ from dnl_video.training.optim import parameter_groups
 
 def plain_and_converted(optim: OptimConfig) -> tuple[VideoTrainingModule, VideoTrainingModule]:
     spec = ModelSpec("slow_r50", "dnl", 3, stem_channels=8)
-    plain = VideoTrainingModule(TrainConfig(model=spec, optim=optim), ["a", "b", "c"], {})
+    plain = VideoTrainingModule(TrainConfig(model=spec, optim=optim), ["a", "b", "c"])
     # Like the trainer: after freezing and before the optimiser is made.
     converted = TorchSyncBatchNorm().apply(copy.deepcopy(plain))
     return plain.train(), converted.train()

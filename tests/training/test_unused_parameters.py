@@ -15,7 +15,7 @@ from dnl_video.training.module import VideoTrainingModule
 
 def without_gradient(spec: ModelSpec, optim: OptimConfig) -> tuple[set[str], int]:
     """Return the trained parameters without a gradient after a step, and the number of trained parameters."""
-    module = VideoTrainingModule(TrainConfig(model=spec, optim=optim), ["a", "b", "c"], {}).train()
+    module = VideoTrainingModule(TrainConfig(model=spec, optim=optim), ["a", "b", "c"]).train()
     module.network(torch.rand(2, 3, 8, 32, 32)).sum().backward()
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     return {name for name, p in trained.items() if p.grad is None}, len(trained)
