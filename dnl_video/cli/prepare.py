@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     work = f"{prepared.checked:,} files checked"
     if options.resize is not None:
         work += f", {prepared.transcoded:,} transcoded"
-    print(f"{work}; the others were known" if prepared.checked < prepared.summary["found"] else work)
+    print(f"{work}; the others were cached" if prepared.checked < prepared.summary["found"] else work)
     print(f"  {prepared.manifest}\n  {prepared.broken}\n  {prepared.summary_file}")
     # The manifest's absolute paths need no root, but the recipe's own root would be an error if it does not exist.
     root = f" --data.train_root {shlex.quote(options.resized_dir or options.videos)}"

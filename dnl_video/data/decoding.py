@@ -10,7 +10,6 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -78,13 +77,13 @@ class Video:
         resize: Callable[[Frames], Frames] | None = None,
         threads: int = 1,
     ) -> Iterator[Frames]:
-        """Yield frames in rising order, at most 32 at a time: a video of any length in constant memory.
+        """Yield frames in increasing order, at most 32 at a time: a video of any length in constant memory.
 
         PyAV reads, whichever decoder `read` uses: decord decodes ahead of a slow consumer without limit, 5 GB for a
         minute of 1080p.
 
         Args:
-            indices: Distinct frame indices in [0, num_frames), rising.
+            indices: Distinct frame indices in [0, num_frames), in increasing order.
             resize: As in `read`.
             threads: Decoding threads.
 
@@ -92,11 +91,11 @@ class Video:
             uint8 [n, H, W, 3], RGB; together one frame per index.
 
         Raises:
-            VideoDecodeError, ValueError: As `read`; also if the indices do not rise.
+            VideoDecodeError, ValueError: As `read`; also if the indices are not in increasing order.
         """
         wanted = self._checked(indices)
         if (np.diff(wanted) <= 0).any():
-            raise ValueError(f"indices of {self.path} do not rise; give each frame once, in order")
+            raise ValueError(f"indices of {self.path} are not in increasing order; give each frame once")
         probe = probe_video(self.path)
         reader = AVReader(self.path, probe.packets, probe.frames, threads=threads)
         yield from self._checked_chunks(reader.chunks(wanted.tolist()), len(wanted), resize)
@@ -111,9 +110,7 @@ class Video:
     def __enter__(self) -> Video:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _checked(self, indices: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -163,7 +160,7 @@ def open_video(
         path: The file or folder.
         decoder: `decord`: decord if it is exact (see `probe_video`), else PyAV; `av`: PyAV; `auto`: the faster of those
             that are exact.
-        known: `decord` or `av`, from an earlier probe of this file, which it saves.
+        known: `decord` or `av`, from an earlier probe of this file; `decord` makes a new probe unnecessary.
         frames_fps: Frames per second of a folder of frames; None is 30.
 
     Raises:
@@ -180,11 +177,11 @@ def open_video(
         reader = _open_reader(name, decoder, known)
     except VideoDecodeError:
         raise
-    except Exception as error:  # of many kinds, as above
+    except Exception as error:  # of many types, as above
         raise VideoDecodeError(name, f"cannot be opened ({one_line(error)})") from None
     if reader.num_frames < 1 or not (math.isfinite(reader.fps) and reader.fps > 0):
         reader.close()
-        raise VideoDecodeError(name, f"{reader.num_frames} frames at {reader.fps:g} frames a second")
+        raise VideoDecodeError(name, f"{reader.num_frames} frames at {reader.fps:g} frames per second")
     return Video(name, reader)
 
 

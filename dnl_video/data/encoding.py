@@ -39,7 +39,7 @@ def write_video(
         frames: Array [T, H, W, 3] or iterable of arrays [H, W, 3]: RGB, uint8, all of one even size.
         fps: Frames per second.
         crf: Constant rate factor: 0 is lossless, 18 nearly so.
-        gop: Most frames from one key frame to the next.
+        gop: Largest distance of two key frames, in frames.
         options: More options of libx264, for example `{"preset": "veryfast", "threads": "1"}`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""File formats of listings: reads text files and folders into rows.
+"""Reads listings (text files and class folders) into rows.
 
 Recognised: the official Kinetics CSV, our own CSV (columns path,label), `path label` lists with any separator, class
 folders. Labels stay text here; manifest.py turns them into class ids. Standard library only.
@@ -15,13 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dnl_video.data.folders import VIDEO_EXTENSIONS, walk_videos
 from dnl_video.errors import InputError
 
-VIDEO_EXTENSIONS = (
-    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
-    *(".flv", ".wmv", ".ts", ".3gp", ".ogv"),
-)
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 LIST_EXTENSIONS = (".txt", ".csv", ".tsv", ".lst", ".list")
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 FORMATS = (
@@ -43,7 +39,7 @@ class Row:
         video_id: Name of the video in predictions and reports.
         path: Path of the file, which may not exist.
         label: Text of the label; "" if there is none.
-        decoder: Column `decoder`, decord or av: what reads the file exactly; None if there is none.
+        decoder: Column `decoder`: decoder that reads the file exactly, decord or av; None if there is none.
         fps: Column `fps`: frames per second of a folder of frames; None if there is none.
     """
 
@@ -100,13 +96,13 @@ def read_listing(path: Path, root: str | os.PathLike[str] | None, *, labelled: b
         The rows, and the SHA-256 of the content.
 
     Raises:
-        InputError: The root is no folder, the header is not recognised, or a line does not fit; the message names file
-            and line.
+        InputError: The root is not a folder, the header is not recognised, or a line is invalid (the message names the
+            line).
     """
     lines, digest = read_lines(path)
     folder = path.parent if root is None else Path(root).expanduser()
     if root is not None and not folder.is_dir():
-        raise InputError(f"root {root} of {path} is no folder; give the folder that holds the videos")
+        raise InputError(f"root {root} of {path} is not a folder; give the folder that holds the videos")
     return _read_rows(path, lines, folder, labelled=labelled), digest
 
 
@@ -145,7 +141,7 @@ def read_class_folders(folder: Path) -> tuple[list[Row], str]:
     """
     names = walk_videos(folder)
     if not names:
-        raise InputError(f"folder {folder} holds no video; give one folder a class with {' '.join(VIDEO_EXTENSIONS)}")
+        raise InputError(f"folder {folder} holds no video; give one folder per class with {' '.join(VIDEO_EXTENSIONS)}")
     stray = next((name for name in names if "/" not in name), None)
     if stray:
         raise InputError(f"folder {folder} holds {stray} outside a class folder; move it into one, or give a list")
@@ -155,36 +151,6 @@ def read_class_folders(folder: Path) -> tuple[list[Row], str]:
         raise InputError(f"folder {folder} holds splits ({splits}), not classes; give one of them")
     rows = [Row(str(folder), name, name, str(folder / name), name.split("/")[0]) for name in names]
     return rows, hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
-
-
-def is_frame(name: str) -> bool:
-    """Return whether a file name is that of an extracted frame: a numbered image."""
-    stem, dot, extension = name.rpartition(".")
-    return not name.startswith(".") and stem[-1:].isdecimal() and (dot + extension).lower() in IMAGE_EXTENSIONS
-
-
-def walk_videos(folder: Path) -> list[str]:
-    """Return the sorted relative paths (with /) of all videos below a folder.
-
-    Links are followed; hidden files and folders are skipped. A folder with numbered images but without videos and
-    folders is one video: its extracted frames.
-    """
-    found: list[str] = []
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link to a folder already read
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = "" if parent == str(folder) else Path(parent).relative_to(folder).as_posix() + "/"
-        # Hidden files: "._name.mp4" of macOS beside a copied file, and the rest of an interrupted atomic write.
-        videos = [prefix + n for n in files if n.lower().endswith(VIDEO_EXTENSIONS) and not n.startswith(".")]
-        if not videos and not folders and prefix and any(map(is_frame, files)):
-            videos = [prefix[:-1]]
-        found += videos
-    return sorted(found)
 
 
 def _split_csv(line: str, delimiter: str) -> list[str]:

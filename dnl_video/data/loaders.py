@@ -96,7 +96,7 @@ class VideoDataModule(LightningDataModule):
         self._restored: dict[str, int] | None = None
         if data.batch_size % augment.repeats:
             raise InputError(
-                f"data.batch_size {data.batch_size} is no multiple of augment.repeats {augment.repeats}; it counts "
+                f"data.batch_size {data.batch_size} is not a multiple of augment.repeats {augment.repeats}; it counts "
                 f"clips, and each video gives {augment.repeats}"
             )
         for name in ("train_manifest", "val_manifest"):

@@ -13,20 +13,18 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dnl_video.data.folders import VIDEO_EXTENSIONS, is_frame, walk_videos
 from dnl_video.data.listings import (
     LIST_EXTENSIONS,
-    VIDEO_EXTENSIONS,
     Row,
     fold,
-    is_frame,
     read_class_folders,
     read_lines,
     read_listing,
-    walk_videos,
 )
 from dnl_video.errors import InputError, nearest
 
@@ -44,14 +42,14 @@ class VideoRecord:
         path: Path of the file, which may not exist.
         label: Class id; None if the listing has none.
         class_name: Name of the class, spelled as in the class list; None if unknown.
-        decoder: `decord` or `av`: what reads the file exactly (the listing's `decoder` column); None if unknown.
-        fps: Frames per second of a folder of frames (the listing's `fps` column); None if unknown.
+        decoder: Decoder that reads the file exactly, `decord` or `av` (column `decoder`); None if unknown.
+        fps: Frames per second of a folder of frames (column `fps`); None if unknown.
     """
 
     video_id: str
     path: str
-    label: int | None
-    class_name: str | None
+    label: int | None = None
+    class_name: str | None = None
     decoder: str | None = None
     fps: float | None = None
 
@@ -82,7 +80,7 @@ def read_manifest(
 ) -> Manifest:
     """Read a labelled listing; the content tells its format.
 
-    Files that do not exist are no error (Kinetics always lacks some): their records have the expected path.
+    Missing files are not an error (some Kinetics videos are always missing): their records have the expected path.
 
     Args:
         source: A CSV, a list, or a folder of class folders.
@@ -109,7 +107,8 @@ def read_manifest(
         rows, digest = read_class_folders(path)
     else:
         rows, digest = read_listing(path, root, labelled=True)
-    _refuse_duplicates(rows)
+    for row, earlier, shared in find_duplicates(rows):
+        raise InputError(f"{row.where}: {shared} was already listed in {earlier.place}; list it once")
     records, names = assign_labels(rows, class_names, folders=path.is_dir())
     if limit_videos is not None and limit_videos < len(records):
         records = [records[i * len(records) // limit_videos] for i in range(limit_videos)]
@@ -135,15 +134,15 @@ def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None =
         if not path.exists():
             raise InputError(f"{source} does not exist; give video files, folders or lists of paths")
         if path.is_dir():
-            videos = [VideoRecord(name, str(path / name), None, None) for name in walk_videos(path)]
+            videos = [VideoRecord(name, str(path / name)) for name in walk_videos(path)]
             if not videos and any(is_frame(file.name) for file in path.iterdir()):
-                videos = [VideoRecord(path.as_posix(), str(path), None, None)]
+                videos = [VideoRecord(path.as_posix(), str(path))]
             if not videos:
                 raise InputError(f"folder {source} holds no video; known extensions: {' '.join(VIDEO_EXTENSIONS)}")
         elif path.suffix.lower() in LIST_EXTENSIONS:
-            videos = [_record(row, None, None) for row in read_listing(path, root, labelled=False)[0]]
+            videos = [_record(row) for row in read_listing(path, root, labelled=False)[0]]
         else:
-            videos = [VideoRecord(path.as_posix(), str(path), None, None)]
+            videos = [VideoRecord(path.as_posix(), str(path))]
         for video in videos:
             found.setdefault(os.path.abspath(video.path), video)  # noqa: PTH100, pathlib is slow for millions
     if not found:
@@ -172,10 +171,10 @@ def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
     file = Path(__file__).parent / "labels" / f"{path}.txt" if path in CLASS_LISTS else Path(path).expanduser()
     if not file.is_file():
         raise InputError(
-            f"class list {path} does not exist; give a text file with one class name a line, JSON, or one of "
+            f"class list {path} does not exist; give a text file with one class name per line, JSON, or one of "
             f"{', '.join(CLASS_LISTS)}{nearest(str(path), CLASS_LISTS)}"
         )
-    lines, _ = read_lines(file, "give one class name a line, or JSON")
+    lines, _ = read_lines(file, "give one class name per line, or JSON")
     text = "\n".join(lines).strip()
     if text.startswith(("[", "{")):
         named = _parse_json_classes(file, text)
@@ -199,7 +198,7 @@ def _parse_json_classes(file: Path, text: str) -> list[tuple[str, str]]:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{file}, line {error.lineno}: not valid JSON ({error.msg}); mend it, or list names") from None
+        raise InputError(f"{file}, line {error.lineno}: not valid JSON ({error.msg}); fix it, or list names") from None
     if isinstance(data, dict):
         if any(type(value) is not int for value in data.values()) or sorted(data.values()) != list(range(len(data))):
             raise InputError(f"class list {file} must give each name one id, from 0 to {len(data) - 1}")
@@ -214,20 +213,19 @@ def missing(records: Iterable[VideoRecord]) -> list[VideoRecord]:
     return [record for record in records if not Path(record.path).exists()]
 
 
-def _record(row: Row, label: int | None, class_name: str | None) -> VideoRecord:
+def _record(row: Row, label: int | None = None, class_name: str | None = None) -> VideoRecord:
     return VideoRecord(row.video_id, row.path, label, class_name, row.decoder, row.fps)
 
 
-def _refuse_duplicates(rows: list[Row]) -> None:
-    first: dict[tuple[str, str], Row] = {}
+def find_duplicates(rows: Iterable[Row]) -> Iterator[tuple[Row, Row, str]]:
+    """Yield each row with the id or the file of an earlier row: the row, the earlier row, and what they share."""
+    first: dict[str, Row] = {}
     for row in rows:
-        for kind, key, name in (
-            ("video", row.video_id, repr(row.video_id)),
-            ("file", os.path.normpath(row.path), row.path),
-        ):
-            earlier = first.setdefault((kind, key), row)
+        file = os.path.abspath(row.path)  # noqa: PTH100, pathlib is slow for millions
+        for key, shared in ((f"id {row.video_id}", f"video {row.video_id!r}"), (f"file {file}", f"file {row.path}")):
+            earlier = first.setdefault(key, row)
             if earlier is not row:
-                raise InputError(f"{row.where}: {kind} {name} was already listed in {earlier.place}; list it once")
+                yield row, earlier, shared
 
 
 def assign_labels(
@@ -298,5 +296,5 @@ def _refuse_two_spellings(rows: list[Row]) -> None:
         if earlier.label != row.label:
             raise InputError(
                 f"{row.where}: label {row.label!r} is spelled {earlier.label!r} in {earlier.place}; "
-                "spell each class in one way"
+                "spell each class the same way"
             )

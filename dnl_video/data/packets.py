@@ -33,7 +33,7 @@ class PacketTable:
         height: Stored height in pixels, before rotation.
         fps: Mean frames per second; 0 if unknown.
         duration_s: Length in seconds; 0 if unknown.
-        promised_frames: Number of frames in the header, or length times rate if that is larger.
+        declared_frames: Number of frames in the header, or length times rate if that is larger.
         pts: Presentation times in ticks, `NO_TIME` if missing, [P].
         shown: Whether the picture is shown: not cut off by an edit list, not an invisible reference, [P].
         key: Whether the container marks the packet as a key frame, [P].
@@ -47,7 +47,7 @@ class PacketTable:
     height: int
     fps: float
     duration_s: float
-    promised_frames: float
+    declared_frames: float
     pts: npt.NDArray[np.int64]
     shown: npt.NDArray[np.bool_]
     key: npt.NDArray[np.bool_]
@@ -128,7 +128,7 @@ def read_packets(path: str) -> PacketTable:
             height=stream.codec_context.height,
             fps=fps,
             duration_s=duration_s,
-            promised_frames=max(stream.frames, duration_s * fps),
+            declared_frames=max(stream.frames, duration_s * fps),
             pts=np.array(pts, np.int64),
             shown=np.array(shown),
             key=np.array(key),

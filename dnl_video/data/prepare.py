@@ -19,8 +19,8 @@ from typing import Any
 
 from dnl_video.cores import default_workers
 from dnl_video.data.file_check import GOP, check_file, transcode_file
+from dnl_video.data.folders import VIDEO_EXTENSIONS
 from dnl_video.data.isolation import run_isolated
-from dnl_video.data.listings import VIDEO_EXTENSIONS
 from dnl_video.data.prepare_list import CheckedVideo, PrepareOptions, list_videos, summarise
 from dnl_video.errors import InputError
 from dnl_video.files import append_json_lines, read_json_lines, remove_partial, write_atomic

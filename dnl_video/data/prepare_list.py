@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dnl_video.data.listings import Row, read_class_folders, read_listing
-from dnl_video.data.manifest import assign_labels, read_class_list
+from dnl_video.data.manifest import assign_labels, find_duplicates, read_class_list
 from dnl_video.errors import InputError
+from dnl_video.spec import check_fields
 
 _LISTED_NAMES = 5
 _LISTED_REASONS = 8
@@ -61,14 +61,8 @@ class PrepareOptions:
     retry_broken: bool = False
 
     def __post_init__(self) -> None:
-        least = {"num_workers": 1, "sample_frames": 1, "resize": 16, "crf": 0}
-        for name, value in least.items():
-            given = getattr(self, name)
-            if given is not None and given < value:
-                raise InputError(f"--{name.replace('_', '-')} is {given}; give at least {value}")
-        for name, unit in (("timeout_s", "--timeout-s"), ("frames_fps", "--frames-fps")):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{unit} is {getattr(self, name):g}; give a number above 0")
+        ranges = {"[1, inf)": "num_workers sample_frames", "[16, inf)": "resize", "[0, inf)": "crf"}
+        check_fields(self, ranges=ranges | {"(0, inf)": "timeout_s frames_fps"})
         if Path(self.output).suffix.lower() != ".csv":
             raise InputError(f"--output is {self.output}; give a name that ends with .csv")
         if (self.resize is None) != (self.resized_dir is None):
@@ -90,7 +84,7 @@ class CheckedVideo:
         status: ok, missing, broken or duplicate; "" while unknown.
         reason: Why it is not ok.
         facts: Result of `check_file`.
-        state: Size and modification time (ns) of the row's file; if they are unchanged, cached checks are valid.
+        state: Size and modification time (ns) of the row's file; cached checks are valid while both are unchanged.
         is_folder: Whether it is a folder of frames.
         content: Size and hash of the first bytes of the row's file; None for a folder.
     """
@@ -114,7 +108,7 @@ def list_videos(options: PrepareOptions) -> list[CheckedVideo]:
     """
     folder = Path(options.videos).expanduser()
     if not folder.is_dir():
-        raise InputError(f"--videos {options.videos} is no folder; give the folder that holds the videos")
+        raise InputError(f"--videos {options.videos} is not a folder; give the folder that holds the videos")
     if options.annotations is None:
         rows, _ = read_class_folders(folder)
     else:
@@ -136,19 +130,14 @@ def list_videos(options: PrepareOptions) -> list[CheckedVideo]:
     return videos
 
 
-def _mark_duplicates(rows: Iterable[Row]) -> list[CheckedVideo]:
-    first: dict[tuple[str, str], Row] = {}
-    videos = []
-    for row in rows:
-        path = str(Path(row.path).absolute())
-        video = CheckedVideo(row, row.label, path)
-        for key in (("id", row.video_id), ("path", os.path.normpath(path))):
-            earlier = first.setdefault(key, row)
-            if earlier is not row and not video.status:
-                other = "" if earlier.label == row.label else f" as {earlier.label!r}"
-                video.status, video.reason = "duplicate", f"{row.place}: already listed in {earlier.place}{other}"
-        videos.append(video)
-    return videos
+def _mark_duplicates(rows: Sequence[Row]) -> list[CheckedVideo]:
+    videos = {row.place: CheckedVideo(row, row.label, str(Path(row.path).absolute())) for row in rows}
+    for row, earlier, _ in find_duplicates(rows):
+        video = videos[row.place]
+        if not video.status:
+            other = "" if earlier.label == row.label else f" as {earlier.label!r}"
+            video.status, video.reason = "duplicate", f"{row.place}: already listed in {earlier.place}{other}"
+    return list(videos.values())
 
 
 def _find(video: CheckedVideo) -> None:

@@ -1,17 +1,17 @@
 """Chooses the decoder that reads a file exactly, from one pass over its packets.
 
 decord 0.6.0 silently returns wrong frames if a file has an edit list, open groups of pictures (x265's default) or
-refresh without key frames, or is an .avi, .mpg, .ts or .wmv file; some edit lists make it loop forever. So it gets only
-files that are known to be exact, and this is decided before it opens them.
+refresh without key frames, or is an .avi, .mpg, .ts or .wmv file; some edit lists make it loop forever. So it reads
+only files for which it is known to be exact, and this is decided before it opens them.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
 import stat
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from dnl_video.data.packets import PacketTable, read_packets
@@ -24,7 +24,6 @@ _COUNTED_BY_PACKETS = ("h264", "hevc", "vp8", "vp9", "av1")
 # For these widths decord returns frames with 4 to 6 channels, or an error.
 _BAD_WIDTHS = (48, 72)
 _LEAST_WIDTH = 32
-_CACHED = 512
 
 
 class VideoDecodeError(Exception):
@@ -49,7 +48,7 @@ class VideoDecodeError(Exception):
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's text without decord's clock times and source lines, so that equal faults have equal texts."""
+    """Return an error's text without decord's clock times and source lines, so that equal errors have equal texts."""
     text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ", "", str(error)) or type(error).__name__
     return " ".join(text.split())[:300]
 
@@ -75,7 +74,7 @@ class VideoProbe:
 
     @property
     def decoder(self) -> str:
-        """`decord` or `av`, for a manifest's column `decoder`, which saves later runs the probe."""
+        """`decord` or `av`, for the column `decoder` of a manifest, so that later runs need no probe."""
         return "decord" if self.exact else "av"
 
 
@@ -89,23 +88,20 @@ def probe_video(path: str | os.PathLike[str]) -> VideoProbe:
     status = stat_video(name)
     if stat.S_ISDIR(status.st_mode):
         raise VideoDecodeError(name, "is a folder, not a video")
-    key = (name, status.st_mtime_ns, status.st_size)
-    if key in _cache:
-        _cache.move_to_end(key)
-        return _cache[key]
+    return _probe(name, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=512)
+def _probe(name: str, mtime_ns: int, size: int) -> VideoProbe:
+    """Probe a file; a file with another time or size is another key of the cache."""
     try:
         packets = read_packets(name)
     except Exception as error:  # av.error.* of many kinds
         raise VideoDecodeError(name, f"cannot be opened ({one_line(error)})") from None
-    probe = VideoProbe(packets, count_frames(packets), why_not_decord(packets))
-    _cache[key] = probe
-    while len(_cache) > _CACHED:
-        _cache.popitem(last=False)
-    return probe
+    return VideoProbe(packets, count_frames(packets), why_not_decord(packets))
 
 
-_cache: OrderedDict[tuple[str, int, int], VideoProbe] = OrderedDict()
-forget = _cache.clear
+forget = _probe.cache_clear
 """Empty the cache, so that every file is probed again."""
 
 
@@ -150,15 +146,15 @@ def why_not_decord(packets: PacketTable) -> str:
         return f"{packets.damaged} damaged packets"
     if not (math.isfinite(packets.fps) and packets.fps > 0):
         return "no frame rate"
-    if packets.promised_frames > 2 * len(packets.pts) + 1000:
-        # decord allocates memory for all frames that the header promises, and aborts the process if it fails.
-        return f"the header promises {packets.promised_frames:.0f} frames, there are {len(packets.pts)}"
+    if packets.declared_frames > 2 * len(packets.pts) + 1000:
+        # decord allocates memory for all frames that the header declares, and aborts the process if it fails.
+        return f"the header declares {packets.declared_frames:.0f} frames, but there are {len(packets.pts)}"
     return ""
 
 
 def count_frames(packets: PacketTable) -> int | None:
-    """Return the number of frames that decoding from the start gives; None if the packets do not tell it."""
-    tells = (
+    """Return the number of frames that decoding from the start gives; None if the packets do not determine it."""
+    known = (
         packets.codec in _COUNTED_BY_PACKETS
         and packets.stores_times
         and packets.has_distinct_times
@@ -166,4 +162,4 @@ def count_frames(packets: PacketTable) -> int | None:
         and not packets.starts_with_leading_pictures
         and not packets.damaged
     )
-    return int(packets.shown.sum()) if tells else None
+    return int(packets.shown.sum()) if known else None

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dnl_video.data.listings import IMAGE_EXTENSIONS, is_frame
+from dnl_video.data.folders import IMAGE_EXTENSIONS, is_frame
 from dnl_video.data.packets import PacketTable, open_container
 
 Frames = npt.NDArray[np.uint8]

@@ -133,7 +133,7 @@ def _rate(fps: float, preprocessing: Preprocessing) -> float:
     if target is None:
         return 1.0
     if not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"the frame rate is {fps}; it must be above 0 to sample at {target:g} frames a second")
+        raise ValueError(f"the frame rate is {fps}; it must be above 0 to sample at {target:g} frames per second")
     return fps / target
 
 

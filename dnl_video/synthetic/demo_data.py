@@ -36,7 +36,7 @@ FPS = 16
 Split = Literal["train", "val"]
 _SPLITS: tuple[Split, ...] = ("train", "val")
 _RECORD = "demo-data.json"
-_MOST = 1_000_000  # ids have six digits
+_MAX_VIDEOS = 1_000_000  # ids have six digits
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,10 @@ def _check_arguments(seed: int, train_videos: int, val_videos: int, workers: int
     if seed < 0:
         raise InputError(f"seed is {seed}; give 0 or more")
     classes = len(MOTION_CLASSES)
-    if not classes <= train_videos <= _MOST:
-        raise InputError(f"train_videos is {train_videos}; give {classes} (one per class) to {_MOST}")
-    if not 1 <= val_videos <= _MOST:
-        raise InputError(f"val_videos is {val_videos}; give 1 to {_MOST}")
+    if not classes <= train_videos <= _MAX_VIDEOS:
+        raise InputError(f"train_videos is {train_videos}; give {classes} (one per class) to {_MAX_VIDEOS}")
+    if not 1 <= val_videos <= _MAX_VIDEOS:
+        raise InputError(f"val_videos is {val_videos}; give 1 to {_MAX_VIDEOS}")
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; give at least 1")
 

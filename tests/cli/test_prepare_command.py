@@ -24,7 +24,7 @@ def test_train_accepts_a_prepared_list(tiny, tmp_path, capsys):
     assert f"  {tmp_path / 'train.csv'}\n  {tmp_path / 'train.broken.csv'}\n  {tmp_path / 'train.summary.json'}" in text
     root = f"--data.train_root {videos / 'train'}"
     assert f"dnl-video train --config ... --data.train_manifest {tmp_path / 'train.csv'} {root}\n" in text
-    assert "0 files checked; the others were known" in prepare(capsys, *words)
+    assert "0 files checked; the others were cached" in prepare(capsys, *words)
     run = ["--config", str(tiny.config), "--output_dir", str(tmp_path / "run"), "--dry-run"]
     assert main(["train", *run, "--data.train_manifest", str(tmp_path / "train.csv")]) == 0
     assert re.search(r"training videos +16\n", capsys.readouterr().out)
@@ -62,5 +62,5 @@ def test_a_list_without_labels(tiny, tmp_path, capsys):
 def test_errors_are_one_line(tmp_path, capsys):
     assert main(["prepare", "--videos", str(tmp_path / "no"), "--output", "m.csv"]) == 2
     assert capsys.readouterr().err == (
-        f"dnl-video: error: --videos {tmp_path / 'no'} is no folder; give the folder that holds the videos\n"
+        f"dnl-video: error: --videos {tmp_path / 'no'} is not a folder; give the folder that holds the videos\n"
     )

@@ -243,7 +243,7 @@ def test_batch_size_counts_clips(records, tmp_path: Path) -> None:
     assert [len(batch["label"]) for batch in batches] == [4, 4, 4]
     assert sorted(i for batch in batches for i in batch["index"].tolist()) == sorted([*range(6)] * 2)
     assert loader.dataset.never_mirrored == {1, 5}
-    expected = "^data.batch_size 5 is no multiple of augment.repeats 2; it counts clips, and each video gives 2$"
+    expected = "^data.batch_size 5 is not a multiple of augment.repeats 2; it counts clips, and each video gives 2$"
     with pytest.raises(InputError, match=expected):
         datamodule(5, repeats=2)
     with pytest.raises(InputError, match=r"^augment\.flip_except: no class 'clas 1'; did you mean 'class 1'\?$"):

@@ -99,8 +99,8 @@ def test_damaged_files(damaged, decoder):
 
 
 @pytest.mark.parametrize("where", ["frames", "duration"])
-def test_headers_that_promise_too_much(tmp_path, where):
-    """decord allocates memory for all frames that a header promises, and aborts if it fails."""
+def test_headers_that_declare_too_many_frames(tmp_path, where):
+    """decord allocates memory for all frames that a header declares, and aborts if it fails."""
     name = "a.mkv" if where == "duration" else "a.mp4"
     path = encode(tmp_path / name, "libx264", {"preset": "ultrafast", "threads": "1", "g": "12"}, 20)
     content = bytearray(path.read_bytes())
@@ -113,7 +113,7 @@ def test_headers_that_promise_too_much(tmp_path, where):
     path.write_bytes(content)
     probe = probe_video(path)
     assert not probe.exact
-    assert probe.reason.startswith("the header promises ")
+    assert probe.reason.startswith("the header declares ")
     code = (
         "import sys\nfrom dnl_video.data.decoding import open_video, VideoDecodeError\n"
         "try:\n    with open_video(sys.argv[1]) as video:\n        print(len(video.read([0, video.num_frames - 1])))\n"

@@ -180,7 +180,7 @@ def test_views_are_the_right_frames_and_crops(records):
             red, frames = seen(item.views[3 * j + r])
             assert red == pytest.approx(140, abs=3)
             assert frames == pytest.approx([start, start + 2, start + 4, start + 6], abs=0.4)
-    # 10 frames a second: from the first frame's beginning to the last one's end.
+    # 10 frames per second: from the first frame's beginning to the last one's end.
     assert item.clip_start_s.tolist() == pytest.approx([0.0, 0.9, 1.7])
     assert item.clip_end_s.tolist() == pytest.approx([0.7, 1.6, 2.4])
 

@@ -88,7 +88,7 @@ def test_stream_resizes_and_refuses_unordered_indices(video):
         small = list(opened.stream([0, 1], resize=lambda frames: frames[:, ::2, ::2]))
         assert small[0].shape == (2, 24, 32, 3)
         for indices in ([3, 2], [2, 2]):
-            with pytest.raises(ValueError, match="do not rise; give each frame once, in order"):
+            with pytest.raises(ValueError, match="are not in increasing order; give each frame once"):
                 next(opened.stream(indices))
         with pytest.raises(ValueError, match=rf"give a list of indices in \[0, {n}\)"):
             next(opened.stream([n]))
@@ -230,7 +230,7 @@ def test_a_file_without_frames_or_rate(tmp_path, monkeypatch, num_frames, fps):
 
     (tmp_path / "a.mp4").write_bytes(b"something")
     monkeypatch.setattr(decoding, "_open_reader", Empty)
-    with pytest.raises(VideoDecodeError, match=rf"a\.mp4: {num_frames} frames at {fps:g} frames a second$"):
+    with pytest.raises(VideoDecodeError, match=rf"a\.mp4: {num_frames} frames at {fps:g} frames per second$"):
         open_video(tmp_path / "a.mp4")
 
 

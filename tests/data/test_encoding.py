@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dnl_video.data.encoding import write_video
-from dnl_video.data.listings import walk_videos
+from dnl_video.data.folders import walk_videos
 from dnl_video.errors import InputError
 from tests.data.odd_videos import run_python
 

@@ -82,7 +82,7 @@ def test_optical_flow_beside_the_colour_frames_is_left_out(tmp_path: Path) -> No
         ),
     ],
 )
-def test_folders_that_are_no_video(tmp_path: Path, names: list[str], message: str) -> None:
+def test_folders_that_are_not_videos(tmp_path: Path, names: list[str], message: str) -> None:
     folder = write_frames(tmp_path / "v", names)
     with pytest.raises(VideoDecodeError) as error:
         open_video(folder)
@@ -109,4 +109,4 @@ def test_datasets_read_folders_of_frames_at_the_rate_of_the_listing(tmp_path: Pa
     assert torch.equal(greens.diff(), torch.full((3,), 20, dtype=torch.int32))
     views = ViewDataset([record], preprocessing, num_clips=2, num_crops=1)[0]
     assert views.error is None
-    assert views.clip_start_s.tolist() == [0.0, 1.7]  # frame 17 of 24 at 10 frames a second
+    assert views.clip_start_s.tolist() == [0.0, 1.7]  # frame 17 of 24 at 10 frames per second

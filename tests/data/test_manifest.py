@@ -232,7 +232,7 @@ def test_root_prefixes_relative_paths_only(tmp_path):
         (["a.mp4 0", "b.mp4 -1"], ", line 2: label -1 is not allowed; give 0 or more"),
         (
             ["a.mp4 air_drumming", "b.mp4 Air drumming"],
-            ", line 2: label 'Air drumming' is spelled 'air_drumming' in line 1; spell each class in one way",
+            ", line 2: label 'Air drumming' is spelled 'air_drumming' in line 1; spell each class the same way",
         ),
         ([""], " is empty; give an official Kinetics CSV (label,youtube_id,time_start,time_end,split), a CSV with"),
         *(
@@ -263,7 +263,7 @@ def test_list_errors_name_file_and_line(tmp_path, lines, message):
     assert refusal(read_manifest, source).startswith(f"{source}{message.format(root=tmp_path)}")
 
 
-def test_sources_that_are_no_listing(tmp_path):
+def test_sources_that_are_not_listings(tmp_path):
     absent = tmp_path / "absent.csv"
     assert refusal(read_manifest, absent) == (
         f"manifest {absent} does not exist; give a CSV, a list of `path label` lines or a class folder"
@@ -276,7 +276,7 @@ def test_sources_that_are_no_listing(tmp_path):
     )
     source = listing(tmp_path, "a.mp4 0")
     assert refusal(read_manifest, source, root=tmp_path / "no") == (
-        f"root {tmp_path / 'no'} of {source} is no folder; give the folder that holds the videos"
+        f"root {tmp_path / 'no'} of {source} is not a folder; give the folder that holds the videos"
     )
     assert refusal(read_manifest, source, limit_videos=0) == "limit_videos is 0; give at least 1, or null for all"
 
@@ -348,7 +348,7 @@ def test_class_folders(tmp_path):
 
 def test_class_folder_errors(tmp_path):
     assert refusal(read_manifest, tmp_path).startswith(
-        f"folder {tmp_path} holds no video; give one folder a class with .mp4 .mkv"
+        f"folder {tmp_path} holds no video; give one folder per class with .mp4 .mkv"
     )
     touch(tmp_path, "train/archery/a.mp4", "val/archery/b.mp4")
     assert refusal(read_manifest, tmp_path) == (
@@ -515,11 +515,11 @@ def test_class_lists(tmp_path, name, text):
         ('["a", ""]', "{file}, entry 1: the class name is empty; give every class a name"),
         ('["a", "b", "a"]', "{file}, entry 2: class 'a' was already listed in entry 0; list it once"),
         ("[]", "class list {file} has no class; give at least one name"),
-        ("", "{file} is empty; give one class name a line, or JSON"),
+        ("", "{file} is empty; give one class name per line, or JSON"),
         ('{"a": 0, "b": 2}', "class list {file} must give each name one id, from 0 to 1"),
         ('{"a": "b"}', "class list {file} must give each name one id, from 0 to 0"),
         ("[1, 2]", "class list {file} must be a JSON list of names, or an object {{name: id}}"),
-        ('["a",\n"b"', "{file}, line 2: not valid JSON (Expecting ',' delimiter); mend it, or list names"),
+        ('["a",\n"b"', "{file}, line 2: not valid JSON (Expecting ',' delimiter); fix it, or list names"),
     ],
 )
 def test_class_list_errors(tmp_path, text, message):
@@ -530,7 +530,7 @@ def test_class_list_errors(tmp_path, text, message):
 
 def test_absent_class_list(tmp_path):
     expected = (
-        "class list {} does not exist; give a text file with one class name a line, JSON, or one of kinetics400, "
+        "class list {} does not exist; give a text file with one class name per line, JSON, or one of kinetics400, "
         "kinetics600, kinetics700{}"
     )
     assert refusal(read_class_list, tmp_path / "no.txt") == expected.format(tmp_path / "no.txt", "")

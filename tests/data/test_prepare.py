@@ -351,16 +351,16 @@ def test_resized_copies_take_the_place_of_the_files(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_workers": 0}, "--num-workers is 0; give at least 1"),
-        ({"sample_frames": 0}, "--sample-frames is 0; give at least 1"),
-        ({"resize": 8, "resized_dir": "x"}, "--resize is 8; give at least 16"),
-        ({"timeout_s": 0.0}, "--timeout-s is 0; give a number above 0"),
-        ({"frames_fps": -1.0}, "--frames-fps is -1; give a number above 0"),
+        ({"num_workers": 0}, "num_workers is 0; give at least 1, or null"),
+        ({"sample_frames": 0}, "sample_frames is 0; give at least 1"),
+        ({"resize": 8, "resized_dir": "x"}, "resize is 8; give at least 16, or null"),
+        ({"timeout_s": 0.0}, "timeout_s is 0.0; give a number above 0"),
+        ({"frames_fps": -1.0}, "frames_fps is -1.0; give a number above 0"),
         ({"output": "m.txt"}, "--output is m.txt; give a name that ends with .csv"),
         ({"resize": 256}, "--resize and --resized-dir go together; give both, or neither"),
         ({"resized_dir": "x"}, "--resize and --resized-dir go together; give both, or neither"),
         ({"resize": 256, "resized_dir": "v/x"}, "--resized-dir v/x lies in --videos v; choose one outside"),
-        ({"videos": "none"}, "--videos none is no folder; give the folder that holds the videos"),
+        ({"videos": "none"}, "--videos none is not a folder; give the folder that holds the videos"),
         ({"annotations": "none.csv"}, "--annotations none.csv does not exist; give a Kinetics CSV or a list"),
         ({"annotations": "v"}, "--annotations v is a folder; give class folders as --videos alone"),
         (

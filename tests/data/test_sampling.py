@@ -163,7 +163,7 @@ def test_errors_say_what_is_allowed():
         view_indices(0, 30.0, pyslowfast(4, 3), 2)
     with pytest.raises(ValueError, match=r"^num_clips is 0; give at least 1$"):
         view_indices(10, 30.0, stride(4, 3), 0)
-    expected = r"^the frame rate is 0\.0; it must be above 0 to sample at 30 frames a second$"
+    expected = r"^the frame rate is 0\.0; it must be above 0 to sample at 30 frames per second$"
     with pytest.raises(ValueError, match=expected):
         train_indices(10, 0.0, pyslowfast(4, 3), rng)
     with pytest.raises(ValueError, match=r"^the frame rate is nan;"):
@@ -192,7 +192,7 @@ def test_a_clip_from_a_given_frame() -> None:
             clip_from(start, 14, 30, stride(4, 3))
 
 
-# (frames, frames a second, hop in seconds, first frames of the clips); clips of 4 frames every 3, span 10.
+# (frames, frames per second, hop in seconds, first frames of the clips); clips of 4 frames every 3, span 10.
 SLIDING_STARTS = [
     # D = 20: every 10 frames, and the last regular clip is the one that reaches the end.
     (30, 10.0, 1.0, [0, 10, 20]),
