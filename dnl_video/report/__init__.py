@@ -14,43 +14,34 @@ from dnl_video.report.document import Document
 from dnl_video.report.render_html import FrameReader, render_html
 from dnl_video.report.render_text import render_markdown
 from dnl_video.report.report_document import headline, report_document
-from dnl_video.results.reader import read_predictions
 
-__all__ = ["build_report", "headline", "save_comparison", "save_report", "write_report"]
+__all__ = ["build_report", "headline", "save_comparison", "save_report"]
 
 _Path = str | os.PathLike[str]
 
 
-def write_report(directory: _Path, output: _Path | None = None) -> list[Path]:
-    """Write report.json, report.md and report.html of a predictions directory, without frames of videos.
+def save_report(report: dict[str, Any], output: _Path, read_frames: FrameReader | None = None) -> list[Path]:
+    """Write a report of `build_report` as report.json, report.md and report.html; return the files.
 
     Args:
-        directory: The predictions directory.
-        output: Folder to write into, created if missing; None is the predictions directory.
-
-    Returns:
-        The files written.
+        report: The report.
+        output: Folder to write into, made when missing.
+        read_frames: Reads frames of the videos in the HTML page; None leaves them out.
 
     Raises:
-        InputError: There are no readable, labelled predictions, or the folder cannot be written.
+        InputError: The folder cannot be written.
     """
-    return save_report(build_report(read_predictions(directory)), directory if output is None else output)
-
-
-def save_report(report: dict[str, Any], output: _Path, read_frames: FrameReader | None = None) -> list[Path]:
-    """Write a report of `build_report` as `write_report` does; `read_frames` gives the HTML frames of videos."""
-    return _save("report", report, report_document(report), output, read_frames)
+    return _save("report", report, report_document(report), Path(output), read_frames)
 
 
 def save_comparison(comparison: dict[str, Any], output: _Path) -> list[Path]:
-    """Write a comparison of `build_comparison` as compare.json, compare.md and compare.html."""
-    return _save("compare", comparison, compare_document(comparison), output, None)
+    """Write a comparison of `build_comparison` as compare.json, compare.md and compare.html; see `save_report`."""
+    return _save("compare", comparison, compare_document(comparison), Path(output))
 
 
 def _save(
-    stem: str, numbers: dict[str, Any], document: Document, output: _Path, read_frames: FrameReader | None
+    stem: str, numbers: dict[str, Any], document: Document, output: Path, read_frames: FrameReader | None = None
 ) -> list[Path]:
-    output = Path(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -14,7 +14,7 @@ is added. A figure that cannot be computed is null, and `notes` says why::
     coverage        listed, finished, evaluated, failed, nan_scores: numbers of videos;
                     failures [{reason, videos, example}], failed_videos [{video_id, path, label, error}]
     accuracy        evaluated {video, centre_clip, clip}, listed {video}: each {top1, top5, mean_class_accuracy}
-    by_num_clips    [{num_clips, top1}]: the mean of k evenly spaced clips of J
+    by_num_clips    [{num_clips, top1}]: for the mean over k evenly spaced clips of J
     per_class       [{index, name, videos, correct, failed, accuracy, low, high, most_taken_for {name, videos}}]
     confused_pairs  [{label, label_index, predicted, predicted_index, videos, share_of_label}], at most 20
     confusion       [[true class, predicted class, videos]]: the non-zero cells
@@ -41,8 +41,7 @@ from dnl_video.results.clip_metrics import ClipAccuracy, accuracy_by_num_clips
 from dnl_video.results.predictions import Predictions
 
 SCHEMA = "dnl-video-report/1"
-CONFIDENCE = 0.95
-_MOST_LISTED = 20  # confused pairs and confident mistakes
+_MOST_LISTED = 20  # longest list of confused pairs, and of confident mistakes
 
 
 def build_report(predictions: Predictions) -> dict[str, Any]:
@@ -75,7 +74,7 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
         **origin_of(predictions),
         "versions": predictions.meta.versions,
         "num_classes": num_classes,
-        "confidence_level": CONFIDENCE,
+        "confidence_level": metrics.CONFIDENCE,
         "coverage": coverage,
         "accuracy": {
             "evaluated": {
@@ -122,7 +121,7 @@ def rank_and_predict(predictions: Predictions) -> tuple[NDArray[np.int64], NDArr
 
 
 def origin_of(predictions: Predictions) -> dict[str, Any]:
-    """Return what was evaluated and how."""
+    """Return model, weights, preprocessing, protocol, list of videos and run."""
     meta = predictions.meta
     return {
         "model": meta.model,
@@ -135,7 +134,7 @@ def origin_of(predictions: Predictions) -> dict[str, Any]:
 
 
 def protocol_of(predictions: Predictions) -> dict[str, Any]:
-    """Return which views were averaged into a video's scores, in numbers and in words."""
+    """Return the views whose scores are averaged for a video, as numbers and as text."""
     clips, crops, order = predictions.meta.num_clips, predictions.meta.num_crops, predictions.meta.frame_order
     if clips is None or crops is None:
         unknown = dict.fromkeys(("num_clips", "num_crops", "num_views", "frame_order"))
@@ -155,11 +154,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def model_name(described: dict[str, Any]) -> str:
-    """Return a name such as "slow_r50 + dnl"; the file's name for results of other projects.
-
-    Args:
-        described: Has the keys `model` and `run`, as a report does.
-    """
+    """Return the name of a report's or a run's model, such as "slow_r50 + dnl"; of other projects, the file's name."""
     model = described["model"]
     if not model and "results file" in described["run"]:
         return PurePath(described["run"]["results file"]).name
@@ -188,7 +183,7 @@ def coverage_of(predictions: Predictions) -> dict[str, Any]:
 
 
 def failure_reason(error: str, path: str, video_id: str) -> str:
-    """Return an error message with the video's path, file name and id as VIDEO and numbers as N, to group by reason."""
+    """Replace the video's path, file name and id in a message by VIDEO, and numbers by N, to group by reason."""
     for particular in sorted({path, PurePath(path).name, video_id} - {""}, key=len, reverse=True):
         # Whole words only: the id "7" must not match in "17 frames".
         error = re.sub(rf"(?<!\w){re.escape(particular)}(?!\w)", "VIDEO", error)
@@ -199,7 +194,7 @@ def figures_of(rank: NDArray[np.int64], labels: NDArray[np.int64], num_classes: 
     """Return top-1, top-5 and mean class accuracy of videos; None when there are none."""
     if not len(rank):
         return None
-    by_class = metrics.mean_class_accuracy(rank == 0, labels, CONFIDENCE)
+    by_class = metrics.mean_class_accuracy(rank == 0, labels)
     return {
         "top1": _share(rank == 0),
         "top5": _share(rank < min(5, num_classes)),
@@ -211,16 +206,13 @@ def _clip_figures(clips: ClipAccuracy, num_classes: int) -> dict[str, Any]:
     return {
         "top1": _share(clips.clip_rank == 0, clips.clip_video),
         "top5": _share(clips.clip_rank < min(5, num_classes), clips.clip_video),
-        "mean_class_accuracy": None,  # nobody quotes it for clips
+        "mean_class_accuracy": None,  # not a usual figure for clips
     }
 
 
 def _share(hits: NDArray[np.bool_], clip_video: NDArray[np.int64] | None = None) -> dict[str, Any]:
     """Return the share of hits of videos, or of clips with the video of each clip."""
-    if clip_video is None:
-        interval = metrics.share_interval(hits, CONFIDENCE)
-    else:
-        interval = metrics.clustered_interval(hits, clip_video, CONFIDENCE)
+    interval = metrics.share_interval(hits) if clip_video is None else metrics.clustered_interval(hits, clip_video)
     return {**interval._asdict(), "correct": int(np.count_nonzero(hits)), "total": len(hits)}
 
 
@@ -248,7 +240,7 @@ def _by_class(predictions: Predictions, rank: NDArray[np.int64]) -> dict[str, An
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     rows: list[dict[str, Any]] = []
-    for c, row in enumerate(metrics.per_class(rank[done] == 0, labels, num_classes, CONFIDENCE)):
+    for c, row in enumerate(metrics.per_class(rank[done] == 0, labels, num_classes)):
         other = int(np.argmax(wrong[c]))
         taken_for = {"name": names[other], "videos": int(wrong[c, other])} if wrong[c, other] else None
         rows.append({"index": c, "name": names[c], **row._asdict(), "failed": failed[c], "most_taken_for": taken_for})
@@ -300,5 +292,5 @@ def _confident_mistakes(
 
 
 def _finite(score: np.floating) -> float | None:
-    """JSON has no infinity."""
+    """Return a score for JSON, which has no infinity."""
     return float(score) if np.isfinite(score) else None

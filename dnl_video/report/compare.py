@@ -1,4 +1,4 @@
-"""The numbers of a comparison of networks on the same videos, as plain JSON types, written as compare.json.
+"""The numbers of a comparison of networks on the same videos: plain JSON types, written as compare.json.
 
 The first run is the reference. Every difference is another run's figure minus the reference's. Layout, version 1::
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
 from dnl_video.report import build
-from dnl_video.results import paired
+from dnl_video.results import metrics, paired
 from dnl_video.results.predictions import Predictions
 
 SCHEMA_VERSION = 1
@@ -44,7 +44,7 @@ class AlignedRun(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether all listed videos are there; False when the list is unknown."""
+        """Whether all listed videos are finished; False when the list is unknown."""
         return self.predictions.meta.num_videos == len(self.rank)
 
 
@@ -52,12 +52,12 @@ def build_comparison(runs: Sequence[tuple[str, Predictions]]) -> dict[str, Any]:
     """Compare runs with the first of them; the module's docstring lists the fields.
 
     Args:
-        runs: Name, such as the directory, and labelled predictions of each; two or more.
+        runs: Two or more pairs of a name, such as the directory, and labelled predictions.
 
     Raises:
         InputError: Fewer than two runs, or their classes, videos or labels differ.
     """
-    aligned = align(runs)
+    aligned = _align(runs)
     everywhere = np.logical_and.reduce([run.predictions.evaluated for run in aligned])
     if not everywhere.any():
         raise InputError("no video has scores in every run, so there is nothing to compare")
@@ -68,16 +68,14 @@ def build_comparison(runs: Sequence[tuple[str, Predictions]]) -> dict[str, Any]:
             comparison["mcnemar"]["p_holm"] = p
     reference, out = aligned[0].predictions, np.flatnonzero(~everywhere)
     described = [_describe(run, everywhere) for run in aligned]
+    scored = {run.letter: run.predictions.evaluated for run in aligned}
     left_out = [
-        {
-            "video_id": reference.video_id[i],
-            "failed_in": [run.letter for run in aligned if not run.predictions.evaluated[i]],
-        }
+        {"video_id": reference.video_id[i], "failed_in": [letter for letter in scored if not scored[letter][i]]}
         for i in out[:_MOST_LEFT_OUT]
     ]
     return {
         "schema_version": SCHEMA_VERSION,
-        "confidence_level": build.CONFIDENCE,
+        "confidence_level": metrics.CONFIDENCE,
         "num_classes": len(reference.meta.class_names),
         "notes": _notes(runs, {run["protocol"]["text"] for run in described}, everywhere),
         "runs": described,
@@ -91,12 +89,8 @@ def build_comparison(runs: Sequence[tuple[str, Predictions]]) -> dict[str, Any]:
     }
 
 
-def align(runs: Sequence[tuple[str, Predictions]]) -> list[AlignedRun]:
-    """Return the runs with their videos in the order of the first one.
-
-    Raises:
-        InputError: Fewer than two runs, or their classes, videos or labels differ.
-    """
+def _align(runs: Sequence[tuple[str, Predictions]]) -> list[AlignedRun]:
+    """Return the runs with their videos in the order of the first one."""
     if len(runs) < 2:
         raise InputError(f"a comparison needs two or more runs, and there are {len(runs)}")
     name, reference = runs[0]
@@ -165,7 +159,7 @@ def _some(ids: list[str]) -> str:
 
 
 def _unfinished(start: str, name: str, predictions: Predictions) -> str:
-    """Return such as "B is unfinished (3 of 8)" after `start`; an empty string for a complete run."""
+    """Return a text such as "B is unfinished (3 of 8)" after `start`; an empty string for a complete run."""
     listed, finished = predictions.meta.num_videos, len(predictions.video_id)
     return f"{start}{name} is unfinished ({finished} of {listed})" if listed is not None and finished < listed else ""
 
@@ -233,16 +227,16 @@ def _differences(
     rank_1: NDArray[np.int64], rank_2: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int
 ) -> dict[str, Any]:
     def top(k: int) -> dict[str, float]:
-        return paired.paired_difference(paired.count_pairs(rank_1 < k, rank_2 < k), build.CONFIDENCE)._asdict()
+        return paired.paired_difference(paired.count_pairs(rank_1 < k, rank_2 < k))._asdict()
 
-    by_class = paired.paired_mean_class_difference(rank_1 == 0, rank_2 == 0, labels, build.CONFIDENCE)
+    by_class = paired.paired_mean_class_difference(rank_1 == 0, rank_2 == 0, labels)
     return {"top1": top(1), "top5": top(min(5, num_classes)), "mean_class_accuracy": by_class._asdict()}
 
 
 def _classes(
     hits_1: NDArray[np.bool_], hits_2: NDArray[np.bool_], labels: NDArray[np.int64], names: list[str]
 ) -> dict[str, Any]:
-    table = paired.paired_per_class(hits_1, hits_2, labels, build.CONFIDENCE)
+    table = paired.paired_per_class(hits_1, hits_2, labels)
     return {
         "better": sum(row.difference > 0 for row in table.values()),
         "worse": sum(row.difference < 0 for row in table.values()),
@@ -255,15 +249,13 @@ def _classes(
 def _examples(
     first: AlignedRun, other: AlignedRun, which: NDArray[np.bool_], right: AlignedRun
 ) -> list[dict[str, Any]]:
-    """Return the videos on which the network that is right is most confident."""
+    """Return the videos of `which` for whose label the network `right` has the highest scores."""
     names, labels, found = first.predictions.meta.class_names, first.predictions.label, np.flatnonzero(which)
     chosen = found[np.argsort(-right.predictions.scores[found, labels[found]], kind="stable")[:_EXAMPLES]]
 
     def answer(run: AlignedRun, i: int) -> dict[str, Any]:
-        c = int(run.predicted[i])
-        if c < 0:
-            return {"predicted": None, "score": None}
-        return {"predicted": names[c], "score": float(run.predictions.scores[i, c])}
+        c, scores = int(run.predicted[i]), run.predictions.scores
+        return {"predicted": None if c < 0 else names[c], "score": None if c < 0 else float(scores[i, c])}
 
     return [
         {**build.video_of(first.predictions, i), "reference": answer(first, i), "run": answer(other, i)} for i in chosen

@@ -23,10 +23,10 @@ from dnl_video.report.document import (
 
 _MOST_CHANGED = 10  # classes drawn on either side
 _INTERVALS = (
-    "Differences are in percentage points, a run minus the reference, with 95% intervals for the choice of videos, not "
-    "of training seeds: Newcombe's square-and-add intervals for paired proportions (Stat Med 17:2635, 1998, method "
-    "10); for mean class accuracy, the same construction on the intervals of that figure. No interval is adjusted for "
-    "the number of runs. A tie counts as wrong."
+    "Differences are in percentage points, a run minus the reference. Their 95% intervals account for the choice of "
+    "videos, not for training seeds. They are Newcombe's square-and-add intervals for paired proportions (Stat Med "
+    "17:2635, 1998, method 10); for mean class accuracy, the same construction from the intervals of that figure. No "
+    "interval is adjusted for the number of runs. A tie counts as wrong."
 )
 _MCNEMAR = (
     "McNemar's exact test compares the videos that only one of two networks gets right: if both networks are equally "
@@ -55,7 +55,7 @@ def compare_document(comparison: dict[str, Any]) -> Document:
 
 
 def compare_summary(comparison: dict[str, Any]) -> list[Text | Table]:
-    """Return what the terminal shows of a comparison: accuracy, differences and notes."""
+    """Return a comparison's nodes for the terminal: accuracy, differences and notes."""
     runs, comparisons = comparison["runs"], comparison["comparisons"]
     rows = [[run["letter"], *accuracy_cells(run["accuracy"]["evaluated"])] for run in runs]
     rows += [[_minus(one), *difference_cells(one["differences"]["evaluated"])] for one in comparisons]
@@ -85,7 +85,7 @@ def p_value(p: float) -> str:
 
 
 def _p_text(one: dict[str, Any]) -> str:
-    """Return such as "p = 0.039, Holm-adjusted 0.077"."""
+    """Return a text such as "p = 0.039, Holm-adjusted 0.077"."""
     p, adjusted = one["mcnemar"]["p"], one["mcnemar"]["p_holm"]
     text = f"p {p_value(p)}" if p < 0.0001 else f"p = {p_value(p)}"
     return text if adjusted is None else f"{text}, Holm-adjusted {p_value(adjusted)}"

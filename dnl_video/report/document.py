@@ -18,27 +18,22 @@ class Text:
     """A paragraph."""
 
     text: str
-    style: str = ""  # "note" (small print), "warning" or ""
+    style: str = ""  # "note" (small type), "warning" or ""
 
 
 @dataclass(frozen=True)
 class Table:
     """A table; the first cell of a row names the row.
 
-    Args:
-        caption: What it holds.
-        header: Column names.
-        rows: Each cell is text, a number, a pair of text and sort key, or None for an empty cell.
-        kinds: One letter per column: l text, r text on the right, c code (ids, paths), n number, % share, d difference
-            of shares.
-        sortable: HTML sorts by a column when its heading is clicked; empty cells come last.
+    `kinds` has one letter per column: l text, r right-aligned text, c code (ids, paths), n number, % share,
+    d difference of shares.
     """
 
     caption: str
     header: Sequence[str]
-    rows: Sequence[Sequence[Any]]
+    rows: Sequence[Sequence[Any]]  # a cell is text, a number, (text, sort key), or None for an empty cell
     kinds: str
-    sortable: bool = False
+    sortable: bool = False  # in HTML, by a click on a heading; empty cells come last
 
     def cells(self, row: Sequence[Any]) -> list[tuple[str, float | None]]:
         """Return the text and the sort key of each cell; without a key, the text is sorted."""
@@ -51,7 +46,7 @@ class Chart:
 
     figure: Figure
     name: str  # unique in the document
-    alt: str  # what it shows, for screen readers
+    alt: str  # description for screen readers
     caption: str
     min_width: int = 0  # CSS pixels below which it scrolls instead of shrinking
 
@@ -60,7 +55,7 @@ class Chart:
 class Tiles:
     """The key figures in large type."""
 
-    items: Sequence[tuple[str, str, str]]  # name, value and small print
+    items: Sequence[tuple[str, str, str]]  # name, value and text in small type
     caption: str  # text below them
     sentence: str  # replaces tiles and caption in Markdown
 

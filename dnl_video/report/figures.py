@@ -10,7 +10,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
 import matplotlib as mpl
@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 INK = "#010203"  # text and axes; becomes the page's text colour
 GRID = "#040506"  # faint lines; becomes the page's line colour
-COLORS = ("#3574c4", "#d9730d", "#2f8f5b", "#a052b0")  # contrast of at least 3 on white and on near-black
+COLORS = ("#3574c4", "#d9730d")  # blue and orange; contrast of at least 3 on white and on near-black
 _CSS = {INK: "currentColor", GRID: "var(--grid, #d0d0d0)"}
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -53,14 +53,7 @@ def new_panels(width: float, height: float, height_ratios: Sequence[float]) -> t
 
 
 def to_svg(figure: Figure, name: str, alt: str, *, min_width: int = 0) -> str:
-    """Return a figure as an `<svg>` element for an HTML page.
-
-    Args:
-        figure: The figure.
-        name: Unique in the page; prefixes the ids.
-        alt: What the figure shows, for screen readers.
-        min_width: CSS pixels below which the figure scrolls instead of shrinking.
-    """
+    """Return a figure as an `<svg>` element for an HTML page; the arguments are the fields of `Chart`."""
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         # Class names may be in any script: the browser has the glyphs that matplotlib's font lacks.
@@ -91,20 +84,20 @@ def _restyled(tag: str, name: str) -> str:
 
 
 def plain(text: str, longest: int = 28) -> str:
-    """Return a label on one line, shortened in the middle, without mathematics."""
+    """Return a label on one line, shortened in the middle; a dollar sign does not start a formula."""
     text = " ".join(text.split())
     if len(text) > longest:
         text = f"{text[: longest - longest // 3 - 1]}…{text[-(longest // 3) :]}"
     return text.replace("$", r"\$")
 
 
-def percent_axis(axes: Axes, axis: str, low: float = 0.0, high: float = 1.0) -> None:
-    """Label an axis of shares in percent from `low` to `high`, with a grid; `axis` is x or y."""
+def percent_axis(axes: Axes, axis: Literal["x", "y"], low: float = 0.0, high: float = 1.0) -> None:
+    """Label an axis of shares in percent from `low` to `high`, with a grid."""
     chosen = axes.xaxis if axis == "x" else axes.yaxis
     (axes.set_xlim if axis == "x" else axes.set_ylim)(low, high)
     chosen.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     chosen.set_major_formatter(PercentFormatter(xmax=1, decimals=None, symbol="%"))
-    axes.grid(axis="x" if axis == "x" else "y", linewidth=0.6)
+    axes.grid(axis=axis, linewidth=0.6)
 
 
 def name_rows(axes: Axes, names: Sequence[str], longest: int = 28) -> None:

@@ -16,7 +16,7 @@ from dnl_video.report.document import Chart, Document, FilmStrips, Node, SideByS
 from dnl_video.report.figures import to_svg
 
 FrameReader = Callable[[str], "NDArray[np.uint8] | str"]
-"""Reads a few small frames [n, H, W, 3] of the video at a path, or returns in a few words why it cannot."""
+"""Reads a few small frames [n, H, W, 3] of the video at a path, or returns a short reason for the failure."""
 
 STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
@@ -27,12 +27,7 @@ _GAP = 3  # white pixels between frames
 
 
 def render_html(document: Document, read_frames: FrameReader | None = None) -> str:
-    """Return a document as one HTML page without outside resources.
-
-    Args:
-        document: The document.
-        read_frames: Reads the frames of film strips; None leaves the frames out.
-    """
+    """Return a document as one HTML page that loads no other file; without `read_frames`, it has no film strips."""
     sections = [
         (re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-"), escape(section.title), body)
         for section in document.sections
@@ -43,7 +38,7 @@ def render_html(document: Document, read_frames: FrameReader | None = None) -> s
         f'<section aria-labelledby="{anchor}">\n<h2 id="{anchor}">{title}</h2>\n{body}\n</section>'
         for anchor, title, body in sections
     )
-    # The policy forbids the browser to load anything from outside this file.
+    # With this policy, the browser loads nothing from outside this file.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -111,22 +106,19 @@ def _table(table: Table) -> str:
         for column, ((text, sort), kind) in enumerate(zip(table.cells(row), table.kinds, strict=True)):
             tag = "td" if column else 'th scope="row"'
             key = f' data-sort="{sort}"' if table.sortable and sort is not None and str(sort) != text else ""
-            cells.append(f"<{tag}{sides[column]}{key}>{_cell(text, kind)}</{tag[:2]}>")
+            shown = f"<code>{escape(text)}</code>" if kind == "c" and text else escape(text)
+            cells.append(f"<{tag}{sides[column]}{key}>{shown}</{tag[:2]}>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     caption, body = escape(table.caption), "\n".join(rows)
     box = "scroll tall" if len(rows) > _TALL else "scroll"
-    css, how = (
-        (' class="sortable"', ". Click a heading to sort; click again to reverse.") if table.sortable else ("", "")
-    )
+    css, how = "", ""
+    if table.sortable:
+        css, how = ' class="sortable"', ". Click a heading to sort; click again to reverse."
     return (
         f'<div class="{box}" tabindex="0" role="region" aria-label="{caption}"><table{css}>\n'
         f"<caption>{caption}{how}</caption>\n<thead><tr>{heads}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
-
-
-def _cell(text: str, kind: str) -> str:
-    return f"<code>{escape(text)}</code>" if kind == "c" and text else escape(text)
 
 
 def _film_strips(node: FilmStrips, read_frames: FrameReader | None) -> str:
@@ -146,12 +138,7 @@ def _film_strips(node: FilmStrips, read_frames: FrameReader | None) -> str:
 
 
 def film_strip(frames: NDArray[np.uint8] | str, alt: str) -> str:
-    """Return frames side by side as an `<img>`, or a box with the reason why there are none.
-
-    Args:
-        frames: Frames [n, H, W, 3], or the reason.
-        alt: What the image shows.
-    """
+    """Return frames [n, H, W, 3] side by side as an `<img>`; a text instead of frames is shown in a box."""
     if isinstance(frames, str):
         return f'<div class="no-frames">{escape(frames)}</div>'
     from PIL import Image

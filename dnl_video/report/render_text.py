@@ -1,4 +1,4 @@
-"""The Markdown and the terminal renderer."""
+"""The Markdown and terminal renderers."""
 
 from __future__ import annotations
 

@@ -24,18 +24,18 @@ from dnl_video.report.document import (
 )
 
 _MOST_FAILED = 50  # failed videos listed by name; report.json has all
-_MOST_REASONS = 5  # reasons of failures on the terminal
+_MOST_REASONS = 5  # reasons for failures on the terminal
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _LEVELS = (
     "Papers call three different figures top-1. Video-level averages the scores of all views of a video before taking "
     "the highest; benchmarks quote this one. Centre-clip scores only the clip in the middle of each video, as "
     "validation during training does. Clip-level counts each clip separately. In many videos the action fills only a "
-    "part, and an average sees more of it: video-level is usually several points above the other two."
+    "part of the time, and an average covers more of it: video-level is usually several points above the other two."
 )
 _INTERVALS = (
-    "Brackets are 95% intervals for the choice of videos, not of training seeds: Wilson intervals, for mean class "
-    "accuracy and for clips at the effective number of videos. A tie counts as wrong: a label must score higher than "
-    "every other class to be a top-1 hit."
+    "Brackets are 95% intervals. They account for the choice of videos, not for training seeds. They are Wilson "
+    "intervals; for mean class accuracy and for clips, at the effective number of videos. A tie counts as wrong: the "
+    "label must score higher than every other class to be a top-1 hit."
 )
 _COVERAGE = {
     "listed": "in the list of videos; a failed one counts as wrong",
@@ -69,7 +69,7 @@ def report_document(report: dict[str, Any]) -> Document:
 
 
 def report_summary(report: dict[str, Any]) -> list[Text | Table]:
-    """Return what the terminal shows of a report: accuracy, coverage and notes."""
+    """Return a report's nodes for the terminal: accuracy, coverage and notes."""
     coverage = report["coverage"]
     listed = "" if coverage["listed"] is None else f"{coverage['listed']:,} videos listed, "
     counts = f"{coverage['evaluated']:,} evaluated, {coverage['failed']:,} failed; brackets are 95% intervals"
@@ -98,7 +98,7 @@ def _interval(figure: dict[str, Any]) -> str:
 
 
 def _levels(report: dict[str, Any], caption: str, *, brief: bool = False) -> Table:
-    """Return the accuracy of each level; without the column that explains the level when brief."""
+    """Return the accuracy of each level; when brief, without the column that explains the level."""
     accuracy, coverage, protocol = report["accuracy"], report["coverage"], report["protocol"]
     clips, views = protocol["num_clips"], "as given"
     if clips is not None:

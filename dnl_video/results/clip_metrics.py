@@ -1,7 +1,7 @@
 """Clip-level and centre-clip accuracy, and accuracy by the number of clips per video.
 
-Papers quote "top-1" for three different figures, 5 to 10 points apart; here each has its own name. Rules for ties and
-NaN: `metrics.py`.
+Papers call video-level, clip-level and centre-clip accuracy "top-1", although they differ by 5 to 10 points. Rules for
+ties and NaN: `metrics.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MOST_K = 32  # numbers of clips tried
 
 
 def evenly_spaced_clips(num_clips: int, k: int) -> NDArray[np.int64]:
-    """Return k evenly spaced ones of J clips, int [k]: floor(j·(J−1)/(k−1) + ½), and J//2 for k = 1."""
+    """Return the indices of k evenly spaced clips out of J, int [k]: floor(j·(J−1)/(k−1) + ½); J//2 for k = 1."""
     if k == 1:
         return np.array([num_clips // 2], dtype=np.int64)
     j = np.arange(k, dtype=np.int64)
@@ -27,23 +27,14 @@ def evenly_spaced_clips(num_clips: int, k: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class ClipAccuracy:
-    """Ranks of the label in clips and in means of clips; rank 0 is a top-1 hit.
+    """Ranks of the label in clips and in means of clips; rank 0 is a top-1 hit."""
 
-    Args:
-        video: Index of each video that has clips, ascending, int [v].
-        clip_rank: Rank in each clip alone, int [m].
-        clip_video: Index of each clip's video, int [m].
-        centre_rank: Rank in clip J//2 of each video, int [v].
-        k: Numbers of clips tried, ascending, int [q].
-        rank_by_k: Rank in the mean of k clips (`evenly_spaced_clips`), int [q, v].
-    """
-
-    video: NDArray[np.int64]
-    clip_rank: NDArray[np.int64]
-    clip_video: NDArray[np.int64]
-    centre_rank: NDArray[np.int64]
-    k: NDArray[np.int64]
-    rank_by_k: NDArray[np.int64]
+    video: NDArray[np.int64]  # index of each video that has clips, ascending [v]
+    clip_rank: NDArray[np.int64]  # rank in each clip alone [m]
+    clip_video: NDArray[np.int64]  # index of each clip's video [m]
+    centre_rank: NDArray[np.int64]  # rank in clip J//2 of each video [v]
+    k: NDArray[np.int64]  # numbers of clips tried, ascending [q]
+    rank_by_k: NDArray[np.int64]  # rank in the mean of k evenly spaced clips [q, v]
 
 
 def accuracy_by_num_clips(clip_scores: ArrayLike, clip_video: ArrayLike, labels: ArrayLike) -> ClipAccuracy:
@@ -57,7 +48,7 @@ def accuracy_by_num_clips(clip_scores: ArrayLike, clip_video: ArrayLike, labels:
         labels: Class index of each video, int [n]. Videos without clips are left out.
 
     Raises:
-        InputError: There are no clips, their videos are not ascending, or see `rank_of_label`.
+        InputError: There are no clips, their videos are not ascending, or shapes or labels do not fit.
     """
     clip_scores = np.asarray(clip_scores)
     clip_video = np.asarray(clip_video, dtype=np.int64)

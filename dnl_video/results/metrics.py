@@ -1,8 +1,9 @@
 """Accuracy of class scores: the source of every number in reports. numpy only.
 
 In all functions, `scores` [n, K] are class scores of n videos (or clips), higher is better; `labels` int [n] are class
-indices in 0…K−1; `hits` bool [n] says whether each video is right, such as ``rank_of_label(scores, labels) == 0``;
-`confidence` is that of the interval. Two rules apply everywhere:
+indices in 0…K−1; `hits` bool [n] says whether each video is right, such as ``rank_of_label(scores, labels) == 0``.
+Intervals are 95 % intervals. Without videos, or if shapes or labels do not fit, InputError is raised. Two rules apply
+everywhere:
 
 - **Ties count as wrong.** A label's rank is the number of *other* classes that score at least as high, so a network
   that gives every class the same score has top-1 accuracy 0, whatever the order of the classes. The predicted class of
@@ -22,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dnl_video.errors import InputError
 
+CONFIDENCE = 0.95  # of all intervals
 _CHUNK = 16384  # rows compared at once: 16384 x 400 classes are 7 MB of booleans
 
 
@@ -37,9 +39,6 @@ def rank_of_label(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     """Return how many other classes score at least as high as the label, int [n]: 0 is a top-1 hit.
 
     Rows with a NaN have rank K.
-
-    Raises:
-        InputError: Shapes disagree, or a label is not in 0…K−1.
     """
     scores, labels = _checked(scores, labels)
     num_rows, num_classes = scores.shape
@@ -56,18 +55,15 @@ def rank_of_label(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
 def predicted_class(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     """Return the class of the highest score, int [n]; −1 for rows with a NaN.
 
-    Of equal highest scores it is the first that is not the label's: equal to the label exactly where `rank_of_label`
-    is 0.
-
-    Raises:
-        InputError: See `rank_of_label`.
+    Of equal highest scores, it is the first class that is not the label. So it is the label exactly where
+    `rank_of_label` is 0.
     """
     scores, labels = _checked(scores, labels)
     best = np.argmax(scores, axis=1).astype(np.int64)
-    lucky = np.flatnonzero((best == labels) & (rank_of_label(scores, labels) > 0))
-    equals = scores[lucky] >= scores[lucky, labels[lucky]][:, None]
-    equals[np.arange(len(lucky)), labels[lucky]] = False
-    best[lucky] = np.argmax(equals, axis=1)
+    tied = np.flatnonzero((best == labels) & (rank_of_label(scores, labels) > 0))
+    equals = scores[tied] >= scores[tied, labels[tied]][:, None]
+    equals[np.arange(len(tied)), labels[tied]] = False
+    best[tied] = np.argmax(equals, axis=1)
     best[np.isnan(scores).any(axis=1)] = -1
     return best
 
@@ -85,14 +81,11 @@ def confusion_matrix(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64)
 
 
-def wilson_interval(correct: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the score interval of a share `correct` / n (Wilson, JASA 22:209, 1927).
+def wilson_interval(correct: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the score interval of the share `correct` / n (Wilson, JASA 22:209, 1927).
 
     Unlike p ± 1.96·√(p(1−p)/n), it stays in [0, 1] and has a width at 0 % and 100 %. `n` may be an effective,
     fractional number. Without observations (n = 0) it is (0, 1).
-
-    Raises:
-        InputError: Not 0 <= correct <= n, or confidence is outside (0, 1).
     """
     if not 0 <= correct <= n:
         raise InputError(f"{correct} of {n} is no share; give 0 <= correct <= n")
@@ -118,18 +111,18 @@ class ClassAccuracy(NamedTuple):
     high: float | None
 
 
-def per_class(hits: ArrayLike, labels: ArrayLike, num_classes: int, confidence: float = 0.95) -> list[ClassAccuracy]:
+def per_class(hits: ArrayLike, labels: ArrayLike, num_classes: int) -> list[ClassAccuracy]:
     """Return the top-1 accuracy of each of the K classes."""
     labels = np.asarray(labels, dtype=np.int64)
     videos = np.bincount(labels, minlength=num_classes).tolist()
     correct = np.bincount(labels[np.asarray(hits, dtype=bool)], minlength=num_classes).tolist()
     return [
-        ClassAccuracy(n, c, c / n, *wilson_interval(c, n, confidence)) if n else ClassAccuracy(0, 0, None, None, None)
+        ClassAccuracy(n, c, c / n, *wilson_interval(c, n)) if n else ClassAccuracy(0, 0, None, None, None)
         for n, c in zip(videos, correct, strict=True)
     ]
 
 
-def mean_class_accuracy(hits: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Interval:
+def mean_class_accuracy(hits: ArrayLike, labels: ArrayLike) -> Interval:
     """Return the mean top-1 accuracy over the classes with at least one video.
 
     Interval: Wilson's at the effective number of videos n* = q(1−q) / V (Korn & Graubard, Survey Methodology 24:193,
@@ -137,48 +130,32 @@ def mean_class_accuracy(hits: ArrayLike, labels: ArrayLike, confidence: float = 
     the variance of a mean over C classes of n_c videos, and q is the mean of the p_c. Both use the smoothed accuracies
     p_c = (correct + 1)/(n_c + 2), so that small classes that are all right or all wrong do not shrink the interval to
     zero. With one class this is Wilson's interval.
-
-    Raises:
-        InputError: There are no videos.
     """
-    labels = np.asarray(labels, dtype=np.int64)
-    if not len(labels):
-        raise InputError("accuracy needs at least one video, and there are none")
+    hits, labels = _not_empty(hits), np.asarray(labels, dtype=np.int64)
     counts = np.bincount(labels)
-    correct = np.bincount(labels[np.asarray(hits, dtype=bool)], minlength=len(counts))[counts > 0]
+    correct = np.bincount(labels[hits], minlength=len(counts))[counts > 0]
     counts = counts[counts > 0]
     mean = float(np.mean(correct / counts))
     smooth = (correct + 1) / (counts + 2)
     variance = float(np.sum(smooth * (1 - smooth) / counts)) / len(counts) ** 2
     effective = float(smooth.mean() * (1 - smooth.mean())) / variance
-    return Interval(mean, *wilson_interval(min(mean, 1.0) * effective, effective, confidence))
+    return Interval(mean, *wilson_interval(min(mean, 1.0) * effective, effective))
 
 
-def share_interval(hits: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return the share of hits with Wilson's interval.
-
-    Raises:
-        InputError: There are no videos.
-    """
-    hits = np.asarray(hits, dtype=bool)
-    if not len(hits):
-        raise InputError("accuracy needs at least one video, and there are none")
+def share_interval(hits: ArrayLike) -> Interval:
+    """Return the share of hits with Wilson's interval."""
+    hits = _not_empty(hits)
     correct = int(np.count_nonzero(hits))
-    return Interval(correct / len(hits), *wilson_interval(correct, len(hits), confidence))
+    return Interval(correct / len(hits), *wilson_interval(correct, len(hits)))
 
 
-def clustered_interval(hits: ArrayLike, group: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Return the share of hits of m clips; `group` int [m] is the video of each, as clips of a video are correlated.
+def clustered_interval(hits: ArrayLike, group: ArrayLike) -> Interval:
+    """Return the share of hits of m clips, whose videos are `group` int [m]; clips of one video are correlated.
 
     The interval is Wilson's at the effective number n* = p(1−p) / V, where V is the variance of a ratio of totals over
     groups (Cochran, Sampling Techniques, 1977, section 6.3). n* is clipped to between the number of groups and m.
-
-    Raises:
-        InputError: There are no clips.
     """
-    hits = np.asarray(hits, dtype=bool)
-    if not len(hits):
-        raise InputError("accuracy needs at least one clip, and there are none")
+    hits = _not_empty(hits)
     _, index = np.unique(np.asarray(group), return_inverse=True)
     sizes = np.bincount(index)
     correct = np.bincount(index, weights=hits)
@@ -188,7 +165,7 @@ def clustered_interval(hits: ArrayLike, group: ArrayLike, confidence: float = 0.
         variance = float(np.sum((correct - p * sizes) ** 2)) / (groups * (groups - 1)) / float(sizes.mean()) ** 2
         if variance > 0:
             effective = min(max(p * (1 - p) / variance, groups), len(hits))
-    return Interval(p, *wilson_interval(p * effective, effective, confidence))
+    return Interval(p, *wilson_interval(p * effective, effective))
 
 
 class ConfidenceBin(NamedTuple):
@@ -215,9 +192,6 @@ def expected_calibration_error(scores: ArrayLike, labels: ArrayLike, bins: int =
 
     ECE = Σ_b n_b/n · |accuracy_b − confidence_b| over equal-width bins, 15 in that paper. Scores must be probabilities.
     Rows with a NaN are left out.
-
-    Raises:
-        InputError: There are no usable rows, `bins` is below 1, or scores are outside [0, 1].
     """
     if bins < 1:
         raise InputError(f"bins is {bins}; give at least 1")
@@ -245,6 +219,13 @@ def expected_calibration_error(scores: ArrayLike, labels: ArrayLike, bins: int =
     ]
     ece = float(np.sum((np.abs(accuracy - mean) * count)[used])) / len(confidence)
     return Calibration(ece, float(np.nansum(mean * count) / count.sum()), len(confidence), found)
+
+
+def _not_empty(hits: ArrayLike) -> NDArray[np.bool_]:
+    hits = np.asarray(hits, dtype=bool)
+    if not len(hits):
+        raise InputError("accuracy needs at least one video or clip, and there are none")
+    return hits
 
 
 def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.int64]]:

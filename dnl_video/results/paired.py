@@ -1,7 +1,8 @@
 """Differences of two networks' accuracies on the same videos. numpy only.
 
 In all functions, `first` and `second` bool [n] say whether each network is right about each of n videos, by the rules
-of `metrics.py` (ties and NaN are wrong); `labels` int [n] are class indices. A difference is second minus first.
+of `metrics.py` (ties and NaN are wrong); `labels` int [n] are class indices. A difference is second minus first, with
+a 95 % interval. Without videos, or if lengths differ, InputError is raised.
 
 The hits of two networks on the same videos are correlated, so the interval of their difference is narrower than two
 separate intervals suggest: those may overlap although the difference is clear.
@@ -30,11 +31,7 @@ class PairedCounts(NamedTuple):
 
 
 def count_pairs(first: ArrayLike, second: ArrayLike) -> PairedCounts:
-    """Count the videos by who is right.
-
-    Raises:
-        InputError: The two are not of one length.
-    """
+    """Count the videos by which networks are right."""
     first, second = _checked(first, second)
     both, one, two = (int(np.count_nonzero(x)) for x in (first & second, first & ~second, second & ~first))
     return PairedCounts(both, one, two, len(first) - both - one - two)
@@ -65,15 +62,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interval:
+def paired_difference(counts: PairedCounts) -> Interval:
     """Return the difference of two accuracies with Newcombe's square-and-add interval for paired proportions.
 
     Method 10 of Newcombe, Stat Med 17:2635, 1998, recommended by Fagerland, Lydersen & Laake (Stat Med 33:2850, 2014):
     Wilson's intervals of both accuracies, combined with the correlation φ of the hits. A positive φ has a continuity
     correction.
-
-    Raises:
-        InputError: There are no videos.
     """
     n = sum(counts)
     if not n:
@@ -82,26 +76,21 @@ def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interva
     excess = counts.both * counts.neither - counts.only_first * counts.only_second
     scale = math.sqrt(right_1 * (n - right_1)) * math.sqrt(right_2 * (n - right_2))
     phi = (max(excess - n / 2, 0.0) if excess > 0 else excess) / scale if scale else 0.0
-    first = Interval(right_1 / n, *wilson_interval(right_1, n, confidence))
-    second = Interval(right_2 / n, *wilson_interval(right_2, n, confidence))
+    first = Interval(right_1 / n, *wilson_interval(right_1, n))
+    second = Interval(right_2 / n, *wilson_interval(right_2, n))
     return _square_and_add(first, second, phi)
 
 
-def paired_mean_class_difference(
-    first: ArrayLike, second: ArrayLike, labels: ArrayLike, confidence: float = 0.95
-) -> Interval:
+def paired_mean_class_difference(first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> Interval:
     """Return the difference of two mean class accuracies with its interval.
 
     Newcombe's construction with the intervals of `mean_class_accuracy` instead of Wilson's; the general form is MOVER
     (Donner & Zou, Stat Methods Med Res 21:347, 2012). φ = Σ_c cov_c/n_c / √(Σ_c v1_c/n_c · Σ_c v2_c/n_c) over classes
     of n_c videos, with the same continuity correction. With one class it is `paired_difference`.
-
-    Raises:
-        InputError: There are no videos, or lengths differ.
     """
     first, second = _checked(first, second)
     labels = np.asarray(labels, dtype=np.int64)
-    means = [mean_class_accuracy(hits, labels, confidence) for hits in (first, second)]
+    means = [mean_class_accuracy(hits, labels) for hits in (first, second)]
     counts = np.bincount(labels)
     seen = counts > 0
     n = counts[seen]
@@ -128,9 +117,7 @@ class PairedClass(NamedTuple):
     high: float
 
 
-def paired_per_class(
-    first: ArrayLike, second: ArrayLike, labels: ArrayLike, confidence: float = 0.95
-) -> dict[int, PairedClass]:
+def paired_per_class(first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> dict[int, PairedClass]:
     """Compare two networks on each class that has videos. Intervals are not adjusted for the number of classes."""
     first, second = _checked(first, second)
     labels = np.asarray(labels, dtype=np.int64)
@@ -138,7 +125,7 @@ def paired_per_class(
     for c in np.unique(labels).tolist():
         counts = count_pairs(first[labels == c], second[labels == c])
         (both, lost, won, _), n = counts, sum(counts)
-        low, high = paired_difference(counts, confidence)[1:]
+        _, low, high = paired_difference(counts)
         table[c] = PairedClass(n, (both + lost) / n, (both + won) / n, won, lost, (won - lost) / n, low, high)
     return table
 

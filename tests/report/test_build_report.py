@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as sk
 
 from dnl_video.errors import InputError
-from dnl_video.report import build_report, headline, save_report, write_report
+from dnl_video.report import build_report, headline, save_report
 from dnl_video.report.build import failure_reason
 from dnl_video.report.render_text import code, escape, render_markdown
 from dnl_video.report.report_document import report_document
@@ -186,13 +186,12 @@ def test_unfinished_run(tmp_path):
 def test_a_report_needs_labels(tmp_path):
     write(tmp_path, [VideoPrediction("a", "a.mp4", None, 1, softmax(np.zeros(8)))], make_meta(1, labelled=False))
     with pytest.raises(InputError) as info:
-        write_report(tmp_path)
+        build_report(read_predictions(tmp_path))
     assert str(info.value) == (
         "1 of 1 predictions have no label (first: 'a'), and a report needs labels; run `dnl-video evaluate "
         "--checkpoint FILE --manifest LIST` with a list that has them (Kinetics CSV, `path label` lines or class "
         "folders)"
     )
-    assert not (tmp_path / "report.json").exists()
 
 
 def test_all_videos_failed(tmp_path):
@@ -310,13 +309,13 @@ def test_failure_reasons_have_no_path_id_or_number(error, reason):
 
 
 def test_files_hold_the_report(tmp_path, run):
-    write(tmp_path / "p", make_videos(160, failed={7, 60, 113}), make_meta(160))
-    paths = write_report(tmp_path / "p")
-    assert paths == [tmp_path / "p" / f"report.{kind}" for kind in ("json", "md", "html")]
+    directory = write(tmp_path, make_videos(160, failed={7, 60, 113}), make_meta(160))
+    paths = save_report(run[1], directory)
+    assert paths == [directory / f"report.{kind}" for kind in ("json", "md", "html")]
     assert json.loads(paths[0].read_text()) == run[1]
     assert paths[1].read_text() == markdown(run[1])
-    # The report's own files do not disturb the directory, and another folder is made.
-    assert write_report(tmp_path / "p", tmp_path / "new" / "out")[0] == tmp_path / "new" / "out" / "report.json"
+    assert build_report(read_predictions(directory)) == run[1], "a report is not part of the predictions"
+    assert save_report(run[1], tmp_path / "new" / "out")[0] == tmp_path / "new" / "out" / "report.json"
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -385,9 +384,11 @@ def test_output_folder_cannot_be_created(tmp_path, run):
 def test_a_large_run_is_reported_in_bounded_time_memory_and_size(tmp_path, full_size):
     """20,000 videos x 400 classes x 10 clips: at most 60 s and 4 GiB on two cores, and 8 MB of HTML."""
     write_large(tmp_path, *((20_000, 400) if full_size else (1_000, 100)))
-    # In a process of its own: this one's peak belongs to all tests that ran before.
+    # In a new process, because the peak memory of this one includes earlier tests.
     code = (
-        "import sys; from pathlib import Path; from dnl_video.report import write_report; write_report(sys.argv[1]); "
+        "import sys; from pathlib import Path; from dnl_video.report import build_report, save_report; "
+        "from dnl_video.results.reader import read_predictions; "
+        "save_report(build_report(read_predictions(sys.argv[1])), sys.argv[1]); "
         "print(Path('/proc/self/status').read_text() if Path('/proc/self/status').exists() else '')"
     )
     began = time.monotonic()

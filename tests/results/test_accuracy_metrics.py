@@ -265,7 +265,7 @@ def test_clustered_interval_is_between_that_of_videos_and_that_of_clips():
 def test_clustered_interval_at_the_edges():
     assert m.clustered_interval([True] * 4, [0, 0, 1, 1]) == (1.0, *m.wilson_interval(2, 2))
     assert m.clustered_interval([True, False], [5, 5]) == (0.5, *m.wilson_interval(0.5, 1))
-    with pytest.raises(InputError, match="at least one clip"):
+    with pytest.raises(InputError, match="at least one video or clip"):
         m.clustered_interval([], [])
 
 
