@@ -1,8 +1,10 @@
-"""Default number of worker processes and of threads."""
+"""Default numbers of worker processes and threads, and the name of the processor."""
 
 from __future__ import annotations
 
 import os
+import platform
+from pathlib import Path
 
 _MAX_DEFAULT_WORKERS = 8
 
@@ -10,6 +12,14 @@ _MAX_DEFAULT_WORKERS = 8
 def available_cores() -> int:
     """Return the number of cores this process may use; on Linux, taskset and container limits count."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """Return the name of the processor, for records of measurements."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def default_workers(workers: int | None) -> int:

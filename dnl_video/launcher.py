@@ -1,4 +1,4 @@
-"""Rank and world size from torchrun or SLURM.
+"""The processes of a run: rank and world size from torchrun or SLURM, and the end of child processes.
 
 torchrun sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; srun sets the SLURM_ variables of `man srun`. torchrun
 has priority, because it may run inside an srun step. A batch script is not a step: it has SLURM_PROCID and
@@ -8,7 +8,10 @@ SLURM_NTASKS, but not SLURM_STEP_NUM_TASKS, and its commands run once.
 from __future__ import annotations
 
 import os
-from typing import Literal
+import subprocess
+import time
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from dnl_video.errors import InputError
 
@@ -63,3 +66,14 @@ def alone_under_slurm() -> bool:
 
 def _tasks() -> int:
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+
+
+def wait_or_kill(processes: Iterable[subprocess.Popen[Any]], timeout_s: float) -> None:
+    """Wait for processes to exit; kill those that still run after ``timeout_s`` seconds."""
+    deadline = time.monotonic() + timeout_s
+    for process in processes:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -33,7 +33,7 @@ ALLOWED = {
     "synthetic": {"errors", "files", "cores", "spec", "data"},
     "training": {"errors", "files", "cores", "launcher", "spec", "config", "models", "data", "results"},
     "inference": {"errors", "files", "cores", "launcher", "spec", "config", "models", "data", "results"},
-    "studies": {"errors", "files", "cores", "spec", "models", "results", "report"},
+    "studies": {"errors", "files", "cores", "launcher", "spec", "models", "results", "report"},
     "visualize": {"errors", "files", "cores", "spec", "config", "models", "data", "results", "inference"},
     "cli": {
         *(

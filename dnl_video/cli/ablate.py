@@ -47,7 +47,7 @@ class PARSER(train.PARSER):
 def add_arguments(parser: PARSER) -> None:
     """Add the options, and one for each field of `StudyConfig`."""
     parser.add_argument("--config", action=train.RecipeFile, metavar="YAML", help="File of the study.")
-    # Without a default, it is no value of the study.
+    # An option without a default is not a value of the study.
     add = partial(parser.add_argument, action="append", default=argparse.SUPPRESS, metavar="NAME=VALUE")
     add("--set", help="Set a value of the recipe in every run.")
     parser.add_config(StudyConfig)

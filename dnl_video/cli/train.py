@@ -157,18 +157,22 @@ def run(arguments: Any) -> int:
     from dnl_video.training.run import train
     from dnl_video.training.stopping import StopRequest
 
-    final_test, words = "final_test" in arguments, ""
+    options = ""
     try:
         # One request for both, so that processes started by Lightning's launcher also receive a stop in the final test.
         with StopRequest() as request:
             result = train(config, resume=arguments.get("resume"), request=request)
-            _print_result(config, result, final_test=final_test)
-            if not final_test:
-                return 0
-            words = " --final-test"
-            return _final_test(config, result)
+            if result.rank == 0:
+                print(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
+            if "final_test" in arguments:
+                options = " --final-test"
+                _final_test(config, result)
+            elif result.rank == 0:
+                words = f"--checkpoint {config.output_dir} --manifest {config.data.val_manifest}"
+                print(f"next: dnl-video evaluate {words}")
+        return 0
     except (KeyboardInterrupt, Terminated) as stop:
-        _print_how_to_resume(config, stop, words)
+        _print_how_to_resume(config, stop, options)
         raise
 
 
@@ -196,24 +200,17 @@ def _dry_run(config: TrainConfig) -> int:
     return 0
 
 
-def _print_result(config: TrainConfig, result: TrainResult, *, final_test: bool) -> None:
-    if result.rank == 0:
-        print(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
-        if not final_test:
-            print(f"next: dnl-video evaluate --checkpoint {config.output_dir} --manifest {config.data.val_manifest}")
-
-
-def _print_how_to_resume(config: TrainConfig, stop: KeyboardInterrupt | Terminated, words: str = "") -> None:
+def _print_how_to_resume(config: TrainConfig, stop: KeyboardInterrupt | Terminated, options: str) -> None:
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     if any(Path(config.output_dir, "checkpoints").glob("[!.]*.ckpt")):
         how = f"stopped by {stop.signum.name}" if isinstance(stop, Terminated) else "interrupted"
         saved = stop.saved if isinstance(stop, Terminated) else str(stop)
-        command = f"dnl-video train --config {config.output_dir}/config.yaml --resume{words}"
+        command = f"dnl-video train --config {config.output_dir}/config.yaml --resume{options}"
         rank_zero_only(print)(f"{how}; {saved}{saved and '; '}resume with: {command}", flush=True)
 
 
-def _final_test(config: TrainConfig, result: TrainResult) -> int:
+def _final_test(config: TrainConfig, result: TrainResult) -> None:
     from dnl_video.cli.evaluate import evaluate
     from dnl_video.cli.report import report_directory
     from dnl_video.training.collectives import barrier
@@ -227,14 +224,13 @@ def _final_test(config: TrainConfig, result: TrainResult) -> int:
     barrier()
     if result.rank == 0:
         report_directory(predictions)
-    return 0
 
 
 def check_keys(values: Mapping[str, Any], known: list[str], path: str, prefix: str = "") -> None:
     """Refuse an unknown key of a recipe.
 
     Raises:
-        InputError: A key is unknown, or a section is no mapping; the message names the nearest known key.
+        InputError: A key is unknown, or a section is not a mapping; the message names the nearest known key.
     """
     sections = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 1)}
     for name, value in values.items():

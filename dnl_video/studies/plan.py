@@ -99,7 +99,7 @@ def plan_runs(config: StudyConfig, recipe: Mapping[str, Any]) -> tuple[list[Stud
         recipe: The values of its recipe file.
 
     Raises:
-        InputError: An override names no value of the recipe, or one that the study sets.
+        InputError: An override names an unknown value, or one that the study sets.
     """
     common = override(recipe, config.overrides, "overrides", (*_PER_RUN, *_LISTS))
     for name, path in zip(_LISTS, (config.train_manifest, config.val_manifest), strict=True):
@@ -121,7 +121,7 @@ def override(
     """Return a copy of a recipe with values set by dotted names.
 
     Raises:
-        InputError: A name is no value of the recipe, or is one of ``refused``.
+        InputError: A name is unknown, or is one of ``refused``.
     """
     changed = copy.deepcopy(dict(recipe))
     known = list(flat(changed))

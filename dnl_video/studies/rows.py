@@ -48,16 +48,16 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of finished runs; a half-written line is skipped, so its run is done again.
+    """Return the rows of finished runs; a half-written line is skipped, so its run is repeated.
 
     Raises:
-        InputError: A line is no row.
+        InputError: A line is not a row of a study.
     """
     path = folder / ROWS_NAME
     rows = read_json_lines(path)
     for row in rows:
         if not isinstance(row, dict) or not {"context", "seed", "top1"} <= row.keys():
-            raise InputError(f"{path}: {dump_json(row)} is no row of a study; delete it, and its run is done again")
+            raise InputError(f"{path}: {dump_json(row)} is not a row of a study; delete it, and its run is repeated")
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 
+from dnl_video.cores import processor_name
 from dnl_video.files import append_json_lines, dump_json, locked, write_atomic
 from dnl_video.models.build import build_model
 from dnl_video.models.inspect.flops import count
@@ -35,7 +35,7 @@ def run_study(
     runs: Sequence[StudyRun],
     progress: Callable[[StudyRun, dict[str, Any], int, int, float], None],
 ) -> list[dict[str, Any]]:
-    """Do the runs that have no row yet, first those that give the starting weights; return the rows of all runs.
+    """Run what has no row yet, first the runs that give the starting weights; return the rows of all runs.
 
     After each run, call ``progress`` with (run, its result, runs done, all runs, estimated seconds left).
 
@@ -44,7 +44,7 @@ def run_study(
     """
     folder = Path(config.output_dir)
     check_settings(folder, _settings(config, runs[0]))
-    busy = f"another process works on {folder}, or a run of a killed study still does; wait for it to end"
+    busy = f"another process works on {folder}, or a run of a killed study is still active; wait for it to end"
     with locked(folder / ".lock", busy):
         finished = {(row["context"], row["seed"]) for row in read_rows(folder)}
         waiting = [run for run in runs if (run.context, run.seed) not in finished]
@@ -153,14 +153,5 @@ def _cost(recipe: Mapping[str, Any]) -> dict[str, int]:
 
 def _environment() -> dict[str, str]:
     """Return the device, and the versions of torch and of this package."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
     return {"device": device, "torch": torch.__version__, "dnl_video": version("dnl-video")}
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 from dnl_video.cores import available_cores
 from dnl_video.errors import InputError
+from dnl_video.launcher import wait_or_kill
 
 # `python -m dnl_video` that holds a lock: the commands of a killed study may still run when the study is started again.
 _PROGRAM = [
@@ -76,7 +76,10 @@ def run_side_by_side(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, d
                     yield job, end.value
             time.sleep(_POLL_S)
     finally:
-        _terminate([job.process for job in active if job.process is not None])
+        running = [job.process for job in active if job.process is not None]
+        for process in running:
+            process.terminate()  # does nothing after the end of the process
+        wait_or_kill(running, _GRACE_S)
 
 
 def _start(job: Job, command: list[str], at_once: int) -> subprocess.Popen[bytes]:
@@ -97,16 +100,3 @@ def _check(job: Job) -> None:
         f"run {job.name} ended with status {job.process.returncode}: {last} (its output: {job.log}); fix the cause and "
         "give the same command again: finished runs are kept"
     )
-
-
-def _terminate(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        with contextlib.suppress(OSError):
-            process.terminate()
-    deadline = time.monotonic() + _GRACE_S
-    for process in processes:
-        try:
-            process.wait(max(deadline - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

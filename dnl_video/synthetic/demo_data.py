@@ -12,13 +12,12 @@ The content of a video is a function of (seed, split, index) only, not of the nu
 from __future__ import annotations
 
 import functools
-import json
 import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from dnl_video.cores import default_workers
 from dnl_video.errors import InputError
 from dnl_video.synthetic.motion import MOTION_CLASSES, OPPOSITE, render_motion
-from dnl_video.synthetic.video_files import write_missing, write_text
+from dnl_video.synthetic.video_files import claim_folder, write_missing, write_text
 
 WIDTH = 80
 HEIGHT = 64
@@ -129,12 +128,7 @@ def write_demo_data(
         "num_frames": NUM_FRAMES,
         "fps": FPS,
     }
-    _check_directory(directory, record)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{directory}: cannot be made ({error.strerror or error}); choose another folder") from error
-    write_text(directory / _RECORD, json.dumps(record, indent=2) + "\n")
+    claim_folder(directory / _RECORD, record, "demo data", may_grow=("train_videos", "val_videos"))
     files = [(directory / video.path, functools.partial(_draw, seed, video)) for video in (*train, *val)]
     written = write_missing(files, FPS, default_workers(workers), progress)
     write_text(directory / "train.csv", _csv_text(train))
@@ -153,24 +147,6 @@ def _check_arguments(seed: int, train_videos: int, val_videos: int, workers: int
         raise InputError(f"val_videos is {val_videos}; give 1 to {_MAX_VIDEOS}")
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; give at least 1")
-
-
-def _check_directory(directory: Path, record: dict[str, Any]) -> None:
-    """Refuse a folder that holds anything but a data set of the same seed with at most as many videos."""
-    advice = "choose another folder, or remove this one"
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file; give a folder")
-    if not directory.exists() or not any(directory.iterdir()):
-        return
-    try:
-        found = json.loads((directory / _RECORD).read_text(encoding="utf-8"))
-        values = [found[key] for key in record]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{directory} is not empty and holds no demo data ({_RECORD}); {advice}") from None
-    for (key, wanted), value in zip(record.items(), values, strict=True):
-        extends = key in ("train_videos", "val_videos") and wanted > value
-        if wanted != value and not extends:
-            raise InputError(f"{directory} was made with {key}={value}, not {wanted}; {advice}")
 
 
 def _list_videos(seed: int, split: Split, count: int) -> list[_Video]:

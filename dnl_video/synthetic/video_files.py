@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.data.encoding import write_video
+from dnl_video.errors import InputError
 from dnl_video.files import write_atomic
 
 # Reproducible bytes: x264's output depends on its number of threads and, at this size, its macroblock tree reads
@@ -53,6 +56,37 @@ def write_missing(
         # On Ctrl-C or an error, videos in progress are finished and no new one is started.
         executor.shutdown(wait=True, cancel_futures=True)
     return len(missing)
+
+
+def claim_folder(path: Path, settings: Mapping[str, Any], content: str, may_grow: Sequence[str] = ()) -> None:
+    """Write the settings of a data set to a new folder, or check those of an existing one.
+
+    Args:
+        path: The file of the settings. Its folder is new, empty, or was made with the same settings.
+        settings: The settings.
+        content: Name of the data set in messages.
+        may_grow: Settings that may be larger than those of the folder.
+
+    Raises:
+        InputError: The folder holds other files, has other settings, or cannot be made.
+    """
+    folder, advice = path.parent, "choose another folder, or remove this one"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder")
+    if folder.exists() and any(folder.iterdir()):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            values = [found[key] for key in settings]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{folder} is not empty and holds no {content} ({path.name}); {advice}") from None
+        for (key, wanted), value in zip(settings.items(), values, strict=True):
+            if wanted != value and not (key in may_grow and wanted > value):
+                raise InputError(f"{folder} was made with {key}={value}, not {wanted}; {advice}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror or error}); choose another folder") from error
+    write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Callbacks: EMA weights, precise batch norm (by fvcore), and progress in clips."""
+"""Callbacks: precise batch norm (by fvcore), and progress in clips."""
 
 from __future__ import annotations
 
@@ -12,23 +12,12 @@ import torch
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.training.collectives import all_reduce_mean
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
-
-
-def ema_weights(decay: float) -> WeightAveraging:
-    """Return the callback that updates ema = decay * ema + (1 - decay) * weights after each optimiser step.
-
-    The average starts with the weights after the first step and includes batch-norm statistics. Validation uses the EMA
-    weights, and `state_dict` of a checkpoint holds them; `current_model_state` holds the trained weights.
-    """
-    return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 class PreciseBatchNorm(Callback):

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import tempfile
 import warnings
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dnl_video.config import TrainConfig
 from dnl_video.cores import default_workers, network_threads
@@ -23,9 +25,10 @@ from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.files import locked, write_atomic
+from dnl_video.launcher import wait_or_kill
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
 from dnl_video.spec import to_dict
-from dnl_video.training.callbacks import ClipProgress, PreciseBatchNorm, ema_weights
+from dnl_video.training.callbacks import ClipProgress, PreciseBatchNorm
 from dnl_video.training.checkpoint_callbacks import (
     AtomicCheckpointIO,
     LastCheckpoint,
@@ -38,7 +41,7 @@ from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
 from dnl_video.training.resume import check_same_run, find_resume_point, read_crashed, record_crashed
 from dnl_video.training.setup import build_run, start_from_weights
-from dnl_video.training.stopping import StopRequest, take_children, wait_for_children
+from dnl_video.training.stopping import FAILED_CHILDREN_EXIT_S, StopRequest, take_children
 from dnl_video.training.trainer import make_loggers, make_trainer
 
 _DRY_RUN_BATCHES = 2
@@ -76,7 +79,7 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     Raises:
         InputError: The configuration, the videos or the checkpoint cannot be used.
         Terminated: SIGTERM or SIGUSR1 stopped the run, after saving.
-        KeyboardInterrupt: Ctrl-C did.
+        KeyboardInterrupt: Ctrl-C stopped the run, after saving.
     """
     if request is None:
         with StopRequest() as request:
@@ -90,10 +93,8 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     point = find_resume_point(resume, output)
     datamodule, module = build_run(config)
     datamodule.crashed = read_crashed(output)
-    report = None
-    if point is None:
-        report = start_from_weights(config, module)
-    else:
+    report = start_from_weights(config, module) if point is None else None
+    if point is not None:
         module.provenance = point.stored.get("provenance", {})
     best, last = best_checkpoint(output), LastCheckpoint(output, config.trainer.save_every_n_steps, request)
     progress = ClipProgress(config.trainer.progress_bar)
@@ -106,7 +107,7 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     request.forward_to_children(trainer)
     with contextlib.ExitStack() as stack:
         if trainer.is_global_zero:
-            stack.enter_context(_run_folder(output))
+            stack.enter_context(_locked_folder(output))
             write_atomic(output / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
             remove_temporary_checkpoints(output)
             _print_summary(datamodule, module, trainer)
@@ -171,20 +172,23 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
 
 def _callbacks(config: TrainConfig, output: Path | None) -> list[Callback]:
     failures = FailureMonitor(config.data.max_failed_share, output)
-    # EMA first: at the start of validation it swaps in the EMA weights, for which precise batch norm is computed.
-    ema = [] if config.optim.ema_decay is None else [ema_weights(config.optim.ema_decay)]
-    return [*ema, PreciseBatchNorm(config.optim.precise_bn_batches, failures), failures]
+    callbacks: list[Callback] = [PreciseBatchNorm(config.optim.precise_bn_batches, failures), failures]
+    if config.optim.ema_decay is not None:
+        # Starts with the weights after the first step; then ema = decay * ema + (1 - decay) * weights after each step,
+        # batch-norm statistics included. In checkpoints, state_dict is the average and current_model_state the trained
+        # weights. It comes first: it swaps in the average for validation, and precise batch norm is computed for it.
+        callbacks.insert(0, WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay)))
+    return callbacks
 
 
-@contextlib.contextmanager
-def _run_folder(output: Path) -> Iterator[None]:
-    """Make the run's folder and hold its lock: two trainings must not write to one folder."""
+def _locked_folder(output: Path) -> AbstractContextManager[None]:
+    """Make the run's folder and lock it: two trainings must not write to one folder."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output_dir {output} cannot be written ({error.strerror}); choose another") from error
-    with locked(output / ".lock", f"another training is writing to {output}; wait for it, or choose another --output"):
-        yield
+    busy = f"another training is writing to {output}; wait for it, or choose another --output"
+    return locked(output / ".lock", busy)
 
 
 def _print_summary(datamodule: VideoDataModule, module: VideoTrainingModule, trainer: Trainer) -> None:
@@ -214,7 +218,7 @@ def _fit(trainer: Trainer, module: VideoTrainingModule, datamodule: VideoDataMod
             with loader_faults(datamodule.config.timeout_s):
                 trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         except Exception as error:
-            wait_for_children(take_children(trainer.strategy.launcher))
+            wait_or_kill(take_children(trainer.strategy.launcher), FAILED_CHILDREN_EXIT_S)
             if isinstance(error, VideoDecodeError):
                 raise InputError(str(error)) from error
             if another_process_ended(error):

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterable
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -19,6 +18,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dnl_video.errors import Terminated
+from dnl_video.launcher import wait_or_kill
 from dnl_video.training.collectives import all_reduce_mean
 
 # SLURM users choose SIGUSR1 as the signal before the end of a job. Windows has no SIGUSR1.
@@ -26,7 +26,8 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") i
 # torchrun and terminals send the same Ctrl-C twice; a later Ctrl-C is a second request.
 _SAME_REQUEST_S = 1.0
 _CHILDREN_EXIT_S = 30.0
-_FAILED_CHILDREN_EXIT_S = 10.0
+# After one process fails, the others wait in collectives; on a GPU they would stay there as orphans.
+FAILED_CHILDREN_EXIT_S = 10.0
 
 
 class StopRequest(Callback):
@@ -60,7 +61,7 @@ class StopRequest(Callback):
                 signal.signal(signum, handler)
         if error is not None:
             self._children += take_children(self._launcher)
-        wait_for_children(self._children, _CHILDREN_EXIT_S)
+        wait_or_kill(self._children, _CHILDREN_EXIT_S)
         if isinstance(error, Terminated) and error.signum == signal.SIGINT:
             raise KeyboardInterrupt(error.saved) from None
 
@@ -136,20 +137,6 @@ def take_children(launcher: Any) -> list[subprocess.Popen[Any]]:
     children = list(started)
     started.clear()
     return children
-
-
-def wait_for_children(children: Iterable[subprocess.Popen[Any]], timeout_s: float = _FAILED_CHILDREN_EXIT_S) -> None:
-    """Wait for processes to exit, and kill those that do not.
-
-    After one process fails, the others wait in collectives; on a GPU they would stay there as orphans.
-    """
-    deadline = time.monotonic() + timeout_s
-    for process in children:
-        try:
-            process.wait(max(deadline - time.monotonic(), 0.0))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _in_main_thread() -> bool:

@@ -41,7 +41,7 @@ def make_loggers(config: TrainConfig, output: Path) -> list[Logger]:
 def make_trainer(
     config: TrainConfig, callbacks: list[Callback], loggers: list[Logger], output: Path, **options: Any
 ) -> Trainer:
-    """Return Lightning's Trainer for the configuration and the launcher; ``options`` are more of its arguments.
+    """Return Lightning's Trainer for the configuration and the launcher; ``options`` are its other arguments.
 
     Raises:
         InputError: The settings do not fit this machine or the launcher.

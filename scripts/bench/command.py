@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.status import Status
 
 from dnl_video.cli.screen import plain_table
+from dnl_video.cores import processor_name
 from dnl_video.errors import InputError
 from dnl_video.inference.device import resolve_device
 
@@ -89,14 +90,5 @@ def describe(device: torch.device) -> str:
         name = torch.cuda.get_device_name(device)
     else:
         threads = torch.get_num_threads()
-        name = f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}, CPU time"
+        name = f"{processor_name()}, {threads} thread{'s' if threads > 1 else ''}, CPU time"
     return f"{name}; torch {torch.__version__}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "CPU"

@@ -17,13 +17,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +31,7 @@ from relation_task import RelationTask, draw_relation, draw_single, render_squar
 from dnl_video.cli.screen import file_progress
 from dnl_video.cores import default_workers
 from dnl_video.errors import InputError
-from dnl_video.synthetic.video_files import write_missing, write_text
+from dnl_video.synthetic.video_files import claim_folder, write_missing, write_text
 
 SPLITS: Final = ("start_train", "start_val", "train", "val", "test")
 FPS: Final = 8
@@ -92,23 +91,18 @@ def write_relation_data(
         raise InputError(f"seed is {seed}; give 0 or more")
     folder = Path(directory)
     record = {"format": 1, "seed": seed, **dataclasses.asdict(task)}
-    _check_directory(folder, record)
+    claim_folder(folder / _RECORD, record, "videos of this task")
     labels = {split: _labels(task, split, getattr(counts, split), seed) for split in SPLITS}
     files = [
         (folder / split / f"{index:06d}.mp4", functools.partial(_draw, task, split, index, label, seed))
         for split in SPLITS
         for index, label in enumerate(labels[split])
     ]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / _RECORD, json.dumps(record, indent=2) + "\n")
-        written = write_missing(files, FPS, default_workers(workers), progress)
-        for split in SPLITS:
-            names = class_names(task, split)
-            lines = [f"{split}/{index:06d}.mp4,{names[label]}\n" for index, label in enumerate(labels[split])]
-            write_text(folder / f"{split}.csv", "path,label\n" + "".join(lines))
-    except OSError as error:
-        raise InputError(f"cannot write videos to {directory}: {error.strerror or error}") from error
+    written = write_missing(files, FPS, default_workers(workers), progress)
+    for split in SPLITS:
+        names = class_names(task, split)
+        lines = [f"{split}/{index:06d}.mp4,{names[label]}\n" for index, label in enumerate(labels[split])]
+        write_text(folder / f"{split}.csv", "path,label\n" + "".join(lines))
     return written
 
 
@@ -131,23 +125,6 @@ def _draw(task: RelationTask, split: str, index: int, label: int, seed: int) -> 
     rng = np.random.default_rng([seed, SPLITS.index(split), index, 0])
     draw = draw_single if split.startswith("start") else draw_relation
     return render_squares(task, draw(task, label, rng), rng)
-
-
-def _check_directory(folder: Path, record: dict[str, Any]) -> None:
-    """Refuse a folder that holds anything other than videos of the same task and seed."""
-    advice = "choose another folder, or remove this one"
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; give a folder")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    try:
-        found = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-        values = [found[key] for key in record]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{folder} is not empty and holds no videos of this task ({_RECORD}); {advice}") from None
-    for (key, wanted), value in zip(record.items(), values, strict=True):
-        if wanted != value:
-            raise InputError(f"{folder} was made with {key}={value}, not {wanted}; {advice}")
 
 
 def parse(argv: list[str] | None) -> tuple[str, int, RelationTask, RelationCounts]:

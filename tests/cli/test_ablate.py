@@ -166,7 +166,7 @@ def test_interrupted_study_continues(
     rows_file.write_text(first, encoding="utf-8")
     with locked(folder / "logs" / "none-seed1.lock"):
         assert main(["ablate", "--config", str(study)]) == 2
-    assert "or a run of a killed study still does; wait for it to end" in capsys.readouterr().err
+    assert "or a run of a killed study is still active; wait for it to end" in capsys.readouterr().err
     assert here.commands == []
 
 

@@ -33,7 +33,7 @@ def test_half_written_row_is_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", [{"context": "nl", "seed": 1}, 7])
 def test_wrong_row_is_named(tmp_path: Path, line: Any) -> None:
     append_json_lines(tmp_path / "runs.jsonl", ROW, line)
-    message = f"runs.jsonl: {json.dumps(line)} is no row of a study; delete it, and its run is done again"
+    message = f"runs.jsonl: {json.dumps(line)} is not a row of a study; delete it, and its run is repeated"
     with pytest.raises(InputError, match=re.escape(message)):
         read_rows(tmp_path)
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from dnl_video.launcher import wait_or_kill
 from dnl_video.training import collectives, stopping
 from tests.conftest import TinyRun
 
@@ -44,7 +45,7 @@ def test_children_that_do_not_exit_are_killed() -> None:
     ending.wait()
     waiting = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     launcher = SimpleNamespace(procs=[waiting, ending])
-    stopping.wait_for_children(stopping.take_children(launcher), timeout_s=0.5)
+    wait_or_kill(stopping.take_children(launcher), timeout_s=0.5)
     assert launcher.procs == []
     assert waiting.wait() == -signal.SIGKILL
     assert ending.returncode == 2
