@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: An input cannot be read, or the runs cannot be compared.
     """
     if len(args.runs) < 2:
-        raise InputError(f"one run ({args.runs[0]}) is no comparison; give two or more, the reference first")
+        raise InputError(f"only one run was given ({args.runs[0]}); give two or more, the reference first")
     if len({Path(path).resolve() for path in args.runs}) < len(args.runs):
         raise InputError("a run is given twice; give each once, the reference first")
     from dnl_video.report import save_comparison

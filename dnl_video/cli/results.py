@@ -1,4 +1,4 @@
-"""Reads the inputs of `report` and `compare`: predictions, results of other projects, and frames of videos."""
+"""Reads the input of `report` and `compare`: predictions, results of other projects, and frames of videos."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEIGHT = 96
 
 
 def add_foreign_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options for information that the results of other projects lack."""
+    """Add the options for class names and lists, which results of other projects do not contain."""
     group = parser.add_argument_group("results of other projects")
     classes = "Class names in the order of the scores: one per line, JSON, or kinetics400."
     group.add_argument("--classes", metavar="FILE", help=classes)
@@ -59,16 +59,16 @@ def _read_file(path: str, args: argparse.Namespace) -> Predictions:
 
 
 def thumbnail_reader(root: str | None = None) -> Callable[[str], NDArray[np.uint8] | str]:
-    """Return a function that reads six frames spread over a video, uint8 [6, 96, W, 3], or returns why it cannot.
+    """Return a function that reads six frames of a video, uint8 [6, 96, W, 3], or returns the reason for a failure.
 
     Args:
-        root: Folder that now holds the videos, searched by path and by name.
+        root: Folder that now holds the videos; they are found by path or by name.
 
     Raises:
         InputError: The folder does not exist.
     """
     if root is not None and not Path(root).is_dir():
-        raise InputError(f"--video-root {root} is not a folder; give the one that holds the videos")
+        raise InputError(f"--video-root {root} is not a folder; give the folder that holds the videos")
 
     import numpy as np
 

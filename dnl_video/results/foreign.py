@@ -1,4 +1,4 @@
-"""Reads the results of other projects as `Predictions`. The content of the file decides its format:
+"""Reads the results of other projects as `Predictions`. The format is recognised by the file's content:
 
 - a CSV with the header ``video_id,label,score_0,...,score_{K-1}``;
 - PySlowFast's ``TEST.SAVE_RESULTS_PATH`` (its tools/test_net.py): a pickle of ``[preds [n, K], labels [n]]``, where
@@ -7,8 +7,8 @@
   candidates: ``pred_scores`` and ``gt_labels``, dicts with ``item``); ``--out`` (0.x): a pickle or JSON of score
   vectors without labels.
 
-Protocol, weights and failed videos are not in such a file and stay unknown. Pickles are read without running any code
-in them (`safe_pickle`).
+Such a file does not say the protocol, the weights and the failed videos; they stay unknown. No code in a pickle is run
+(`safe_pickle`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dnl_video.results.foreign_csv import read_csv
 from dnl_video.results.predictions import Predictions, PredictionsMeta
 from dnl_video.safe_pickle import UnsafePickleError, as_array, loads
 
-KINDS = (
+_KINDS = (
     "a CSV (video_id,label,score_0,...), PySlowFast's TEST.SAVE_RESULTS_PATH, mmaction2's --dump, or a predictions "
     "directory"
 )
@@ -38,7 +38,7 @@ _MMACTION_LABELS = ("gt_label", "gt_labels", "_gt_labels")
 
 
 class ListEntry(NamedTuple):
-    """One video of the list that was tested."""
+    """One video of the tested list."""
 
     video_id: str
     path: str
@@ -76,7 +76,7 @@ def read_foreign(
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give {KINDS}") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}); give {_KINDS}") from error
     table = _parse(path, data, class_names)
     num_classes = table.scores.shape[1]
     names = [str(c) for c in range(num_classes)] if class_names is None else list(class_names)
@@ -131,12 +131,12 @@ def _parse(path: Path, data: bytes, class_names: Sequence[str] | None) -> _Conte
         except UnsafePickleError as error:
             raise InputError(
                 f"{path} is a pickle that asks for {error}, which plain results do not need; no code in it was run. "
-                f"Give {KINDS}"
+                f"Give {_KINDS}"
             ) from error
         except pickle.UnpicklingError as error:
             raise InputError(f"{path} is a damaged pickle ({error}); write it again") from error
     if data[:4] == b"PK\x03\x04":
-        raise InputError(f"{path} is a zip file, as torch.save and numpy.savez write; give {KINDS}")
+        raise InputError(f"{path} is a zip file, as torch.save and numpy.savez write; give {_KINDS}")
     if start in (b"[", b"{"):
         try:
             return _of_projects(path, json.loads(data))
@@ -156,7 +156,7 @@ def _of_projects(path: Path, content: Any) -> _Content:
             return _of_pyslowfast(path, first, as_array(content[1]))
         if first is not None and first.ndim == 1:
             return _Content("mmaction2 0.x (--out)", _stack(path, [as_array(row) for row in content]))
-    raise InputError(f"{path} holds no scores of a known layout; give {KINDS}")
+    raise InputError(f"{path} holds no scores of a known layout; give {_KINDS}")
 
 
 def _of_pyslowfast(path: Path, preds: NDArray[Any], labels: NDArray[Any] | None) -> _Content:

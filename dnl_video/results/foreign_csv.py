@@ -21,9 +21,9 @@ def read_csv(
     """Return ids, labels and scores [n, K] of a CSV.
 
     Args:
-        path: Its name, for messages.
-        data: Its content.
-        class_names: Names that labels may have instead of indices.
+        path: The file's name, for messages.
+        data: The file's content.
+        class_names: Class names; labels may be names or indices.
 
     Raises:
         InputError: The header is wrong or a line cannot be read.

@@ -88,7 +88,7 @@ def wilson_interval(correct: float, n: float, confidence: float = CONFIDENCE) ->
     fractional number. Without observations (n = 0) it is (0, 1).
     """
     if not 0 <= correct <= n:
-        raise InputError(f"{correct} of {n} is no share; give 0 <= correct <= n")
+        raise InputError(f"{correct} of {n} is not a share; give 0 <= correct <= n")
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence}; give a share between 0 and 1, such as 0.95")
     if n == 0:

@@ -48,15 +48,15 @@ class PredictionsMeta:
         preprocessing: The Preprocessing as a dictionary.
         weights: Name of the weights, usually the path of their file.
         weights_sha256: SHA-256 of the weights.
-        num_clips: Clips per video; 0 for sliding clips (their number depends on the video); None when results of
-            another project do not state it (see `foreign`).
+        num_clips: Clips per video; 0 for sliding clips, whose number depends on the video; None when unknown, as in
+            the results of other projects (see `foreign`).
         num_crops: Crops per clip; None as for num_clips.
         class_names: Names of the model's K classes, in the order of its outputs.
         manifest: Source of the list of videos.
         manifest_sha256: SHA-256 of the list of videos.
         num_videos: Videos in the list; None as for num_clips.
         labelled: Whether every video of the list has a label.
-        frame_order: Order of the frames within clips; any value but natural is a probe, not an evaluation.
+        frame_order: Order of the frames within clips; accuracy with another order than natural is only a diagnostic.
         hop_s: Seconds between the starts of sliding clips; None when num_clips are spread over the video.
         clip_features: Whether the pooled features of the clips are stored.
         versions: Versions of the packages used. Not compared between runs.

@@ -28,8 +28,8 @@ Row = dict[str, Any]
 def finished_ids(directory: str | os.PathLike[str], *, retry_failed: bool = False) -> set[str]:
     """Return the ids of the videos that are done; empty when there is no directory.
 
-    Split the **whole** list over processes first and leave out finished ids afterwards: processes that start at
-    different times see different finished ids.
+    Split the **whole** list over processes first, then leave out the finished ids: processes that start at different
+    times see different finished ids.
 
     Args:
         directory: The predictions directory.
@@ -51,12 +51,12 @@ def read_predictions(
 
     Args:
         directory: The predictions directory.
-        order: Ids of videos in the order wanted, such as the manifest's; ids without a prediction are left out.
-            By default videos are sorted by id, so that the table does not depend on the number of processes.
+        order: Ids of the videos in the order of the table, such as the manifest's; ids without a prediction are left
+            out. By default videos are sorted by id, so that the table does not depend on the number of processes.
         clip_scores: Also read the clips: times, scores and features (most of the data).
 
     Raises:
-        InputError: Nothing to read, damaged files, one id with two results, or an id that is not in `order`.
+        InputError: No video is finished, a file is damaged, an id has two results, or an id is not in `order`.
     """
     directory = Path(directory)
     meta = read_meta(directory)
@@ -97,14 +97,14 @@ def read_predictions(
 def iter_predictions(directory: str | os.PathLike[str], *, clip_scores: bool = False) -> Iterator[VideoPrediction]:
     """Yield the videos of a predictions directory, in the order of the shards.
 
-    Memory holds one shard and the names of all videos. A failure that a later run corrected is left out.
+    Memory holds one shard and the ids of all videos. A failure is left out when a later run succeeded.
 
     Args:
         directory: The predictions directory.
         clip_scores: Also read the clips: times, scores and features.
 
     Raises:
-        InputError: Damaged files, or one id with two results.
+        InputError: A file is damaged, or an id has two results.
     """
     shards = [path for *_, path in list_shards(Path(directory))]
     kept = _resolve((path, read_rows(path)) for path in shards)

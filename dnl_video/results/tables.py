@@ -1,4 +1,4 @@
-"""Files merged from a predictions directory, such as predictions.csv: the best classes in the order of the list."""
+"""Merges a predictions directory into one file, such as predictions.csv with the best classes of each video."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class TopClasses:
 
 @contextlib.contextmanager
 def merging(directory: Path, settings: str) -> Iterator[bool]:
-    """Let one process at a time merge the shards; give it False if they are already merged.
+    """Lock the directory while one process merges its shards; yield False if they are already merged.
 
-    Processes that finish at the same time all find the directory complete; the first one merges.
+    Several processes may finish at the same time and find the directory complete. The first one merges.
 
     Args:
         directory: The predictions directory.
-        settings: Everything besides the shards that the merged files depend on.
+        settings: Options that change the merged files; with other settings, the shards are merged again.
     """
     names = "\n".join([settings, *(path.name for *_, path in list_shards(directory))])
     digest = hashlib.sha256(names.encode()).hexdigest()
@@ -55,10 +55,10 @@ def read_top_classes(
         directory: The predictions directory; it must hold every listed video.
         video_ids: The list.
         num_classes: Number of classes K of the directory.
-        k: Number of classes to keep; at most K are.
+        k: Number of classes to keep, at most K.
 
     Raises:
-        InputError: Damaged files, a video that is not in the list, or a listed one that is missing.
+        InputError: A file is damaged, a video is not in the list, or a listed video is missing.
     """
     place = {video_id: index for index, video_id in enumerate(video_ids)}
     k = min(k, num_classes)

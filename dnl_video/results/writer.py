@@ -18,7 +18,7 @@ from dnl_video.files import atomic_path, dump_json, lock_file, locked, write_ato
 from dnl_video.results.predictions import CLIP_COLUMNS, PredictionsMeta, VideoPrediction, list_shards, read_meta
 
 _ADVICE = "fix that and run the same command again (finished videos are kept)"
-# A restart may change these: they do not change the scores. Files are compared by their hashes.
+# A restart may change these, because they do not change the scores. Files are compared by their hashes.
 _NOT_COMPARED = ("versions", "run", "weights", "manifest")
 
 
@@ -29,14 +29,14 @@ class PredictionsWriter:
 
     Args:
         directory: The predictions directory; made when missing.
-        meta: The run; must agree with the directory's meta.json, if there is one.
-        rank: Number of this process among those that write at the same time.
-        flush_every: Videos after which a shard is written.
+        meta: The run; an existing meta.json must describe the same run.
+        rank: Rank of this process; processes that write at the same time need different ranks.
+        flush_every: Number of videos after which a shard is written.
         flush_seconds: Seconds after which `add` writes a shard.
         clip_scores: Store the scores of clips.
 
     Raises:
-        InputError: The directory belongs to another run, cannot be made, or another process of this rank writes to it.
+        InputError: The directory cannot be made, belongs to another run, or is in use by a process of the same rank.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PredictionsWriter:
         """Add a finished video; write a shard if `flush_every` or `flush_seconds` is reached.
 
         Raises:
-            ValueError: Its shapes or fields do not fit the meta.
+            ValueError: Its fields or shapes do not fit the meta.
             InputError: The shard cannot be written.
         """
         if self._closed:

@@ -122,7 +122,7 @@ def test_no_thumbnails(directory, mistaken_video, capsys):
 def test_video_root_does_not_exist(directory, tmp_path):
     with pytest.raises(InputError) as info:
         command.run(parse(directory, "--video-root", tmp_path / "gone"))
-    assert str(info.value) == f"--video-root {tmp_path}/gone is not a folder; give the one that holds the videos"
+    assert str(info.value) == f"--video-root {tmp_path}/gone is not a folder; give the folder that holds the videos"
 
 
 @pytest.mark.parametrize(("exists", "message"), [(True, "has no meta.json"), (False, "does not exist")])

@@ -1,14 +1,27 @@
-"""Reading HTML in tests: checks that it is well formed, and gives its tables, ids and attributes."""
+"""Renders reports, and parses HTML: checks that tags match, and gives tables, ids and attributes."""
 
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from typing import Any
+
+from dnl_video.report.render_html import FrameReader, render_html
+from dnl_video.report.render_text import render_markdown
+from dnl_video.report.report_document import report_document
 
 _VOID = {"meta", "link", "img", "br"}
 
 
+def markdown(report: dict[str, Any]) -> str:
+    return render_markdown(report_document(report))
+
+
+def html(report: dict[str, Any], read_frames: FrameReader | None = None) -> str:
+    return render_html(report_document(report), read_frames)
+
+
 class Outline(HTMLParser):
-    """What a page holds; raises AssertionError where tags do not match."""
+    """The content of a page; raises AssertionError if tags do not match."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -51,4 +64,9 @@ class Outline(HTMLParser):
             self.tables[self._caption][-1][-1] += data
 
     def all(self, tag: str, name: str) -> list[str | None]:
+        """Return an attribute's values, of one kind of tag or of all tags ("*")."""
         return [attributes[name] for t, attributes in self.attributes if tag in (t, "*") and name in attributes]
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        """Return the attributes of each tag of a kind."""
+        return [attributes for t, attributes in self.attributes if t == tag]

@@ -11,28 +11,15 @@ from sklearn import metrics as sk
 from dnl_video.errors import InputError
 from dnl_video.report import build_report, headline, save_report
 from dnl_video.report.build import failure_reason
-from dnl_video.report.render_text import code, escape, render_markdown
-from dnl_video.report.report_document import report_document
+from dnl_video.report.render_text import code, escape
 from dnl_video.results.metrics import wilson_interval
 from dnl_video.results.predictions import VideoPrediction
 from dnl_video.results.reader import read_predictions
 from tests.report.directories import NAMES, make_meta, make_videos, report_of, softmax, write, write_large
+from tests.report.pages import Outline, html, markdown
 
 
-def markdown(report):
-    return render_markdown(report_document(report))
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """160 listed videos of which three failed: its predictions and its report."""
-    directory = write(tmp_path_factory.mktemp("run"), make_videos(160, failed={7, 60, 113}), make_meta(160))
-    predictions = read_predictions(directory)
-    return predictions, build_report(predictions)
-
-
-def test_video_figures_agree_with_scikit_learn(run):
-    predictions, report = run
+def test_video_figures_agree_with_scikit_learn(predictions, report):
     done = predictions.evaluated
     scores, labels = predictions.scores[done], predictions.label[done]
     figures = report["accuracy"]["evaluated"]["video"]
@@ -48,8 +35,7 @@ def test_video_figures_agree_with_scikit_learn(run):
         assert (share["low"], share["high"]) == wilson_interval(share["correct"], share["total"])
 
 
-def test_failed_videos_are_wrong_in_figures_over_listed_videos(run):
-    predictions, report = run
+def test_failed_videos_are_wrong_in_figures_over_listed_videos(predictions, report):
     evaluated, listed = (report["accuracy"][key]["video"] for key in ("evaluated", "listed"))
     assert listed["top1"]["correct"] == evaluated["top1"]["correct"]
     assert listed["top1"]["total"] == 160
@@ -59,8 +45,7 @@ def test_failed_videos_are_wrong_in_figures_over_listed_videos(run):
     assert listed["mean_class_accuracy"]["value"] == pytest.approx(np.mean(per_class))
 
 
-def test_clip_and_centre_clip_figures_equal_a_plain_count(run):
-    predictions, report = run
+def test_clip_and_centre_clip_figures_equal_a_plain_count(predictions, report):
     right = predictions.clip_scores.argmax(axis=1) == predictions.label[predictions.clip_video]
     evaluated = report["accuracy"]["evaluated"]
     assert evaluated["clip"]["top1"]["value"] == pytest.approx(right.mean())
@@ -74,16 +59,14 @@ def test_clip_and_centre_clip_figures_equal_a_plain_count(run):
     assert clip["high"] - clip["low"] > 1.3 * (naive[1] - naive[0])
 
 
-def test_top1_by_number_of_clips_ends_at_the_video_figure(run):
-    _, report = run
+def test_top1_by_number_of_clips_ends_at_the_video_figure(report):
     points = report["by_num_clips"]
     assert [point["num_clips"] for point in points] == list(range(1, 11))
     assert points[0]["top1"] == report["accuracy"]["evaluated"]["centre_clip"]["top1"]
     assert points[-1]["top1"] == report["accuracy"]["evaluated"]["video"]["top1"]
 
 
-def test_coverage_groups_failures_and_lists_them(run):
-    _, report = run
+def test_coverage_groups_failures_and_lists_them(report):
     coverage = report["coverage"]
     assert report["complete"] is True
     assert report["notes"] == []
@@ -99,8 +82,7 @@ def test_coverage_groups_failures_and_lists_them(run):
     }
 
 
-def test_classes_confusion_and_pairs(run):
-    predictions, report = run
+def test_classes_confusion_and_pairs(predictions, report):
     done = predictions.evaluated
     labels, predicted = predictions.label[done], predictions.scores[done].argmax(axis=1)
     matrix = np.zeros((8, 8), dtype=int)
@@ -123,8 +105,7 @@ def test_classes_confusion_and_pairs(run):
     assert counts == off[: len(counts)].tolist()
 
 
-def test_confident_mistakes(run):
-    predictions, report = run
+def test_confident_mistakes(predictions, report):
     done = predictions.evaluated
     scores, labels = predictions.scores[done], predictions.label[done]
     wrong = scores.argmax(axis=1) != labels
@@ -136,8 +117,7 @@ def test_confident_mistakes(run):
         assert mistake["label_score"] <= mistake["confidence"]
 
 
-def test_calibration_covers_every_evaluated_video(run):
-    _, report = run
+def test_calibration_covers_every_evaluated_video(report):
     calibration = report["calibration"]
     assert sum(b["videos"] for b in calibration["bins"]) == calibration["videos"] == 157
     assert len(calibration["bins"]) == 15
@@ -145,8 +125,7 @@ def test_calibration_covers_every_evaluated_video(run):
     assert calibration["ece"] == pytest.approx(gap / 157)
 
 
-def test_origin(run):
-    predictions, report = run
+def test_origin(predictions, report):
     assert report["schema"] == "dnl-video-report/1"
     assert report["model"] == predictions.meta.model
     assert report["weights"] == {"name": "runs/a/best.ckpt", "sha256": "a" * 64}
@@ -160,11 +139,11 @@ def test_origin(run):
     }
 
 
-def test_the_report_does_not_depend_on_the_shards(tmp_path, run):
+def test_the_report_does_not_depend_on_the_shards(tmp_path, report):
     videos = list(make_videos(160, failed={7, 60, 113}))
     for rank in range(3):
         write(tmp_path, videos[rank::3], make_meta(160), rank=rank, flush_every=7)
-    assert build_report(read_predictions(tmp_path)) == run[1]
+    assert build_report(read_predictions(tmp_path)) == report
 
 
 # ---------------------------------------------------------------- unusual runs
@@ -181,6 +160,9 @@ def test_unfinished_run(tmp_path):
     assert report["notes"] == [note]
     assert headline(report).startswith("Incomplete (40 of 100 videos). slow_r50 + dnl: top-1 ")
     assert f"> **{note}**" in markdown(report)
+    page = html(report)
+    assert page.index(note) < page.index('class="tiles"')
+    assert [row[2] for row in Outline(page).tables["Videos, and top-1 over them"] if row[0] == "listed"] == ["-"]
 
 
 def test_a_report_needs_labels(tmp_path):
@@ -201,6 +183,9 @@ def test_all_videos_failed(tmp_path):
     assert report["calibration"] is None
     assert headline(report) == "slow_r50 + dnl: no video could be evaluated, all 3 failed."
     assert "cannot decode frame N" in markdown(report)
+    outline = Outline(html(report))
+    assert headline(report).partition(": ")[2] in outline.text
+    assert outline.of("svg") == []
 
 
 def test_without_clip_scores_clip_figures_are_null_with_a_note(tmp_path):
@@ -281,9 +266,9 @@ def test_few_classes_and_one_clip(tmp_path, num_classes):
     report = report_of(tmp_path, make_videos(6, num_classes, num_clips=1), meta)
     assert report["accuracy"]["evaluated"]["video"]["top5"]["value"] == 1
     assert report["protocol"]["text"].startswith("1 clip x 1 crop at 256")
-    text = markdown(report)
-    assert f"With {num_classes} classes, top-5 is always right." in text
-    assert "Top-1 by number of clips" not in text
+    for text in (markdown(report), html(report)):
+        assert f"With {num_classes} classes, top-5 is always right." in text
+        assert "Top-1 by number of clips" not in text
 
 
 def test_classes_without_videos_have_null_accuracy(tmp_path):
@@ -308,21 +293,21 @@ def test_failure_reasons_have_no_path_id_or_number(error, reason):
 # ---------------------------------------------------------------- files
 
 
-def test_files_hold_the_report(tmp_path, run):
+def test_files_hold_the_report(tmp_path, report):
     directory = write(tmp_path, make_videos(160, failed={7, 60, 113}), make_meta(160))
-    paths = save_report(run[1], directory)
+    paths = save_report(report, directory)
     assert paths == [directory / f"report.{kind}" for kind in ("json", "md", "html")]
-    assert json.loads(paths[0].read_text()) == run[1]
-    assert paths[1].read_text() == markdown(run[1])
-    assert build_report(read_predictions(directory)) == run[1], "a report is not part of the predictions"
-    assert save_report(run[1], tmp_path / "new" / "out")[0] == tmp_path / "new" / "out" / "report.json"
+    assert json.loads(paths[0].read_text()) == report
+    assert paths[1].read_text() == markdown(report)
+    assert build_report(read_predictions(directory)) == report, "a report is not part of the predictions"
+    assert save_report(report, tmp_path / "new" / "out")[0] == tmp_path / "new" / "out" / "report.json"
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_markdown_starts_with_the_result_and_names_every_level(run):
-    text = markdown(run[1])
+def test_markdown_starts_with_the_result_and_names_every_level(report):
+    text = markdown(report)
     first = text.splitlines()[2]
-    figures = run[1]["accuracy"]["evaluated"]["video"]["top1"]
+    figures = report["accuracy"]["evaluated"]["video"]["top1"]
     assert first.startswith(f"**slow_r50 + dnl: top-1 {100 * figures['value']:.1f}% (95% interval ")
     assert first.endswith(" on 157 of 160 listed videos; 10 clips x 3 crops at 256, clips of 8 frames with stride 8.**")
     for expected in (
@@ -374,10 +359,10 @@ def test_escaping():
     assert code("") == ""
 
 
-def test_output_folder_cannot_be_created(tmp_path, run):
+def test_output_folder_cannot_be_created(tmp_path, report):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot create the report's folder .*file: .*; choose another --output"):
-        save_report(run[1], tmp_path / "file")
+        save_report(report, tmp_path / "file")
 
 
 @pytest.mark.full

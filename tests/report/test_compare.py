@@ -235,7 +235,7 @@ def test_the_command(pair: list[tuple[str, Predictions]], tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["A"], "one run (A) is no comparison; give two or more, the reference first"),
+        (["A"], "only one run was given (A); give two or more, the reference first"),
         (["A", "./A"], "a run is given twice; give each once, the reference first"),
         (["A", "B", "--classes", "c.txt"], "--classes and --manifest are for results of other projects"),
         (["A", "nowhere"], "nowhere does not exist; give the directory"),

@@ -9,30 +9,18 @@ from PIL import Image
 
 from dnl_video.report import build_report
 from dnl_video.report.document import Document, FilmStrips, Table
-from dnl_video.report.render_html import film_strip
-from dnl_video.report.render_html import render_html as render
-from dnl_video.report.report_document import report_document
+from dnl_video.report.render_html import film_strip, render_html
 from dnl_video.results.predictions import VideoPrediction
 from dnl_video.results.reader import read_predictions
-from tests.report.directories import NAMES, make_meta, make_videos, report_of, write_large
-from tests.report.pages import Outline
+from tests.report.directories import make_meta, make_videos, report_of, write_large
+from tests.report.pages import Outline, html
 
 CLASSES = "Top-1 by class. Click a heading to sort; click again to reverse."
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("p")
-    return report_of(directory, make_videos(160, failed={7, 60, 113}), make_meta(160))
-
-
-@pytest.fixture(scope="module")
 def outline(report):
-    return Outline(render_html(report))
-
-
-def render_html(report, read_frames=None):
-    return render(report_document(report), read_frames)
+    return Outline(html(report))
 
 
 def percent(share):
@@ -69,21 +57,20 @@ def test_the_page_holds_the_figures_of_the_report(report, outline):
 
 def test_figures_are_inline_and_described(outline):
     """Accuracy by clips, classes, confusion, reliability."""
-    labels = [attributes["aria-label"] for tag, attributes in outline.attributes if tag == "svg"]
+    labels = outline.all("svg", "aria-label")
     assert [label.split()[0] for label in labels] == ["Line:", "Bars:", "Confusion", "Reliability"]
-    assert all(attributes.get("role") == "img" for tag, attributes in outline.attributes if tag == "svg")
-    assert all(attributes.get("alt") for tag, attributes in outline.attributes if tag == "img")
+    assert outline.all("svg", "role") == ["img"] * 4
 
 
 def test_the_confusion_figure_counts_the_videos_of_each_cell(report, outline):
     counts = sorted(count for *_, count in report["confusion"])
-    svg = re.search(r'<svg[^>]*aria-label="Confusion.*?</svg>', render_html(report), re.DOTALL)[0]
+    svg = re.search(r'<svg[^>]*aria-label="Confusion.*?</svg>', html(report), re.DOTALL)[0]
     shown = [int(text) for text in re.findall(r"<text[^>]*>(\d+)</text>", svg)]
     assert sorted(shown) == counts
 
 
 def test_page_is_self_contained_and_ids_are_unique(report):
-    text = render_html(report, lambda path: np.zeros((2, 8, 8, 3), dtype=np.uint8))
+    text = html(report, lambda path: np.zeros((2, 8, 8, 3), dtype=np.uint8))
     outline = Outline(text)
     for name in ("src", "href", "xlink:href"):
         assert all(re.match(r"data:|#", value) for value in outline.all("*", name))
@@ -99,14 +86,13 @@ def test_headings_tables_and_language_are_accessible(outline):
     assert outline.all("html", "lang") == ["en"]
     assert "width=device-width, initial-scale=1" in outline.all("meta", "content")
     assert set(outline.all("th", "scope")) == {"col", "row"}
-    assert all(attributes.get("scope") for tag, attributes in outline.attributes if tag == "th")
-    tags = [tag for tag, _ in outline.attributes]
-    assert tags.count("h1") == 1
-    assert tags.count("caption") == tags.count("table")
+    assert len(outline.all("th", "scope")) == len(outline.of("th"))
+    assert len(outline.of("h1")) == 1
+    assert len(outline.of("caption")) == len(outline.of("table"))
 
 
 def test_the_same_report_gives_the_same_page(report):
-    assert render_html(report) == render_html(json.loads(json.dumps(report)))
+    assert html(report) == html(json.loads(json.dumps(report)))
 
 
 def test_names_are_escaped(tmp_path):
@@ -116,9 +102,9 @@ def test_names_are_escaped(tmp_path):
         video.video_id += '<img src="x">'
     videos[3].error = "</table><script>"
     report = report_of(tmp_path, videos, make_meta(40, names))
-    outline = Outline(render_html(report, lambda path: "<b>gone</b>"))
-    assert [tag for tag, _ in outline.attributes].count("script") == 1
-    assert not [tag for tag, _ in outline.attributes if tag == "img"]
+    outline = Outline(html(report, lambda path: "<b>gone</b>"))
+    assert len(outline.of("script")) == 1
+    assert outline.of("img") == []
     for name in names:
         assert name in outline.text
     assert "$x$ & $y$" in outline.text.replace(r"\$", "!")
@@ -127,9 +113,9 @@ def test_names_are_escaped(tmp_path):
 
 def test_many_classes_have_a_curve_both_ends_and_a_zoom(tmp_path):
     report = build_report(read_predictions(write_large(tmp_path, 600, 60, num_clips=2)))
-    text = render_html(report)
+    text = html(report)
     outline = Outline(text)
-    labels = [attributes["aria-label"] for tag, attributes in outline.attributes if tag == "svg"]
+    labels = outline.all("svg", "aria-label")
     assert [label.split()[0] for label in labels] == [
         *("Line:", "Curve:", "Bars:", "Bars:"),
         *("Confusion", "Confusion", "Reliability"),
@@ -146,7 +132,7 @@ def test_many_classes_have_a_curve_both_ends_and_a_zoom(tmp_path):
 
 
 def test_confusion_matrix_of_30_classes_has_names_and_no_numbers(tmp_path):
-    text = render_html(build_report(read_predictions(write_large(tmp_path, 90, 30, num_clips=1))))
+    text = html(build_report(read_predictions(write_large(tmp_path, 90, 30, num_clips=1))))
     chart = re.search(r'<svg[^>]*aria-label="Confusion.*?</svg>', text, re.DOTALL)[0]
     assert chart.count("029</text>") == 2  # beside rows and below columns
     assert not re.search(r"<text[^>]*>\d+</text>", chart)
@@ -155,30 +141,9 @@ def test_confusion_matrix_of_30_classes_has_names_and_no_numbers(tmp_path):
 # ---------------------------------------------------------------- unusual runs
 
 
-def test_all_videos_failed(tmp_path):
-    report = report_of(tmp_path, make_videos(3, failed={0, 1, 2}), make_meta(3))
-    outline = Outline(render_html(report))
-    assert "no video could be evaluated, all 3 failed." in outline.text
-    assert not [tag for tag, _ in outline.attributes if tag == "svg"]
-
-
-def test_unfinished_run_starts_with_a_warning(tmp_path):
-    text = render_html(report_of(tmp_path, make_videos(40), make_meta(100)))
-    assert text.index("Incomplete: 40 of 100 videos.") < text.index('class="tiles"')
-    assert [row[2] for row in Outline(text).tables["Videos, and top-1 over them"] if row[0] == "listed"] == ["-"]
-
-
-@pytest.mark.parametrize("num_classes", [1, 2])
-def test_few_classes_and_one_clip(tmp_path, num_classes):
-    meta = make_meta(6, NAMES[:num_classes], num_clips=1, num_crops=1)
-    text = render_html(report_of(tmp_path, make_videos(6, num_classes, num_clips=1), meta))
-    assert f"With {num_classes} classes, top-5 is always right." in text
-    assert "Top-1 by number of clips" not in Outline(text).tables
-
-
 def test_without_clips_probabilities_and_some_classes(tmp_path):
     videos = [VideoPrediction(f"v{i}", "p", i, 1, 0.5 + 2.5 * np.eye(8)[i % 2]) for i in range(3)]
-    text = render_html(report_of(tmp_path, videos, make_meta(3), clip_scores=False))
+    text = html(report_of(tmp_path, videos, make_meta(3), clip_scores=False))
     assert "No calibration: the highest scores span [3, 3]" in text
     outline = Outline(text)
     assert outline.tables[CLASSES][8] == ["ccw", "0", "", "", "0", ""]
@@ -197,10 +162,10 @@ def test_film_strips_show_frames_side_by_side(report):
         frames[np.arange(6), :, :, 0] = 40 * np.arange(6)[:, None, None]
         return frames
 
-    outline = Outline(render_html(report, read))
+    outline = Outline(html(report, read))
     mistakes = report["confident_mistakes"]
     assert asked == [m["path"] for m in mistakes]
-    images = [attributes for tag, attributes in outline.attributes if tag == "img"]
+    images = outline.of("img")
     assert [image["alt"] for image in images] == [f"Frames of {m['video_id']}" for m in mistakes]
     assert {(image["width"], image["height"]) for image in images} == {("315", "40")}
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(images[0]["src"].partition(",")[2]))))
@@ -216,7 +181,9 @@ def test_film_strips_have_a_size_limit():
     """Noise does not compress, and these frames are larger than usual."""
     rng = np.random.default_rng(0)
     strips = FilmStrips(Table("videos", ["video"], [["v"]] * 20, "l"), ["p"] * 20)
-    page = render(Document("", [strips], []), lambda path: rng.integers(256, size=(6, 720, 1280, 3), dtype=np.uint8))
+    page = render_html(
+        Document("", [strips], []), lambda path: rng.integers(256, size=(6, 720, 1280, 3), dtype=np.uint8)
+    )
     boxes = re.findall(r'<img|<div class="no-frames">left out, to keep this file small</div>', page)
     assert boxes[0] == "<img"
     assert boxes[-1] != "<img"

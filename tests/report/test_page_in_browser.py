@@ -21,16 +21,11 @@ def page():
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
+def pages(tmp_path_factory, report):
     """Reports of 8 and of 60 classes, as (report, file)."""
-    few, many = tmp_path_factory.mktemp("few"), tmp_path_factory.mktemp("many")
-    reports = [report_of(few, make_videos(160, failed={7, 60, 113}), make_meta(160))]
-    reports.append(build_report(read_predictions(write_large(many, 600, 60, num_clips=3))))
+    many = build_report(read_predictions(write_large(tmp_path_factory.mktemp("many"), 600, 60, num_clips=3)))
     grey = np.full((6, 96, 128, 3), 128, dtype=np.uint8)
-    return [
-        (report, save_report(report, directory, lambda path: grey)[-1])
-        for report, directory in zip(reports, (few, many), strict=True)
-    ]
+    return [(r, save_report(r, tmp_path_factory.mktemp("page"), lambda path: grey)[-1]) for r in (report, many)]
 
 
 @pytest.mark.parametrize("width", [1280, 390])

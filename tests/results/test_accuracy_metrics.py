@@ -237,7 +237,7 @@ def test_wilson_interval_equals_scipy(n, share, confidence):
 
 def test_wilson_interval_without_data_and_with_bad_input():
     assert m.wilson_interval(0, 0) == (0, 1)
-    with pytest.raises(InputError, match="3 of 2 is no share; give 0 <= correct <= n"):
+    with pytest.raises(InputError, match="3 of 2 is not a share; give 0 <= correct <= n"):
         m.wilson_interval(3, 2)
     with pytest.raises(InputError, match=r"confidence is 95; give a share between 0 and 1, such as 0.95"):
         m.wilson_interval(1, 2, 95)

@@ -17,11 +17,10 @@ import torch
 
 from dnl_video.errors import InputError
 from dnl_video.report import build_report
-from dnl_video.report.render_text import render_markdown
-from dnl_video.report.report_document import report_document
 from dnl_video.results.foreign import ListEntry, as_probabilities, read_foreign
 from dnl_video.results.predictions import VideoPrediction
 from tests.report.directories import make_meta, report_of
+from tests.report.pages import markdown
 
 NUM_VIDEOS, NUM_CLASSES = 60, 7
 NAMES = [f"class {c}" for c in range(NUM_CLASSES)]
@@ -124,7 +123,7 @@ def test_missing_information_is_unknown(name: str, tmp_path: Path) -> None:
         in report["notes"]
     )
     assert report["per_class"][0]["name"] == "0"
-    text = render_markdown(report_document(report))
+    text = markdown(report)
     assert "# Accuracy of results.pkl\n" in text
     assert "| listed | unknown |" in text
     assert "| evaluated | 60 |" in text
