@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 WIDTH, HEIGHT = 96, 64
+FAST = {"preset": "ultrafast", "threads": "1"}
 _X264 = {"threads": "1", "preset": "veryfast"}
 _X265 = "log-level=none:pools=1:frame-threads=1:bframes=3:keyint=12:"
 _OPEN = "open-gop=1:keyint=12:scenecut=0:bframes=3:b-adapt=0"
@@ -48,29 +49,16 @@ def from_the_start(path: Path) -> list[np.ndarray]:
 
 def encode(
     path: Path,
-    codec: str,
-    options: dict[str, str],
-    count: int = 72,
-    *,
-    times: Callable[[int], int] | None = None,
-    rotation: int = 0,
-) -> Path:
-    """Write `count` numbered frames; see `encode_frames`."""
-    return encode_frames(path, numbered(count), codec, options, times=times, rotation=rotation)
-
-
-def encode_frames(
-    path: Path,
-    frames: Iterable[np.ndarray],
-    codec: str,
-    options: dict[str, str],
+    codec: str = "libx264",
+    options: Mapping[str, str] = FAST,
+    frames: int | Iterable[np.ndarray] = 72,
     *,
     rate: int = 30,
     pix_fmt: str = "yuv420p",
     times: Callable[[int], int] | None = None,
     rotation: int = 0,
 ) -> Path:
-    """Write frames with any encoder; `times` gives each one's time in 1/600 s. Skips the test without the encoder."""
+    """Write frames, or some numbered ones, with any encoder; skip the test without it. `times`: in 1/600 s by frame."""
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no {codec}")
     with av.open(str(path), "w") as container:
@@ -80,7 +68,7 @@ def encode_frames(
             stream.set_display_rotation(rotation)
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 600)
-        for i, image in enumerate(frames):
+        for i, image in enumerate(numbered(frames) if isinstance(frames, int) else frames):
             if i == 0:
                 stream.height, stream.width = image.shape[:2]
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -93,38 +81,29 @@ def encode_frames(
 
 def cut(source: Path, target: Path, frames: int) -> Path:
     """Copy a 30 fps stream with its first frames before time 0, as `ffmpeg -ss ... -c copy` does (an edit list)."""
-
-    def shifted(packet: av.Packet, ticks: int) -> None:
-        packet.pts -= ticks
-        packet.dts -= ticks
-
-    _copy(source, target, lambda packet, ticks: shifted(packet, frames * ticks) or True)
-    return target
+    return _copy(source, target, shift=frames)
 
 
 def drop_first_groups(source: Path, target: Path, groups: int) -> Path:
     """Copy a stream from a later key frame on, like a recording that starts in the middle of a stream."""
-    seen = [0]
-
-    def late(packet: av.Packet, _ticks: int) -> bool:
-        seen[0] += packet.is_keyframe
-        return seen[0] > groups
-
-    _copy(source, target, late)
-    return target
+    return _copy(source, target, skipped_groups=groups)
 
 
-def _copy(source: Path, target: Path, keep: Callable[[av.Packet, int], bool]) -> None:
+def _copy(source: Path, target: Path, *, shift: int = 0, skipped_groups: int = 0) -> Path:
     with av.open(str(source)) as read, av.open(str(target), "w") as written:
         stream = read.streams.video[0]
         if not hasattr(written, "add_stream_from_template"):
             pytest.skip("this PyAV cannot copy a stream")
         copied = written.add_stream_from_template(stream)
         ticks = round(1 / (30 * stream.time_base))
+        groups = 0
         for packet in read.demux(stream):
-            if packet.dts is not None and keep(packet, ticks):
+            groups += packet.is_keyframe
+            if packet.dts is not None and groups > skipped_groups:
+                packet.pts, packet.dts = packet.pts - shift * ticks, packet.dts - shift * ticks
                 packet.stream = copied
                 written.mux(packet)
+    return target
 
 
 def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -134,43 +113,50 @@ def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str
 
 
 def write(kind: str, folder: Path) -> Path:
-    """Write one of `KINDS`."""
-    return KINDS[kind](folder)
+    """Write a video of a kind of `ENCODINGS`, `CUTS` or `TAILS`."""
+    path, source = (folder / f"{name}{Path(kind).suffix}" for name in "ba")
+    if kind in ENCODINGS:
+        return encode(source, *ENCODINGS[kind], times=_varying if kind.startswith("varying") else None)
+    if kind in CUTS:
+        options, count, dropped = CUTS[kind]
+        return cut(encode(source, "libx264", options, count), path, dropped)
+    return drop_first_groups(write(TAILS[kind], folder), path, 2)
 
 
-KINDS: dict[str, Callable[[Path], Path]] = {
-    "closed.mp4": lambda f: encode(f / "a.mp4", "libx264", _CLOSED),
-    "closed.mkv": lambda f: encode(f / "a.mkv", "libx264", _CLOSED),
-    "long.mp4": lambda f: encode(f / "a.mp4", "libx264", {**_X264, "bf": "3", "g": "250"}),
-    "varying.mp4": lambda f: encode(f / "a.mp4", "libx264", _CLOSED, times=lambda i: 20 * i + 7 * i * i % 13),
-    "varying.mkv": lambda f: encode(f / "a.mkv", "libx264", _CLOSED, times=lambda i: 20 * i + 7 * i * i % 13),
-    "late.mp4": lambda f: cut(encode(f / "a.mp4", "libx264", _CLOSED), f / "b.mp4", -20),
-    "vp8.webm": lambda f: encode(f / "a.webm", "libvpx", {"g": "12", "b": "300k", "cpu-used": "8", "threads": "1"}),
-    "vp9.webm": lambda f: encode(
-        f / "a.webm", "libvpx-vp9", {"g": "12", "b": "300k", "deadline": "realtime", "cpu-used": "8", "threads": "1"}
-    ),
-    "cut.mp4": lambda f: cut(encode(f / "a.mp4", "libx264", _CLOSED), f / "b.mp4", 15),
-    "cut_long.mp4": lambda f: cut(encode(f / "a.mp4", "libx264", {**_X264, "g": "250"}, 180), f / "b.mp4", 150),
-    "open.mp4": lambda f: encode(f / "a.mp4", "libx264", {**_X264, "x264-params": _OPEN}),
-    "open.mkv": lambda f: encode(f / "a.mkv", "libx264", {**_X264, "x264-params": _OPEN}),
-    "open_tail.mp4": lambda f: drop_first_groups(write("open.mp4", f), f / "b.mp4", 2),
-    "refresh.mp4": lambda f: encode(
-        f / "a.mp4", "libx264", {**_X264, "x264-params": "intra-refresh=1:keyint=20:bframes=0"}
-    ),
-    "refresh_b.mp4": lambda f: encode(
-        f / "a.mp4", "libx264", {**_X264, "x264-params": "intra-refresh=1:keyint=20:bframes=2"}
-    ),
-    "hevc.mp4": lambda f: encode(f / "a.mp4", "libx265", {"preset": "ultrafast", "x265-params": _X265 + "open-gop=1"}),
-    "hevc_closed.mkv": lambda f: encode(
-        f / "a.mkv", "libx265", {"preset": "ultrafast", "x265-params": _X265 + "open-gop=0"}
-    ),
-    "hevc_tail.mp4": lambda f: drop_first_groups(write("hevc.mp4", f), f / "b.mp4", 2),
-    "mpeg4.avi": lambda f: encode(f / "a.avi", "mpeg4", {"bf": "2", "g": "12", "threads": "1"}),
-    "h264.avi": lambda f: encode(f / "a.avi", "libx264", _CLOSED),
-    "mpeg2.mpg": lambda f: encode(f / "a.mpg", "mpeg2video", {"bf": "2", "g": "12", "threads": "1"}),
-    "wmv2.wmv": lambda f: encode(f / "a.wmv", "wmv2", {"g": "12", "threads": "1"}),
-    "h264.ts": lambda f: encode(f / "a.ts", "libx264", _CLOSED),
-    "open.ts": lambda f: encode(f / "a.ts", "libx264", {**_X264, "x264-params": _OPEN}),
-    "h264.flv": lambda f: encode(f / "a.flv", "libx264", _CLOSED),
-    "av1.mp4": lambda f: encode(f / "a.mp4", "libsvtav1", {"g": "24", "preset": "12", "svtav1-params": "lp=1"}),
+def _varying(frame: int) -> int:
+    return 20 * frame + 7 * frame * frame % 13
+
+
+def _x264(parameters: str) -> tuple[str, dict[str, str]]:
+    return "libx264", {**_X264, "x264-params": parameters}
+
+
+def _x265(parameters: str) -> tuple[str, dict[str, str]]:
+    return "libx265", {"preset": "ultrafast", "x265-params": _X265 + parameters}
+
+
+_VPX = {"g": "12", "b": "300k", "cpu-used": "8", "threads": "1"}
+_MPEG = {"bf": "2", "g": "12", "threads": "1"}
+ENCODINGS = {
+    **dict.fromkeys(("closed.mp4", "closed.mkv", "varying.mp4", "varying.mkv"), ("libx264", _CLOSED)),
+    **dict.fromkeys(("h264.avi", "h264.ts", "h264.flv"), ("libx264", _CLOSED)),
+    **dict.fromkeys(("open.mp4", "open.mkv", "open.ts"), _x264(_OPEN)),
+    "long.mp4": ("libx264", {**_X264, "bf": "3", "g": "250"}),
+    "vp8.webm": ("libvpx", _VPX),
+    "vp9.webm": ("libvpx-vp9", {**_VPX, "deadline": "realtime"}),
+    "refresh.mp4": _x264("intra-refresh=1:keyint=20:bframes=0"),
+    "refresh_b.mp4": _x264("intra-refresh=1:keyint=20:bframes=2"),
+    "hevc.mp4": _x265("open-gop=1"),
+    "hevc_closed.mkv": _x265("open-gop=0"),
+    "mpeg4.avi": ("mpeg4", _MPEG),
+    "mpeg2.mpg": ("mpeg2video", _MPEG),
+    "wmv2.wmv": ("wmv2", {"g": "12", "threads": "1"}),
+    "av1.mp4": ("libsvtav1", {"g": "24", "preset": "12", "svtav1-params": "lp=1"}),
 }
+# Options, number of frames, and frames cut off (below 0: time before the first frame).
+CUTS = {
+    "late.mp4": (_CLOSED, 72, -20),
+    "cut.mp4": (_CLOSED, 72, 15),
+    "cut_long.mp4": ({**_X264, "g": "250"}, 180, 150),
+}
+TAILS = {"open_tail.mp4": "open.mp4", "hevc_tail.mp4": "hevc.mp4"}

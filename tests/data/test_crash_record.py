@@ -48,7 +48,7 @@ class Fatal(Dataset[int]):
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("videos")
-    return [encode(folder / f"{i}.mp4", "libx264", {"preset": "ultrafast", "threads": "1"}, 3) for i in range(4)]
+    return [encode(folder / f"{i}.mp4", frames=3) for i in range(4)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.probing import probe_video
 from dnl_video.data.readers import AVReader
-from tests.data.odd_videos import encode, numbers, run_python, write
+from tests.data.odd_videos import FAST, encode, numbers, run_python, write
 
 _SOURCES = (
     *("closed.mp4", "closed.mkv", "long.mp4", "varying.mp4", "vp8.webm", "vp9.webm", "cut.mp4", "cut_long.mp4"),
@@ -102,7 +102,7 @@ def test_damaged_files(damaged, decoder):
 def test_headers_that_declare_too_many_frames(tmp_path, where):
     """decord allocates memory for all frames that a header declares, and aborts if it fails."""
     name = "a.mkv" if where == "duration" else "a.mp4"
-    path = encode(tmp_path / name, "libx264", {"preset": "ultrafast", "threads": "1", "g": "12"}, 20)
+    path = encode(tmp_path / name, "libx264", {**FAST, "g": "12"}, 20)
     content = bytearray(path.read_bytes())
     if where == "duration":  # Matroska's Duration: id 0x4489, 8 bytes, milliseconds as a double
         place = content.index(b"\x44\x89\x88") + 3

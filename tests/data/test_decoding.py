@@ -13,9 +13,9 @@ from dnl_video.data.encoding import write_video
 from dnl_video.data.probing import one_line
 from dnl_video.data.readers import CHUNK, DecordReader
 from dnl_video.data.transforms import resize_short_side
-from tests.data.odd_videos import encode_frames, run_python
+from tests.data.odd_videos import FAST, encode, run_python
 
-FAST = {"preset": "ultrafast", "threads": "1"}
+B_FRAMES = {"threads": "1", "bf": "3", "b-adapt": "0", "sc_threshold": "0"}
 
 
 def painted(num_frames: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -40,15 +40,14 @@ def video(request, tmp_path_factory) -> tuple[Path, int, float]:
         write_video(folder / "a.mp4", painted(72), 30, crf=1, gop=12, options={"threads": "1", "bf": "2"})
         return folder / "a.mp4", 72, 1.01
     if request.param == "gop250_bframes":
-        options = {"threads": "1", "bf": "3", "b-adapt": "0", "sc_threshold": "0"}
-        write_video(folder / "b.mp4", painted(72), 30000 / 1001, crf=1, gop=250, options=options)
+        write_video(folder / "b.mp4", painted(72), 30000 / 1001, crf=1, gop=250, options=B_FRAMES)
         return folder / "b.mp4", 72, 1.01
     if request.param == "mkv":
         write_video(folder / "c.mkv", painted(72), 25, crf=1, gop=20, options=FAST)
         return folder / "c.mkv", 72, 1.01
     # Lossless RGB tells all 256 values apart.
     lossless = {"crf": "0", "g": "100", "flags": "+cgop", **FAST}
-    return encode_frames(folder / "d.mp4", painted(256), "libx264rgb", lossless, pix_fmt="rgb24"), 256, 0.01
+    return encode(folder / "d.mp4", "libx264rgb", lossless, painted(256), pix_fmt="rgb24"), 256, 0.01
 
 
 @pytest.mark.parametrize("reader", ["decord", "av"])
@@ -95,8 +94,7 @@ def test_stream_resizes_and_refuses_unordered_indices(video):
 
 
 def test_the_b_frame_video_has_b_frames(tmp_path):
-    options = {"threads": "1", "bf": "3", "b-adapt": "0", "sc_threshold": "0"}
-    write_video(tmp_path / "b.mp4", painted(40), 30, crf=1, gop=250, options=options)
+    write_video(tmp_path / "b.mp4", painted(40), 30, crf=1, gop=250, options=B_FRAMES)
     with av.open(str(tmp_path / "b.mp4")) as container:
         kinds = [int(frame.pict_type) for frame in container.decode(video=0)]
     assert kinds.count(1) == 1  # AV_PICTURE_TYPE_I

@@ -11,7 +11,7 @@ from dnl_video.data import readers
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
 from dnl_video.data.probing import probe_video
-from tests.data.odd_videos import KINDS, encode, from_the_start, numbers, run_python, write
+from tests.data.odd_videos import FAST, encode, from_the_start, numbers, run_python, write
 
 # Why decord does not read a file; "" if it does. From measurements of decord 0.6.0 with each format.
 REASONS = {
@@ -46,7 +46,7 @@ REASONS = {
 SHOWN = {"cut.mp4": range(15, 72), "cut_long.mp4": range(150, 180)}
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(scope="module", params=list(REASONS))
 def odd(request, tmp_path_factory) -> tuple[str, Path, list[np.ndarray]]:
     """The kind, the file, and its frames decoded from the start."""
     path = write(request.param, tmp_path_factory.mktemp("odd"))
@@ -84,9 +84,9 @@ def test_each_decoder_returns_the_right_frames(odd, decoder):
 @pytest.mark.parametrize("decoder", ["decord", "av"])
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_rotation_flags_turn_the_picture(tmp_path, rotation, decoder):
-    upright = encode(tmp_path / "a.mp4", "libx264", {"preset": "ultrafast", "threads": "1"}, 3)
+    upright = encode(tmp_path / "a.mp4", frames=3)
     try:
-        turned = encode(tmp_path / "b.mp4", "libx264", {"preset": "ultrafast", "threads": "1"}, 3, rotation=rotation)
+        turned = encode(tmp_path / "b.mp4", frames=3, rotation=rotation)
     except AttributeError:
         pytest.skip("this PyAV writes no rotation")
     with open_video(upright, decoder="av") as video:
@@ -116,7 +116,7 @@ def test_narrow_videos(tmp_path, width, decoder):
     """Of these, decord returns 4 to 6 channels, or an error, for 16, 24, 48 and 72."""
     values = np.arange(0, 240, 40, dtype=np.uint8)
     frames = np.broadcast_to(values[:, None, None, None], (6, 32, width, 3))
-    write_video(tmp_path / "a.mp4", frames, 10, crf=1, options={"preset": "ultrafast", "threads": "1"})
+    write_video(tmp_path / "a.mp4", frames, 10, crf=1, options=FAST)
     with open_video(tmp_path / "a.mp4", decoder=decoder) as video:
         read = video.read([5, 0, 2])
     assert read.shape == (3, 32, width, 3)
@@ -125,17 +125,14 @@ def test_narrow_videos(tmp_path, width, decoder):
 
 def test_fractional_indices_are_refused(tmp_path):
     """decord's get_batch([0.5]) is accepted."""
-    with (
-        open_video(encode(tmp_path / "a.mp4", "libx264", {"preset": "ultrafast"}, 3)) as video,
-        pytest.raises(ValueError, match=r"give a list of indices in \[0, 3\)$"),
-    ):
+    path = encode(tmp_path / "a.mp4", frames=3)
+    with open_video(path) as video, pytest.raises(ValueError, match=r"give a list of indices in \[0, 3\)$"):
         video.read([0.5])
 
 
 def test_the_reader_seeks_over_long_gaps(tmp_path, monkeypatch):
     """The reader recognises the packet after a seek; if it cannot, it decodes from the start."""
-    options = {"preset": "ultrafast", "threads": "1", "g": "12"}
-    path = encode(tmp_path / "a.mp4", "libx264", options, 200)
+    path = encode(tmp_path / "a.mp4", "libx264", {**FAST, "g": "12"}, 200)
     monkeypatch.setattr(readers, "_SEEK_GAP", 30)
     asked = [0, 100, 101, 199]
     with open_video(path, decoder="av") as video:

@@ -12,7 +12,7 @@ from dnl_video.data.encoding import write_video
 from dnl_video.inference.segments import Timeline
 from dnl_video.visualize.panels import save_figure
 from dnl_video.visualize.timelines import annotate_video, clock, draw_panel, draw_timeline
-from tests.data.odd_videos import encode_frames
+from tests.data.odd_videos import encode
 
 TIMELINE = Timeline(np.array([0.0, 4.0, 10.0]), np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]))
 NAMES = ["run", "jump", "sit down very slowly on a chair that is not there"]
@@ -78,7 +78,7 @@ def test_very_long_timelines_are_drawn_as_means():
 def test_the_copy_has_every_frame_and_follows_the_timeline(tmp_path):
     # 2 s of 250 x 331 at 10 a second, all white; the best class changes at 1.2 s.
     frames = np.full((20, 250, 331, 3), 255, np.uint8)
-    encode_frames(tmp_path / "in.mp4", frames, "libx264", {"preset": "ultrafast"}, rate=10, pix_fmt="yuv444p")
+    encode(tmp_path / "in.mp4", "libx264", {"preset": "ultrafast"}, frames, rate=10, pix_fmt="yuv444p")
     timeline = Timeline(np.array([0.0, 1.2, 2.0]), np.array([[1.0, 0.0, 0.0], [0.0, 0.4, 0.6]]))
     seen: list[tuple[int, int]] = []
     annotate_video(
