@@ -145,10 +145,11 @@ def test_classes_that_are_never_mirrored(records):
 
 
 def test_clips_do_not_depend_on_workers_and_processes(records):
-    """Epochs with all augmentations: with 0, 1 and 2 workers, and with two processes."""
+    """An epoch with all augmentations and a missing video: with 0, 1 and 2 workers, and with two processes."""
+    with_missing = [*records[:-1], dataclasses.replace(records[-1], path="/nowhere/5.mp4")]
 
     def epoch(num_workers: int, rank: int = 0, world_size: int = 1) -> list[dict]:
-        dataset = ClipDataset(records, PREPROCESSING, EVERYTHING, seed=3)
+        dataset = ClipDataset(with_missing, PREPROCESSING, EVERYTHING, seed=3)
         sampler = ClipBatchSampler(len(records), 2 // world_size, seed=3, rank=rank, world_size=world_size)
         torch.manual_seed(num_workers + 10 * rank)
         return list(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate_clips, num_workers=num_workers))
@@ -165,7 +166,10 @@ def test_clips_do_not_depend_on_workers_and_processes(records):
     for workers in (1, 2):
         for here, there in zip(alone, epoch(workers), strict=True):
             assert torch.equal(here["clip"], there["clip"])
-            assert here["index"].tolist() == there["index"].tolist()
+            for key in ("index", "label"):
+                assert here[key].tolist() == there[key].tolist()
+            assert here["failures"] == there["failures"]
+    assert [failure for batch in alone for failure in batch["failures"]] == [("/nowhere/5.mp4", "file not found")]
     shared = [by_video(epoch(0, rank, 2)) for rank in (0, 1)]
     assert not shared[0].keys() & shared[1].keys()
     assert by_video(alone) == shared[0] | shared[1]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,11 @@ def transcode(source: Path, target: Path, short_side: int) -> dict[str, Any]:
         ((256, 256), 256, (256, 256)),
     ],
 )
-def test_sizes(size: tuple[int, int], short_side: int, expected: tuple[int, int]) -> None:
+def test_sizes(size, short_side, expected):
     assert resized(*size, short_side) == expected
 
 
-def test_resizing_equals_pillow() -> None:
+def test_resizing_equals_pillow():
     rows, columns = np.mgrid[0:96, 0:160]
     frame = np.stack([rows * 2, columns, (rows + columns) // 2], axis=-1).astype(np.uint8)
     ours = resize_frames(frame[None], 80, 48)[0].astype(int)
@@ -42,9 +41,7 @@ def test_resizing_equals_pillow() -> None:
     assert np.array_equal(resize_frames(frame[None], 160, 96)[0], frame)
 
 
-def test_a_transcoded_video_has_the_same_frames_in_closed_short_groups(
-    tmp_path: Path, write_coloured: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_transcoded_video_has_the_same_frames_in_closed_short_groups(tmp_path, write_coloured, monkeypatch):
     monkeypatch.setattr(file_check, "_FRAMES_PER_READ", 7)
     source = tmp_path / "s.mp4"
     frames = np.zeros((60, 96, 128, 3), np.uint8)
@@ -63,7 +60,7 @@ def test_a_transcoded_video_has_the_same_frames_in_closed_short_groups(
     assert max(np.diff([*keys, 60])) <= GOP
 
 
-def test_rotation_is_honoured_and_sound_dropped(tmp_path: Path, shared_clips: Path) -> None:
+def test_rotation_is_honoured_and_sound_dropped(tmp_path, shared_clips):
     facts = transcode(shared_clips / "rotated_90.mov", tmp_path / "r.mp4", 100)
     with open_video(shared_clips / "rotated_90.mov") as before, open_video(tmp_path / "r.mp4") as after:
         assert (facts["num_frames"], facts["width"]) == (before.num_frames, 100)
@@ -76,9 +73,7 @@ def test_rotation_is_honoured_and_sound_dropped(tmp_path: Path, shared_clips: Pa
         assert [stream.type for stream in container.streams] == ["video"]
 
 
-def test_a_video_with_a_decode_error_is_broken_and_leaves_no_file(
-    tmp_path: Path, write_coloured: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_video_with_a_decode_error_is_broken_and_leaves_no_file(tmp_path, write_coloured, monkeypatch):
     source = write_coloured(tmp_path / "s.mp4", red=1)
 
     def fail(frames: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -89,9 +84,7 @@ def test_a_video_with_a_decode_error_is_broken_and_leaves_no_file(
     assert [path.name for path in tmp_path.iterdir()] == ["s.mp4"]
 
 
-def test_a_sample_reaches_the_last_frame(
-    tmp_path: Path, write_coloured: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sample_reaches_the_last_frame(tmp_path, write_coloured, monkeypatch):
     asked: list[list[int]] = []
     source = write_coloured(tmp_path / "s.mp4", red=1)
     read = type(open_video(source)).read

@@ -32,7 +32,7 @@ def write_frames(folder: Path, names: list[str], *, red: int = 200) -> Path:
         [f"v2_frame{i}.PNG" for i in range(0, 60, 5)],  # every fifth frame
     ],
 )
-def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path, names: list[str]) -> None:
+def test_frames_come_in_the_order_of_their_numbers(tmp_path, names):
     folder = write_frames(tmp_path / "v", names)
     (folder / "readme.txt").write_text("no frame")
     with open_video(folder) as video:
@@ -44,7 +44,7 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path, names: list[s
         assert video.fps == 12.5
 
 
-def test_more_frames_than_a_chunk(tmp_path: Path) -> None:
+def test_more_frames_than_a_chunk(tmp_path):
     folder = write_frames(tmp_path / "v", [f"img_{i:05d}.png" for i in range(25)])
     write_frames(folder, [f"img_{i:05d}.png" for i in range(25, 50)])
     with open_video(folder) as video:
@@ -52,7 +52,7 @@ def test_more_frames_than_a_chunk(tmp_path: Path) -> None:
     assert greens.tolist() == [10 * (i % 25) for i in range(50)]
 
 
-def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
+def test_grey_and_transparent_images_become_rgb(tmp_path):
     tmp_path.joinpath("v").mkdir()
     Image.new("L", (8, 6), 77).save(tmp_path / "v" / "1.png")
     Image.new("RGBA", (8, 6), (1, 2, 3, 0)).save(tmp_path / "v" / "2.png")
@@ -60,7 +60,7 @@ def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
         assert video.read([0, 1])[:, 5, 7].tolist() == [[77, 77, 77], [1, 2, 3]]
 
 
-def test_optical_flow_beside_the_colour_frames_is_left_out(tmp_path: Path) -> None:
+def test_optical_flow_beside_the_colour_frames_is_left_out(tmp_path):
     folder = write_frames(tmp_path / "v", ["img_1.png", "img_2.png"])
     write_frames(folder, ["flow_x_1.png", "flow_y_1.png", "flow_x_2.png"], red=0)
     with open_video(folder) as video:
@@ -82,14 +82,14 @@ def test_optical_flow_beside_the_colour_frames_is_left_out(tmp_path: Path) -> No
         ),
     ],
 )
-def test_folders_that_are_not_videos(tmp_path: Path, names: list[str], message: str) -> None:
+def test_folders_that_are_not_videos(tmp_path, names, message):
     folder = write_frames(tmp_path / "v", names)
     with pytest.raises(VideoDecodeError) as error:
         open_video(folder)
     assert str(error.value) == f"{folder}: {message}"
 
 
-def test_a_damaged_frame_and_one_of_another_size(tmp_path: Path) -> None:
+def test_a_damaged_frame_and_one_of_another_size(tmp_path):
     folder = write_frames(tmp_path / "v", ["1.png", "2.png"])
     (folder / "2.png").write_bytes((folder / "1.png").read_bytes()[:60])
     with open_video(folder) as video, pytest.raises(VideoDecodeError, match="cannot be decoded"):
@@ -99,7 +99,7 @@ def test_a_damaged_frame_and_one_of_another_size(tmp_path: Path) -> None:
         video.read([0, 1])
 
 
-def test_datasets_read_folders_of_frames_at_the_rate_of_the_listing(tmp_path: Path) -> None:
+def test_datasets_read_folders_of_frames_at_the_rate_of_the_listing(tmp_path):
     folder = write_frames(tmp_path / "v", [f"img_{i:05d}.png" for i in range(24)])
     record = VideoRecord("v", str(folder), 0, "a", fps=10.0)
     preprocessing = Preprocessing(num_frames=4, frame_stride=2, short_side=36, crop_size=32)

@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.data.isolated_jobs import work
 
 
-def test_every_job_has_one_outcome(tmp_path: Path) -> None:
+def test_every_job_has_one_outcome(tmp_path):
     once = f"crash-once {tmp_path / 'once'}"
     jobs = ["a", "crash", "b", "hang", "c", "exit", "raise", once, *"defgh"]
     outcomes = sorted(
@@ -30,11 +30,11 @@ def test_every_job_has_one_outcome(tmp_path: Path) -> None:
     assert outcomes == [Outcome(i, None if i in errors else job.upper(), errors.get(i)) for i, job in enumerate(jobs)]
 
 
-def test_no_jobs_start_no_process() -> None:
+def test_no_jobs_start_no_process():
     assert list(run_isolated(work, [], workers=4, deadline_s=1)) == []
 
 
-def test_a_failed_start_of_a_process_is_no_broken_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_of_a_process_is_no_broken_file(monkeypatch):
     monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: b"/bin/false")
     with pytest.raises(RuntimeError, match=r"a worker process .*exit status 1.* before its first file"):
         list(run_isolated(work, [("a",)], workers=1, deadline_s=1))
@@ -53,7 +53,7 @@ def ends_soon(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc whether a process lives")
-def test_a_killed_caller_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_a_killed_caller_leaves_no_process_behind(tmp_path):
     file = tmp_path / "pid"
     program = (
         "from tests.data.isolated_jobs import work\n"
@@ -72,7 +72,7 @@ def test_a_killed_caller_leaves_no_process_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc whether a process lives")
-def test_a_caller_that_stops_early_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_a_caller_that_stops_early_leaves_no_process_behind(tmp_path):
     outcomes = run_isolated(work, [(f"hang {tmp_path / 'pid'}",), ("a",), ("b",)], workers=2, deadline_s=1000)
     assert {next(outcomes).value, next(outcomes).value} == {"A", "B"}
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():

@@ -13,7 +13,7 @@ from dnl_video.data.loaders import ResumableLoader, allowed_failures
 from dnl_video.errors import InputError
 
 
-def test_an_epoch_is_a_permutation_and_epochs_differ() -> None:
+def test_an_epoch_is_a_permutation_and_epochs_differ():
     sampler = ClipBatchSampler(12, 4, seed=0)
     first = list(itertools.chain(*sampler))
     sampler.epoch = 1
@@ -24,7 +24,7 @@ def test_an_epoch_is_a_permutation_and_epochs_differ() -> None:
     assert [i for _, i in first] != [i for _, i in second]
 
 
-def test_processes_share_the_batches_of_one_process() -> None:
+def test_processes_share_the_batches_of_one_process():
     whole = list(ClipBatchSampler(25, 6, seed=3))
     parts = [list(ClipBatchSampler(25, 3, seed=3, rank=rank, world_size=2)) for rank in (0, 1)]
     assert len(whole) == len(parts[0]) == len(parts[1]) == 4
@@ -34,7 +34,7 @@ def test_processes_share_the_batches_of_one_process() -> None:
 
 
 @pytest.mark.parametrize(("videos", "steps"), [(25, 4), (29, 4), (30, 5)])
-def test_accumulated_batches_form_one_batch_and_incomplete_steps_are_dropped(videos: int, steps: int) -> None:
+def test_accumulated_batches_form_one_batch_and_incomplete_steps_are_dropped(videos, steps):
     whole = list(ClipBatchSampler(videos, 6, seed=3))
     parts = list(ClipBatchSampler(videos, 2, seed=3, accumulate=3))
     assert len(whole) == steps
@@ -42,7 +42,7 @@ def test_accumulated_batches_form_one_batch_and_incomplete_steps_are_dropped(vid
     assert [list(itertools.chain(*parts[3 * i : 3 * i + 3])) for i in range(steps)] == whole
 
 
-def test_too_few_videos() -> None:
+def test_too_few_videos():
     with pytest.raises(InputError) as refused:
         ClipBatchSampler(7, 4, seed=0, world_size=2)
     assert str(refused.value) == (
@@ -58,13 +58,13 @@ def test_too_few_videos() -> None:
 
 
 @pytest.mark.parametrize(("videos", "world_size"), [(10, 3), (2, 4), (0, 2)])
-def test_shards_cover_every_video_once(videos: int, world_size: int) -> None:
+def test_shards_cover_every_video_once(videos, world_size):
     shards = [shard(videos, rank, world_size) for rank in range(world_size)]
     assert sorted(itertools.chain(*shards)) == list(range(videos))
 
 
 @pytest.mark.parametrize(("videos", "world_size", "batches"), [(9, 2, 2), (1, 2, 1), (3, 2, 1), (17, 4, 2), (8, 1, 2)])
-def test_processes_get_equal_numbers_of_batches_and_each_video_once(videos: int, world_size: int, batches: int) -> None:
+def test_processes_get_equal_numbers_of_batches_and_each_video_once(videos, world_size, batches):
     shards = [shard_batches(videos, 4, rank, world_size) for rank in range(world_size)]
     assert [len(own) for own in shards] == [batches] * world_size
     assert sorted(itertools.chain(*itertools.chain(*shards))) == list(range(videos))
@@ -72,7 +72,7 @@ def test_processes_get_equal_numbers_of_batches_and_each_video_once(videos: int,
         assert list(itertools.chain(*own)) == list(shard(videos, rank, world_size))
 
 
-def test_order_does_not_touch_global_random_state() -> None:
+def test_order_does_not_touch_global_random_state():
     torch.manual_seed(0)
     np.random.seed(0)
     before = torch.rand(1), np.random.rand()
@@ -101,7 +101,7 @@ def loader(workers: int = 0) -> ResumableLoader:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_resumed_loader_continues_with_the_next_batch(workers: int) -> None:
+def test_resumed_loader_continues_with_the_next_batch(workers):
     reference = loader()
     epochs = [list(reference) for _ in range(3)]
     first = loader(workers)
@@ -117,7 +117,7 @@ def test_resumed_loader_continues_with_the_next_batch(workers: int) -> None:
     assert list(second) == epochs[2]
 
 
-def test_a_state_taken_at_the_end_of_an_epoch_starts_the_next() -> None:
+def test_a_state_taken_at_the_end_of_an_epoch_starts_the_next():
     reference = loader()
     epochs = [list(reference) for _ in range(2)]
     # Lightning stops asking after the last batch, so the iterator never runs out.
@@ -130,12 +130,12 @@ def test_a_state_taken_at_the_end_of_an_epoch_starts_the_next() -> None:
     assert list(second) == epochs[1]
 
 
-def test_length_counts_the_whole_epoch_even_when_resumed() -> None:
+def test_length_counts_the_whole_epoch_even_when_resumed():
     resumed = loader()
     resumed.load_state_dict({"epoch": 4, "position": 2})
     assert len(resumed) == 3
 
 
 @pytest.mark.parametrize(("videos", "share", "allowed"), [(400, 0.02, 8), (10, 0.02, 1), (10, 0.0, 0), (50, 0.02, 1)])
-def test_allowed_failures_round_up(videos: int, share: float, allowed: int) -> None:
+def test_allowed_failures_round_up(videos, share, allowed):
     assert allowed_failures(videos, share) == allowed

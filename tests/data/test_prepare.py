@@ -89,7 +89,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.full
-def test_broken_videos_are_listed(kinetics: tuple[Kinetics, Prepared]) -> None:
+def test_broken_videos_are_listed(kinetics):
     made, prepared = kinetics
     lost = {row["video_id"]: row["status"] for row in table(prepared.broken)}
     assert lost == {video_id: status for video_id, status in made.truth.items() if status != "ok"}
@@ -115,7 +115,7 @@ def test_broken_videos_are_listed(kinetics: tuple[Kinetics, Prepared]) -> None:
     assert prepared.checked == len(made.truth) - 1
 
 
-def test_the_manifest_can_be_read(kinetics: tuple[Kinetics, Prepared]) -> None:
+def test_the_manifest_can_be_read(kinetics):
     made, prepared = kinetics
     official = read_manifest(made.options.annotations or "", root=made.options.videos)
     usable = [record for record in official.records if made.truth[record.video_id] == "ok"]
@@ -125,7 +125,7 @@ def test_the_manifest_can_be_read(kinetics: tuple[Kinetics, Prepared]) -> None:
     ]
 
 
-def test_a_second_run_opens_no_file(kinetics: tuple[Kinetics, Prepared], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_opens_no_file(kinetics, monkeypatch):
     made, first = kinetics
     before = {file: file.read_bytes() for file in (first.manifest, first.broken, first.summary_file)}
     videos = [path for path in Path(made.options.videos).rglob("*.mp4") if path.stat().st_size]
@@ -153,7 +153,7 @@ def test_a_second_run_opens_no_file(kinetics: tuple[Kinetics, Prepared], monkeyp
 
 
 @pytest.mark.full
-def test_a_killed_run_resumes(kinetics: tuple[Kinetics, Prepared], tmp_path: Path, full_size: bool) -> None:
+def test_a_killed_run_resumes(kinetics, tmp_path, full_size):
     made, whole = kinetics
     options = replace(made.options, output=str(tmp_path / "train.csv"))
     journal = tmp_path / "train.journal.jsonl"
@@ -175,7 +175,7 @@ def test_a_killed_run_resumes(kinetics: tuple[Kinetics, Prepared], tmp_path: Pat
     assert resumed.broken.read_bytes() == whole.broken.read_bytes()
 
 
-def test_only_changed_and_new_files_are_checked_again(tmp_path: Path, write_coloured: Write) -> None:
+def test_only_changed_and_new_files_are_checked_again(tmp_path, write_coloured):
     for name in ("a/1.mp4", "a/2.mp4", "b/3.mp4"):
         write_coloured(tmp_path / "v" / name, red=9)
     (tmp_path / "v" / "a" / "2.mp4").write_bytes(b"broken")
@@ -193,7 +193,7 @@ def test_only_changed_and_new_files_are_checked_again(tmp_path: Path, write_colo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
-def test_names_that_a_list_cannot_hold_are_broken(tmp_path: Path, write_coloured: Write) -> None:
+def test_names_that_a_list_cannot_hold_are_broken(tmp_path, write_coloured):
     source = write_coloured(tmp_path / "v" / "a" / "1.mp4", red=1)
     os.link(source, os.fsencode(source.parent) + b"/\xff.mp4")
     prepared = prepare(options_for(tmp_path))
@@ -206,7 +206,7 @@ def test_names_that_a_list_cannot_hold_are_broken(tmp_path: Path, write_coloured
 # --- layouts -----------------------------------------------------------------------------------------------------
 
 
-def test_layouts_of_the_official_lists(tmp_path: Path, write_coloured: Write) -> None:
+def test_layouts_of_the_official_lists(tmp_path, write_coloured):
     write_coloured(tmp_path / "v" / "val" / "air_drumming" / "aaaaaaaaaaa_000001_000011.mp4", red=1)
     write_coloured(tmp_path / "v" / "val" / "archery" / "bbbbbbbbbbb.mkv", red=2)
     (tmp_path / "v" / "val" / "ccccccccccc_000003_000013.mp4").write_bytes(b"corrupted, with a replacement:")
@@ -240,7 +240,7 @@ def test_layouts_of_the_official_lists(tmp_path: Path, write_coloured: Write) ->
             assert records[3].fps == 12.5
 
 
-def test_rows_listed_twice_are_kept_once_and_named(tmp_path: Path, write_coloured: Write) -> None:
+def test_rows_listed_twice_are_kept_once_and_named(tmp_path, write_coloured):
     write_coloured(tmp_path / "1.mp4", red=1)
     write_coloured(tmp_path / "2 b.mp4", red=2)
     (tmp_path / "list.txt").write_text("1.mp4 archery\n2 b.mp4 zumba\n1.mp4 zumba\n./2 b.mp4 zumba\n")
@@ -256,7 +256,7 @@ def test_rows_listed_twice_are_kept_once_and_named(tmp_path: Path, write_coloure
     assert (prepared.summary["listed"], prepared.summary["duplicates"], prepared.summary["found"]) == (4, 2, 2)
 
 
-def test_class_list_fixes_the_spelling_and_integers_stay(tmp_path: Path, write_coloured: Write) -> None:
+def test_class_list_fixes_the_spelling_and_integers_stay(tmp_path, write_coloured):
     for name in ("air_drumming/1.mp4", "archery/2.mp4"):
         write_coloured(tmp_path / "v" / name, red=1)
     options = options_for(tmp_path, classes="kinetics400")
@@ -270,7 +270,7 @@ def test_class_list_fixes_the_spelling_and_integers_stay(tmp_path: Path, write_c
         prepare(replace(options, annotations=None, classes="kinetics400"))
 
 
-def test_failed_videos_can_stay_in_the_list_for_validation(tmp_path: Path, write_coloured: Write) -> None:
+def test_failed_videos_can_stay_in_the_list_for_validation(tmp_path, write_coloured):
     write_coloured(tmp_path / "1.mp4", red=1)
     (tmp_path / "2.mp4").write_bytes(b"?")
     (tmp_path / "list.txt").write_text("1.mp4 a\n2.mp4 a\n3.mp4 b\n1.mp4 b\n")
@@ -285,7 +285,7 @@ def test_failed_videos_can_stay_in_the_list_for_validation(tmp_path: Path, write
     assert prepared.summary["classes"]["empty"] == ["b"]
 
 
-def test_real_clips(shared_clips: Path, tmp_path: Path) -> None:
+def test_real_clips(shared_clips, tmp_path):
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "x").symlink_to(shared_clips)
     prepared = prepare(options_for(tmp_path))
@@ -300,9 +300,7 @@ def test_real_clips(shared_clips: Path, tmp_path: Path) -> None:
 # --- transcoding -------------------------------------------------------------------------------------------------
 
 
-def test_resized_copies_take_the_place_of_the_files(
-    tmp_path: Path, write_coloured: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resized_copies_take_the_place_of_the_files(tmp_path, write_coloured, monkeypatch):
     write_coloured(tmp_path / "v" / "a" / "big.mkv", red=50, num_frames=40, height=96, width=160)
     write_coloured(tmp_path / "v" / "a" / "big.mp4", red=60, height=96, width=160)
     write_coloured(tmp_path / "v" / "b" / "small.mp4", red=70, height=48, width=64)
@@ -375,7 +373,7 @@ def test_resized_copies_take_the_place_of_the_files(
         ({"output": "file/m.csv"}, "file/m.journal.jsonl: cannot be written (File exists); choose another folder"),
     ],
 )
-def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str) -> None:
+def test_errors(tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "v" / "a").mkdir(parents=True)
     (tmp_path / "v" / "a" / "bad.mp4").touch()

@@ -139,18 +139,13 @@ def test_other_folders_are_refused_untouched(small, tmp_path):
         (foreign, {}, rf"photos is not empty and holds no demo data \(demo-data.json\); {advice}"),
         (broken, {}, rf"broken is not empty and holds no demo data \(demo-data.json\); {advice}"),
         (file, {}, "file is a file; give a folder"),
+        (file / "demo", {}, r"demo: cannot be made \(Not a directory\); choose another folder"),
         (small.directory, {"seed": 6, **SMALL}, f"was made with seed=5, not 6; {advice}"),
         (small.directory, {"seed": 5, **SMALL, "train_videos": 8}, f"was made with train_videos=20, not 8; {advice}"),
     ):
         with pytest.raises(InputError, match=message):
             write_demo_data(directory, **options)
     assert contents(tmp_path) == {"photos/a.jpg": b"x", "broken/demo-data.json": b'{"seed": 5}', "file": b"x"}
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match=r"demo: cannot be made \(Not a directory\); choose another folder"):
-        write_demo_data(tmp_path / "file" / "demo", **SMALL)
 
 
 def test_a_full_disk_is_an_error_of_one_line(tmp_path, monkeypatch):
