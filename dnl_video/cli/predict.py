@@ -85,8 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         output = Path(name)
         try:
             checkpoint, options = load_checkpoint(arguments.checkpoint), config_from(arguments, EvaluationConfig)
-            retry = arguments.retry_failed
-            if not score_videos("predict", checkpoint, manifest, output, options, hop_s=hop_s, retry_failed=retry):
+            more = {"hop_s": hop_s, "retry_failed": arguments.retry_failed}
+            if not score_videos("predict", checkpoint, manifest, output, options, **more):
                 return 0
             with merging(output, f"top {arguments.top} plots {arguments.plot_format}") as needed:
                 # Several processes come here if they finish at the same time; one of them merges.

@@ -58,7 +58,7 @@ def progress_bar(*texts: str, **options: Any) -> Progress:
 class PredictionProgress:
     """Progress of `run_predictions`: videos done, videos/s and the time left; `clips` does the same for a long video.
 
-    Every ``log_every_s`` seconds, a log line is printed; None prints none.
+    A log line is printed every ``log_every_s`` seconds; None prints none.
     """
 
     def __init__(self, bar: Progress, verb: str, log_every_s: float | None) -> None:

@@ -16,7 +16,9 @@ _INSTRUCTIONS = {"bf16-mixed": {"avx512_bf16", "amx_bf16"}, "16-mixed": {"avx512
 
 
 def resolve_device(name: str, option: str = "device") -> torch.device:
-    """Return the device auto, cpu, cuda, cuda:N or mps; auto prefers cuda (the one of this process), then mps.
+    """Return the device named auto, cpu, cuda, cuda:N or mps; ``option`` is its option in error messages.
+
+    auto prefers cuda (the device of this process), then mps, then cpu.
 
     Raises:
         InputError: This machine has no such device.

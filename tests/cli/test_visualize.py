@@ -78,8 +78,9 @@ def test_comparison_draws_the_decomposition(tiny, video, tmp_path):
 def test_bad_options(words, message, tiny, video, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
-    sibling(tiny, Path("none.ckpt"), "none")
-    sibling(tiny, Path("dot.ckpt"), "nl", attention="dot_product")
+    networks = {"none.ckpt": {"context": "none"}, "dot.ckpt": {"context": "nl", "attention": "dot_product"}}
+    if words[1] in networks:
+        sibling(tiny, Path(words[1]), **networks[words[1]])
     base = ["visualize", video, "--checkpoint", str(tiny.run), "--device", "cpu", "--output", "never"]
     assert main([*base, *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,10 +34,13 @@ def softmax(x: np.ndarray) -> np.ndarray:
 PREPROCESSING = Preprocessing(num_frames=4, frame_stride=2, short_side=64, crop_size=64)
 
 
+def mean_colour(**options: Any) -> Predictor:
+    return Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu", **options))
+
+
 def test_scores_are_the_mean_of_softmax_over_views(tiny):
     video = tiny.files()[0]
-    options = EvaluationConfig(num_clips=3, num_crops=3, views_per_forward=2, device="cpu")
-    result = Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], options).predict(video)
+    result = mean_colour(num_clips=3, num_crops=3, views_per_forward=2).predict(video)
     # By hand: 32 frames of 80 x 64; clips of frames s, s+2, s+4, s+6 for s = 0, 13, 25; crops at x 0, 8, 16.
     with open_video(video) as opened:
         frames = opened.read(np.arange(32)).astype(np.float64) / 255
@@ -74,7 +78,7 @@ def test_views_per_forward_does_not_change_scores(tiny):
 
 
 def test_a_broken_file_and_a_missing_one(tiny, tmp_path):
-    predictor = Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu"))
+    predictor = mean_colour()
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
     with pytest.raises(VideoDecodeError, match=r"broken\.mp4"):
         predictor.predict(tmp_path / "broken.mp4")
@@ -99,15 +103,15 @@ def test_a_cpu_uses_the_folded_copy_and_keeps_the_network(tiny):
 def test_emulated_half_precision_is_refused(precision, monkeypatch):
     monkeypatch.setattr(device, "cpu_flags", lambda: {"avx2"})
     with pytest.raises(InputError, match=f"precision '{precision}' is emulated on this CPU .* use --precision 32-true"):
-        Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu", precision=precision))
+        mean_colour(precision=precision)
     monkeypatch.setattr(device, "cpu_flags", lambda: {"avx512_bf16", "avx512_fp16"})
-    Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu", precision=precision))
+    mean_colour(precision=precision)
     monkeypatch.setattr(device, "cpu_flags", set)
-    Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu", precision=precision))
+    mean_colour(precision=precision)
 
 
 def test_features_of_an_unknown_network():
-    predictor = Predictor(MeanColour(), PREPROCESSING, ["r", "g", "b"], EvaluationConfig(device="cpu"))
+    predictor = mean_colour()
     views = VideoViews(0, torch.zeros(1, 4, 64, 64, 3, dtype=torch.uint8), np.zeros(1), np.ones(1), None)
     with pytest.raises(ValueError, match="MeanColour has no known last features; give a network of create_model"):
         predictor.score(views, features=True)
