@@ -56,7 +56,7 @@ def run_isolated(
                     if worker.attempts > 1:
                         waiting.appendleft((outcome.job, worker.attempts - 1))
                     else:
-                        yield Outcome(outcome.job, None, worker.cause_of_death())
+                        yield Outcome(outcome.job, None, worker.exit_reason())
                 elif outcome is not None:
                     yield outcome
                 if worker.is_lost or not waiting:
@@ -114,10 +114,10 @@ class _Worker:
         if self.index is not None:
             return Outcome(self.index, value, error)
         if self.is_lost:
-            raise RuntimeError(f"a worker process {self.cause_of_death()} before its first file")
+            raise RuntimeError(f"a worker process {self.exit_reason()} before its first file")
         return None
 
-    def cause_of_death(self) -> str:
+    def exit_reason(self) -> str:
         self._process.join(5)
         code = self._process.exitcode
         if code is None or code >= 0:

@@ -59,7 +59,7 @@ class Manifest:
     """The videos of a listing.
 
     Args:
-        source: What was read.
+        source: The listing, or the files and folders.
         records: The videos, in the order of the listing.
         class_names: Names by class id; None if the labels are integers and no names were given.
         sha256: Hash of the listing's content (of a folder: of the sorted relative names).

@@ -1,7 +1,7 @@
 """The packets of a video file, read in one pass without decoding.
 
-They tell what a decoder can be trusted with: the times of the pictures, the key frames, and which of these are random
-access points, from which every later picture decodes exactly as from the start of the file. NAL unit types and recovery
+They give the times of the pictures, the key frames, and which of these are random access points, from which every later
+picture decodes exactly as from the start of the file. NAL unit types and recovery
 points: ITU-T H.264 (7.4.1, D.2.8) and H.265 (7.4.2.2). Frame tag of VP8: RFC 6386 (9.1).
 """
 

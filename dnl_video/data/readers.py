@@ -215,7 +215,7 @@ class _PacketSource:
         self._demux: Iterator[Any] = container.demux(stream)
 
     def run(self, first: int, end: int) -> Iterator[Any]:
-        """Yield packets first to end - 1; runs must rise."""
+        """Yield packets first to end - 1; ``first`` must not decrease between calls."""
         if first - self._next > _SEEK_GAP:
             self._seek(first)
         while self._next < end:

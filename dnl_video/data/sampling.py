@@ -46,10 +46,10 @@ def clip_span(fps: float, preprocessing: Preprocessing) -> float:
 
 def train_indices(n: int, fps: float, preprocessing: Preprocessing, rng: np.random.Generator) -> Indices:
     """Draw the frames of a training clip, [T]; ``rng`` gives the start."""
-    room = _room(n, fps, preprocessing)
+    last_start = _last_start(n, fps, preprocessing)
     if preprocessing.sampling == "pyslowfast":
-        return _clip(rng.uniform(0.0, room), n, fps, preprocessing)
-    return _clip(int(rng.integers(0, int(room), endpoint=True)), n, fps, preprocessing)
+        return _clip(rng.uniform(0.0, last_start), n, fps, preprocessing)
+    return _clip(int(rng.integers(0, int(last_start), endpoint=True)), n, fps, preprocessing)
 
 
 def view_indices(n: int, fps: float, preprocessing: Preprocessing, num_clips: int) -> Indices:
@@ -60,14 +60,14 @@ def view_indices(n: int, fps: float, preprocessing: Preprocessing, num_clips: in
     """
     if num_clips < 1:
         raise ValueError(f"num_clips is {num_clips}; give at least 1")
-    room = _room(n, fps, preprocessing)
+    last_start = _last_start(n, fps, preprocessing)
     starts: list[float]
     if preprocessing.sampling == "pyslowfast":
-        starts = [room * j / num_clips for j in range(num_clips)]
+        starts = [last_start * j / num_clips for j in range(num_clips)]
     elif num_clips == 1:
-        starts = [room // 2]
+        starts = [last_start // 2]
     else:
-        starts = [math.floor(j * room / (num_clips - 1) + 0.5) for j in range(num_clips)]
+        starts = [math.floor(j * last_start / (num_clips - 1) + 0.5) for j in range(num_clips)]
     return np.stack([_clip(start, n, fps, preprocessing) for start in starts])
 
 
@@ -88,10 +88,10 @@ def sliding_indices(n: int, fps: float, preprocessing: Preprocessing, hop_s: flo
     """
     if not (math.isfinite(hop_s) and hop_s > 0 and math.isfinite(fps) and fps > 0):
         raise ValueError(f"hop_s is {hop_s}, the frame rate {fps}; both must be above 0")
-    room = _room(n, fps, preprocessing)
+    last_start = _last_start(n, fps, preprocessing)
     hop = max(hop_s * fps, 1.0)
-    regular = [math.floor(j * hop + 0.5) for j in range(math.ceil(room / hop) + 1)]
-    starts = [*(start for start in regular if start < room), room]
+    regular = [math.floor(j * hop + 0.5) for j in range(math.ceil(last_start / hop) + 1)]
+    starts = [*(start for start in regular if start < last_start), last_start]
     return np.stack([_clip(start, n, fps, preprocessing) for start in starts])
 
 
@@ -143,7 +143,7 @@ def _offsets(fps: float, preprocessing: Preprocessing) -> Indices:
     return np.floor(steps + 0.5).astype(np.int64)
 
 
-def _room(n: int, fps: float, preprocessing: Preprocessing) -> float:
+def _last_start(n: int, fps: float, preprocessing: Preprocessing) -> float:
     """Return D, the largest start of a clip."""
     if n < 1:
         raise ValueError(f"the video has {n} frames; a clip needs at least 1")

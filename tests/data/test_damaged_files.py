@@ -123,7 +123,7 @@ def test_headers_that_declare_too_many_frames(tmp_path, where):
     assert done.stdout.startswith("2"), done.stderr
 
 
-def test_a_lost_picture_is_an_error_and_shifts_no_other(tmp_path):
+def test_a_lost_frame_is_an_error_and_the_others_keep_their_numbers(tmp_path):
     """If a stream has lost a packet, the other frames keep the numbers that follow from their times."""
     path = write("h264.ts", tmp_path)
     probe = probe_video(path)

@@ -139,7 +139,7 @@ def test_too_many_bad_videos_stop_with_the_list(records):
         single[0, 0]
 
 
-def test_a_worker_passes_the_list_on(records):
+def test_the_error_of_a_worker_keeps_the_list(records):
     dataset = ClipDataset(with_bad(records, 0, 1, 2, 3), PREPROCESSING, AUGMENT, seed=0)
     loader = DataLoader(dataset, sampler=[(0, 0)], collate_fn=collate_clips, num_workers=1)
     batches = iter(loader)

@@ -266,7 +266,7 @@ def test_one_line_drops_clock_times_and_source_lines():
     assert one_line(MemoryError()) == "MemoryError"
 
 
-def test_import_takes_no_torch():
+def test_import_loads_no_torch():
     code = "import sys, dnl_video.data.decoding, dnl_video.data.manifest; sys.exit('torch' in sys.modules)"
     assert run_python(code).returncode == 0
 

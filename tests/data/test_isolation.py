@@ -34,7 +34,7 @@ def test_no_jobs_start_no_process():
     assert list(run_isolated(work, [], workers=4, deadline_s=1)) == []
 
 
-def test_a_failed_start_of_a_process_is_no_broken_file(monkeypatch):
+def test_a_process_that_cannot_start_is_an_error(monkeypatch):
     monkeypatch.setattr("multiprocessing.spawn.get_executable", lambda: b"/bin/false")
     with pytest.raises(RuntimeError, match=r"a worker process .*exit status 1.* before its first file"):
         list(run_isolated(work, [("a",)], workers=1, deadline_s=1))

@@ -96,7 +96,7 @@ def test_official_csv_prefers_the_split_then_the_class_then_mp4(tmp_path):
     assert [record.video_id for record in missing(manifest.records)] == ["eee_000000_000010"]
 
 
-def test_official_csv_of_windows_and_excel(tmp_path):
+def test_official_csv_with_byte_order_mark_and_crlf(tmp_path):
     source = tmp_path / "train.csv"
     source.write_bytes(b"\xef\xbb\xbf" + f"{OFFICIAL}\r\narchery,aaa,0,10,train\r\n\r\n".encode())
     (record,) = read_manifest(source).records
@@ -294,7 +294,7 @@ def test_given_class_names_fix_the_ids(tmp_path):
     assert labels(read_manifest(source, class_names=("5", "6", "7"))) == [2, 0]
 
 
-def test_spelling_is_not_guessed_where_two_classes_fold_alike(tmp_path):
+def test_an_ambiguous_spelling_is_refused(tmp_path):
     names = ("a b", "a_b", "c")
     source = listing(tmp_path, "x.mp4 a_b", "y.mp4 a b")
     assert labels(read_manifest(source, class_names=names)) == [1, 0]
@@ -431,7 +431,7 @@ def test_videos_of_an_official_test_csv(tmp_path):
     assert paths(manifest, tmp_path / "videos") == ["test/aaa.mp4", "bbb_000002_000012.mp4"]
 
 
-def test_ids_stay_distinct_and_files_single(tmp_path):
+def test_equal_ids_become_absolute_paths_and_files_are_listed_once(tmp_path):
     touch(tmp_path, "p/x.mp4", "q/x.mp4", "q/x.mkv")
     manifest = read_videos([str(tmp_path / "p"), str(tmp_path / "q"), str(tmp_path / "p" / "x.mp4")])
     assert [record.video_id for record in manifest.records] == [
@@ -453,7 +453,7 @@ def test_videos_errors(tmp_path):
 # --- folders of frames -------------------------------------------------------------------------------------------
 
 
-def test_folders_of_frames_are_videos_where_no_video_lies_beside_them(tmp_path):
+def test_a_frame_folder_is_a_video_unless_videos_are_beside_it(tmp_path):
     touch(tmp_path, "a/x/img_00001.jpg", "a/x/img_00002.jpg", "a/y/0.PNG", "b/z.mp4", "b/z1.jpg", "b/notes/readme.jpg")
     assert [(r.video_id, r.label) for r in read_manifest(tmp_path).records] == [("a/x", 0), ("a/y", 0), ("b/z.mp4", 1)]
     assert missing(read_manifest(tmp_path).records) == []

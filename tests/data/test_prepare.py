@@ -300,7 +300,7 @@ def test_real_clips(shared_clips, tmp_path):
 # --- transcoding -------------------------------------------------------------------------------------------------
 
 
-def test_resized_copies_take_the_place_of_the_files(tmp_path, write_coloured, monkeypatch):
+def test_the_manifest_lists_the_resized_copies(tmp_path, write_coloured, monkeypatch):
     write_coloured(tmp_path / "v" / "a" / "big.mkv", red=50, num_frames=40, height=96, width=160)
     write_coloured(tmp_path / "v" / "a" / "big.mp4", red=60, height=96, width=160)
     write_coloured(tmp_path / "v" / "b" / "small.mp4", red=70, height=48, width=64)

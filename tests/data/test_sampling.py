@@ -100,7 +100,7 @@ def test_pyslowfast_takes_another_target_rate():
     assert indices.tolist() == [[0, 18, 36, 54, 72, 90, 108, 127]]
 
 
-def test_pyslowfast_of_one_frame_a_clip():
+def test_pyslowfast_clips_of_one_frame():
     # L = 8, D = 92, clip 1 of 2 starts at 46.
     assert view_indices(100, 30.0, pyslowfast(1, 8), 2).tolist() == [[0], [46]]
     # At 2 fps L = 0.53: the end is before the start, and indices below 0 become 0.

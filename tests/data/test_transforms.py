@@ -47,7 +47,7 @@ def test_flip_mirrors_the_same_window():
         assert mirrored.is_contiguous()
 
 
-def test_flip_happens_as_often_as_asked():
+def test_flip_probability():
     frames = coordinates(1, 32, 32)
     augment = AugmentConfig((32, 32), 32, 0.25)
     rng = np.random.default_rng(0)
@@ -172,7 +172,7 @@ def test_normalize_equals_the_definition():
     assert out.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-def test_normalize_gives_bgr_to_networks_that_take_it() -> None:
+def test_normalize_to_bgr() -> None:
     clip = torch.tensor([[[[[255, 0, 51]]]]], dtype=torch.uint8)  # one red-ish RGB pixel
     out = normalize(clip, (0.1, 0.2, 0.3), (1.0, 2.0, 4.0), "bgr").flatten().tolist()
     assert out == pytest.approx([(0.2 - 0.1) / 1, (0 - 0.2) / 2, (1 - 0.3) / 4])
@@ -187,7 +187,7 @@ def resize_then_crop(frames: np.ndarray, short_side: int, top: int, left: int, c
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
-def test_crop_before_resize_is_resize_then_crop_where_windows_fall_on_whole_pixels(factor):
+def test_crop_then_resize_equals_resize_then_crop_for_whole_pixels(factor):
     frames = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
     augment = AugmentConfig((64 * factor, 64 * factor), 48, 0.0)
     for seed in range(10):
@@ -202,7 +202,7 @@ def test_crop_before_resize_is_resize_then_crop_where_windows_fall_on_whole_pixe
         assert (view - expected)[:, inner, inner].abs().max() <= 1
 
 
-def test_crop_before_resize_is_within_a_pixel_of_resize_then_crop():
+def test_crop_then_resize_is_within_a_pixel_of_resize_then_crop():
     frames = np.zeros((1, 256, 340, 3), np.uint8)
     frames[..., 0] = np.arange(340) // 2
     frames[..., 1] = np.arange(256)[:, None] // 2
