@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,47 @@ from lightning.pytorch import Callback, Trainer
 from dnl_video.cli.main import main
 from dnl_video.config import TrainConfig
 from dnl_video.data.loaders import VideoDataModule
+from dnl_video.errors import Terminated
 from dnl_video.models.weights.checkpoint import find_checkpoint
 from dnl_video.results.reader import Predictions, read_predictions
 from dnl_video.training.module import VideoTrainingModule
+from dnl_video.training.run import train
 from tests.conftest import TinyRun
+from tests.test_recipes import load
 
 
 class Killed(RuntimeError):
     """Ends a run in the middle of a step; it leaves the same files as a real kill."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def interrupted(config: TrainConfig, owner: type, method: str, call: int, how: Callable[[], None] = kill) -> str | None:
+    """Continue a run until the given call of a method; return what a stopped run reports as saved, None if killed."""
+    original, calls = getattr(owner, method), iter(range(call + 1))
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if next(calls, None) == call:
+            how()
+        return original(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, method, wrapped)
+        with pytest.raises((Killed, Terminated)) as error:
+            train(config, resume="auto")
+    return error.value.saved if isinstance(error.value, Terminated) else None
+
+
+def configured(tiny: TinyRun, output: Path, **changes: dict[str, Any]) -> TrainConfig:
+    """Return the tiny recipe with another output folder, no progress bar, and changed values by section."""
+    config = load(tiny.config)
+    config.output_dir = str(output)
+    for section, values in ({"trainer": {}} | changes).items():
+        extra = {"progress_bar": False} if section == "trainer" else {}
+        setattr(config, section, dataclasses.replace(getattr(config, section), **extra, **values))
+    return config
 
 
 def final_weights(output: Path) -> dict[str, torch.Tensor]:

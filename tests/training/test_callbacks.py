@@ -1,8 +1,9 @@
-"""Precise batch norm, and the stop at a NaN loss."""
+"""Precise batch norm, EMA weights, and the stop at a NaN loss."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,16 @@ from torch import nn
 
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
+from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, find_checkpoint, load_checkpoint
 from dnl_video.training.callbacks import PreciseBatchNorm
+from dnl_video.training.checkpoint_callbacks import LastCheckpoint
+from dnl_video.training.run import train
 from tests.conftest import TinyRun
 from tests.test_recipes import load
-from tests.training.runs import check_logged_top1, data_of, fit
+from tests.training.runs import check_logged_top1, configured, data_of, fit, logged
+
+DECAY = 0.7
+Averaged = tuple[Path, list[dict[str, torch.Tensor]]]
 
 
 class StatisticsAtValidation(Callback):
@@ -30,18 +37,19 @@ class StatisticsAtValidation(Callback):
         self.all_eval = not any(m.training for m in network.modules())
 
 
+def stem_outputs(conv: Any, batches: Iterable[Any]) -> torch.Tensor:
+    """Return the input of the stem's batch norm for the clips of some batches, float64 [C, values]."""
+    outputs = [conv(normalize(batch["clip"], (0.45,) * 3, (0.225,) * 3)).detach().double() for batch in batches]
+    return torch.cat(outputs).transpose(0, 1).flatten(1)
+
+
 def test_precise_statistics_equal_those_of_the_training_clips(tiny: TinyRun) -> None:
     config = load(tiny.config)
     config.optim.lr = 1e-9
     seen = StatisticsAtValidation()
     module = fit(config, PreciseBatchNorm(100), seen)
     # The input of the stem's batch norm is the stem convolution of every clip; its weights hardly changed.
-    stem = module.network.blocks[0].conv  # type: ignore[union-attr, index]
-    outputs = []
-    for batch in data_of(config).precise_bn_dataloader(0):
-        clips = normalize(batch["clip"], config.preprocessing.mean, config.preprocessing.std)
-        outputs.append(stem(clips).detach().double())
-    values = torch.cat(outputs).transpose(0, 1).flatten(1)
+    values = stem_outputs(module.network.blocks[0].conv, data_of(config).precise_bn_dataloader(0))  # type: ignore
     torch.testing.assert_close(seen.mean.double(), values.mean(dim=1), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(seen.var.double(), values.var(dim=1), rtol=1e-2, atol=1e-4)
     assert seen.all_eval
@@ -99,3 +107,62 @@ def test_precise_batch_norm_keeps_frozen_statistics(tiny: TinyRun) -> None:
     assert torch.equal(stem.running_mean, torch.zeros_like(stem.running_mean))
     block = module.network.blocks[3].context_blocks["1"].norm  # type: ignore[union-attr, index]
     assert not torch.equal(block.running_mean, torch.zeros_like(block.running_mean))
+
+
+@pytest.fixture(scope="module")
+def averaged(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Averaged:
+    """A run of two epochs, and its trained weights after each optimiser step."""
+    output = tmp_path_factory.mktemp("averaged") / "run"
+    # A high learning rate, so that the average and the weights give different predictions.
+    trainer = {"max_epochs": 2, "accumulate_grad_batches": 2, "check_val_every_n_epoch": 2}
+    config = configured(tiny, output, optim={"ema_decay": DECAY, "lr": 0.2}, trainer=trainer)
+    steps: list[dict[str, torch.Tensor]] = []
+    hook = LastCheckpoint.on_train_batch_end
+
+    def recorded(self: LastCheckpoint, trainer: Trainer, module: Any, *args: Any) -> None:
+        if trainer.global_step > len(steps):
+            steps.append({name: value.detach().clone() for name, value in module.network.named_parameters()})
+        hook(self, trainer, module, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", recorded)
+        train(config)
+    return output, steps
+
+
+def test_ema_follows_the_formula_after_each_step(averaged: Averaged) -> None:
+    output, steps = averaged
+    assert len(steps) == 4
+    raw = torch.load(find_checkpoint(output, last=True), weights_only=True)
+    for name in steps[0]:
+        expected = steps[0][name].double()
+        for step in steps[1:]:
+            expected = DECAY * expected + (1 - DECAY) * step[name].double()
+        found = raw["state_dict"][NETWORK_PREFIX + name].double()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+        assert torch.equal(raw["current_model_state"][NETWORK_PREFIX + name], steps[-1][name])
+    stem = "blocks.0.conv.weight"
+    assert not torch.allclose(raw["state_dict"][NETWORK_PREFIX + stem], steps[-1][stem], atol=1e-4)
+
+
+def test_evaluation_of_the_checkpoint_reproduces_the_logged_values(
+    averaged: Averaged, tiny: TinyRun, tmp_path: Path
+) -> None:
+    output, _ = averaged
+    predictions = check_logged_top1(output, tiny, tmp_path / "out")
+    # The accuracy of eight videos is coarse; the logged loss depends on all scores.
+    own = predictions.scores[range(len(predictions.label)), predictions.label]
+    (loss,) = logged(output, "val/loss").values()
+    assert loss == pytest.approx(float(-torch.tensor(own).double().log().mean()), rel=1e-3)
+
+
+def test_precise_statistics_belong_to_the_ema_weights(averaged: Averaged, tiny: TinyRun) -> None:
+    output, _ = averaged
+    stem = load_checkpoint(output).build().blocks[0]
+    batch = next(iter(data_of(load(tiny.config)).precise_bn_dataloader(1)))
+    mean = stem_outputs(stem.conv, [batch]).mean(dim=1)
+    torch.testing.assert_close(stem.norm.running_mean.double(), mean, rtol=1e-4, atol=1e-5)
+    # The trained network keeps its own statistics.
+    raw = torch.load(find_checkpoint(output, last=True), weights_only=True)
+    trained = raw["current_model_state"][f"{NETWORK_PREFIX}blocks.0.norm.running_mean"]
+    assert not torch.allclose(trained.double(), mean, rtol=1e-2, atol=1e-3)

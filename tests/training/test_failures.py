@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.run import train
 from tests.conftest import TinyRun
 from tests.test_recipes import load
-from tests.training.runs import fit
+from tests.training.runs import configured, fit
 
 
 def broken_list(tiny: TinyRun, folder: Path, *broken: int) -> list[Path]:
@@ -34,17 +35,12 @@ def broken_list(tiny: TinyRun, folder: Path, *broken: int) -> list[Path]:
 
 
 def config_of(tiny: TinyRun, folder: Path) -> TrainConfig:
-    config = load(tiny.config)
-    config.output_dir = str(folder / "run")
-    config.data.train_manifest = str(folder / "list.csv")
-    config.data.max_failed_share = 0.2
-    config.optim.precise_bn_batches = 0
-    config.trainer.progress_bar = False
-    return config
+    data = {"train_manifest": str(folder / "list.csv"), "max_failed_share": 0.2}
+    return configured(tiny, folder / "run", data=data, optim={"precise_bn_batches": 0})
 
 
-def entries(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "run" / "failed_videos.jsonl").read_text().splitlines()]
+def entries(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "failed_videos.jsonl").read_text().splitlines()]
 
 
 def test_each_file_is_logged_once_also_after_a_resume(
@@ -53,11 +49,12 @@ def test_each_file_is_logged_once_also_after_a_resume(
     first, second = broken_list(tiny, tmp_path, 2, 9)
     config = config_of(tiny, tmp_path)
     config.data.num_workers = 2
-    (tmp_path / "run").mkdir()
+    log = tmp_path / "run" / "failed_videos.jsonl"
+    log.parent.mkdir()
     # The log of a run that ended before its first checkpoint.
-    (tmp_path / "run" / "failed_videos.jsonl").write_text('{"path": "mended.mp4", "reason": "", "split": "train"}\n')
+    log.write_text('{"path": "mended.mp4", "reason": "", "split": "train"}\n')
     train(config)
-    logged = entries(tmp_path)
+    logged = entries(tmp_path / "run")
     assert {entry["path"] for entry in logged} == {str(first), str(second)}
     assert len(logged) == 2
     assert {(entry["split"], entry["epoch"]) for entry in logged} == {("train", 0)}
@@ -65,10 +62,10 @@ def test_each_file_is_logged_once_also_after_a_resume(
     assert capsys.readouterr().err.count("replaced by another video") == 2
 
     config.trainer.max_epochs = 2
-    with (tmp_path / "run" / "failed_videos.jsonl").open("a") as file:
+    with log.open("a") as file:
         file.write('{"path": "half a line of a killed ru\n')
     train(config, resume="last")
-    assert (tmp_path / "run" / "failed_videos.jsonl").read_text().count("\n") == 3
+    assert log.read_text().count("\n") == 3
     assert "replaced by another video" not in capsys.readouterr().err
 
 
@@ -84,7 +81,7 @@ def test_failed_validation_videos_are_logged_and_left_out(
     lines = ["path,label", f"{bad},growing", *(f"{record.path},{record.class_name}" for record in good)]
     (tmp_path / "val.csv").write_text("\n".join(lines), encoding="utf-8")
     train(config)
-    assert entries(tmp_path) == [{"path": str(bad), "reason": "file is empty", "split": "val", "epoch": 0}]
+    assert entries(tmp_path / "run") == [{"path": str(bad), "reason": "file is empty", "split": "val", "epoch": 0}]
     captured = capsys.readouterr()
     assert captured.err.count(f"warning: {bad}: file is empty; left out of the validation") == 1
     assert "(1 val videos failed)" in captured.out
@@ -104,48 +101,34 @@ def test_precise_batch_norm_reports_failed_videos(tiny: TinyRun, tmp_path: Path)
         assert (tmp_path / str(batches) / "failed_videos.jsonl").exists() == bool(expected)
 
 
-class TwoProcesses:
-    """A fake torch.distributed with the values of another process."""
+def fake_second_process(monkeypatch: pytest.MonkeyPatch, theirs: dict[str, str]) -> None:
+    """Replace torch.distributed: the second process gives the failures ``theirs``."""
 
-    def __init__(self, theirs: dict[str, str]) -> None:
-        self.theirs = theirs
+    def gather(parts: list[Any], mine: dict[str, str]) -> None:
+        parts[:] = [mine, theirs]
 
-    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-        monkeypatch.setattr(torch.distributed, "all_gather_object", self.gather)
-
-    def gather(self, parts: list[Any], mine: dict[str, str]) -> None:
-        parts[:] = [mine, self.theirs]
-
-
-class FakeTrainer:
-    """A trainer with ten training videos, one of them missing."""
-
-    is_global_zero = True
-    current_epoch = 3
-
-    def __init__(self) -> None:
-        train = type("Train", (), {"records": range(10)})
-        self.datamodule = type("Data", (), {"train": train, "train_missing": ["gone.mp4"]})
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
 
 
 def test_processes_count_and_log_each_video_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trainer: Any = FakeTrainer()
+    data = SimpleNamespace(train=SimpleNamespace(records=range(10)), train_missing=["gone.mp4"])
+    trainer: Any = SimpleNamespace(is_global_zero=True, current_epoch=3, datamodule=data)
     monitor = FailureMonitor(0.4, tmp_path)
-    TwoProcesses({"a.mp4": "x", "b.mp4": "y"}).install(monkeypatch)
+    fake_second_process(monkeypatch, {"a.mp4": "x", "b.mp4": "y"})
     monitor.note([("a.mp4", "x"), ("c.mp4", "z")])
     monitor.settle(trainer)
     assert monitor.failed == {"a.mp4": "x", "b.mp4": "y", "c.mp4": "z"}
     monitor.note([("a.mp4", "x")])
     monitor.settle(trainer)
-    lines = [json.loads(line) for line in (tmp_path / "failed_videos.jsonl").read_text().splitlines()]
-    assert [(line["path"], line["epoch"]) for line in lines] == [("a.mp4", 3), ("c.mp4", 3), ("b.mp4", 3)]
+    assert [entry["path"] for entry in entries(tmp_path)] == ["a.mp4", "c.mp4", "b.mp4"]
+    assert {entry["epoch"] for entry in entries(tmp_path)} == {3}
     assert capsys.readouterr().err.count("warning: ") == 3
     # Three failed and one missing are four of ten; the fifth, from the other process, stops both.
-    TwoProcesses({"d.mp4": "x"}).install(monkeypatch)
+    fake_second_process(monkeypatch, {"d.mp4": "x"})
     with pytest.raises(InputError) as error:
         monitor.settle(trainer)
     assert str(error.value) == (

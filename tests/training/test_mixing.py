@@ -17,8 +17,7 @@ from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.run import train
 from tests.conftest import REPOSITORY, TinyRun
 from tests.test_recipes import load
-from tests.training.runs import Killed, final_weights
-from tests.training.test_run import config_for
+from tests.training.runs import configured, final_weights, interrupted
 
 LABELS = torch.tensor([3, 1, 4, 1, 5])
 CLIPS = torch.randn(5, 3, 2, 8, 10, generator=torch.Generator().manual_seed(0))
@@ -121,37 +120,16 @@ def test_training_step_uses_soft_labels_and_counts_the_larger_share(
     assert module.running_top1() == pytest.approx(float(right))
 
 
-def test_augmented_run_killed_in_an_epoch_ends_with_the_same_weights(
-    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def config(name: str) -> Any:
-        chosen = config_for(tiny, tmp_path / name)
-        chosen.augment = dataclasses.replace(
-            chosen.augment,
-            crop_area=(0.5, 1.0),
-            randaugment_ops=2,
-            color_jitter=(0.2, 0.2, 0.2, 0.1),
-            erasing=0.5,
-            mixup=0.8,
-            cutmix=1.0,
-            repeats=2,
-        )
-        chosen.data.limit_videos = 8
-        chosen.trainer.max_epochs = 2
-        return chosen
-
-    train(config("whole"))
-    original = VideoTrainingModule.training_step
-
-    def killed(self: VideoTrainingModule, *args: Any) -> Any:
-        if self.global_step == 6:  # four steps an epoch
-            raise Killed
-        return original(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(VideoTrainingModule, "training_step", killed)
-        with pytest.raises(Killed):
-            train(config("parts"))
-    train(config("parts"), resume="last")
+def test_augmented_run_killed_in_an_epoch_ends_with_the_same_weights(tiny: TinyRun, tmp_path: Path) -> None:
+    augment = {"crop_area": (0.5, 1.0), "randaugment_ops": 2, "color_jitter": (0.2, 0.2, 0.2, 0.1), "erasing": 0.5}
+    changes = {
+        "augment": augment | {"mixup": 0.8, "cutmix": 1.0, "repeats": 2},
+        "data": {"limit_videos": 8},
+        "trainer": {"max_epochs": 2, "save_every_n_steps": 1},
+    }
+    train(configured(tiny, tmp_path / "whole", **changes))
+    config = configured(tiny, tmp_path / "parts", **changes)
+    interrupted(config, VideoTrainingModule, "training_step", 6)  # an epoch has four steps
+    train(config, resume="last")
     whole, parts = final_weights(tmp_path / "whole"), final_weights(tmp_path / "parts")
     assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +18,26 @@ import yaml
 
 from dnl_video.config import TrainConfig
 from dnl_video.data.loaders import VideoDataModule
-from dnl_video.errors import InputError, Terminated
+from dnl_video.errors import InputError
 from dnl_video.spec import to_dict
 from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO
 from dnl_video.training.module import VideoTrainingModule, seed_network
 from dnl_video.training.resume import find_resume_point
 from dnl_video.training.run import train
 from tests.conftest import TinyRun
-from tests.test_recipes import load
-from tests.training.runs import Killed
+from tests.training.runs import configured, interrupted
 
 
 def config_for(tiny: TinyRun, output: Path) -> TrainConfig:
     """Use everything that has a state or is random: dropout, mixup, EMA, precise statistics, accumulation."""
-    config = load(tiny.config)
-    config.output_dir = str(output)
-    config.model = dataclasses.replace(config.model, dropout=0.5)
-    config.augment = dataclasses.replace(config.augment, mixup=0.8)
-    config.optim = dataclasses.replace(config.optim, ema_decay=0.8, frozen_stages=1, lr=0.05)
-    config.trainer = dataclasses.replace(
-        config.trainer, max_epochs=3, save_every_n_steps=1, accumulate_grad_batches=2, progress_bar=False
+    return configured(
+        tiny,
+        output,
+        model={"dropout": 0.5},
+        augment={"mixup": 0.8},
+        optim={"ema_decay": 0.8, "frozen_stages": 1, "lr": 0.05},
+        trainer={"max_epochs": 3, "save_every_n_steps": 1, "accumulate_grad_batches": 2},
     )
-    return config
 
 
 def last(output: Path) -> dict[str, Any]:
@@ -67,33 +63,8 @@ def whole(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def kill() -> None:
-    raise Killed
-
-
 def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def interrupted(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, call: int, how: Callable[[], None]
-) -> BaseException:
-    """Continue a run until the given call of a method; return the exception that ended it.
-
-    It leaves the same files as a real kill.
-    """
-    original, calls = getattr(owner, method), iter(range(call + 1))
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if next(calls, None) == call:
-            how()
-        return original(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, method, wrapped)
-        with pytest.raises((Killed, Terminated)) as error:
-            train(config, resume="auto")
-    return error.value
 
 
 def test_run_killed_and_stopped_many_times_ends_with_the_same_weights(
@@ -112,31 +83,25 @@ def test_run_killed_and_stopped_many_times_ends_with_the_same_weights(
     monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", watched)
     step = (VideoTrainingModule, "training_step")
     # Killed before the first checkpoint, then in the second step.
-    interrupted(config, monkeypatch, *step, 0, kill)
+    interrupted(config, *step, 0)
     assert not (output / "checkpoints").exists()
-    interrupted(config, monkeypatch, *step, 2, kill)
+    interrupted(config, *step, 2)
     assert last(output)["global_step"] == 1
     # SIGTERM in the first half of the second step: the step is finished, the validation of the epoch is not.
-    stop = interrupted(config, monkeypatch, *step, 0, terminate)
     path = output / "checkpoints" / "last.ckpt"
-    assert isinstance(stop, Terminated)
-    assert stop.saved == f"epoch 1, step 2 saved in {path}"
+    assert interrupted(config, *step, 0, terminate) == f"epoch 1, step 2 saved in {path}"
     assert last(output)["global_step"] == 2
     # During validation, and the precise statistics before it, the run stops immediately.
-    stop = interrupted(config, monkeypatch, VideoTrainingModule, "validation_step", 1, terminate)
-    assert isinstance(stop, Terminated)
-    assert stop.saved == ""
-    interrupted(config, monkeypatch, VideoDataModule, "precise_bn_dataloader", 0, kill)
+    assert interrupted(config, VideoTrainingModule, "validation_step", 1, terminate) == ""
+    interrupted(config, VideoDataModule, "precise_bn_dataloader", 0)
     # The validation is repeated and writes the best checkpoint of the first epoch. Stopped in the second epoch.
-    stop = interrupted(config, monkeypatch, *step, 1, terminate)
-    assert isinstance(stop, Terminated)
-    assert stop.saved == f"epoch 2, step 3 saved in {path}"
+    assert interrupted(config, *step, 1, terminate) == f"epoch 2, step 3 saved in {path}"
     assert list((output / "checkpoints").glob("best-epoch000-*"))
     # With a damaged last checkpoint, the run resumes from the one before it, at the end of the first epoch.
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)
     capsys.readouterr()
-    interrupted(config, monkeypatch, *step, 1, kill)
+    interrupted(config, *step, 1)
     assert f"; resuming from {output}/checkpoints/previous.ckpt, the checkpoint before it" in capsys.readouterr().err
     # No step was finished since, and the damaged checkpoint did not replace the previous one.
     train(config, resume="auto")
@@ -289,29 +254,27 @@ def test_previous_checkpoint_alone_is_enough(tiny: TinyRun, tmp_path: Path) -> N
 
 
 def test_resumed_run_keeps_the_first_logs(tiny: TinyRun, tmp_path: Path) -> None:
-    config = load(tiny.config)
-    config.output_dir = str(tmp_path / "run")
-    shutil.copytree(tiny.run, config.output_dir)
-    first = (tmp_path / "run" / "logs" / "csv" / "metrics.csv").read_text(encoding="utf-8")
-    config.trainer = dataclasses.replace(config.trainer, max_epochs=2, progress_bar=False)
-    train(config, resume="last")
-    assert (tmp_path / "run" / "logs" / "csv" / "metrics.csv").read_text(encoding="utf-8") == first
-    added = list(csv.DictReader((tmp_path / "run" / "logs" / "csv-resumed-1" / "metrics.csv").open(encoding="utf-8")))
+    run = tmp_path / "run"
+    shutil.copytree(tiny.run, run)
+    first = (run / "logs" / "csv" / "metrics.csv").read_text(encoding="utf-8")
+    train(configured(tiny, run, trainer={"max_epochs": 2}), resume="last")
+    assert (run / "logs" / "csv" / "metrics.csv").read_text(encoding="utf-8") == first
+    added = list(csv.DictReader((run / "logs" / "csv-resumed-1" / "metrics.csv").open(encoding="utf-8")))
     assert {row["epoch"] for row in added if row["train/loss"]} == {"1"}
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("section", "values", "message"),
     [
-        (("optim", {"lr": 0.5}), r"its optim\.lr is 0\.002, the configuration's is 0\.5; resume with the run's own"),
-        (("optim", {"ema_decay": 0.5}), r"its optim\.ema_decay is None, the configuration's is 0\.5"),
-        (("data", {"batch_size": 8}), r"its data\.batch_size is 4, the configuration's is 8"),
-        (("preprocessing", {"frame_stride": 1}), r"its preprocessing\.frame_stride is 2"),
+        ("optim", {"lr": 0.5}, "optim.lr is 0.002, the configuration's is 0.5; resume with the run's own config.yaml"),
+        ("optim", {"ema_decay": 0.5}, "optim.ema_decay is None, the configuration's is 0.5; "),
+        ("data", {"batch_size": 8}, "data.batch_size is 4, the configuration's is 8; "),
+        ("preprocessing", {"frame_stride": 1}, "preprocessing.frame_stride is 2, the configuration's is 1; "),
+        ("model", {"context": "nl"}, "model.context is dnl, the configuration's is nl; "),
+        ("weights", {"source": "other.pth"}, "weights.source is None, the configuration's is other.pth; "),
     ],
 )
-def test_resume_with_other_settings_is_refused(change: Any, message: str, tiny: TinyRun) -> None:
-    config = load(tiny.config)
-    section, values = change
-    setattr(config, section, dataclasses.replace(getattr(config, section), **values))
-    with pytest.raises(InputError, match=message):
-        train(config, resume="last")
+def test_resume_with_other_settings_is_refused(section: str, values: Any, message: str, tiny: TinyRun) -> None:
+    with pytest.raises(InputError) as refused:
+        train(configured(tiny, tiny.run, **{section: values}), resume="last")
+    assert str(refused.value).startswith(f"{tiny.run}/checkpoints/last.ckpt: its {message}")

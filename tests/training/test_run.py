@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +20,7 @@ from dnl_video.training.run import train
 from dnl_video.training.trainer import validation_interval
 from tests.conftest import TinyRun
 from tests.test_recipes import load
-
-
-def config_for(tiny: TinyRun, output: Path) -> Any:
-    config = load(tiny.config)
-    config.output_dir = str(output)
-    config.trainer = dataclasses.replace(config.trainer, max_epochs=3, save_every_n_steps=1, progress_bar=False)
-    return config
+from tests.training.runs import configured
 
 
 @pytest.mark.parametrize(("wanted", "epochs", "interval"), [(8, 32, 8), (8, 30, 6), (4, 3, 3), (4, 196, 4), (2, 7, 1)])
@@ -38,7 +31,7 @@ def test_last_epoch_is_always_validated(wanted: int, epochs: int, interval: int)
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        ("optim", {"warmup_epochs": 3.0}, "optim.warmup_epochs 3 leaves nothing of trainer.max_epochs 3; lower it"),
+        ("optim", {"warmup_epochs": 1.0}, "optim.warmup_epochs 1 leaves nothing of trainer.max_epochs 1; lower it"),
         ("preprocessing", {"num_frames": 1}, "preprocessing.num_frames is 1; i3d_r50 takes 2 or more"),
         ("trainer", {"accelerator": "gpu"}, "trainer settings do not fit this machine: "),
     ],
@@ -46,8 +39,7 @@ def test_last_epoch_is_always_validated(wanted: int, epochs: int, interval: int)
 def test_wrong_settings_are_refused(section: str, values: Any, message: str, tiny: TinyRun, tmp_path: Path) -> None:
     if values.get("accelerator") == "gpu" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    config = config_for(tiny, tmp_path / "run")
-    setattr(config, section, dataclasses.replace(getattr(config, section), **values))
+    config = configured(tiny, tmp_path / "run", **{section: values})
     with pytest.raises(InputError) as refused:
         train(config)
     assert message in str(refused.value)
@@ -58,7 +50,7 @@ def test_output_folder_that_cannot_be_created(tiny: TinyRun, tmp_path: Path) -> 
     (tmp_path / "file").write_text("", encoding="utf-8")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match=r"output_dir .*file.* cannot be written \(.*\); choose another"):
-            train(config_for(tiny, output))
+            train(configured(tiny, output))
 
 
 def test_a_folder_in_which_another_training_runs(tiny: TinyRun, tmp_path: Path) -> None:
@@ -73,7 +65,7 @@ def test_a_folder_in_which_another_training_runs(tiny: TinyRun, tmp_path: Path) 
             InputError, match=r"another training is writing to .*run; wait for it, or choose another --output"
         ),
     ):
-        train(config_for(tiny, output))
+        train(configured(tiny, output))
     assert not (output / "config.yaml").exists()
     assert written.exists()
 
@@ -81,7 +73,7 @@ def test_a_folder_in_which_another_training_runs(tiny: TinyRun, tmp_path: Path) 
 def test_integer_and_named_labels_together_are_refused(tiny: TinyRun, tmp_path: Path) -> None:
     files = tiny.files("train")
     (tmp_path / "ints.txt").write_text("\n".join(f"{f} {i % 8}" for i, f in enumerate(files)), encoding="utf-8")
-    config = config_for(tiny, tmp_path / "run")
+    config = configured(tiny, tmp_path / "run")
     config.data.train_manifest = str(tmp_path / "ints.txt")
     with pytest.raises(InputError, match=r"ints\.txt has integer labels, .*val\.csv has names; use one kind in both"):
         train(config)
@@ -92,7 +84,7 @@ def test_only_broken_videos(tiny: TinyRun, tmp_path: Path) -> None:
     for file in broken:
         file.write_bytes(b"")
     (tmp_path / "list.txt").write_text("\n".join(f"{f} {i}" for i, f in enumerate(broken)), encoding="utf-8")
-    config = config_for(tiny, tmp_path / "run")
+    config = configured(tiny, tmp_path / "run")
     config.data.train_manifest = config.data.val_manifest = str(tmp_path / "list.txt")
     with pytest.raises(
         InputError, match=r"8 videos in a row cannot be read, check the data: .*0\.mp4 \(file is empty\)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,11 @@ from dnl_video.training import precision
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.run import train
 from tests.conftest import TinyRun
-from tests.test_recipes import load
-from tests.training.runs import data_of, final_weights, logged
+from tests.training.runs import configured, data_of, final_weights, logged
 
 
-def configured(tiny: TinyRun, output: Path, **changes: dict[str, Any]) -> TrainConfig:
+def short(tiny: TinyRun, output: Path, **changes: dict[str, Any]) -> TrainConfig:
     """Train a bare network for two steps of four clips, with SGD at a constant rate, and the given changes."""
-    config = load(tiny.config)
-    config.output_dir = str(output)
     plain: dict[str, dict[str, Any]] = {
         # Residual branches that start at zero limit the growth of rounding errors.
         "model": {"context": "none", "zero_init_residual": True},
@@ -42,12 +38,10 @@ def configured(tiny: TinyRun, output: Path, **changes: dict[str, Any]) -> TrainC
             "warmup_epochs": 0.0,
             "precise_bn_batches": 0,
         },
-        "trainer": {"progress_bar": False},
     }
-    for section in plain | changes:
-        values = plain.get(section, {}) | changes.get(section, {})
-        setattr(config, section, dataclasses.replace(getattr(config, section), **values))
-    return config
+    return configured(
+        tiny, output, **{section: plain.get(section, {}) | changes.get(section, {}) for section in plain | changes}
+    )
 
 
 def differing(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
@@ -67,7 +61,7 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], toleranc
 def plain(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run with default options."""
     output = tmp_path_factory.mktemp("plain")
-    train(configured(tiny, output))
+    train(short(tiny, output))
     return output
 
 
@@ -94,7 +88,7 @@ def by_hand(config: TrainConfig, clip_norm: float, smoothing: float) -> tuple[di
 
 def test_clipping_and_label_smoothing_equal_a_loop_by_hand(tiny: TinyRun, tmp_path: Path) -> None:
     changes = {"optim": {"label_smoothing": 0.2, "lr": 0.02}, "trainer": {"gradient_clip_val": 0.5}}
-    config = configured(tiny, tmp_path, **changes)
+    config = short(tiny, tmp_path, **changes)
     train(config)
     expected, norms = by_hand(config, clip_norm=0.5, smoothing=0.2)
     assert min(norms) > 0.5
@@ -122,7 +116,7 @@ STEPS = [0.1, 0.1, 0.01, 0.01, 0.01, 0.001]
 def test_learning_rate_of_every_step(
     optim: dict[str, Any], accumulate: int, table: list[float], tiny: TinyRun, tmp_path: Path
 ) -> None:
-    config = configured(
+    config = short(
         tiny,
         tmp_path,
         optim={"lr": 0.1, **optim},
@@ -136,7 +130,7 @@ def test_learning_rate_of_every_step(
 
 
 def test_activation_checkpointing_gives_the_same_run(tiny: TinyRun, tmp_path: Path, plain: Path) -> None:
-    train(configured(tiny, tmp_path, trainer={"activation_checkpointing": True}))
+    train(short(tiny, tmp_path, trainer={"activation_checkpointing": True}))
     assert differing(final_weights(tmp_path), final_weights(plain)) == []
     assert logged(tmp_path, "val/loss") == logged(plain, "val/loss")
 
@@ -157,7 +151,7 @@ def test_channels_last_in_training_and_checkpoints(
         return step(self, *args)
 
     monkeypatch.setattr(VideoTrainingModule, "training_step", watched)
-    config = configured(tiny, tmp_path, trainer={"channels_last": True})
+    config = short(tiny, tmp_path, trainer={"channels_last": True})
     train(config)
     assert seen == [{True}, {True}]
     last, usual = final_weights(tmp_path), final_weights(plain)
@@ -190,11 +184,11 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_float32(
     monkeypatch.setattr(VideoTrainingModule, "training_step", watched)
     # One step: its loss is correct even where the gradients are not.
     monkeypatch.setattr(precision, "bf16_gradients_are_correct", lambda: True)
-    train(configured(tiny, tmp_path, data={"limit_videos": 8, "batch_size": 8}, trainer={"precision": "bf16-mixed"}))
+    train(short(tiny, tmp_path, data={"limit_videos": 8, "batch_size": 8}, trainer={"precision": "bf16-mixed"}))
     assert dtypes == {torch.bfloat16, torch.float32}
     weights = final_weights(tmp_path)
     assert {w.dtype for name, w in weights.items() if name.endswith("weight")} == {torch.float32}
-    exact = configured(tiny, tmp_path / "exact", data={"limit_videos": 8, "batch_size": 8})
+    exact = short(tiny, tmp_path / "exact", data={"limit_videos": 8, "batch_size": 8})
     train(exact)
     losses = logged(tmp_path, "train/loss"), logged(tmp_path / "exact", "train/loss")
     assert losses[0] != losses[1]
@@ -202,7 +196,7 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_float32(
 
 
 def test_fp16_needs_a_gpu(tiny: TinyRun, tmp_path: Path) -> None:
-    config = configured(tiny, tmp_path, trainer={"precision": "16-mixed", "accelerator": "cpu"})
+    config = short(tiny, tmp_path, trainer={"precision": "16-mixed", "accelerator": "cpu"})
     with pytest.raises(InputError, match=r"trainer\.precision 16-mixed needs a GPU; use bf16-mixed or 32-true"):
         train(config)
 
@@ -228,7 +222,7 @@ def test_bf16_with_wrong_gradients_is_refused(tiny: TinyRun, tmp_path: Path, mon
     assert precision.bf16_gradients_are_correct()
     monkeypatch.setattr(nn.functional, "conv3d", unwritten_tap)
     assert not precision.bf16_gradients_are_correct()
-    config = configured(tiny, tmp_path, trainer={"precision": "bf16-mixed", "accelerator": "cpu"})
+    config = short(tiny, tmp_path, trainer={"precision": "bf16-mixed", "accelerator": "cpu"})
     message = (
         r"trainer\.precision bf16-mixed: on this CPU torch .* wrong gradients of temporal convolutions in bf16; use"
     )
@@ -240,7 +234,7 @@ def test_bf16_with_wrong_gradients_is_refused(tiny: TinyRun, tmp_path: Path, mon
 def test_compiled_run_equals_the_eager_run(tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train and validate a stem, one residual block and the head, because tracing is slow."""
 
-    def short(spec: Any) -> nn.Module:
+    def shallow(spec: Any) -> nn.Module:
         network = build_model(spec)
         stem, stage, *_, head = network.blocks
         stage.res_blocks = stage.res_blocks[:1]  # type: ignore[union-attr, index]
@@ -256,13 +250,11 @@ def test_compiled_run_equals_the_eager_run(tiny: TinyRun, tmp_path: Path, monkey
         compiled.append(self)
         original(self, backend="aot_eager")
 
-    monkeypatch.setattr(training_module, "build_model", short)
+    monkeypatch.setattr(training_module, "build_model", shallow)
     monkeypatch.setattr(nn.Module, "compile", trace)
     torch._dynamo.reset()
     for name in ("eager", "compiled"):
-        train(
-            configured(tiny, tmp_path / name, optim={"precise_bn_batches": 2}, trainer={"compile": name == "compiled"})
-        )
+        train(short(tiny, tmp_path / name, optim={"precise_bn_batches": 2}, trainer={"compile": name == "compiled"}))
     assert [type(network).__name__ for network in compiled] == ["VideoClassifier"]
     eager, traced = tmp_path / "eager", tmp_path / "compiled"
     for column in ("train/loss", "val/loss", "val/top1"):

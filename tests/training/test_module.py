@@ -1,26 +1,35 @@
-"""Conversion to torch's SyncBatchNorm (which runs on GPUs only) keeps every layer and its rules."""
+"""The training module with several processes: gradients of all parameters, and conversion to SyncBatchNorm.
+
+DDP raises an error for a parameter without a gradient. SyncBatchNorm runs on GPUs only; its conversion runs anywhere.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
+import pytest
 import torch
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import nn
 
 from dnl_video.config import OptimConfig, TrainConfig
-from dnl_video.spec import ModelSpec
+from dnl_video.spec import Architecture, Context, ContextOptions, ModelSpec
 from dnl_video.training.callbacks import PreciseBatchNorm
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import parameter_groups
 
 
+def module_of(spec: ModelSpec, optim: OptimConfig) -> VideoTrainingModule:
+    return VideoTrainingModule(TrainConfig(model=spec, optim=optim), ["a", "b", "c"])
+
+
 def plain_and_converted(optim: OptimConfig) -> tuple[VideoTrainingModule, VideoTrainingModule]:
     spec = ModelSpec("slow_r50", "dnl", 3, stem_channels=8)
-    plain = VideoTrainingModule(TrainConfig(model=spec, optim=optim), ["a", "b", "c"])
+    plain = module_of(spec, optim)
     # Like the trainer: after freezing and before the optimiser is made.
     converted = TorchSyncBatchNorm().apply(copy.deepcopy(plain))
     return plain.train(), converted.train()
@@ -57,7 +66,8 @@ def test_precise_batch_norm_updates_converted_layers() -> None:
         precision_plugin=SimpleNamespace(forward_context=contextlib.nullcontext),
     )
     plain, converted = plain_and_converted(OptimConfig(freeze_batch_norm=True))
-    for module, callback in ((plain, PreciseBatchNorm(2)), (converted, PreciseBatchNorm(2))):
+    for module in (plain, converted):
+        callback = PreciseBatchNorm(2)
         callback.on_validation_start(trainer, module)
         callback.on_validation_epoch_start(trainer, module)
     before, after = plain.state_dict(), converted.state_dict()
@@ -66,3 +76,43 @@ def test_precise_batch_norm_updates_converted_layers() -> None:
     }
     assert len(moved) == 5, "those of the blocks; the backbone is frozen"
     assert all(torch.equal(after[name], before[name]) for name in after)
+
+
+def without_gradient(spec: ModelSpec, optim: OptimConfig) -> tuple[set[str], int]:
+    """Return the trained parameters without a gradient after a step, and the number of trained parameters."""
+    module = module_of(spec, optim).train()
+    module.network(torch.rand(2, 3, 8, 32, 32)).sum().backward()
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    return {name for name, p in trained.items() if p.grad is None}, len(trained)
+
+
+@pytest.mark.parametrize("frozen", [0, 2])
+@pytest.mark.parametrize("context", get_args(Context))
+def test_every_context_uses_all_parameters(context: Context, frozen: int) -> None:
+    spec = ModelSpec("slow_r50", context, 3, stem_channels=8)
+    unused, trained = without_gradient(spec, OptimConfig(frozen_stages=frozen))
+    assert unused == set()
+    assert trained > 100
+
+
+@pytest.mark.parametrize("architecture", ["i3d_r50", "slowfast_r50", "c2d_r50"])
+def test_every_backbone_uses_all_parameters(architecture: Architecture) -> None:
+    spec = ModelSpec(architecture, "dnl", 3, stem_channels=16)
+    assert without_gradient(spec, OptimConfig(frozen_stages=2, freeze_batch_norm=True))[0] == set()
+
+
+@pytest.mark.parametrize(
+    ("context", "options"),
+    [
+        ("dnl", {"output": "gamma", "bias": True, "learned_temperature": True}),
+        ("dnl", {"output": "conv", "pool": None, "checkpoint": True}),
+        ("nl", {"attention": "gaussian"}),
+        ("nl", {"attention": "dot_product"}),
+        ("nl", {"attention": "concatenation"}),
+        ("pairwise", {"learned_temperature": True, "whiten_over": "frame"}),
+    ],
+)
+def test_every_option_uses_all_parameters(context: Context, options: dict[str, Any]) -> None:
+    spec = ModelSpec("slow_r50", context, 3, stem_channels=8)
+    spec = dataclasses.replace(spec, context_options=ContextOptions(**options))
+    assert without_gradient(spec, OptimConfig())[0] == set()
