@@ -1,7 +1,8 @@
-"""Results files as other projects write them give the same numbers as our own files."""
+"""Results files of other projects give the same numbers as our own files."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -18,7 +19,7 @@ import torch
 from dnl_video.errors import InputError
 from dnl_video.report import build_report
 from dnl_video.results.foreign import ListEntry, as_probabilities, read_foreign
-from dnl_video.results.predictions import VideoPrediction
+from dnl_video.results.predictions import Predictions, VideoPrediction
 from tests.report.directories import make_meta, report_of
 from tests.report.pages import markdown
 
@@ -53,7 +54,7 @@ def mmaction(scores: np.ndarray = SCORES) -> list[dict[str, Any]]:
 
 
 def mmaction_rc() -> list[dict[str, Any]]:
-    """The same of 1.0's release candidates."""
+    """The same for the release candidates of 1.0."""
     return [
         {"pred_scores": {"item": sample["pred_score"]}, "gt_labels": {"item": sample["gt_label"]}}
         for sample in mmaction()
@@ -88,16 +89,30 @@ FORMATS = {
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The report of the same scores through our own writer."""
+    """The report of the same scores, written by our own writer."""
     videos = [VideoPrediction(v.video_id, v.path, v.label, 30, row) for v, row in zip(LIST, SCORES, strict=True)]
     return report_of(tmp_path_factory.mktemp("ours"), videos, make_meta(NUM_VIDEOS, NAMES))
 
 
+class Reader:
+    """Writes a results file and reads it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "results.pkl"
+
+    def __call__(self, data: bytes, **options: Any) -> Predictions:
+        self.file.write_bytes(data)
+        return read_foreign(self.file, **options)
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Reader:
+    return Reader(tmp_path)
+
+
 @pytest.mark.parametrize("name", FORMATS)
-def test_same_scores_same_report(name: str, ours: dict[str, Any], tmp_path: Path) -> None:
-    file = tmp_path / "results"
-    file.write_bytes(FORMATS[name])
-    report = build_report(read_foreign(file, class_names=NAMES, videos=LIST))
+def test_same_scores_same_report(name: str, ours: dict[str, Any], read: Reader) -> None:
+    report = build_report(read(FORMATS[name], class_names=NAMES, videos=LIST))
     for key in ("accuracy", "coverage", "per_class", "confused_pairs", "confusion"):
         assert report[key] == ours[key]
     assert report["calibration"]["ece"] == pytest.approx(ours["calibration"]["ece"], abs=1e-5)
@@ -106,48 +121,38 @@ def test_same_scores_same_report(name: str, ours: dict[str, Any], tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["pyslowfast", "mmaction2 1.x", "csv"])
-def test_missing_information_is_unknown(name: str, tmp_path: Path) -> None:
-    file = tmp_path / "results.pkl"
-    file.write_bytes(FORMATS[name])
-    report = build_report(read_foreign(file))
-    assert report["protocol"] == {
-        "num_clips": None, "num_crops": None, "num_views": None, "frame_order": None, "text": "protocol unknown",
-    }  # fmt: skip
+def test_missing_information_is_unknown(name: str, read: Reader) -> None:
+    report = build_report(read(FORMATS[name]))
+    unknown = dict.fromkeys(("num_clips", "num_crops", "num_views", "frame_order"))
+    assert report["protocol"] == {**unknown, "text": "protocol unknown"}
     assert report["coverage"]["listed"] is None
     assert report["accuracy"]["listed"]["video"] is None
     assert report["accuracy"]["evaluated"]["centre_clip"] is None
     assert report["by_num_clips"] is None
     assert report["model"] == report["preprocessing"] == report["versions"] == {}
-    assert (
-        "The file does not say how many videos were listed or failed: figures are over the videos in it."
-        in report["notes"]
-    )
+    note = "The file does not say how many videos were listed or failed: figures are over the videos in it."
+    assert note in report["notes"]
     assert report["per_class"][0]["name"] == "0"
     text = markdown(report)
-    assert "# Accuracy of results.pkl\n" in text
-    assert "| listed | unknown |" in text
-    assert "| evaluated | 60 |" in text
-    assert "on 60 videos; protocol unknown" in text
+    assert text.startswith("# Accuracy of results.pkl\n")
+    for expected in ("| listed | unknown |", "| evaluated | 60 |", "on 60 videos; protocol unknown"):
+        assert expected in text
     assert "failed = wrong" not in text
     assert "centre-clip" not in text
 
 
-def test_videos_missing_in_a_csv_count_as_failed(tmp_path: Path) -> None:
-    file = tmp_path / "results.csv"
-    file.write_bytes(b"\n".join(FORMATS["csv"].splitlines()[:-2]))
-    report = build_report(read_foreign(file, videos=LIST))
+def test_videos_missing_in_a_csv_count_as_failed(read: Reader) -> None:
+    report = build_report(read(b"\n".join(FORMATS["csv"].splitlines()[:-2]), videos=LIST))
     assert report["coverage"]["listed"] == 60
     assert report["coverage"]["evaluated"] == 58
     assert report["coverage"]["failures"][0]["reason"] == "not in the results file"
     assert report["accuracy"]["listed"]["video"]["top1"]["total"] == 60
 
 
-def test_videos_without_scores_of_pyslowfast_count_as_failed(tmp_path: Path) -> None:
+def test_videos_that_pyslowfast_did_not_score_count_as_failed(read: Reader) -> None:
     preds = torch.from_numpy(SCORES).mul(30)
     preds[4] = 0
-    file = tmp_path / "results.pkl"
-    file.write_bytes(pickle.dumps(pyslowfast(preds)))
-    predictions = read_foreign(file, videos=LIST)
+    predictions = read(pickle.dumps(pyslowfast(preds)), videos=LIST)
     assert [video for video, error in zip(predictions.video_id, predictions.error, strict=True) if error] == ["v04"]
     assert predictions.error[4] == "never scored: all scores are 0"
     np.testing.assert_allclose(np.delete(predictions.scores, 4, 0), np.delete(SCORES, 4, 0), rtol=1e-6)
@@ -158,11 +163,7 @@ def test_videos_without_scores_of_pyslowfast_count_as_failed(tmp_path: Path) -> 
     [
         (SCORES, SCORES, None),
         (SCORES.round(4), SCORES.round(4), None),
-        (
-            SCORES * 30,
-            SCORES,
-            "Scores sum to 30: they are read as sums of probabilities over views, and divided",
-        ),
+        (SCORES * 30, SCORES, "Scores sum to 30: they are read as sums of probabilities over views, and divided"),
         (np.concatenate([SCORES[:9] * 29, SCORES[9:] * 30]), SCORES, "Scores sum to 29 to 30: they are"),
         (LOGITS, SCORES, "Scores are not probabilities; they are read as logits, and converted by a softmax."),
         (LOGITS + 1000, SCORES, "logits"),
@@ -233,51 +234,42 @@ def forged_tensor(size: tuple[int, ...], stride: tuple[int, ...], offset: int = 
         (forged_tensor((2,), (-1,), 5), "a tensor without a plain shape"),
     ],
 )  # fmt: skip
-def test_bad_files(data: bytes, message: str, tmp_path: Path) -> None:
-    file = tmp_path / "results"
-    file.write_bytes(data)
+def test_bad_files(data: bytes, message: str, read: Reader) -> None:
     with pytest.raises(InputError, match=message) as error:
-        read_foreign(file)
-    assert str(error.value).startswith(str(file))
+        read(data)
+    assert str(error.value).startswith(str(read.file))
     assert "\n" not in str(error.value)
 
 
-def test_a_hidden_pickle_inside_a_storage_runs_nothing(tmp_path: Path) -> None:
-    """torch would unpickle a storage's bytes; ours reads them by the same list of names."""
+def test_a_hidden_pickle_inside_a_storage_runs_nothing(tmp_path: Path, read: Reader) -> None:
+    """torch would unpickle the bytes of a storage; our reader allows only the same names in them."""
     mark = tmp_path / "ran"
     inner = pickle.dumps(Runs(exec, f"open({str(mark)!r}, 'w')"))
     tensor = Runs(
         torch._utils._rebuild_tensor_v2, Runs(torch.storage._load_from_bytes, inner), 0, (2, 3), (3, 1), False, {}
     )
-    file = tmp_path / "results.pkl"
-    file.write_bytes(pickle.dumps([tensor, torch.zeros(2).long()]))
     with pytest.raises(InputError, match=r"asks for builtins.exec"):
-        read_foreign(file)
+        read(pickle.dumps([tensor, torch.zeros(2).long()]))
     assert not mark.exists()
 
 
-def test_forged_storages(tmp_path: Path) -> None:
+def test_files_with_one_wrong_bit_are_read_or_refused(read: Reader) -> None:
     honest = pickle.dumps([torch.ones(2, 3), torch.zeros(2).long()], protocol=4)
-    file = tmp_path / "results.pkl"
     rng = np.random.default_rng(1)
     for place in rng.integers(2, len(honest), size=400):
         changed = bytearray(honest)
         changed[place] ^= 1 << rng.integers(8)
-        file.write_bytes(changed)
-        try:
-            read_foreign(file)
-        except InputError:
-            continue
+        with contextlib.suppress(InputError):
+            read(bytes(changed))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-def test_every_kind_of_float(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_every_kind_of_float(dtype: torch.dtype, read: Reader) -> None:
     scores = torch.from_numpy(SCORES).to(dtype)
-    file = tmp_path / "results.pkl"
-    # Transposed and cut: a view with an offset and strides of its own.
+    # Transposed and cut: a view with an offset and unusual strides.
     preds = torch.cat([scores, scores], dim=1).T.contiguous().T[:, NUM_CLASSES:]
-    file.write_bytes(pickle.dumps([preds, torch.from_numpy(LABELS).to(torch.int32)]))
-    np.testing.assert_array_equal(read_foreign(file).scores, scores.float().numpy())
+    predictions = read(pickle.dumps([preds, torch.from_numpy(LABELS).to(torch.int32)]))
+    np.testing.assert_array_equal(predictions.scores, scores.float().numpy())
 
 
 def test_tensors_are_read_without_torch(tmp_path: Path) -> None:
@@ -289,34 +281,40 @@ def test_tensors_are_read_without_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "results.pkl")], check=True)
 
 
-def test_the_list_must_be_the_one_tested(tmp_path: Path) -> None:
-    file = tmp_path / "results.pkl"
-    file.write_bytes(FORMATS["pyslowfast"])
-    with pytest.raises(InputError, match="has 60 results, but the list has 59 videos; give the tested list"):
-        read_foreign(file, videos=LIST[:-1])
-    swapped = [LIST[0]._replace(label=(LIST[0].label + 1) % NUM_CLASSES), *LIST[1:]]
-    with pytest.raises(
-        InputError, match=r"video 'v00' has label \d, but the list says \d; the file belongs to another"
-    ):
-        read_foreign(file, videos=swapped)
-    with pytest.raises(InputError, match="has scores of 7 classes, but 2 class names were given"):
-        read_foreign(file, class_names=["a", "b"])
-    file.write_bytes(FORMATS["csv"])
-    renamed = [video._replace(video_id=f"w{i}") for i, video in enumerate(LIST)]
-    with pytest.raises(
-        InputError, match=r"60 of its videos are not in the list, such as 'v00' \(the list has, for example, 'w0'"
-    ):
-        read_foreign(file, videos=renamed)
-    file.write_bytes(csv_text(["class 6"] * NUM_VIDEOS))
-    with pytest.raises(InputError, match="label 'class 6' is not in the class list; did you mean 'class 5'"):
-        read_foreign(file, class_names=[*NAMES[:6], "other"])
+def changed(**changes: Any) -> list[ListEntry]:
+    """Return the list with another first video."""
+    return [LIST[0]._replace(**changes), *LIST[1:]]
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ("pyslowfast", {"videos": LIST[:-1]}, "has 60 results, but the list has 59 videos; give the tested list"),
+        (
+            *("pyslowfast", {"videos": changed(label=(LABELS[0] + 1) % NUM_CLASSES)}),
+            r"video 'v00' has label \d, but the list says \d; the file belongs to another",
+        ),
+        ("pyslowfast", {"class_names": ["a", "b"]}, "has scores of 7 classes, but 2 class names were given"),
+        (
+            *("csv", {"videos": [video._replace(video_id=f"w{i}") for i, video in enumerate(LIST)]}),
+            r"60 of its videos are not in the list, such as 'v00' \(the list has, for example, 'w0'",
+        ),
+        (
+            *("csv with names", {"class_names": [*NAMES[:6], "other"]}),
+            "label 'class 6' is not in the class list; did you mean 'class 5'",
+        ),
+        ("mmaction2 0.x json", {"videos": changed(label=None)}, "the list has no label for 'v00'; give a list with"),
+    ],
+)
+def test_lists_and_classes_that_do_not_fit(data: str, options: dict[str, Any], message: str, read: Reader) -> None:
+    with pytest.raises(InputError, match=message):
+        read(FORMATS[data], **options)
+
+
+def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere cannot be read \(No such file or directory\); give a CSV"):
         read_foreign(tmp_path / "nowhere")
 
 
-def test_labels_come_from_the_list_when_the_file_has_none(tmp_path: Path) -> None:
-    file = tmp_path / "results.json"
-    file.write_bytes(FORMATS["mmaction2 0.x json"])
-    assert read_foreign(file, videos=LIST).label.tolist() == LABELS.tolist()
-    with pytest.raises(InputError, match="the list has no label for 'v00'; give a list with labels"):
-        read_foreign(file, videos=[video._replace(label=None) for video in LIST])
+def test_labels_come_from_the_list_when_the_file_has_none(read: Reader) -> None:
+    assert read(FORMATS["mmaction2 0.x json"], videos=LIST).label.tolist() == LABELS.tolist()

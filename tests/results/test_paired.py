@@ -50,12 +50,12 @@ def test_mcnemar_by_hand(b: int, c: int, p: float) -> None:
     assert mcnemar_exact(PairedCounts(0, c, b, 0)) == p
 
 
-def test_mcnemar_counts_coin_tosses() -> None:
-    """p is the share of all 2^n outcomes of n fair coins at least as lopsided as the one seen."""
+def test_mcnemar_equals_an_enumeration() -> None:
+    """p is the share of all 2^n outcomes of n fair coins that are at least as unequal as the observed one."""
     for n in range(1, 11):
-        lopsided = [abs(n - 2 * sum(coins)) for coins in itertools.product((0, 1), repeat=n)]
+        unequal = [abs(n - 2 * sum(coins)) for coins in itertools.product((0, 1), repeat=n)]
         for b in range(n + 1):
-            p = Fraction(sum(x >= abs(n - 2 * b) for x in lopsided), 2**n)
+            p = Fraction(sum(x >= abs(n - 2 * b) for x in unequal), 2**n)
             assert mcnemar_exact(PairedCounts(1, b, n - b, 1)) == float(p)
 
 
@@ -75,7 +75,7 @@ def test_mcnemar_of_many_videos() -> None:
 
 
 def test_holm_by_hand() -> None:
-    # Sorted 0.01, 0.03, 0.04: times 3, 2, 1, never below the one before.
+    # Sorted 0.01, 0.03, 0.04: multiplied by 3, 2 and 1, and never below the previous one.
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([0.2]) == [0.2]
@@ -93,7 +93,7 @@ def test_holm_by_hand() -> None:
     ],
 )
 def test_newcombe_published(table: tuple[int, int, int, int], estimate: float, low: float, high: float) -> None:
-    """They state first minus second."""
+    """The sources state first minus second."""
     result = paired_difference(PairedCounts(*table))
     digits = 5e-5 if abs(estimate) < 0.1 else 5e-4
     np.testing.assert_allclose(result, (-estimate, -high, -low), atol=digits)
@@ -115,12 +115,12 @@ def test_agreement_narrows_the_interval() -> None:
     def width(counts: PairedCounts) -> float:
         return paired_difference(counts).high - paired_difference(counts).low
 
-    # Both networks 75 and 70 of 100, the second time on nearly the same videos.
+    # The networks are right on 75 and 70 of 100 videos; in the first table on nearly the same ones.
     assert width(PairedCounts(69, 6, 1, 24)) < 0.5 * width(PairedCounts(52, 23, 18, 7))
     assert width(PairedCounts(70, 0, 0, 30)) > 0, "no difference among 100 videos is not certainty"
 
 
-def test_mean_class_difference_of_one_class_is_the_plain_one() -> None:
+def test_mean_class_difference_of_one_class_is_that_of_top1() -> None:
     for table in ((59, 6, 16, 80), (1, 1, 7, 12), (5, 20, 20, 5), (7, 0, 0, 3)):
         counts = PairedCounts(*table)
         labels = np.full(sum(counts), 3)
