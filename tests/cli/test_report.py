@@ -15,8 +15,8 @@ from dnl_video.results.predictions import VideoPrediction
 from tests.report.directories import make_meta, write
 
 
-def parse(*args):
-    return make_parser("report", command).parse_args([str(arg) for arg in args])
+def run(*args):
+    return command.run(make_parser("report", command).parse_args([str(arg) for arg in args]))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def directory(tmp_path):
 
 
 def test_the_command_writes_and_shows_the_report(directory, capsys):
-    assert command.run(parse(directory)) == 0
+    assert run(directory) == 0
     shown = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert lines[0] == "i3d_r50, 1 clip x 1 crop at 224, clips of 8 frames with stride 8"
@@ -48,7 +48,7 @@ def test_the_command_writes_and_shows_the_report(directory, capsys):
 
 
 def test_output_folder(directory, tmp_path, capsys):
-    assert command.run(parse(directory, "--output", tmp_path / "out")) == 0
+    assert run(directory, "--output", tmp_path / "out") == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.html", "report.json", "report.md"]
     assert not (directory / "report.json").exists()
     assert capsys.readouterr().out.endswith(f"wrote {tmp_path / 'out' / 'report.html'}\n")
@@ -56,7 +56,7 @@ def test_output_folder(directory, tmp_path, capsys):
 
 def test_an_unfinished_run_is_marked(directory, capsys):
     next(directory.glob("*.jsonl")).write_text('{"id":"a","path":"a","label":0,"num_views":0,"row":null,"error":"x"}\n')
-    assert command.run(parse(directory)) == 0
+    assert run(directory) == 0
     assert "Incomplete: 1 of 4 videos." in capsys.readouterr().out
 
 
@@ -65,7 +65,7 @@ def test_an_unfinished_run_is_marked(directory, capsys):
 
 @pytest.fixture
 def mistaken_video(directory, tmp_path):
-    """The video that the fixture's network gets wrong, v2, where it was evaluated: 24 frames that grow brighter."""
+    """The file of v2, the wrong video: 24 frames of increasing brightness."""
     frames = np.repeat(10 * np.arange(24, dtype=np.uint8), 64 * 96 * 3).reshape(24, 64, 96, 3)
     shard = next(directory.glob("*.jsonl"))
     shard.write_text(shard.read_text().replace('"v2.mp4"', f'"{tmp_path}/val/run/v2.mp4"'))
@@ -82,7 +82,7 @@ def test_frames_are_spread_over_the_video_and_small(mistaken_video):
 
 
 def test_the_page_shows_the_mistaken_video(directory, mistaken_video, capsys):
-    assert command.run(parse(directory)) == 0
+    assert run(directory) == 0
     page = (directory / "report.html").read_text()
     assert page.count('<img src="data:image/jpeg') == 1
     assert 'width="879" height="96"' in page
@@ -102,18 +102,18 @@ def test_videos_that_moved_are_found_by_path_or_name(mistaken_video, tmp_path):
     assert thumbnail_reader(str(tmp_path / "flat"))("other.mp4") == "file not found"
 
 
-def test_page_says_that_a_video_is_missing_or_broken(directory, mistaken_video, tmp_path, capsys):
-    for content, word in (("no video at all", "cannot be opened"), (None, "file not found")):
-        mistaken_video.unlink()
-        if content:
-            mistaken_video.write_text(content)
-        assert command.run(parse(directory)) == 0
-        assert f'<div class="no-frames">{word}</div>' in (directory / "report.html").read_text()
-        mistaken_video.touch()
+def test_page_says_that_a_video_is_broken_or_missing(directory, mistaken_video, capsys):
+    for harm, reason in (
+        (lambda: mistaken_video.write_text("no video at all"), "cannot be opened"),
+        (mistaken_video.unlink, "file not found"),
+    ):
+        harm()
+        assert run(directory) == 0
+        assert f'<div class="no-frames">{reason}</div>' in (directory / "report.html").read_text()
 
 
 def test_no_thumbnails(directory, mistaken_video, capsys):
-    assert command.run(parse(directory, "--no-thumbnails")) == 0
+    assert run(directory, "--no-thumbnails") == 0
     page = (directory / "report.html").read_text()
     assert "<img" not in page
     assert "no-frames" not in page.partition("</style>")[2]
@@ -121,26 +121,23 @@ def test_no_thumbnails(directory, mistaken_video, capsys):
 
 def test_video_root_does_not_exist(directory, tmp_path):
     with pytest.raises(InputError) as info:
-        command.run(parse(directory, "--video-root", tmp_path / "gone"))
+        run(directory, "--video-root", tmp_path / "gone")
     assert str(info.value) == f"--video-root {tmp_path}/gone is not a folder; give the folder that holds the videos"
 
 
-@pytest.mark.parametrize(("exists", "message"), [(True, "has no meta.json"), (False, "does not exist")])
-def test_wrong_directory(tmp_path, exists, message):
-    directory = tmp_path / "p"
-    if exists:
-        directory.mkdir()
+@pytest.mark.parametrize(("name", "message"), [(".", "has no meta.json"), ("gone", "does not exist")])
+def test_wrong_directory(tmp_path, name, message):
     with pytest.raises(InputError, match=message):
-        command.run(parse(directory))
+        run(tmp_path / name)
 
 
 def test_another_projects_results(tmp_path, capsys, monkeypatch):
-    """Ids, labels and names come from the list; the file has neither."""
+    """The file has only scores; ids, labels and class names come from the list."""
     (tmp_path / "out.json").write_text("[[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]]")
     (tmp_path / "list.csv").write_text("path,label\na.mp4,run\nb.mp4,run\nc.mp4,jump\n")
     (tmp_path / "classes.txt").write_text("run\njump\n")
     monkeypatch.chdir(tmp_path)
-    assert command.run(parse("out.json", "--classes", "classes.txt", "--manifest", "list.csv")) == 0
+    assert run("out.json", "--classes", "classes.txt", "--manifest", "list.csv") == 0
     shown = capsys.readouterr().out
     assert "out.json, protocol unknown" in shown
     assert "3 videos listed, 3 evaluated, 0 failed" in shown
@@ -154,7 +151,7 @@ def test_another_projects_results(tmp_path, capsys, monkeypatch):
 
 def test_another_projects_results_without_a_list(tmp_path, capsys):
     (tmp_path / "r.csv").write_text("video_id,label,score_0,score_1\na,0,0.9,0.1\nb,0,0.2,0.8\n")
-    assert command.run(parse(tmp_path / "r.csv", "--output", tmp_path / "out")) == 0
+    assert run(tmp_path / "r.csv", "--output", tmp_path / "out") == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "2 evaluated, 0 failed; brackets are 95% intervals" in shown
     assert "videos listed" not in shown.partition("evaluated")[0]
@@ -164,12 +161,12 @@ def test_another_projects_results_without_a_list(tmp_path, capsys):
 
 def test_options_of_other_projects_need_a_file(directory):
     with pytest.raises(InputError, match="--classes and --manifest are for results of other projects; a predictions"):
-        command.run(parse(directory, "--manifest", "list.csv"))
+        run(directory, "--manifest", "list.csv")
 
 
 def test_help_shows_examples(capsys):
     with pytest.raises(SystemExit):
-        parse("--help")
+        run("--help")
     shown = capsys.readouterr().out
     assert "dnl-video report predictions/slow_dnl" in shown
     assert "A report needs labels." in shown

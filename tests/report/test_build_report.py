@@ -23,15 +23,14 @@ def test_video_figures_agree_with_scikit_learn(predictions, report):
     done = predictions.evaluated
     scores, labels = predictions.scores[done], predictions.label[done]
     figures = report["accuracy"]["evaluated"]["video"]
-    assert figures["top1"]["value"] == pytest.approx(sk.top_k_accuracy_score(labels, scores, k=1, labels=range(8)))
-    assert figures["top5"]["value"] == pytest.approx(sk.top_k_accuracy_score(labels, scores, k=5, labels=range(8)))
     by_class = sk.balanced_accuracy_score(labels, scores.argmax(axis=1))
     assert figures["mean_class_accuracy"]["value"] == pytest.approx(by_class)
     assert figures["mean_class_accuracy"]["num_classes"] == 8
-    assert figures["top1"]["total"] == 157
-    for name in ("top1", "top5"):
-        share = figures[name]
+    for k in (1, 5):
+        share = figures[f"top{k}"]
+        assert share["value"] == pytest.approx(sk.top_k_accuracy_score(labels, scores, k=k, labels=range(8)))
         assert share["value"] == share["correct"] / share["total"]
+        assert share["total"] == 157
         assert (share["low"], share["high"]) == wilson_interval(share["correct"], share["total"])
 
 
@@ -54,9 +53,9 @@ def test_clip_and_centre_clip_figures_equal_a_plain_count(predictions, report):
     assert evaluated["centre_clip"]["top1"]["value"] == pytest.approx(right.reshape(-1, 10)[:, 5].mean())
     assert evaluated["centre_clip"]["top1"]["total"] == 157
     # Ten clips of a video are not ten independent trials.
-    naive = wilson_interval(right.sum(), 1570)
+    low, high = wilson_interval(right.sum(), 1570)
     clip = evaluated["clip"]["top1"]
-    assert clip["high"] - clip["low"] > 1.3 * (naive[1] - naive[0])
+    assert clip["high"] - clip["low"] > 1.3 * (high - low)
 
 
 def test_top1_by_number_of_clips_ends_at_the_video_figure(report):
@@ -324,7 +323,7 @@ def test_markdown_starts_with_the_result_and_names_every_level(report):
         assert expected in text
 
 
-def test_every_markdown_table_has_as_many_cells_in_each_row(tmp_path):
+def test_all_rows_of_a_markdown_table_have_the_same_number_of_cells(tmp_path):
     names = ["a|b", "c`d", "_e_", "f*g", "<b>", "h\\|i", "j\nk", "l [m](n)"]
     videos = list(make_videos(24, failed={3}))
     for video in videos:
@@ -367,7 +366,7 @@ def test_output_folder_cannot_be_created(tmp_path, report):
 
 @pytest.mark.full
 def test_a_large_run_is_reported_in_bounded_time_memory_and_size(tmp_path, full_size):
-    """20,000 videos x 400 classes x 10 clips: at most 60 s and 4 GiB on two cores, and 8 MB of HTML."""
+    """20,000 videos x 400 classes x 10 clips take at most 60 s and 4 GiB on two cores, and 8 MB of HTML."""
     write_large(tmp_path, *((20_000, 400) if full_size else (1_000, 100)))
     # In a new process, because the peak memory of this one includes earlier tests.
     code = (

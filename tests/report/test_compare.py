@@ -1,4 +1,4 @@
-"""Comparisons of runs that were made by hand."""
+"""Comparisons of small runs, checked by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.browser import chromium
 from tests.report.directories import make_meta, write
 
 NAMES = ["moving <left>", "moving | right", "growing"]
-# Video, label, what A says and what B says; None failed.
+# Video, label, prediction of A and prediction of B; None: failed.
 VIDEOS = [
     *((f"both{i}", i % 3, i % 3, i % 3) for i in range(6)),
     *((f"won{i}", 0, 1, 0) for i in range(5)),
@@ -50,8 +50,7 @@ def predictions(
         if predicted[which] is None:
             made.append(VideoPrediction(name, name, label, error="broken"))
         else:
-            scores = np.full(len(names), 0.1, dtype=np.float32)
-            scores[predicted[which]] = 0.8
+            scores = np.where(np.arange(len(names)) == predicted[which], 0.8, 0.1)
             made.append(VideoPrediction(name, name, label, 2, scores))
     return read_predictions(write(folder, made, make_meta(values.pop("num_videos", len(videos)), names, **values)))
 
@@ -60,12 +59,19 @@ def markdown(comparison: dict[str, Any]) -> str:
     return render_markdown(compare_document(comparison))
 
 
+Runs = list[tuple[str, Predictions]]
+
+
+def two_runs(folder: Path, *args: Any, **changes: Any) -> Runs:
+    return [(name, predictions(folder / name, which, *args, **changes)) for which, name in enumerate("AB")]
+
+
 @pytest.fixture
-def pair(tmp_path: Path) -> list[tuple[str, Predictions]]:
-    return [("A", predictions(tmp_path / "A", 0)), ("B", predictions(tmp_path / "B", 1))]
+def pair(tmp_path: Path) -> Runs:
+    return two_runs(tmp_path)
 
 
-def test_the_numbers_by_hand(pair: list[tuple[str, Predictions]]) -> None:
+def test_the_numbers_by_hand(pair: Runs) -> None:
     result = build_comparison(pair)
     one = result["comparisons"][0]
     assert one["mcnemar"] == {
@@ -89,7 +95,7 @@ def test_the_numbers_by_hand(pair: list[tuple[str, Predictions]]) -> None:
     assert one["won"][0]["run"] == {"predicted": "moving <left>", "score": pytest.approx(0.8)}
 
 
-def test_failed_videos_are_left_out_or_wrong(pair: list[tuple[str, Predictions]]) -> None:
+def test_failed_videos_are_left_out_or_wrong(pair: Runs) -> None:
     """As in a report: over evaluated videos, and over all listed ones where a failure is wrong."""
     result = build_comparison(pair)
     assert result["videos"]["compared"] == 16
@@ -106,8 +112,7 @@ def test_failed_videos_are_left_out_or_wrong(pair: list[tuple[str, Predictions]]
 
 
 def test_without_failures_accuracies_are_the_reports(tmp_path: Path) -> None:
-    videos = [video for video in VIDEOS if None not in video]
-    runs = [(x, predictions(tmp_path / x, i, videos)) for i, x in enumerate("AB")]
+    runs = two_runs(tmp_path, [video for video in VIDEOS if None not in video])
     result = build_comparison(runs)
     for run, (_, read) in zip(result["runs"], runs, strict=True):
         assert run["accuracy"]["evaluated"] == build_report(read)["accuracy"]["evaluated"]["video"]
@@ -119,22 +124,22 @@ def test_without_failures_accuracies_are_the_reports(tmp_path: Path) -> None:
 
 
 def test_ties_and_nan_are_wrong(tmp_path: Path) -> None:
-    videos = [(f"v{i}", 0, 0, 0) for i in range(4)]
-    a, b = (predictions(tmp_path / x, i, videos) for i, x in enumerate("AB"))
-    b.scores[0] = 0.5  # all classes alike
-    b.scores[1] = np.nan
-    one = build_comparison([("A", a), ("B", b)])["comparisons"][0]
+    runs = two_runs(tmp_path, [(f"v{i}", 0, 0, 0) for i in range(4)])
+    runs[1][1].scores[0] = 0.5  # all classes alike
+    runs[1][1].scores[1] = np.nan
+    result = build_comparison(runs)
+    one = result["comparisons"][0]
     assert (one["mcnemar"]["both_right"], one["mcnemar"]["only_reference_right"]) == (2, 2)
-    said = {video["video_id"]: video["run"]["predicted"] for video in one["lost"]}
-    assert said == {"v0": "moving | right", "v1": None}
-    assert "NaN scores" in markdown(build_comparison([("A", a), ("B", b)]))
+    predicted = {video["video_id"]: video["run"]["predicted"] for video in one["lost"]}
+    assert predicted == {"v0": "moving | right", "v1": None}
+    assert "NaN scores" in markdown(result)
 
 
-def test_several_runs_have_adjusted_p_values(pair: list[tuple[str, Predictions]], tmp_path: Path) -> None:
+def test_several_runs_have_adjusted_p_values(pair: Runs, tmp_path: Path) -> None:
     third = predictions(tmp_path / "C", 1, [(v, k, a, k) for v, k, a, _ in VIDEOS])
     result = build_comparison([*pair, ("C", third)])
     assert [run["letter"] for run in result["runs"]] == ["A", "B", "C"]
-    # One set of videos for all: those that every run has scores for.
+    # All runs are compared on the videos that have scores in every run.
     assert result["videos"]["compared"] == 16
     p = [one["mcnemar"]["p"] for one in result["comparisons"]]
     assert p == [58 / 128, mcnemar_exact(PairedCounts(8, 0, 8, 0))]
@@ -181,18 +186,17 @@ def test_error_names_the_difference(changed: dict[str, Any], message: str, tmp_p
 
 
 def test_nothing_to_compare(tmp_path: Path) -> None:
-    a = predictions(tmp_path / "A", 0, [("v", 0, 0, None)])
-    b = predictions(tmp_path / "B", 1, [("v", 0, 0, None)])
+    runs = two_runs(tmp_path, [("v", 0, 0, None)])
     with pytest.raises(InputError, match="no video has scores in every run, so there is nothing to compare"):
-        build_comparison([("A", a), ("B", b)])
+        build_comparison(runs)
     with pytest.raises(InputError, match="a comparison needs two or more runs, and there are 1"):
-        build_comparison([("A", a)])
-    a.label[:] = -1
+        build_comparison(runs[:1])
+    runs[0][1].label[:] = -1
     with pytest.raises(InputError, match=r"1 of 1 predictions have no label .*, and a comparison needs them in A; run"):
-        build_comparison([("A", a), ("B", b)])
+        build_comparison(runs)
 
 
-def test_note_about_different_protocols(pair: list[tuple[str, Predictions]]) -> None:
+def test_note_about_different_protocols(pair: Runs) -> None:
     pair[1][1].meta = dataclasses.replace(pair[1][1].meta, num_clips=10)
     notes = build_comparison(pair)["notes"]
     protocols = "10 clips x 1 crop at 224; 2 clips x 1 crop at 224"
@@ -200,8 +204,7 @@ def test_note_about_different_protocols(pair: list[tuple[str, Predictions]]) -> 
 
 
 def test_equally_unfinished_runs_have_no_figures_over_listed_videos(tmp_path: Path) -> None:
-    runs = [(x, predictions(tmp_path / x, i, num_videos=30)) for i, x in enumerate("AB")]
-    result = build_comparison(runs)
+    result = build_comparison(two_runs(tmp_path, num_videos=30))
     assert result["comparisons"][0]["differences"]["listed"] is None
     assert "Incomplete: A is unfinished (18 of 30), so there are no figures over listed videos." in result["notes"]
 
@@ -212,7 +215,7 @@ def test_numbers_as_text() -> None:
     assert [p_value(p) for p in (1e-9, 0.0)] == ["< 0.0001"] * 2
 
 
-def test_markdown_and_html_escape_names(pair: list[tuple[str, Predictions]]) -> None:
+def test_markdown_and_html_escape_names(pair: Runs) -> None:
     result = build_comparison(pair)
     text, page = markdown(result), render_html(compare_document(result))
     assert "B (slow\\_r50 + dnl) minus A" in text or "B (slow_r50 + dnl) minus A" in text
@@ -222,7 +225,7 @@ def test_markdown_and_html_escape_names(pair: list[tuple[str, Predictions]]) -> 
     assert "<left>" not in page
 
 
-def test_the_command(pair: list[tuple[str, Predictions]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(pair: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(tmp_path / "A"), str(tmp_path / "B"), "--output", str(tmp_path / "out")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "B (slow_r50 + dnl) minus A (slow_r50): top-1 +18.8 points" in shown
@@ -250,7 +253,7 @@ def test_bad_commands(
 
 
 def test_another_projects_file_against_a_directory(
-    pair: list[tuple[str, Predictions]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A CSV of B's scores in place of B gives the same differences."""
     read = pair[1][1]
@@ -259,7 +262,7 @@ def test_another_projects_file_against_a_directory(
         if done:
             rows.append(f"{video},{label},{','.join(str(x) for x in scores)}")
     (tmp_path / "b.csv").write_text("\n".join(rows), encoding="utf-8")
-    # Names with commas and pipes would need quotes: class ids stand in the list.
+    # The list has class indices, because names with pipes would need quotes.
     (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(f"{v},{k}" for v, k, *_ in VIDEOS), encoding="utf-8")
     (tmp_path / "classes.txt").write_text("\n".join(NAMES), encoding="utf-8")
     options = ["--classes", str(tmp_path / "classes.txt"), "--manifest", str(tmp_path / "list.csv")]
@@ -279,7 +282,7 @@ CAPTIONS_FIT = """[...document.querySelectorAll("caption")].every(
   e => e.getBoundingClientRect().right <= document.documentElement.clientWidth)"""
 
 
-def test_in_a_browser(pair: list[tuple[str, Predictions]], tmp_path: Path) -> None:
+def test_in_a_browser(pair: Runs, tmp_path: Path) -> None:
     file = tmp_path / "compare.html"
     file.write_text(render_html(compare_document(build_comparison(pair))), encoding="utf-8")
     for width in (1200, 390):
