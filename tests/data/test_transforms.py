@@ -19,6 +19,11 @@ def coordinates(num_frames: int, height: int, width: int, gain: int = 1) -> np.n
     return frames
 
 
+def random_view(frames: np.ndarray, short_side: tuple[int, int], crop_size: int, seed: int, flip: float = 0.0):
+    """Return a training view of frames [T, H, W, 3]."""
+    return train_transform(frames, AugmentConfig(short_side, crop_size, flip), np.random.default_rng(seed))
+
+
 def pil_resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)).astype(int)
 
@@ -27,7 +32,7 @@ def test_training_crop_is_one_window_for_all_frames():
     frames = coordinates(3, 64, 96)
     corners = set()
     for seed in range(600):
-        view = train_transform(frames, AugmentConfig((64, 64), 32, 0.0), np.random.default_rng(seed)).numpy()
+        view = random_view(frames, (64, 64), 32, seed).numpy()
         x, y = int(view[0, 0, 0, 0]), int(view[0, 0, 0, 1])
         np.testing.assert_array_equal(view, frames[:, y : y + 32, x : x + 32])
         corners.add((x, y))
@@ -41,8 +46,8 @@ def test_training_crop_is_one_window_for_all_frames():
 def test_flip_mirrors_the_same_window():
     frames = coordinates(2, 64, 96)
     for seed in range(10):
-        plain = train_transform(frames, AugmentConfig((64, 64), 32, 0.0), np.random.default_rng(seed))
-        mirrored = train_transform(frames, AugmentConfig((64, 64), 32, 1.0), np.random.default_rng(seed))
+        plain = random_view(frames, (64, 64), 32, seed)
+        mirrored = random_view(frames, (64, 64), 32, seed, flip=1.0)
         assert torch.equal(mirrored, plain.flip(2))
         assert mirrored.is_contiguous()
 
@@ -82,7 +87,7 @@ def test_enlarged_crops_lie_anywhere_in_the_source():
 
 def test_reduced_crop_is_antialiased():
     frames = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), dtype=np.uint8)
-    view = train_transform(frames, AugmentConfig((32, 32), 32, 0.0), np.random.default_rng(0)).numpy()
+    view = random_view(frames, (32, 32), 32, 0).numpy()
     # The whole frame to a third: without antialiasing noise would keep its contrast.
     assert np.abs(view[0] - pil_resize(frames[0], 32, 32)).max() <= 1
     assert view.std() < 0.5 * frames.std()
@@ -92,9 +97,7 @@ def test_short_side_reaches_both_ends_of_its_range():
     frames = coordinates(1, 128, 160)
     sizes = []
     for seed in range(200):
-        view = (
-            train_transform(frames, AugmentConfig((64, 72), 64, 0.0), np.random.default_rng(seed)).numpy().astype(int)
-        )
+        view = random_view(frames, (64, 72), 64, seed).numpy().astype(int)
         sizes.append((view[0, 30, 60, 0] - view[0, 30, 4, 0]) / 56 * 64)
     # Windows are 64 * 128 / s pixels: 128 for 64, 113.8 for 72.
     assert max(sizes) == pytest.approx(128, abs=1.5)
@@ -105,9 +108,7 @@ def test_short_side_reaches_both_ends_of_its_range():
 @pytest.mark.parametrize(("height", "width"), [(7, 300), (300, 7), (1, 1), (33, 32)])
 def test_training_crop_of_odd_sizes(height, width):
     for seed in range(20):
-        view = train_transform(
-            np.full((2, height, width, 3), 9, np.uint8), AugmentConfig((33, 47), 32, 0.5), np.random.default_rng(seed)
-        )
+        view = random_view(np.full((2, height, width, 3), 9, np.uint8), (33, 47), 32, seed, flip=0.5)
         assert view.shape == (2, 32, 32, 3)
         assert view.dtype == torch.uint8
         assert (view == 9).all()
@@ -207,7 +208,7 @@ def test_crop_then_resize_is_within_a_pixel_of_resize_then_crop():
     frames[..., 0] = np.arange(340) // 2
     frames[..., 1] = np.arange(256)[:, None] // 2
     for seed in range(20):
-        view = train_transform(frames, AugmentConfig((256, 320), 224, 0.0), np.random.default_rng(seed)).float()
+        view = random_view(frames, (256, 320), 224, seed).float()
         rng = np.random.default_rng(seed)
         short_side = int(rng.integers(256, 320, endpoint=True))
         sides = (short_side, 340 * short_side // 256)
