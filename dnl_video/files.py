@@ -26,7 +26,7 @@ def atomic_path(path: Path, *, advice: str = "choose another path") -> Iterator[
 
     Args:
         path: The file to write. The temporary name keeps its suffix.
-        advice: What the error message tells the user to do.
+        advice: End of the error message: what to do.
 
     Raises:
         InputError: The file cannot be written (disk full, no permission).

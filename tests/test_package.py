@@ -123,6 +123,7 @@ def test_third_party_borders_have_one_importer(library: str, files: set[str]) ->
     [
         "import dnl_video",
         "import dnl_video.config, dnl_video.report",
+        "import dnl_video.data.decoding, dnl_video.data.manifest",
         "from dnl_video.cli.main import main; main(['--help'])",
     ],
 )

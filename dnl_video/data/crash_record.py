@@ -93,7 +93,7 @@ def loader_faults(timeout_s: float) -> Iterator[None]:
         if "DataLoader timed out" in text:
             videos = _stuck(timeout_s)
             raise LoaderStopped(_hung_message(timeout_s, videos), videos) from error
-        # A process that dies while it sends a batch breaks the connection before it is seen as dead.
+        # A process that dies while it sends a batch breaks the connection before PyTorch notices its death.
         broken = not isinstance(error, RuntimeError)
         if not broken and "DataLoader worker (pid" not in text:
             raise

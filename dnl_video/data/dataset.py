@@ -135,7 +135,7 @@ class ClipDataset(_Videos, Dataset[dict[str, Any]]):
 def collate_clips(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Make a batch of `ClipDataset`'s samples: the first clips of all videos, then the second ones, and so on.
 
-    Mixing combines neighbours, which are thus different videos.
+    Mixing combines neighbours, so neighbours must be different videos.
 
     Returns:
         clip: uint8 [B, T, H, W, 3]; label: int64 [B]; index: int64 [B]; failures: those of all samples, in order.

@@ -38,7 +38,7 @@ def write_video(
             are made, an existing file is replaced.
         frames: Array [T, H, W, 3] or iterable of arrays [H, W, 3]: RGB, uint8, all of one even size.
         fps: Frames per second.
-        crf: Constant rate factor: 0 is lossless, 18 nearly so.
+        crf: Constant rate factor: 0 is lossless, 18 nearly lossless.
         gop: Largest distance of two key frames, in frames.
         options: More options of libx264, for example `{"preset": "veryfast", "threads": "1"}`.
 

@@ -62,8 +62,8 @@ def transcode_file(path: str, fps: float, sample: int, target: str, short_side: 
     Groups of pictures are closed and short (`GOP`), frames are upright, and there is no sound.
 
     Args:
-        path: See `check_file`, as ``fps`` and ``sample``.
-        fps: Of a folder of frames.
+        path: See `check_file`.
+        fps: See `check_file`.
         sample: Number of frames of the new file to decode.
         target: The file to write, .mp4.
         short_side: Short side in pixels; smaller videos keep their size.

@@ -62,7 +62,7 @@ def read_lines(path: Path, advice: str = FORMATS) -> tuple[list[str], str]:
 
     Args:
         path: The file.
-        advice: What error messages tell the user to give instead.
+        advice: End of the error messages: what to give instead.
 
     Raises:
         InputError: The file is a video, empty, or not UTF-8.

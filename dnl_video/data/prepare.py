@@ -28,7 +28,7 @@ from dnl_video.files import append_json_lines, read_json_lines, remove_partial, 
 FACTS = ("num_frames", "fps", "width", "height", "codec", "duration_s", "decoder")
 COLUMNS = ("path", "label", "video_id", *FACTS, "status")
 BROKEN_COLUMNS = ("path", "label", "video_id", "status", "reason")
-# Raise it when `check_file` returns other facts: cached checks of earlier versions are then invalid.
+# Increase it when `check_file` returns other facts: this makes the cached checks of earlier versions invalid.
 _CHECK_VERSION = 1
 
 Progress = Callable[[str, int, int, int], None]

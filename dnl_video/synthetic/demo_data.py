@@ -1,6 +1,6 @@
 """Writes a small data set of generated motion in the official Kinetics layout.
 
-    DIR/demo-data.json                                    how it was made
+    DIR/demo-data.json                                    the settings
     DIR/train.csv, DIR/val.csv                            label,youtube_id,time_start,time_end,split
     DIR/train/moving left/demoT000003_000021_000023.mp4   {youtube_id}_{time_start:06d}_{time_end:06d}.mp4
     DIR/val/...

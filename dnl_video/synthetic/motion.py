@@ -1,4 +1,4 @@
-"""Eight classes of motion that a single frame cannot tell apart.
+"""Eight classes of motion that look alike in a single frame.
 
 Position, log-size and angle in the middle of the video are drawn uniformly and independently, equally for all classes.
 The class decides which of them changes over time, and in which direction:

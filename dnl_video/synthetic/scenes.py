@@ -1,7 +1,7 @@
 """Scenes of the generated videos: a textured shape before a textured background, drawn with numpy.
 
 A scene defines the look, and poses define the place of the shape in each frame. They are drawn independently, so the
-look does not tell the motion. The frame is a torus: a shape that leaves on one side returns on the other, so all
+look does not reveal the motion. The frame is a torus: a shape that leaves on one side returns on the other, so all
 positions are equal.
 """
 

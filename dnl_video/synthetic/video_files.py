@@ -18,7 +18,7 @@ from dnl_video.files import write_atomic
 # Reproducible bytes: x264's output depends on its number of threads and, at this size, its macroblock tree reads
 # uninitialised memory.
 _ENCODER = {"preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
-_CRF = 15  # low: compression artefacts must not tell the class
+_CRF = 15  # low: compression artefacts must not reveal the class
 
 
 def write_missing(

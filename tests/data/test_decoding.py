@@ -266,11 +266,6 @@ def test_one_line_drops_clock_times_and_source_lines():
     assert one_line(MemoryError()) == "MemoryError"
 
 
-def test_import_loads_no_torch():
-    code = "import sys, dnl_video.data.decoding, dnl_video.data.manifest; sys.exit('torch' in sys.modules)"
-    assert run_python(code).returncode == 0
-
-
 def test_broken_files_print_nothing(tmp_path):
     write_damaged(tmp_path)
     code = (
