@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dnl_video.errors import InputError, nearest
-from dnl_video.spec import Context, flat
+from dnl_video.spec import Context, check_fields, flat
 
 # Recipe values that the study sets itself.
 _PER_RUN = ("output_dir", "seed", "model.context")
@@ -60,8 +60,7 @@ class StudyConfig:
                 raise InputError(f"{name} is {list(values)}; give at least one, each once")
         if min(self.seeds) < 0:
             raise InputError(f"seeds has {min(self.seeds)}; give 0 or more")
-        if self.jobs < 1:
-            raise InputError(f"jobs is {self.jobs}; give at least 1")
+        check_fields(self, ranges={"[1, inf)": "jobs"})
 
 
 @dataclass(frozen=True)

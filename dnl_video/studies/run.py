@@ -35,7 +35,7 @@ def run_study(
     runs: Sequence[StudyRun],
     progress: Callable[[StudyRun, dict[str, Any], int, int, float], None],
 ) -> list[dict[str, Any]]:
-    """Run what has no row yet, first the runs that give the starting weights; return the rows of all runs.
+    """Execute the runs without a row, first those that give the starting weights; return the rows of all runs.
 
     After each run, call ``progress`` with (run, its result, runs done, all runs, estimated seconds left).
 

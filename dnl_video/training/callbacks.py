@@ -84,9 +84,8 @@ class ClipProgress(TQDMProgressBar):
     def __init__(self, bar: bool = True) -> None:
         super().__init__(refresh_rate=1 if bar and sys.stderr.isatty() else 0, leave=False)
         self._fit_start = self._epoch_start = 0.0
-        self._clips_per_s = 0.0
-        self._first_epoch = self._steps = self._epochs_done = 0
-        self._epochs_run = 0.0
+        self._first_epoch = self._steps = 0
+        self._clips_per_s = self._epochs_run = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the run."""
@@ -109,7 +108,8 @@ class ClipProgress(TQDMProgressBar):
         clips = len(batch["label"]) * trainer.world_size
         self._steps += 1
         self._clips_per_s = self._steps * clips / max(time.monotonic() - self._epoch_start, 1e-9)
-        self._epochs_run = self._epochs_done + self._steps / max(int(trainer.num_training_batches), 1)
+        share = self._steps / max(int(trainer.num_training_batches), 1)
+        self._epochs_run = trainer.current_epoch - self._first_epoch + share
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -128,8 +128,7 @@ class ClipProgress(TQDMProgressBar):
         """Print the line of the epoch, after its validation."""
         super().on_train_epoch_end(trainer, pl_module)
         assert isinstance(pl_module, VideoTrainingModule)
-        self._epochs_done += 1
-        self._epochs_run = self._epochs_done
+        self._epochs_run = trainer.current_epoch + 1 - self._first_epoch
         pl_module.log("train/clips_per_s", self._clips_per_s, batch_size=1, sync_dist=True)
         metrics = trainer.callback_metrics
         line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"

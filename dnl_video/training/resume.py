@@ -1,8 +1,7 @@
-"""Resume a run: choose the checkpoint, check that the settings are the run's own, and skip videos that crashed it."""
+"""Resume a run: choose the checkpoint, compare the settings, and skip videos that crashed a loader process."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,9 +37,9 @@ _FIXED_SETTINGS = (
 class ResumePoint:
     """A checkpoint to resume from, known to be undamaged.
 
-    Attributes:
+    Args:
         file: The checkpoint.
-        stored: Its metadata: everything but weights and training state.
+        stored: Its metadata: all but the weights and the training state.
     """
 
     file: Path
@@ -70,22 +69,23 @@ def find_resume_point(resume: str | None, output: Path) -> ResumePoint | None:
         return None
     place = output if resume in ("last", "auto") else Path(resume)
     # find_checkpoint has the error message for a folder without checkpoints.
-    newest, *older = (last_checkpoints(place) if place.is_dir() else []) or [find_checkpoint(place, last=True)]
-    try:
-        return ResumePoint(newest, read_raw(newest)[FORMAT_KEY])
-    except InputError as error:
-        damage = error
-    for file in older:
-        with contextlib.suppress(InputError):
+    files = (last_checkpoints(place) if place.is_dir() else []) or [find_checkpoint(place, last=True)]
+    damage: list[InputError] = []
+    for file in files:
+        try:
             point = ResumePoint(file, read_raw(file)[FORMAT_KEY])
-            warning = f"warning: {damage}; resuming from {file}, the checkpoint before it"
+        except InputError as error:
+            damage.append(error)
+            continue
+        if damage:
+            warning = f"warning: {damage[0]}; resuming from {file}, the checkpoint before it"
             rank_zero_only(print)(warning, file=sys.stderr)
-            return point
-    if not older:
-        raise damage
-    names = " and ".join(file.name for file in (newest, *older))
+        return point
+    if len(files) == 1:
+        raise damage[0]
+    names = " and ".join(file.name for file in files)
     raise InputError(
-        f"{damage}; {names} are all damaged: resume from another checkpoint with --resume CKPT, or start a new run "
+        f"{damage[0]}; {names} are all damaged: resume from another checkpoint with --resume CKPT, or start a new run "
         "with another --output"
     )
 

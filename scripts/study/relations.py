@@ -31,6 +31,7 @@ from relation_task import RelationTask, draw_relation, draw_single, render_squar
 from dnl_video.cli.screen import file_progress
 from dnl_video.cores import default_workers
 from dnl_video.errors import InputError
+from dnl_video.spec import check_fields
 from dnl_video.synthetic.video_files import claim_folder, write_missing, write_text
 
 SPLITS: Final = ("start_train", "start_val", "train", "val", "test")
@@ -57,9 +58,7 @@ class RelationCounts:
     test: int = 1000
 
     def __post_init__(self) -> None:
-        for split in SPLITS:
-            if getattr(self, split) < 1:
-                raise InputError(f"{split} is {getattr(self, split)}; give at least 1")
+        check_fields(self, ranges={"[1, inf)": " ".join(SPLITS)})
 
 
 def write_relation_data(

@@ -83,15 +83,19 @@ def test_final_test_ends_with_a_report(tiny, tmp_path, capsys):
     assert (folder / "report.md").is_file()
 
 
-def test_resume_continues_the_run(tiny, tmp_path, capsys):
+def test_resume_continues_the_run_and_keeps_its_logs(tiny, tmp_path, capsys):
     output = tmp_path / "run"
     shutil.copytree(tiny.run, output)
     message = refused(capsys, *train_words(tiny, output))
-    assert message == (f"output_dir {output} holds a run already; continue it with --resume, or give another --output")
+    assert message == f"output_dir {output} holds a run already; continue it with --resume, or give another --output"
     assert main(train_words(tiny, output, "--trainer.max_epochs", "2", "--resume")) == 0
     assert "epoch 2/2" in capsys.readouterr().out
     state = torch.load(find_checkpoint(output, last=True), weights_only=True)
     assert state["global_step"] == 8
+    log = "logs/csv/metrics.csv"
+    assert (output / log).read_text(encoding="utf-8") == (tiny.run / log).read_text(encoding="utf-8")
+    added = csv.DictReader((output / "logs/csv-resumed-1/metrics.csv").open(encoding="utf-8"))
+    assert {row["epoch"] for row in added if row["train/loss"]} == {"1"}
 
 
 def test_only_rank_0_prints_the_result_of_a_dry_run(tiny, tmp_path, capsys, monkeypatch):
