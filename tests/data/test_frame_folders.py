@@ -70,16 +70,9 @@ def test_optical_flow_beside_the_colour_frames_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "the folder holds no numbered images such as img_00001.jpg (.jpg .jpeg .png .webp .bmp)"),
-        (
-            ["img_1.png", "img_2.png", "img_4.png"],
-            "img_2.png is followed by img_4.png: frames are missing or listed twice",
-        ),
+        (["1.png", "2.png", "4.png"], "2.png is followed by 4.png: frames are missing or listed twice"),
         (["1.png", "01.png"], "01.png is followed by 1.png: frames are missing or listed twice"),
-        (
-            ["left_1.png", "right_1.png"],
-            "the folder holds several series of images (left_, right_); keep one, or name it img_",
-        ),
+        (["l_1.png", "r_1.png"], "the folder holds several series of images (l_, r_); keep one, or name it img_"),
     ],
 )
 def test_folders_that_are_not_videos(tmp_path, names, message):
@@ -92,11 +85,10 @@ def test_folders_that_are_not_videos(tmp_path, names, message):
 def test_a_damaged_frame_and_one_of_another_size(tmp_path):
     folder = write_frames(tmp_path / "v", ["1.png", "2.png"])
     (folder / "2.png").write_bytes((folder / "1.png").read_bytes()[:60])
-    with open_video(folder) as video, pytest.raises(VideoDecodeError, match="cannot be decoded"):
-        video.read([0, 1])
-    Image.new("RGB", (20, 20)).save(folder / "2.png")
-    with open_video(folder) as video, pytest.raises(VideoDecodeError, match="cannot be decoded"):
-        video.read([0, 1])
+    for _ in range(2):
+        with open_video(folder) as video, pytest.raises(VideoDecodeError, match="cannot be decoded"):
+            video.read([0, 1])
+        Image.new("RGB", (20, 20)).save(folder / "2.png")
 
 
 def test_datasets_read_folders_of_frames_at_the_rate_of_the_listing(tmp_path):

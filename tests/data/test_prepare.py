@@ -27,17 +27,11 @@ from tests.data.test_frame_folders import write_frames
 
 CLASSES = ("air drumming", "archery", "zumba")
 OFFICIAL = "label,youtube_id,time_start,time_end,split,is_cc"
-Write = Callable[..., Path]
 
 
 @dataclass(frozen=True)
 class Kinetics:
-    """A folder in the official layout, with its list and the true status of each video.
-
-    Args:
-        options: Options of `prepare`.
-        truth: Status by video id.
-    """
+    """A folder in the official layout with its list: options of `prepare`, and the true status by video id."""
 
     options: PrepareOptions
     truth: dict[str, str]
@@ -47,7 +41,7 @@ class Kinetics:
         return Path(self.options.output).with_suffix(".journal.jsonl")
 
 
-def generate(folder: Path, write_coloured: Write, number: int) -> Kinetics:
+def generate(folder: Path, write_coloured: Callable[..., Path], number: int) -> Kinetics:
     """Write videos of which every tenth is broken, in turn: empty, cut off, a web page, a head alone, noise."""
     lines, truth = [OFFICIAL], {}
     for i in range(number):
@@ -70,9 +64,7 @@ def generate(folder: Path, write_coloured: Write, number: int) -> Kinetics:
 
 
 @pytest.fixture(scope="module")
-def kinetics(
-    tmp_path_factory: pytest.TempPathFactory, write_coloured: Write, full_size: bool
-) -> tuple[Kinetics, Prepared]:
+def kinetics(tmp_path_factory, write_coloured, full_size) -> tuple[Kinetics, Prepared]:
     """500 videos at full size, prepared once; read only."""
     made = generate(tmp_path_factory.mktemp("kinetics"), write_coloured, 500 if full_size else 60)
     return made, prepare(made.options)
@@ -103,14 +95,8 @@ def test_broken_videos_are_listed(kinetics):
     broken = sum(status == "broken" for status in made.truth.values())
     summary = prepared.summary
     assert summary == json.loads(prepared.summary_file.read_text())
-    assert [summary[n] for n in ("listed", "found", "missing", "broken", "usable", "duplicates")] == [
-        len(made.truth),
-        len(made.truth) - 1,
-        1,
-        broken,
-        len(made.truth) - 1 - broken,
-        0,
-    ]
+    counts = [summary[n] for n in ("listed", "found", "missing", "broken", "usable", "duplicates")]
+    assert counts == [len(made.truth), len(made.truth) - 1, 1, broken, len(made.truth) - 1 - broken, 0]
     assert sum(summary["reasons"].values()) == broken
     assert prepared.checked == len(made.truth) - 1
 
@@ -223,14 +209,11 @@ def test_layouts_of_the_official_lists(tmp_path, write_coloured):
     for name, lines in lists.items():
         (tmp_path / name).write_text("\n".join(lines) + "\n")
         out = tmp_path / "out" / name
-        options = PrepareOptions(
-            str(tmp_path / "v"), str(out), str(tmp_path / name), num_workers=1, frames_fps=12.5, relative=True
-        )
+        options = replace(options_for(tmp_path, annotations=name, frames_fps=12.5, relative=True), output=str(out))
         rows = table(prepare(options).manifest)
         assert [row["path"] for row in rows] == expected
         assert [row["fps"] for row in rows] == ["10.0", "10.0", "10.0", "12.5"]
-        assert rows[3]["num_frames"] == "10"
-        assert rows[3]["codec"] == "images"
+        assert (rows[3]["num_frames"], rows[3]["codec"]) == ("10", "images")
         if name == "test.csv":
             assert {row["label"] for row in rows} == {""}
             assert len(read_videos([str(out)], root=tmp_path / "v").records) == 4
@@ -245,14 +228,10 @@ def test_rows_listed_twice_are_kept_once_and_named(tmp_path, write_coloured):
     write_coloured(tmp_path / "2 b.mp4", red=2)
     (tmp_path / "list.txt").write_text("1.mp4 archery\n2 b.mp4 zumba\n1.mp4 zumba\n./2 b.mp4 zumba\n")
     prepared = prepare(options_for(tmp_path, videos=".", annotations="list.txt"))
-    assert [(row["video_id"], row["label"]) for row in table(prepared.manifest)] == [
-        ("1.mp4", "archery"),
-        ("2 b.mp4", "zumba"),
-    ]
-    assert [row["reason"] for row in table(prepared.broken)] == [
-        "line 3: already listed in line 1 as 'archery'",
-        "line 4: already listed in line 2",
-    ]
+    kept = [(row["video_id"], row["label"]) for row in table(prepared.manifest)]
+    assert kept == [("1.mp4", "archery"), ("2 b.mp4", "zumba")]
+    reasons = [row["reason"] for row in table(prepared.broken)]
+    assert reasons == ["line 3: already listed in line 1 as 'archery'", "line 4: already listed in line 2"]
     assert (prepared.summary["listed"], prepared.summary["duplicates"], prepared.summary["found"]) == (4, 2, 2)
 
 
@@ -276,11 +255,8 @@ def test_failed_videos_can_stay_in_the_list_for_validation(tmp_path, write_colou
     (tmp_path / "list.txt").write_text("1.mp4 a\n2.mp4 a\n3.mp4 b\n1.mp4 b\n")
     options = options_for(tmp_path, videos=".", annotations="list.txt")
     prepared = prepare(replace(options, keep_failed=True))
-    assert [(r["video_id"], r["status"]) for r in table(prepared.manifest)] == [
-        ("1.mp4", "ok"),
-        ("2.mp4", "broken"),
-        ("3.mp4", "missing"),
-    ]
+    status = [(row["video_id"], row["status"]) for row in table(prepared.manifest)]
+    assert status == [("1.mp4", "ok"), ("2.mp4", "broken"), ("3.mp4", "missing")]
     assert len(read_manifest(prepared.manifest).records) == 3
     assert prepared.summary["classes"]["empty"] == ["b"]
 
@@ -307,9 +283,7 @@ def test_the_manifest_lists_the_resized_copies(tmp_path, write_coloured, monkeyp
     write_frames(tmp_path / "v" / "b" / "frames", [f"{i}.png" for i in range(1, 9)])
     (tmp_path / "v" / "b" / "bad.mp4").write_bytes(b"?")
     small = tmp_path / "small"
-    options = PrepareOptions(
-        str(tmp_path / "v"), str(tmp_path / "m.csv"), num_workers=1, resize=48, resized_dir=str(small), keep_small=True
-    )
+    options = options_for(tmp_path, resize=48, resized_dir=str(small), keep_small=True)
     prepared = prepare(options)
     rows = {row["video_id"]: row for row in table(prepared.manifest)}
     assert {name: row["path"] for name, row in rows.items()} == {
