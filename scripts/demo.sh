@@ -9,7 +9,7 @@ prepare_environment
 run() { printf '\n$ dnl-video %s\n' "$*"; dnl-video "$@"; }
 
 say "1/5  videos: eight classes of motion, in Kinetics format"
-run demo-data data/demo
+run demo-data --output data/demo
 
 say "2/5  training, evaluation with several views, report"
 resume=()

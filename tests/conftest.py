@@ -56,7 +56,7 @@ class TinyRun:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """A run of one short epoch; read only."""
     folder = tmp_path_factory.mktemp("tiny")
-    assert main(["demo-data", str(folder / "videos"), "--train-videos", "16", "--val-videos", "8"]) == 0
+    assert main(["demo-data", "--output", str(folder / "videos"), "--train-videos", "16", "--val-videos", "8"]) == 0
     recipe = yaml.safe_load((REPOSITORY / "configs" / "demo" / "i3d_dnl.yaml").read_text(encoding="utf-8"))
     made = TinyRun(folder, folder / "tiny.yaml")
     recipe["output_dir"] = str(made.run)

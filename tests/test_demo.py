@@ -28,7 +28,7 @@ def test_the_network_learns_motion(
     """Full size: >= 85 % on motion; 12.5 % on a repeated frame; <= 55 % shuffled; >= 80 % opposite when reversed."""
     monkeypatch.chdir(tmp_path)
     if full_size:
-        assert main(["demo-data", "data/demo"]) == 0
+        assert main(["demo-data", "--output", "data/demo"]) == 0
         assert main(["train", "--config", str(RECIPE), "--trainer.accelerator", "cpu"]) == 0
         run, data = tmp_path / "runs" / "demo" / "i3d_dnl", tmp_path / "data" / "demo"
     else:

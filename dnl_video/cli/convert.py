@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, get_args
 
+from dnl_video.cli.options import add_output_file_argument
 from dnl_video.errors import InputError
 from dnl_video.spec import Architecture
 
@@ -14,10 +15,12 @@ SOURCE is recognised by its content, not by its name: pytorchvideo's hub, PySlow
 ImageNet ResNets (torchvision, timm), or this package's own.
 
 examples:
-  dnl-video convert SLOWONLY_8x8_R50.pkl slow.safetensors --num-frames 8 --frame-stride 8 --classes kinetics400
-  dnl-video convert kinetics400 slowfast.safetensors --architecture slowfast_r50 --num-frames 32 --frame-stride 2
-  dnl-video convert resnet50.pth i3d.safetensors --architecture i3d_r50       a backbone to train from
-  dnl-video convert i3d_nl.pth i3d.safetensors --num-frames 32 --frame-stride 2 \\
+  dnl-video convert SLOWONLY_8x8_R50.pkl --output slow.safetensors --num-frames 8 --frame-stride 8 \\
+      --classes kinetics400
+  dnl-video convert kinetics400 --output slowfast.safetensors --architecture slowfast_r50 \\
+      --num-frames 32 --frame-stride 2
+  dnl-video convert resnet50.pth --output i3d.safetensors --architecture i3d_r50       a backbone to train from
+  dnl-video convert i3d_nl.pth --output i3d.safetensors --num-frames 32 --frame-stride 2 \\
       --set model.context_options.attention=dot_product
 
 Some settings are not in the file, above all those of the clips. The defaults of its project are taken and shown; --set
@@ -27,9 +30,7 @@ changes any of them, by the names of a recipe."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("source", metavar="SOURCE", help="A weights file, or a published name such as kinetics400.")
-    parser.add_argument(
-        "out", metavar="OUT", help="A .safetensors file (the model card is the .md beside it), or a folder."
-    )
+    add_output_file_argument(parser)
     parser.add_argument("--architecture", choices=get_args(Architecture), help="The network, if it is not in the file.")
     parser.add_argument("--num-frames", type=int, metavar="T", help="Frames of a clip.")
     parser.add_argument("--frame-stride", type=int, metavar="N", help="Distance between frames of a clip.")
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.models.weights.convert import convert_weights
     from dnl_video.models.weights.export import check_out, export_model
 
-    check_out(arguments.out)
+    check_out(arguments.output)
     settings = _settings(arguments.set)
     for name in ("num_frames", "frame_stride"):
         if getattr(arguments, name) is not None:
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint, report = convert_weights(
         arguments.source, architecture=arguments.architecture, class_names=names, settings=settings
     )
-    written = export_model(checkpoint, arguments.out)
+    written = export_model(checkpoint, arguments.output)
     print(report.text())
     spec, clips = checkpoint.spec, checkpoint.preprocessing
     print(
@@ -73,9 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
         print("the file names no classes; they are numbers until --classes names them")
     print(*(f"wrote {path}" for path in written), sep="\n")
     if checkpoint.backbone_only:
-        print(f"next: dnl-video train --config RECIPE --weights.source {arguments.out}")
+        print(f"next: dnl-video train --config RECIPE --weights.source {arguments.output}")
     else:
-        print(f"next: dnl-video predict VIDEO --checkpoint {arguments.out}")
+        print(f"next: dnl-video predict VIDEO --checkpoint {arguments.output}")
     return 0
 
 

@@ -8,8 +8,8 @@ import shlex
 DESCRIPTION = """Generate a small data set of H.264 videos in the official Kinetics layout (under a minute).
 
 examples:
-  dnl-video demo-data data/demo
-  dnl-video demo-data data/tiny --train-videos 16 --val-videos 8
+  dnl-video demo-data --output data/demo
+  dnl-video demo-data --output data/tiny --train-videos 16 --val-videos 8
 
 Eight classes: a textured shape moves left, right, up or down, grows, shrinks, or rotates clockwise or
 counterclockwise in front of a textured background. A single frame does not show the class, so a network with
@@ -27,7 +27,9 @@ A second run makes only the missing videos, for example after an interruption or
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("directory", metavar="DIR", help="Folder to fill: new, empty, or from an earlier run.")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="Folder to fill: new, empty, or from an earlier run."
+    )
     for option, default, text in (
         ("--seed", 0, "Seed of all videos. Default: 0."),
         ("--train-videos", 400, "Training videos, at least 8. Default: 400."),
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     with progress_bar() as bar:
         task = bar.add_task("generating videos", total=None, visible=False)
         data = write_demo_data(
-            args.directory,
+            args.output,
             seed=args.seed,
             train_videos=args.train_videos,
             val_videos=args.val_videos,

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dnl_video.cli.options import add_checkpoint_argument, add_output_file_argument
+
 if TYPE_CHECKING:
     from dnl_video.models.weights.checkpoint import Checkpoint
 
@@ -16,26 +18,22 @@ DESCRIPTION = """Write a trained network as one file: weights, architecture, cla
 is written beside it.
 
 examples:
-  dnl-video export runs/demo/i3d_dnl model.safetensors          and model.md
-  dnl-video export runs/demo/i3d_dnl hub/i3d_dnl                a folder in the form of the Hugging Face hub
-  dnl-video export runs/demo/i3d_dnl model.safetensors --onnx   and model.onnx, checked with onnxruntime"""
+  dnl-video export --checkpoint runs/demo/i3d_dnl --output model.safetensors          and model.md
+  dnl-video export --checkpoint runs/demo/i3d_dnl --output hub/i3d_dnl                a folder for the Hugging Face hub
+  dnl-video export --checkpoint runs/demo/i3d_dnl --output model.safetensors --onnx   and model.onnx, checked"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    add_checkpoint_argument(parser)
+    add_output_file_argument(parser)
     parser.add_argument(
-        "checkpoint",
-        metavar="CKPT",
-        help="A checkpoint, an exported model, or the folder of a training run (its best checkpoint).",
+        "--onnx",
+        action="store_true",
+        help="Also write a .onnx file, for any batch size, and compare it with the network.",
     )
     parser.add_argument(
-        "out", metavar="OUT", help="A .safetensors file (the model card is the .md beside it), or a folder."
-    )
-    parser.add_argument(
-        "--onnx", action="store_true", help="Also write OUT.onnx, any batch size, and compare it with the network."
-    )
-    parser.add_argument(
-        "--torch-export", action="store_true", help="Also write OUT.pt2, a program for torch.export.load."
+        "--torch-export", action="store_true", help="Also write a .pt2 file, a program for torch.export.load."
     )
 
 
@@ -44,18 +42,18 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.models.weights.checkpoint import EXPORTED_NAME, load_checkpoint
     from dnl_video.models.weights.export import check_out, export_model
 
-    folder = check_out(arguments.out)
+    folder = check_out(arguments.output)
     if arguments.onnx:
         from dnl_video.models.runtime.program_export import require_onnx
 
         require_onnx()
     checkpoint = load_checkpoint(arguments.checkpoint)
-    written = export_model(checkpoint, arguments.out, results=_results(checkpoint))
+    written = export_model(checkpoint, arguments.output, results=_results(checkpoint))
     print(*(f"wrote {path}" for path in written), sep="\n")
-    file = Path(arguments.out, EXPORTED_NAME) if folder else Path(arguments.out)
+    file = Path(arguments.output, EXPORTED_NAME) if folder else Path(arguments.output)
     if arguments.onnx or arguments.torch_export:
         _write_programs(checkpoint, file, onnx=arguments.onnx, program=arguments.torch_export)
-    print(f"next: dnl-video predict VIDEO --checkpoint {arguments.out}")
+    print(f"next: dnl-video predict VIDEO --checkpoint {arguments.output}")
     return 0
 
 

@@ -117,7 +117,7 @@ Disentangled Non-Local networks for video action recognition: train on Kinetics 
 report top-1 accuracy.
 
 A first run on generated videos:
-  dnl-video demo-data data/demo
+  dnl-video demo-data --output data/demo
   dnl-video train --config i3d_dnl --final-test
 
 commands:

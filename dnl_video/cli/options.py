@@ -71,6 +71,16 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_output_file_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --output for a model file."""
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE|DIR",
+        help="A .safetensors file (the model card is the .md beside it), or a folder for the Hugging Face hub.",
+    )
+
+
 def add_view_options(parser: argparse.ArgumentParser, defaults: EvaluationConfig, *more: str) -> None:
     """Add the options of scoring many videos, and those of the fields ``more``."""
     views = parser.add_argument_group("views and device")

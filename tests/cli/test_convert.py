@@ -53,7 +53,7 @@ def test_converted_hub_file_gives_the_same_logits(tmp_path: Path, capsys: pytest
     (tmp_path / "names.txt").write_text("run\njump\nsit down\n", encoding="utf-8")
     out = tmp_path / "slow.safetensors"
     words = ["--classes", str(tmp_path / "names.txt"), "--frame-stride", "4", "--set", "preprocessing.crop_size=224"]
-    assert main(["convert", str(tmp_path / "no name"), str(out), *words]) == 0
+    assert main(["convert", str(tmp_path / "no name"), "--output", str(out), *words]) == 0
     printed = capsys.readouterr().out
     assert f"weights: {tmp_path / 'no name'} (pytorchvideo hub)" in printed
     assert "slow_r50 with context none, 3 classes, head dense_logits\n" in printed
@@ -71,7 +71,7 @@ def test_converted_hub_file_gives_the_same_logits(tmp_path: Path, capsys: pytest
 def test_predict_accepts_a_converted_file(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hub_file(tmp_path / "a.pyth")
     words = ["--num-frames", "2", "--set", "preprocessing.short_side=64", "--set", "preprocessing.crop_size=64"]
-    assert main(["convert", str(tmp_path / "a.pyth"), str(tmp_path / "a"), *words]) == 0
+    assert main(["convert", str(tmp_path / "a.pyth"), "--output", str(tmp_path / "a"), *words]) == 0
     assert "the file names no classes; they are numbers until --classes names them" in capsys.readouterr().out
     video = str(tiny.files()[0])
     assert main(["predict", video, "--checkpoint", str(tmp_path / "a"), "--num-clips", "1", "--num-workers", "0"]) == 0
@@ -82,10 +82,10 @@ def test_predict_accepts_a_converted_file(tiny: TinyRun, tmp_path: Path, capsys:
 def test_image_weights_become_a_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = image_file(tmp_path / "resnet.pth")
     out = tmp_path / "i3d.safetensors"
-    message = refused(capsys, str(tmp_path / "resnet.pth"), str(out))
+    message = refused(capsys, str(tmp_path / "resnet.pth"), "--output", str(out))
     assert message.startswith(f"{tmp_path / 'resnet.pth'}: ")
     assert "architecture" in message
-    assert main(["convert", str(tmp_path / "resnet.pth"), str(out), "--architecture", "i3d_r50"]) == 0
+    assert main(["convert", str(tmp_path / "resnet.pth"), "--output", str(out), "--architecture", "i3d_r50"]) == 0
     printed = capsys.readouterr().out
     assert "inflated over time" in printed
     assert "i3d_r50 with context none, no classifier\n" in printed
@@ -97,7 +97,7 @@ def test_image_weights_become_a_backbone(tmp_path: Path, capsys: pytest.CaptureF
 
 @torch.no_grad()
 def test_our_checkpoints_can_be_converted(tiny: TinyRun, tmp_path: Path) -> None:
-    assert main(["convert", str(tiny.run), str(tmp_path / "m.safetensors")]) == 0
+    assert main(["convert", str(tiny.run), "--output", str(tmp_path / "m.safetensors")]) == 0
     here, there = load_checkpoint(tmp_path / "m.safetensors"), load_checkpoint(tiny.run)
     assert (here.spec, here.preprocessing, here.class_names) == (there.spec, there.preprocessing, there.class_names)
     assert here.config == there.config
@@ -108,7 +108,7 @@ def test_our_checkpoints_can_be_converted(tiny: TinyRun, tmp_path: Path) -> None
 def test_set_overrides_the_file(tmp_path: Path) -> None:
     hub_file(tmp_path / "a", context="nl", context_options=ContextOptions(positions={"res3": [1]}))
     words = ["--set", "model.context_options.pool=[2, 2, 2]", "--set", "model.head=global"]
-    assert main(["convert", str(tmp_path / "a"), str(tmp_path / "m.safetensors"), *words]) == 0
+    assert main(["convert", str(tmp_path / "a"), "--output", str(tmp_path / "m.safetensors"), *words]) == 0
     spec = load_checkpoint(tmp_path / "m.safetensors").spec
     assert (spec.context_options.pool, spec.head, spec.context) == ((2, 2, 2), "global", "nl")
 
@@ -146,7 +146,7 @@ def test_arguments_that_are_refused(
     (tmp_path / "twice.txt").write_text("run\njump\nrun\n", encoding="utf-8")
     out = tmp_path / "m.safetensors"
     words = [word.format(folder=tmp_path) for word in words]
-    told = refused(capsys, str(source), str(out), *words)
+    told = refused(capsys, str(source), "--output", str(out), *words)
     assert told.startswith(message.format(source=source, folder=tmp_path))
     assert not out.exists()
 
@@ -155,7 +155,7 @@ def test_a_partial_file_is_refused_by_its_name(tmp_path: Path, capsys: pytest.Ca
     state = hub_file(tmp_path / "whole").state_dict()
     del state["blocks.4.res_blocks.2.branch2.norm_c.running_mean"]
     torch.save({"model_state": state}, tmp_path / "a.pyth")
-    assert refused(capsys, str(tmp_path / "a.pyth"), str(tmp_path / "m.safetensors")) == (
+    assert refused(capsys, str(tmp_path / "a.pyth"), "--output", str(tmp_path / "m.safetensors")) == (
         f"{tmp_path / 'a.pyth'}: 1 of 320 tensors of slow_r50 with context none, stem_channels 8 are not in it, first "
         "blocks.4.res_blocks.2.branch2.norm_c.running_mean (it is slow_r50 with context none, pytorchvideo hub); build "
         "the network that it belongs to, or name them in allow_missing"
@@ -163,9 +163,9 @@ def test_a_partial_file_is_refused_by_its_name(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_outputs_and_sources_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, "a.pyth", "m.pth") == "m.pth: give a name that ends in .safetensors, or a folder"
-    assert refused(capsys, "a.pyth", "m.safetensors") == "a.pyth: no such file of weights"
-    assert refused(capsys, "kinetics400", "m.safetensors") == (
+    assert refused(capsys, "a.pyth", "--output", "m.pth") == "m.pth: give a name that ends in .safetensors, or a folder"
+    assert refused(capsys, "a.pyth", "--output", "m.safetensors") == "a.pyth: no such file of weights"
+    assert refused(capsys, "kinetics400", "--output", "m.safetensors") == (
         "kinetics400: no such file; a published name needs to know the architecture"
     )
-    assert "kinetics40" in refused(capsys, "kinetics40", "m.safetensors", "--architecture", "slow_r50")
+    assert "kinetics40" in refused(capsys, "kinetics40", "--output", "m.safetensors", "--architecture", "slow_r50")

@@ -18,7 +18,9 @@ def parser():
 
 def test_videos_and_next_command(parser, tmp_path, capsys):
     directory = tmp_path / "my demo"
-    args = parser.parse_args([str(directory), "--train-videos", "8", "--val-videos", "2", "--num-workers", "2"])
+    args = parser.parse_args(
+        ["--output", str(directory), "--train-videos", "8", "--val-videos", "2", "--num-workers", "2"]
+    )
     assert demo_data.run(args) == 0
     out, err = capsys.readouterr()
     assert f"{directory}: 8 training and 2 validation videos (wrote 10 videos)" in out
@@ -35,10 +37,10 @@ def test_videos_and_next_command(parser, tmp_path, capsys):
 
 
 def test_defaults_and_help(parser):
-    args = parser.parse_args(["data"])
+    args = parser.parse_args(["--output", "data"])
     assert (args.seed, args.train_videos, args.val_videos, args.num_workers) == (0, 400, 160, None)
     text = parser.format_help()
-    assert "dnl-video demo-data data/demo" in text
+    assert "dnl-video demo-data --output data/demo" in text
     assert "flip 0" in text
     assert "Default: 400." in text
 

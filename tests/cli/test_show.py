@@ -116,7 +116,7 @@ def test_unfinished_and_unlabelled_predictions(tmp_path, capsys):
 
 def test_an_exported_model_has_its_provenance(tiny, tmp_path, capsys):
     file = tmp_path / "model.safetensors"
-    assert main(["export", str(tiny.run), str(file)]) == 0
+    assert main(["export", "--checkpoint", str(tiny.run), "--output", str(file)]) == 0
     facts = show(capsys, file)
     best = next((tiny.run / "checkpoints").glob("best-*.ckpt"))
     assert facts["kind"] == "exported model"
