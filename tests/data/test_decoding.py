@@ -208,10 +208,7 @@ class FakeReader:
         ([], "0 of 4 frames could be decoded"),
         ([np.zeros((4, 4, 6, 4), np.uint8)], "frames are uint8 [4, 4, 6, 4], not uint8 RGB"),
         ([np.zeros((4, 4, 6, 3), np.float32)], "frames are float32 [4, 4, 6, 3], not uint8 RGB"),
-        (
-            [np.zeros((2, 4, 6, 3), np.uint8), np.zeros((2, 4, 8, 3), np.uint8)],
-            "the frame size changes from (4, 6) to (4, 8)",
-        ),
+        ([np.zeros((2, 4, width, 3), np.uint8) for width in (6, 8)], "the frame size changes from (4, 6) to (4, 8)"),
     ],
 )
 def test_wrong_results_of_a_library_are_errors(chunks, reason):
@@ -268,11 +265,15 @@ def test_one_line_drops_clock_times_and_source_lines():
 
 def test_broken_files_print_nothing(tmp_path):
     write_damaged(tmp_path)
-    code = (
-        "import sys\nfrom dnl_video.data.decoding import open_video, VideoDecodeError\n"
-        "try:\n    v = open_video(sys.argv[1])\n    v.read(range(v.num_frames))\n"
-        "except VideoDecodeError as error:\n    print('caught')"
-    )
+    code = """
+        import sys
+        from dnl_video.data.decoding import open_video, VideoDecodeError
+        try:
+            video = open_video(sys.argv[1])
+            video.read(range(video.num_frames))
+        except VideoDecodeError:
+            print("caught")
+    """
     done = run_python(code, tmp_path / "half.mp4")
     assert (done.stdout, done.stderr) == ("caught\n", "")
 

@@ -111,12 +111,8 @@ def test_poses_are_uniform_at_every_time_in_every_class(frame):
         drawn = [sample_poses(class_name, np.random.default_rng([label, i])) for i in range(count)]
         x, y, radius, angle = (np.array([getattr(p, f)[frame] for p in drawn]) for f in ("x", "y", "radius", "angle"))
         low, high = np.log(64 * np.array([0.22, 0.47]))
-        shares = {
-            "x": x / 80,
-            "y": y / 64,
-            "size": (np.log(radius) - low) / (high - low),
-            "angle": angle / 2 / np.pi % 1,
-        }
+        shares = {"x": x / 80, "y": y / 64, "size": (np.log(radius) - low) / (high - low)}
+        shares["angle"] = angle / 2 / np.pi % 1
         for name, share in shares.items():
             assert kolmogorov(share, uniform) < 1.95 / np.sqrt(count), (class_name, name)  # 1.95: p = 0.001
         # ... and independently of each other.

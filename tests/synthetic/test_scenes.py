@@ -77,9 +77,8 @@ def test_shape_and_background_always_differ():
 
 
 def test_noise_is_small_and_fresh_in_each_frame():
-    scene = dataclasses.replace(
-        plain(), background=np.full((64, 80, 3), 0.5, np.float32), colors=np.full((2, 3), 0.7, np.float32)
-    )
+    grey, lighter = np.full((64, 80, 3), 0.5, np.float32), np.full((2, 3), 0.7, np.float32)
+    scene = dataclasses.replace(plain(), background=grey, colors=lighter)
     clean = render_scene(scene, poses(40, 32, 20, count=8)).astype(float)
     assert np.ptp(clean, axis=0).max() == 0
     noise = render_scene(scene, poses(40, 32, 20, count=8), np.random.default_rng(0)) - clean
