@@ -47,11 +47,9 @@ _COVERAGE = {
 
 def report_document(report: dict[str, Any]) -> Document:
     """Return the report of `build_report` as a document."""
-    coverage, sentence = report["coverage"], headline(report)
-    figures = report["accuracy"]["evaluated"]["video"] or {}
-    listed = "" if coverage["listed"] is None else f"of {coverage['listed']:,} listed "
-    of = f"Video-level, {coverage['evaluated']:,} {listed}videos, {report['num_classes']} classes"
-    caption = f"{of}; {report['protocol']['text']}." if figures else sentence
+    sentence, figures = headline(report), report["accuracy"]["evaluated"]["video"] or {}
+    over = f"Video-level, {_videos(report['coverage'])}, {report['num_classes']} classes"
+    caption = f"{over}; {report['protocol']['text']}." if figures else sentence
     tiles = [(FIGURES[key], percent(figure["value"]), _interval(figure)) for key, figure in figures.items()]
     return Document(
         title=f"Accuracy of {model_name(report)}",
@@ -88,9 +86,13 @@ def headline(report: dict[str, Any]) -> str:
     if figures is None:
         return f"{name}: no video could be evaluated, all {coverage['failed']} failed."
     shares = ", ".join(f"{FIGURES[k]} {percent(f['value'])} ({_interval(f)})" for k, f in figures.items())
-    listed = "videos" if coverage["listed"] is None else f"of {coverage['listed']:,} listed videos"
     unfinished = "" if report["complete"] else f"Incomplete ({coverage['finished']} of {coverage['listed']} videos). "
-    return f"{unfinished}{name}: {shares} on {coverage['evaluated']:,} {listed}; {report['protocol']['text']}."
+    return f"{unfinished}{name}: {shares} on {_videos(coverage)}; {report['protocol']['text']}."
+
+
+def _videos(coverage: dict[str, Any]) -> str:
+    listed = "" if coverage["listed"] is None else f"of {coverage['listed']:,} listed "
+    return f"{coverage['evaluated']:,} {listed}videos"
 
 
 def _interval(figure: dict[str, Any]) -> str:
