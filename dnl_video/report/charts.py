@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from dnl_video.report.document import Chart, difference_text, percent
-from dnl_video.report.figures import COLORS, INK, interval_bars, name_rows, new_figure, new_panels, percent_axis, plain
+from dnl_video.report.figures import COLORS, INK, error_bars, interval_bars, new_figure, new_panels, percent_axis, plain
 
 _MOST_BARS = 40  # with more classes, only the best and the worst have a bar
 _MOST_NUMBERS = 16  # with more classes, the confusion matrix has no numbers
@@ -167,11 +167,9 @@ def difference_chart(rows: Sequence[tuple[str, dict[str, float]]], name: str, ca
     """Return differences, each {value, low, high}, as dots with whiskers around a line at 0, the first row on top."""
     figure, axes = new_figure(5.4, 0.8 + 0.24 * len(rows))
     value, low, high = (100 * np.array([row[key] for _, row in rows]) for key in ("value", "low", "high"))
-    whiskers = np.maximum([value - low, high - value], 0)
     axes.axvline(0, color=INK, linewidth=0.8)
-    style: dict[str, Any] = {"fmt": "o", "color": COLORS[0], "ecolor": INK, "elinewidth": 0.9, "markersize": 4.5}
-    axes.errorbar(value, np.arange(len(rows)), xerr=whiskers, **style)
-    name_rows(axes, [text for text, _ in rows], 34)
+    labels = [plain(text, 34) for text, _ in rows]
+    error_bars(axes, labels, value, low, high, fmt="o", color=COLORS[0], markersize=4.5)
     axes.grid(axis="x", linewidth=0.6)
     axes.set_xlabel("difference in percentage points")
     values = "; ".join(f"{text} {difference_text(figure)}" for text, figure in rows[:6])

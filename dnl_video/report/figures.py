@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import ArrayLike
 
 INK = "#010203"  # text and axes; becomes the page's text colour
 GRID = "#040506"  # faint lines; becomes the page's line colour
@@ -100,19 +101,18 @@ def percent_axis(axes: Axes, axis: Literal["x", "y"], low: float = 0.0, high: fl
     axes.grid(axis=axis, linewidth=0.6)
 
 
-def name_rows(axes: Axes, names: Sequence[str], longest: int = 28) -> None:
-    """Put names beside the rows 0, 1, ... of a horizontal chart, the first on top."""
-    axes.set_yticks(range(len(names)), [plain(name, longest) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-
-
-def interval_bars(
-    axes: Axes, names: Sequence[str], values: Sequence[float], low: Sequence[float], high: Sequence[float]
-) -> None:
+def interval_bars(axes: Axes, names: Sequence[str], values: ArrayLike, low: ArrayLike, high: ArrayLike) -> None:
     """Draw horizontal bars from 0 with interval whiskers, the first name on top."""
-    place = np.arange(len(names))
-    axes.barh(place, values, height=0.62, color=COLORS[0])
+    axes.barh(range(len(names)), values, height=0.62, color=COLORS[0])
+    error_bars(axes, [plain(name) for name in names], values, low, high, fmt="none", capsize=2)
+
+
+def error_bars(
+    axes: Axes, labels: Sequence[str], values: ArrayLike, low: ArrayLike, high: ArrayLike, **style: Any
+) -> None:
+    """Draw markers with interval whiskers in rows, the first label on top; `style` is for `Axes.errorbar`."""
     whiskers = np.maximum([np.subtract(values, low), np.subtract(high, values)], 0)
-    axes.errorbar(values, place, xerr=whiskers, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2)
-    name_rows(axes, names)
+    axes.errorbar(values, range(len(labels)), xerr=whiskers, ecolor=INK, elinewidth=0.9, **style)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
