@@ -1,8 +1,8 @@
 """The packets of a video file, read in one pass without decoding.
 
 They give the times of the pictures, the key frames, and which of these are random access points, from which every later
-picture decodes exactly as from the start of the file. NAL unit types and recovery
-points: ITU-T H.264 (7.4.1, D.2.8) and H.265 (7.4.2.2). Frame tag of VP8: RFC 6386 (9.1).
+picture decodes exactly as from the start of the file. NAL unit types and recovery points: ITU-T H.264 (7.4.1, D.2.8)
+and H.265 (7.4.2.2). Frame tag of VP8: RFC 6386 (9.1).
 """
 
 from __future__ import annotations
