@@ -13,11 +13,13 @@ import multiprocessing.util
 import os
 import re
 import signal
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 from dnl_video.errors import InputError
 
@@ -62,6 +64,14 @@ def start_record(folder: str, worker_id: int) -> None:
     with file.open("r+b") as opened:
         _record = mmap.mmap(opened.fileno(), _RECORD_BYTES)
     multiprocessing.util.Finalize(None, _delete, args=(file,), exitpriority=0)
+    # The thread that hands tensors over prints its errors. A main process that ends, as on Ctrl-C, breaks its
+    # connection: that is no error.
+    sys.excepthook = _print_unless_disconnected
+
+
+def _print_unless_disconnected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def record_reading(path: str) -> None:

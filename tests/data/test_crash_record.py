@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from dnl_video.data.crash_record import LoaderStopped, loader_faults
+from dnl_video.data.crash_record import LoaderStopped, loader_faults, start_record
 from dnl_video.data.decoding import open_video
 from dnl_video.data.loaders import worker_options
 from tests.data.odd_videos import encode
@@ -43,6 +44,20 @@ class Fatal(Dataset[int]):
             if index == 2:
                 os.kill(os.getpid(), signal.Signals[self.end])
             return video.num_frames
+
+
+def _raise_in_a_thread(folder: Path) -> None:
+    with (folder / "stderr").open("w") as sys.stderr:
+        start_record(str(folder), 0)
+        for error in (EOFError(), ConnectionResetError(), ValueError("a real error")):
+            sys.excepthook(type(error), error, None)
+
+
+def test_a_loader_process_prints_no_lost_connections(tmp_path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=_raise_in_a_thread, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert (tmp_path / "stderr").read_text() == "ValueError: a real error\n"
 
 
 @pytest.fixture(scope="module")
