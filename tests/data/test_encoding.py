@@ -80,6 +80,21 @@ def test_frames_are_written_to_a_temporary_file(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["long.mp4"]
 
 
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_write_keeps_the_old_file_and_no_temporary_file(tmp_path, error):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"old")
+
+    def frames():
+        yield from colors(20)
+        raise error
+
+    with pytest.raises(error):
+        write_video(path, frames(), 16)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_killed_write_leaves_no_video_and_the_next_one_succeeds(tmp_path):
     path = tmp_path / "a.mp4"
     script = f"""

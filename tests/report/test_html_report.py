@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dnl_video.report import build_report
-from dnl_video.report.document import Document, FilmStrips, Table, percent
+from dnl_video.report.document import Document, FilmStrips, Table
 from dnl_video.report.render_html import film_strip, render_html
 from dnl_video.results.predictions import VideoPrediction
 from dnl_video.results.reader import read_predictions
@@ -21,6 +21,10 @@ CLASSES = "Top-1 by class. Click a heading to sort; click again to reverse."
 @pytest.fixture(scope="module")
 def outline(report):
     return Outline(html(report))
+
+
+def percent(share):
+    return f"{100 * share:.1f}%"
 
 
 def test_the_page_shows_the_figures_of_the_report(report, outline):

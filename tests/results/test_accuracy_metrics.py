@@ -153,11 +153,12 @@ def top_k_by_sorting(scores, labels, k):
     return np.mean([label in np.argsort(-row)[:k] for row, label in zip(scores, labels, strict=True)])
 
 
-def test_top_k_mean_class_accuracy_and_confusion_agree_with_torchmetrics():
+@pytest.mark.parametrize("seed", range(3))
+def test_top_k_mean_class_accuracy_and_confusion_agree_with_torchmetrics(seed):
     torch = pytest.importorskip("torch")
     from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
-    scores, labels = random_case(0)
+    scores, labels = random_case(seed)
     given = torch.from_numpy(scores), torch.from_numpy(labels)
     for k in (1, 5):
         expected = multiclass_accuracy(*given, num_classes=12, average="micro", top_k=k)
