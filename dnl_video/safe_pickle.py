@@ -1,11 +1,10 @@
-"""An allow-list unpickler: reads plain data, arrays and tensors from a pickle without running anything in it.
+"""An allow-list unpickler: reads plain data, arrays and tensors from a pickle and runs no code from it.
 
-A pickle is a program: it names functions and calls them. Python's own unpickler runs it: a file can call any function,
-set any attribute and reserve any amount of memory. This one knows few opcodes and few names, and each name has a
-stand-in here; every other name is refused before anything is called. An array uses memory only if its shape, type and
-bytes agree, and all arrays together have at most twice the bytes of the file.
+A pickle is a program. Python's own unpickler lets it call any function, set any attribute and reserve any amount of
+memory. This one accepts only the opcodes of plain data and the names in `_NAMES`, and calls its own functions for them.
+An array uses memory only if its shape, type and bytes agree; all arrays together have at most twice the file's bytes.
 
-`torch.load` reads torch's own files; `stand_ins` lets it skip foreign objects beside the tensors. Needs no torch.
+`torch.load` reads torch's own files; with `stand_ins` it skips foreign objects beside the tensors. Needs no torch.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ from numpy.typing import NDArray
 
 _NUMERIC = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1)")
 _MAX_DIMENSIONS = 8
-_MAGIC = 0x1950A86A20F9469CFC6C
-"""Begins torch's files before version 1.6."""
+_MAGIC = 0x1950A86A20F9469CFC6C  # the first object of torch's files before version 1.6
 _PUSHED = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINSTRING", "SHORT_BINSTRING", "BYTEARRAY8"),
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
@@ -37,12 +35,12 @@ _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, 
 
 
 class UnsafePickleError(pickle.UnpicklingError):
-    """A pickle asks for something that plain data does not need; the message names it."""
+    """A pickle uses a name, an opcode or a shape that plain data does not need; the message names it."""
 
 
 @dataclass
 class PickledArray:
-    """A numpy array or a torch tensor in a pickle, with its values in `array`."""
+    """The values of a numpy array or a torch tensor in a pickle."""
 
     array: NDArray[Any]
 
@@ -58,7 +56,7 @@ def loads(data: bytes, *, max_steps: int | None = None) -> Any:
         Python's plain types, with a `PickledArray` for each array and tensor.
 
     Raises:
-        UnsafePickleError: It uses another name or opcode, or a shape that its data does not have.
+        UnsafePickleError: It uses another name or opcode, or a shape that does not fit its data.
         pickle.UnpicklingError: It is damaged.
     """
     file: Any = io.BytesIO(data) if isinstance(data, bytes) else data
@@ -82,13 +80,7 @@ def as_array(value: Any) -> NDArray[Any] | None:
 
 
 class _Unpickler:
-    """A stack machine with the opcodes that plain data needs.
-
-    Args:
-        size: Bytes of the file.
-        max_steps: Largest number of opcodes.
-        storage: Whether the pickle describes a tensor's storage and may name it by a persistent id.
-    """
+    """A stack machine; with ``storage``, the pickle describes a tensor's storage and may name it by a persistent id."""
 
     def __init__(self, size: int, max_steps: int | None = None, *, storage: bool = False) -> None:
         # Protocol 2 of Python 3 holds bytes as text first: two copies of each.
@@ -193,11 +185,9 @@ class _Dtype:
 
 @dataclass
 class _Storage:
-    """A tensor's storage. The one that a persistent id names has no values."""
-
     kind: _StorageType
     count: int
-    values: Any = None
+    values: Any = None  # None if only a persistent id names it
 
 
 def _refuse(*_: Any) -> None:
@@ -322,10 +312,7 @@ _BUILTINS = frozenset(
 
 
 class _Inert:
-    """Stand-in of a class, a function or its result: it accepts anything and keeps nothing."""
-
-    def __new__(cls, *_: Any) -> _Inert:
-        return object.__new__(cls)
+    """Stand-in of a class, a function or its result: it accepts any arguments and state, and keeps none."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -335,7 +322,7 @@ class _Inert:
 
 
 class _InertDict:
-    """Stand-in of a subclass of dict: torch's reader fills no other class with items."""
+    """Stand-in of a subclass of dict: torch's reader adds items only to this type."""
 
     def __new__(cls, *_: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
         return OrderedDict()
@@ -344,14 +331,13 @@ class _InertDict:
 def stand_ins(file: IO[bytes], pickles: int = 1) -> list[tuple[Any, str]]:
     """Return inert stand-ins of the foreign classes and functions that a torch file names beside its tensors.
 
-    Checkpoints of a training hold more than weights: mmengine's loss history, numpy numbers, a configuration.
-    ``torch.load(weights_only=True)`` refuses a file for any of them. With these pairs for
-    `torch.serialization.safe_globals` the tensors can be read, and no named code is imported or called. Names that no
-    training record needs (functions of the standard library, which attacks use) get no stand-in. Neither do torch's
-    own: a tensor of an unknown kind must not vanish.
+    Training checkpoints hold more than weights, such as mmengine's loss history, numpy numbers or a configuration, and
+    ``torch.load(weights_only=True)`` refuses such files. With these pairs for `torch.serialization.safe_globals` it
+    reads the tensors, and imports and calls nothing that the file names. Functions of the standard library get no
+    stand-in: attacks use them, and training records do not. Neither do torch's own names, so that no tensor is lost.
 
     Args:
-        file: The pickles of a torch file; a mapped file or `io.BytesIO`, which reserve no memory for a stated length.
+        file: The pickles of a torch file: a mapped file or `io.BytesIO`, which reserve no memory for a stated length.
         pickles: Number of pickles to scan.
 
     Raises:

@@ -9,7 +9,7 @@ from dnl_video.cli.options import add_output_file_argument
 from dnl_video.errors import InputError
 from dnl_video.spec import Architecture
 
-DESCRIPTION = """Turn weights of other projects into a file that `predict`, `evaluate` and `train` take as it is.
+DESCRIPTION = """Turn weights of other projects into a file that `predict`, `evaluate` and `train` read.
 
 SOURCE is recognised by its content, not by its name: pytorchvideo's hub, PySlowFast (.pyth and caffe2 .pkl), mmaction2,
 ImageNet ResNets (torchvision, timm), or this package's own.
@@ -23,8 +23,8 @@ examples:
   dnl-video convert i3d_nl.pth --output i3d.safetensors --num-frames 32 --frame-stride 2 \\
       --set model.context_options.attention=dot_product
 
-Some settings are not in the file, above all those of the clips. The defaults of its project are taken and shown; --set
-changes any of them, by the names of a recipe."""
+Some settings are not in the file, such as those of the clips. The command takes and prints the defaults of the file's
+project; --set changes any of them, with the names of a recipe."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -81,7 +81,7 @@ def _results(checkpoint: Checkpoint) -> str:
 
 
 def _read_report(file: Path) -> dict[str, Any]:
-    """Return a report; one without weights if the file is not a report."""
+    """Return a report; if the file is not a report, one whose checksum of weights matches no checkpoint."""
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

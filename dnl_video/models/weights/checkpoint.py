@@ -19,8 +19,7 @@ from dnl_video.spec import ModelSpec, Preprocessing, from_dict, to_dict
 FORMAT_VERSION = 1
 NETWORK_PREFIX = "network."
 LAST_NAME = "last"
-PREVIOUS_NAME = "previous"
-"""The checkpoint that was written before the last one."""
+PREVIOUS_NAME = "previous"  # the checkpoint before the last one
 EXPORTED_NAME = "model.safetensors"
 # Written by the training run: best-epoch012-top1_0.8312.ckpt
 _BEST = re.compile(r"^best-.*top1_([\d.]+)\.ckpt$")
@@ -28,29 +27,17 @@ _BEST = re.compile(r"^best-.*top1_([\d.]+)\.ckpt$")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network and what travels with it.
-
-    Attributes:
-        path: The file.
-        sha256: Its checksum.
-        spec: The architecture.
-        preprocessing: How clips are prepared.
-        class_names: Names of the outputs, in order.
-        config: The resolved configuration of the run that made it.
-        state_dict: Weights by the network's names.
-        provenance: Where the weights come from: the start of training, the checkpoint of an exported model.
-        backbone_only: There is no trained classifier (inflated image networks): to train from, not to predict with.
-    """
+    """A trained network and its description."""
 
     path: str
     sha256: str
     spec: ModelSpec
     preprocessing: Preprocessing
-    class_names: tuple[str, ...]
-    config: dict[str, Any]
-    state_dict: dict[str, Tensor]
-    provenance: dict[str, Any] = field(default_factory=dict)
-    backbone_only: bool = False
+    class_names: tuple[str, ...]  # in the order of the outputs
+    config: dict[str, Any]  # resolved configuration of the training run
+    state_dict: dict[str, Tensor]  # by the network's names
+    provenance: dict[str, Any] = field(default_factory=dict)  # initial weights; checkpoint of an exported model
+    backbone_only: bool = False  # no trained classifier (inflated image networks): to train from, not to predict with
 
     def build(self) -> VideoClassifier:
         """Build the network with these weights, in evaluation mode.

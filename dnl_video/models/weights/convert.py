@@ -24,14 +24,14 @@ def convert_weights(
 ) -> tuple[Checkpoint, LoadReport]:
     """Read weights of any origin as a complete network of this package.
 
-    Settings come from the file and the conventions of its origin; the caller gives the others, or overrides them.
+    Settings come from the file and the conventions of its origin; ``settings`` adds to them or overrides them.
 
     Args:
         source: A weights file, or a published name.
         architecture: The network; needed for image networks and published names.
         class_names: Names of the outputs; None takes the file's, or numbers.
         settings: Fields of the model and the preprocessing by dotted name, such as ``preprocessing.num_frames`` or
-            ``model.context_options.attention``; they override the file's.
+            ``model.context_options.attention``.
 
     Raises:
         InputError: The file is damaged or unknown, does not fit the arguments, or a setting is missing.
@@ -63,7 +63,7 @@ def convert_weights(
 
 
 def _lacks_classifier(report: LoadReport, weights: TranslatedWeights, source: str) -> bool:
-    """Tell whether the source has no classifier; refuse other tensors that would be untrained."""
+    """Return whether the source has no classifier; refuse other tensors that would be untrained."""
     untrained = [name for name in report.new if ".proj." not in name or name in weights.state_dict]
     if untrained:
         raise InputError(

@@ -70,10 +70,11 @@ def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") 
 
 
 def check_out(out: str | Path) -> bool:
-    """Tell whether ``out`` is a folder; call it before long work. An earlier export there will be replaced.
+    """Check an output path before long work; return whether it is a folder. An earlier export may be replaced.
 
     Raises:
-        InputError: It is neither a folder nor a ``.safetensors`` file, or another text has the card's name.
+        InputError: It is neither a folder nor a ``.safetensors`` file, or a text that is no model card has the card's
+            name.
     """
     out = Path(out)
     if not _is_folder(out) and out.suffix != ".safetensors":
@@ -95,7 +96,7 @@ def _card(out: Path) -> Path:
 
 
 def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return where the weights come from; an exported model that is exported again keeps its training checkpoint."""
+    """Return the origin of the weights; a second export keeps the training checkpoint of the first."""
     known = dict(checkpoint.provenance)
     if checkpoint.config and "exported_with" not in known:
         known |= {"checkpoint": Path(checkpoint.path).name, "checkpoint_sha256": checkpoint.sha256}
@@ -106,14 +107,7 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def model_card(checkpoint: Checkpoint, file: str, provenance: Mapping[str, Any], results: str = "") -> str:
-    """Return the card.
-
-    Args:
-        checkpoint: The network.
-        file: Name of the exported file.
-        provenance: Where the weights come from.
-        results: Measured accuracy in Markdown; if empty, the card states that there is none.
-    """
+    """Return the model card of an exported file, in Markdown; without results it states that there are none."""
     spec = checkpoint.spec
     title = spec.architecture + (f" + {spec.context}" if spec.context != "none" else "")
     sections = {

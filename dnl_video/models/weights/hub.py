@@ -1,14 +1,14 @@
 """pytorchvideo's hub files, with or without context blocks; their tensor names are ours.
 
-Source: pytorchvideo 0.1.5, models/hub/resnet.py and models/hub/slowfast.py; clip settings from the 8x8 recipes that its
-model zoo names (docs/source/model_zoo.md) and its hub tutorials: short side and crop 256, frames by a truncated
+Source: pytorchvideo 0.1.5, models/hub/resnet.py and models/hub/slowfast.py. Clip settings are those of the 8x8 recipes
+of its model zoo (docs/source/model_zoo.md) and its hub tutorials: short side and crop 256, frames by a truncated
 linspace over T·stride/30 seconds, which is PySlowFast's rule.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ _PREPROCESSING = {
     "short_side": 256,
     "crop_size": 256,
 }
-# Names that only other families of the hub have.
+# Tensor names that only other families of the hub have.
 _OTHERS = {
     "blocks.0.conv.conv_t.weight": "X3D",
     "patch_embed.patch_model.weight": "MViT",
@@ -37,31 +37,26 @@ _OTHERS = {
 _NAME = re.compile(r"(blocks\.\d+(?:\.multipathway_blocks\.\d|\.multipathway_fusion)?)\.(.+)")
 
 
-class Names:
-    """The places of a network's tensors by pytorchvideo's names.
+def place_function(names: Iterable[str]) -> tuple[Callable[[str], Place | None], bool]:
+    """Return a function from a tensor's name to its place, and whether the network pools over time behind res2.
 
-    Args:
-        names: All names.
-
-    Attributes:
-        pools: Whether the network pools over time behind res2, as I3D and C2D do: block 5 then is a stage.
+    I3D and C2D pool there, so their block 5 is a stage. The function returns None for names outside the network.
     """
+    names = set(names)
+    pools = "blocks.5.res_blocks.0.branch2.conv_a.weight" in names
+    slowfast = any(".multipathway_blocks." in name for name in names)
+    like: Architecture = "slowfast_r50" if slowfast else "i3d_r50" if pools else "slow_r50"
+    parts = {
+        prefix: (part, pathway if "multipathway_blocks" in prefix else 0)
+        for pathway in (0, 1)
+        for part, prefix in block_prefixes(like, pathway).items()
+    }
 
-    def __init__(self, names: Iterable[str]) -> None:
-        names = set(names)
-        self.pools = "blocks.5.res_blocks.0.branch2.conv_a.weight" in names
-        slowfast = any(".multipathway_blocks." in name for name in names)
-        like: Architecture = "slowfast_r50" if slowfast else "i3d_r50" if self.pools else "slow_r50"
-        self._parts = {
-            prefix: (part, pathway if "multipathway_blocks" in prefix else 0)
-            for pathway in (0, 1)
-            for part, prefix in block_prefixes(like, pathway).items()
-        }
-
-    def place(self, name: str) -> Place | None:
-        """Return a tensor's place; None for a name outside of the network's parts."""
+    def place(name: str) -> Place | None:
         found = _NAME.fullmatch(name)
-        return Place(*self._parts[found[1]], found[2]) if found and found[1] in self._parts else None
+        return Place(*parts[found[1]], found[2]) if found and found[1] in parts else None
+
+    return place, pools
 
 
 def matches(shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -83,15 +78,14 @@ def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None 
     for name, family in _OTHERS.items():
         if name in tensors:
             raise InputError(f"{_ORIGIN}: this is {family}; {LOADABLE}")
-    names = Names(tensors)
-    places, _ = at_places(_ORIGIN, tensors, names.place)
-    shapes = {place: tuple(tensors[name].shape) for place, name in places.items()}
+    place, pools = place_function(tensors)
+    _, shapes, _ = at_places(_ORIGIN, tensors, place)
     network = recognise(_ORIGIN, shapes)
     family, found = network.families[0], network.architecture()
-    if names.pools != (family in ("i3d", "c2d")):
+    if pools != (family in ("i3d", "c2d")):
         raise InputError(
-            f"{_ORIGIN}: the temporal kernels of {family} in a network {'with' if names.pools else 'without'} a pool "
-            f"behind res2; {LOADABLE}"
+            f"{_ORIGIN}: the temporal kernels of {family} in a network {'with' if pools else 'without'} a pool behind "
+            f"res2; {LOADABLE}"
         )
     notes, fields = [], dict[str, Any](network.fusion)
     if family == "slowfast":

@@ -15,7 +15,7 @@ from dnl_video.models.weights.places import TranslatedWeights, at_places, by_our
 from dnl_video.models.weights.recognition import recognise
 from dnl_video.spec import Architecture
 
-# Of inputs in [0, 1]; mmaction2 writes them in [0, 255]: 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375.
+# For inputs in [0, 1]; mmaction2 writes them for [0, 255]: 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 _ORIGIN = "ImageNet ResNet"
@@ -53,8 +53,8 @@ def convert(tensors: Mapping[str, Tensor], *, architecture: Architecture | None 
             f"{_ORIGIN}: the stem is not one 7 x 7 convolution (a deep stem, or ResNetV2); use plain resnet50 or "
             "resnet101 weights"
         )
-    places, rest = at_places(_ORIGIN, tensors, partial(find_place, "imagenet"))
-    network = recognise(_ORIGIN, {place: tuple(tensors[name].shape) for place, name in places.items()})
+    places, shapes, rest = at_places(_ORIGIN, tensors, partial(find_place, "imagenet"))
+    network = recognise(_ORIGIN, shapes)
     if rest:
         raise InputError(
             f"{_ORIGIN}: {rest[0]} has no place in a plain ResNet; use plain resnet50 or resnet101 weights"

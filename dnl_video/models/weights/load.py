@@ -23,35 +23,20 @@ from dnl_video.spec import ModelSpec
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The result of `load_weights`.
+    """The result of `load_weights`."""
 
-    Attributes:
-        origin: The project whose layout the source has.
-        source: The file or name that was given; None for weights in memory.
-        sha256: The file's checksum.
-        matched: The network's tensors that were filled.
-        new: The network's tensors that kept their values, each with the reason.
-        left: The source's tensors, by its own names, that fill nothing, each with the reason.
-        reshaped: Filled tensors whose shape changed (1x1x1 kernels to matrices): ``"[64, 8, 1, 1, 1] -> [64, 8]"``.
-        inflated: Filled tensors that were 2-D kernels, repeated over time and divided by its length.
-        loaded_parameters: Number of parameters filled.
-        new_parameters: Number of parameters that kept their values.
-        preprocessing: Fields of `Preprocessing` that the source expects of its clips.
-        notes: Sentences for the user.
-    """
-
-    origin: str
-    source: str | None
-    sha256: str | None
-    matched: tuple[str, ...]
-    new: Mapping[str, str]
-    left: Mapping[str, str]
-    reshaped: Mapping[str, str]
-    inflated: Mapping[str, str]
+    origin: str  # the project whose layout the source has
+    source: str | None  # the given file or name; None for weights in memory
+    sha256: str | None  # of the file
+    matched: tuple[str, ...]  # the network's tensors that were filled
+    new: Mapping[str, str]  # the network's tensors that kept their values: the reason
+    left: Mapping[str, str]  # the source's tensors, by its own names, that fill nothing: the reason
+    reshaped: Mapping[str, str]  # filled tensors whose shape changed: "[64, 8, 1, 1, 1] -> [64, 8]"
+    inflated: Mapping[str, str]  # filled tensors that were 2-D kernels, repeated over time and divided by its length
     loaded_parameters: int
-    new_parameters: int
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    new_parameters: int  # parameters that kept their values
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)  # fields of `Preprocessing` that the source expects
+    notes: tuple[str, ...] = ()  # sentences for the user
 
     def text(self) -> str:
         """Return the report as a few lines."""
@@ -67,7 +52,7 @@ class LoadReport:
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
     def provenance(self) -> dict[str, Any]:
-        """Return the part of it that a checkpoint keeps, as plain JSON types."""
+        """Return the entries that a checkpoint stores, as plain JSON types."""
         return {
             "origin": self.origin,
             "source": self.source,
@@ -129,7 +114,7 @@ def fill(
     allow_missing: Sequence[str] = (),
     drop_blocks: bool = False,
 ) -> LoadReport:
-    """Do `load_weights` with weights that were read from the file called ``name``."""
+    """Fill a network as `load_weights` does, with translated weights from the file ``name``."""
     called = name or f"the weights of {source.origin}"
     matched = match(model, source, allow_missing=allow_missing, drop_blocks=drop_blocks, name=called)
     for key, value in matched.filled.items():
@@ -154,7 +139,7 @@ def fill(
 
 
 def _differences(model: VideoClassifier, there: ModelSpec | None) -> list[str]:
-    """Name the settings by which the network computes something else than the source from the same weights."""
+    """Return notes about settings that differ from the source and change the output."""
     here = model.spec
     if here is None or there is None:
         return []
@@ -170,7 +155,7 @@ def _differences(model: VideoClassifier, there: ModelSpec | None) -> list[str]:
 
 
 def _sharpness(model: VideoClassifier, there: ModelSpec, here: ModelSpec) -> list[str]:
-    """Tell how much sharper or flatter a softmax is here than the one that queries and keys were trained with."""
+    """Return a note if the softmax here is sharper or flatter than the one of the source's blocks."""
     kinds = {"nl": "non-local", "dnl": "whitened", "pairwise": "whitened"}
     kind = kinds.get(there.context)
     blocks = [

@@ -15,27 +15,19 @@ from dnl_video.models.blocks import DisentangledNonLocalBlock3d, NonLocalBlock3d
 from dnl_video.models.weights.places import TranslatedWeights
 
 _BLOCK = re.compile(r"^(.*context_blocks\.\d+)\.(.+)$")
-# Batches seen so far: used only by a cumulative batch norm, which none here is, and absent from old files.
+# Number of batches seen: only cumulative batch norms use it, networks here have none, and old files lack it.
 _UNUSED = ".num_batches_tracked"
 
 
 @dataclass
 class Match:
-    """The tensors to load.
+    """The tensors to load, by the network's names."""
 
-    Attributes:
-        filled: The network's tensors and their new values.
-        new: The network's tensors that keep their values, with the reason.
-        left: The source's tensors (by our names) that fill nothing, with the reason.
-        reshaped: Filled tensors whose shape changes.
-        inflated: Filled tensors that were 2-D kernels.
-    """
-
-    filled: dict[str, Tensor] = field(default_factory=dict)
-    new: dict[str, str] = field(default_factory=dict)
-    left: dict[str, str] = field(default_factory=dict)
-    reshaped: dict[str, str] = field(default_factory=dict)
-    inflated: dict[str, str] = field(default_factory=dict)
+    filled: dict[str, Tensor] = field(default_factory=dict)  # new values of the network's tensors
+    new: dict[str, str] = field(default_factory=dict)  # the network's tensors that keep their values: the reason
+    left: dict[str, str] = field(default_factory=dict)  # the source's tensors that fill nothing: the reason
+    reshaped: dict[str, str] = field(default_factory=dict)  # filled tensors whose shape changes: both shapes
+    inflated: dict[str, str] = field(default_factory=dict)  # filled tensors that were 2-D kernels: both shapes
 
 
 def match(
@@ -95,12 +87,7 @@ def match(
 
 
 def _place_rest(
-    model: VideoClassifier,
-    source: TranslatedWeights,
-    result: Match,
-    blocks: _Blocks,
-    drop_blocks: bool,
-    name: str,
+    model: VideoClassifier, source: TranslatedWeights, result: Match, blocks: _Blocks, drop_blocks: bool, name: str
 ) -> None:
     """Note the reason for every tensor of the source that fills nothing, or refuse it."""
     dropped: list[str] = []
@@ -159,7 +146,7 @@ class _Blocks:
         if not self.same_kind(module):
             return "context blocks"
         if given:
-            return None  # there, of another shape
+            return None  # the source has it in another shape
         there, owner = self._there[module], part.split(".")[0]
         if owner == "unary":
             return "unary term of context blocks"

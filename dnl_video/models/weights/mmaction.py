@@ -27,11 +27,11 @@ from dnl_video.spec import Architecture, Context, ModelSpec
 _ORIGIN = "mmaction2"
 # out_of_bound_opt of SampleFrames is "loop" throughout the configs.
 _PREPROCESSING = {"mean": MEAN, "std": STD, "channel_order": "rgb", "sampling": "stride", "past_end": "loop"}
-# The clip of I3D (except `heavy`) and SlowFast, 4x16 and 8x8 alike; SlowOnly has two.
+# Clips of I3D (except `heavy`) and of SlowFast, both 4x16 and 8x8; SlowOnly has configs with two different clips.
 _CLIP_32X2 = {"num_frames": 32, "frame_stride": 2}
 _KNOWN = "only SlowOnly, I3D and SlowFast can be loaded"
 _FOREIGN = {"roi_head.": "a detector", "neck.": "a network with a neck"}
-_ADDED = "(zeros, which mmcv leaves out)"
+_ADDED = "(zeros for a bias that mmcv does not have)"
 
 
 def matches(shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -58,8 +58,7 @@ def convert(
     for prefix, what in _FOREIGN.items():
         if any(name.startswith(prefix) for name in tensors):
             raise InputError(f"{_ORIGIN}: {prefix}* tensors belong to {what}; {LOADABLE}")
-    places, rest = at_places(_ORIGIN, tensors, partial(find_place, "mmaction"))
-    shapes = {place: tuple(tensors[name].shape) for place, name in places.items()}
+    places, shapes, rest = at_places(_ORIGIN, tensors, partial(find_place, "mmaction"))
     network = recognise(_ORIGIN, shapes)
     if network.image:
         raise InputError(f"{_ORIGIN}: 2-D kernels, as in TSN, TSM and C2D; {_KNOWN}")

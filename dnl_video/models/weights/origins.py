@@ -1,4 +1,4 @@
-"""Finds a weights file, recognises whose layout it has, and translates its names."""
+"""Finds a weights file, recognises the project that wrote it, and translates its tensor names."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_source(source: str, architecture: Architecture | None = None) -> Source
 
 
 def translate_source(source: Source, architecture: Architecture | None = None) -> TranslatedWeights:
-    """Bring the weights in a file of any origin under our names.
+    """Translate the tensor names in a file of any origin.
 
     Args:
         source: The file.
@@ -72,7 +72,7 @@ def translate(
     *,
     beside: Mapping[str, Any] | None = None,
 ) -> TranslatedWeights:
-    """Bring tensors of any foreign origin under our names.
+    """Translate the tensor names of any foreign origin.
 
     Args:
         tensors: The tensors by their origin's names.
@@ -88,7 +88,7 @@ def translate(
     while inner := _without_first(candidates[-1]):
         candidates.append(inner)
     if "pytorch-lightning_version" in beside:
-        # Lightning's module around the network comes off first: PySlowFast's names may begin with ``model.`` too.
+        # Try first without the prefix of Lightning's module: PySlowFast's names may begin with ``model.`` too.
         candidates[:2] = candidates[1::-1]
     found = next(((named, convert) for named in candidates if (convert := _convert(named))), None)
     if found is None:
@@ -113,7 +113,7 @@ def _convert(tensors: Mapping[str, Tensor]) -> Callable[..., TranslatedWeights] 
 
 
 def _without_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """Return the tensors without the module that all names begin with, which a wrapper added; None if there is none."""
+    """Return the tensors without a wrapper's prefix, the module that all names begin with; None if there is none."""
     shared = {name.partition(".")[0] for name in tensors}
     if len(shared) != 1 or not all("." in name for name in tensors):
         return None

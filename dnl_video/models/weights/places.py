@@ -1,4 +1,4 @@
-"""Where a tensor lies in a network: one table for the tensor names of every origin."""
+"""The place of a tensor in a network, from one table of the tensor names of every origin."""
 
 from __future__ import annotations
 
@@ -28,27 +28,18 @@ class Place(NamedTuple):
 class TranslatedWeights:
     """Weights under this package's names, and the network they belong to.
 
-    Attributes:
-        origin: The project whose layout the file has, for messages: ``PySlowFast``.
-        state_dict: Tensors by the names of `VideoClassifier`. Convolutions of context blocks may keep their 1x1x1
-            (``[D, C, 1, 1, 1]`` for ``[D, C]``), image networks their 2-D kernels: loading reshapes and inflates.
-        source_names: For each name in ``state_dict`` the file's own name of that tensor.
-        left: The file's names that have no place in our networks, with the reason: ``{"momentum": "optimiser"}``.
-        spec: The network, classes and head included, from the tensors and the origin's conventions; None for image
-            networks, which fit any backbone.
-        preprocessing: Fields of `Preprocessing` that the origin fixes. Numbers of frames only if the file states them.
-        class_names: Names of the outputs, if the file has them.
-        notes: Sentences for the user, for example that a permutation was applied.
+    Tensors may keep the 1x1x1 kernels of context blocks (``[D, C, 1, 1, 1]`` for ``[D, C]``) and the 2-D kernels of
+    image networks: loading reshapes and inflates them.
     """
 
-    origin: str
-    state_dict: dict[str, Tensor]
-    source_names: dict[str, str]
-    left: dict[str, str] = field(default_factory=dict)
-    spec: ModelSpec | None = None
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    origin: str  # the project whose layout the file has, for messages: PySlowFast
+    state_dict: dict[str, Tensor]  # by the names of `VideoClassifier`
+    source_names: dict[str, str]  # the file's name of each tensor in state_dict
+    left: dict[str, str] = field(default_factory=dict)  # the file's names without a place here, with the reason
+    spec: ModelSpec | None = None  # from the tensors and the origin's conventions; None for image networks
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)  # fields of `Preprocessing` that are known
     class_names: tuple[str, ...] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences for the user
 
 
 # Our name of a module: its names in PySlowFast, caffe2, torchvision and mmaction2.
@@ -67,8 +58,8 @@ _MODULES = {
 }
 _BLOCK, _CONTEXT = "res_blocks.{block}.{module}", "context_blocks.{block}.{module}"
 _MM = r"backbone\.(?P<path>(?:slow|fast)_path\.)?"
-# For each origin: the pattern of a module's name, the part it lies in and its name there. A stage may be counted from 1
-# (layer1 is res2): "res+".
+# For each origin: the pattern of a module's name, its part of the network, and its name in that part. "+": the origin
+# counts stages from 1 (layer1 is res2).
 _TABLE: dict[str, tuple[tuple[str, str, str], ...]] = {
     "pyslowfast": (
         (r"s1\.pathway(?P<path>\d)_stem\.(?P<module>conv|bn)", "stem", "{module}"),
@@ -137,8 +128,8 @@ def find_place(origin: str, name: str) -> Place | None:
 
 def at_places(
     origin: str, tensors: Mapping[str, Tensor], place: Callable[[str], Place | None]
-) -> tuple[dict[Place, str], list[str]]:
-    """Return the name of the tensor at each place, and the names without a place.
+) -> tuple[dict[Place, str], dict[Place, tuple[int, ...]], list[str]]:
+    """Return the name and the shape of the tensor at each place, and the names without a place.
 
     Raises:
         InputError: Two names have the same place.
@@ -152,7 +143,7 @@ def at_places(
             raise InputError(f"{origin} weights name one tensor twice: {named[found]!r} and {name!r}; give one of them")
         else:
             named[found] = name
-    return named, rest
+    return named, {place: tuple(tensors[name].shape) for place, name in named.items()}, rest
 
 
 def by_our_names(architecture: Architecture, values: Mapping[Place, _T]) -> dict[str, _T]:

@@ -33,14 +33,14 @@ SOURCES: dict[str, dict[str, str]] = {
     },
     "imagenet": {f"{family}_{depth}": url for family in ("slow", "c2d", "i3d") for depth, url in _IMAGENET.items()},
 }
-# torch.hub's convention: after the last hyphen come the first digits of the file's sha256. pytorchvideo has none.
+# torch.hub's convention: the first digits of the file's sha256 follow the last hyphen. pytorchvideo's names have none.
 _HASH = re.compile(r"-([0-9a-f]{8,})\.\w+$")
 
 
 def pretrained_file(name: str, architecture: Architecture) -> Source:
     """Return the file of published weights for a network; download it unless torch.hub's cache has it.
 
-    When several processes of a node ask at the same time, one downloads and the others wait.
+    If several processes of a node need it, one downloads it and the others wait.
 
     Args:
         name: kinetics400 (pytorchvideo's hub) or imagenet (torchvision's ResNets, to inflate).
@@ -52,7 +52,11 @@ def pretrained_file(name: str, architecture: Architecture) -> Source:
     url = _address(name, architecture)
     source = Source(Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2])
     if source.path.is_file():
-        _check_cached(source)
+        found = _HASH.search(source.path.name)
+        if found is not None and not source.sha256.startswith(found[1]):
+            raise InputError(
+                f"{source.path}: sha256 is {source.sha256[:8]}..., published {found[1]}; delete it to download it again"
+            )
         return source
     try:
         source.path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,22 +77,14 @@ def _address(name: str, architecture: str) -> str:
     return SOURCES[name][architecture]
 
 
-def _check_cached(source: Source) -> None:
-    found = _HASH.search(source.path.name)
-    if found is not None and not source.sha256.startswith(found[1]):
-        raise InputError(
-            f"{source.path}: sha256 is {source.sha256[:8]}..., published {found[1]}; delete it to download it again"
-        )
-
-
 def _download(url: str, file: Path) -> None:
-    """Download atomically, and compare sizes: torch.hub takes a broken connection for the end of the file."""
+    """Download atomically and check the size, because torch.hub accepts a file that a lost connection cut short."""
     with atomic_path(file) as part:
         try:
             expected, found = _size(url), _HASH.search(file.name)
             torch.hub.download_url_to_file(url, str(part), hash_prefix=found[1] if found else None, progress=True)
             if expected is not None and part.stat().st_size != expected:
-                raise RuntimeError(f"{part.stat().st_size} of {expected} bytes came")
+                raise RuntimeError(f"{part.stat().st_size} of {expected} bytes arrived")
         except (OSError, RuntimeError) as error:
             raise _failed(url, file, error) from error
 

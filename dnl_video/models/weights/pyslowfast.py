@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dnl_video.errors import InputError
-from dnl_video.models.weights.hub import Names
+from dnl_video.models.weights.hub import place_function
 from dnl_video.models.weights.imagenet import MEAN, STD
 from dnl_video.models.weights.places import Place, TranslatedWeights, at_places, by_our_names, find_place
 from dnl_video.models.weights.pyslowfast_settings import Settings, read_settings
@@ -74,9 +74,9 @@ def convert(
         tensors: The checkpoint's ``model_state``.
         architecture: The network it is for; None takes the one that names and shapes show. Image networks (R50_IN1K)
             need it.
-        config: The checkpoint's ``cfg``. It holds settings that the tensors do not show: SlowFast's alpha, the
-            similarity of non-local blocks, whether C2D pools over time, how clips are prepared. None takes those of
-            PySlowFast's configurations, and adds notes.
+        config: The checkpoint's ``cfg``, with settings that the tensors do not show: SlowFast's alpha, the similarity
+            of non-local blocks, temporal pooling in C2D, the clips. None takes those of PySlowFast's configurations,
+            and adds notes.
 
     Raises:
         InputError: The network is not built here (X3D, MViT, ResNeXt, ...) or is not ``architecture``.
@@ -88,24 +88,24 @@ def convert(
     left = {name: _SUB_STATISTICS for name in tensors if name.rpartition(".")[0].endswith(".split_bn")}
     kept = {name: tensor for name, tensor in tensors.items() if name not in left}
     if not any(name.startswith(_PTV) for name in tensors):
-        return _assemble(ORIGIN, kept, _own_place, left, architecture, "c2d", settings)
-    names = Names(name.removeprefix(_PTV) for name in kept)
+
+        def own_place(name: str) -> Place | None:
+            return find_place("pyslowfast", _without_sub_batch_norm(name))
+
+        return _assemble(ORIGIN, kept, own_place, left, architecture, "c2d", settings)
+    hub_place, pools = place_function(name.removeprefix(_PTV) for name in kept)
 
     def ptv_place(name: str) -> Place | None:
-        found = names.place(_without_sub_batch_norm(name.removeprefix(_PTV)))
+        found = hub_place(_without_sub_batch_norm(name.removeprefix(_PTV)))
         return found if found and _PTV_TAIL.fullmatch(found.tail) else None
 
-    return _assemble(_PTV_ORIGIN, kept, ptv_place, left, architecture, "c2d", replace(settings, pools=names.pools))
-
-
-def _own_place(name: str) -> Place | None:
-    return find_place("pyslowfast", _without_sub_batch_norm(name))
+    return _assemble(_PTV_ORIGIN, kept, ptv_place, left, architecture, "c2d", replace(settings, pools=pools))
 
 
 def _without_sub_batch_norm(name: str) -> str:
-    """Name a sub-batch norm's tensor as a batch norm's.
+    """Return the name that a sub-batch norm's tensor has in a batch norm.
 
-    `SubBatchNorm3d` keeps its scale and bias, the merged statistics in ``bn`` and those of the splits in ``split_bn``.
+    `SubBatchNorm3d` has its merged statistics in ``bn`` and those of the splits in ``split_bn``.
     """
     module, _, leaf = name.rpartition(".")
     inner = re.fullmatch(r"(.*(?:bn|norm(?:_[abc])?))\.bn", module)
@@ -131,24 +131,15 @@ def _assemble(
     flat_family: str,
     settings: Settings,
 ) -> TranslatedWeights:
-    """Put tensors under the names of the network that their shapes show.
+    """Name tensors as in the network that their shapes show, or that was ``asked`` for.
 
-    Temporal kernels shorter than the network's (R101 "50_50", whose res4 has temporal kernels in its first six blocks
-    only; C2D without pooling, which is Slow with kernels of one frame) are padded with zeros, which changes no output.
-
-    Args:
-        origin: The origin's name, for messages.
-        tensors: The file's tensors by its names.
-        place: Returns the place of a name.
-        left: Names that are left already, with the reason.
-        asked: The network they are for; None takes the one that the shapes show.
-        flat_family: The family of a network without temporal kernels, if ``settings`` do not give it: ``c2d``, which
-            pools over time behind res2, or ``slow``, which does not.
-        settings: Settings from the file's configuration.
+    Temporal kernels shorter than the network's are padded with zeros, which changes no output: R101 "50_50" has
+    temporal kernels only in the first six blocks of res4, and C2D without pooling is Slow with kernels of one frame.
+    ``flat_family`` is the family of a network without temporal kernels if ``settings`` do not give it: ``c2d``, which
+    pools over time behind res2, or ``slow``, which does not.
     """
-    places, rest = at_places(origin, tensors, place)
+    places, shapes, rest = at_places(origin, tensors, place)
     left = left | {name: left.get(name, _NO_PLACE) for name in rest}
-    shapes = {place: tuple(tensors[name].shape) for place, name in places.items()}
     network = recognise(origin, shapes, pad=True)
     if network.classes is None:
         raise InputError(f"{origin} weights have no classifier; give a file with a whole network")
@@ -270,17 +261,16 @@ def convert_caffe2(tensors: Mapping[str, Tensor], *, architecture: Architecture 
 
     Args:
         tensors: The file's blobs.
-        architecture: The network they are for; None takes the one that names and shapes show. A network without
-            temporal kernels then is the zoo's C2D, which does not pool over time either.
+        architecture: The network they are for; None takes the one that names and shapes show. Without temporal kernels
+            that is the zoo's C2D, which does not pool over time.
 
     Raises:
-        InputError: The network is not built here or is not ``architecture``, or its batch norms are frozen into scales
-            without statistics.
+        InputError: The network is not built here or is not ``architecture``, or has scales instead of batch norms.
     """
     origin = f"{ORIGIN} (caffe2)"
     if "res_conv1_bn_rm" not in tensors:
         raise InputError(
-            f"{origin} weights have scales in place of batch norms (no 'res_conv1_bn_rm'); give a file of PySlowFast's "
+            f"{origin} weights have scales instead of batch norms (no 'res_conv1_bn_rm'); give a file of PySlowFast's "
             "model zoo"
         )
     states = [name for name in tensors if name.endswith("_momentum") or name in ("lr", "model_iter")]

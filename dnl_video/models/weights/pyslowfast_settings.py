@@ -20,23 +20,14 @@ _SIMILARITY: dict[str, Similarity] = {"softmax": "embedded_gaussian", "dot_produ
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a PySlowFast run that its tensors do not show; None if its configuration has none.
+    """Settings of a PySlowFast run that its tensors do not show; None if its configuration does not have them."""
 
-    Attributes:
-        pools: Whether C2D pools over time behind res2.
-        alpha: SlowFast's ratio of frame rates.
-        attention: Similarity of non-local blocks.
-        nonlocal_pool: Max-pooling of their keys and values.
-        dropout: Dropout rate before the classifier.
-        preprocessing: Fields of `Preprocessing`.
-    """
-
-    pools: bool | None = None
-    alpha: int | None = None
-    attention: Similarity | None = None
-    nonlocal_pool: tuple[int, int, int] | None = None
-    dropout: float | None = None
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    pools: bool | None = None  # whether C2D pools over time behind res2
+    alpha: int | None = None  # SlowFast's ratio of frame rates
+    attention: Similarity | None = None  # of non-local blocks
+    nonlocal_pool: tuple[int, int, int] | None = None  # max-pooling of their keys and values
+    dropout: float | None = None  # rate before the classifier
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)  # fields of `Preprocessing`
 
 
 def read_settings(text: str) -> Settings:

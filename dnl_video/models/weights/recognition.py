@@ -1,4 +1,4 @@
-"""Which network a set of tensors belongs to: family, depth, lateral connections and context blocks by their shapes.
+"""Recognises a network by the shapes of its tensors: family, depth, lateral connections and context blocks.
 
 The temporal kernels are those of pytorchvideo 0.1.5 (models/hub), which PySlowFast and mmaction2 share: Slow has 3 in
 res4 and res5, I3D in every second block, C2D none, SlowFast's fast pathway in every block.
@@ -22,7 +22,7 @@ LOADABLE = "only plain Slow, C2D, I3D and SlowFast R50 and R101 can be loaded"
 _DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101}
 _FIRST = re.compile(r"res_blocks\.(\d+)\.branch2\.conv_a\.weight")
 _SINGLE = ("c2d", "slow", "i3d")
-# Frames spanned by the stem's kernel, then by the first convolution of a stage's blocks, repeated in turn.
+# Temporal kernel sizes: of the stem, then of the first convolutions in a stage's blocks, cyclically.
 _FRAMES: dict[str, dict[str, tuple[int, ...]]] = {
     "c2d": {"stem": (1,), "res2": (1,), "res3": (1,), "res4": (1,), "res5": (1,)},
     "slow": {"stem": (1,), "res2": (1,), "res3": (1,), "res4": (3,), "res5": (3,)},
@@ -32,23 +32,14 @@ _FRAMES: dict[str, dict[str, tuple[int, ...]]] = {
 
 
 class Network(NamedTuple):
-    """A recognised network.
+    """A recognised network."""
 
-    Attributes:
-        families: Families that the kernels fit, exact fits first; all single-pathway families for an image network.
-        depth: 50 or 101.
-        width: Channels of the stem.
-        image: Its kernels are 2-D.
-        classes: Number of outputs; None without a classifier.
-        fusion: SlowFast's fields of `ModelSpec`: fusion_kernel and fusion.
-    """
-
-    families: tuple[str, ...]
-    depth: int
-    width: int
-    image: bool
-    classes: int | None
-    fusion: dict[str, Any]
+    families: tuple[str, ...]  # that the kernels fit, exact fits first; all with one pathway for an image network
+    depth: int  # 50 or 101
+    width: int  # channels of the stem
+    image: bool  # whether kernels are 2-D
+    classes: int | None  # number of outputs; None without a classifier
+    fusion: dict[str, Any]  # SlowFast's fields of `ModelSpec`: fusion_kernel and fusion
 
     def architecture(self, family: str | None = None) -> Architecture:
         """Return the name of the network, by default of the best family."""
@@ -91,7 +82,7 @@ def recognise(origin: str, shapes: Shapes, *, pad: bool = False) -> Network:
 
 
 def kernel_frames(family: str, place: Place) -> int | None:
-    """Return the frames that a family's kernel at that place spans; None for tensors that never span several."""
+    """Return the temporal size of a family's kernel at a place; None for tensors that never span several frames."""
     kind = "fast" if place.pathway else "slow" if family == "slowfast" else family
     if place.part in STAGES and (found := _FIRST.fullmatch(place.tail)):
         cycle = _FRAMES[kind][place.part]
@@ -100,7 +91,7 @@ def kernel_frames(family: str, place: Place) -> int | None:
 
 
 def temporal_kernels(shapes: Shapes) -> dict[Place, int]:
-    """Return the frames spanned by each kernel that may span several."""
+    """Return the temporal size of each kernel that may span several frames."""
     return {place: shape[2] for place, shape in shapes.items() if kernel_frames("slow", place) is not None}
 
 
@@ -134,7 +125,8 @@ def _depth(origin: str, shapes: Shapes, pathway: int) -> int:
     blocks: list[list[list[Shape | None]]] = []
     for stage in STAGES:
         blocks.append([])
-        while any(pair := [shapes.get(Place(stage, pathway, _kernel(len(blocks[-1]), c))) for c in "ab"]):
+        kernel = "res_blocks.{}.branch2.conv_{}.weight"
+        while any(pair := [shapes.get(Place(stage, pathway, kernel.format(len(blocks[-1]), c))) for c in "ab"]):
             blocks[-1].append(pair)
     counts = tuple(len(stage) for stage in blocks)
     if counts not in _DEPTHS:
@@ -149,10 +141,6 @@ def _depth(origin: str, shapes: Shapes, pathway: int) -> int:
                     f"{width}; {LOADABLE}"
                 )
     return _DEPTHS[counts]
-
-
-def _kernel(block: int, layer: str) -> str:
-    return f"res_blocks.{block}.branch2.conv_{layer}.weight"
 
 
 def _plain(first: Shape, middle: Shape, width: int) -> bool:

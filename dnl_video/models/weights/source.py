@@ -28,12 +28,12 @@ from dnl_video.safe_pickle import PickledArray, UnsafePickleError, loads, stand_
 
 Kind = Literal["torch", "safetensors", "pickle"]
 
+# The entry of our checkpoints, and of the metadata of our exported models, that describes the network.
 FORMAT_KEY = "dnl_video"
-"""The entry of our checkpoints, and of the metadata of our exported models, that describes the network."""
 _CHECKSUM = "sha256"
 # Keys under which projects put their tensors: pytorchvideo and PySlowFast; Lightning and OpenMMLab; torchvision.
 _WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model")
-# What DistributedDataParallel and torch.compile put before every name.
+# Prefixes that DistributedDataParallel and torch.compile add to every name.
 _PREFIXES = ("module.", "_orig_mod.")
 # The first object of torch's files before 1.6: its magic number, pickled.
 _LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -44,15 +44,15 @@ _MAX_STEPS = 2_000_000
 
 
 class Source:
-    """A weights file. It is read when its content is first asked for, and that content is kept.
+    """A weights file. It is read on first use, and its content is kept.
 
-    Files of this package are checked against their checksums as they are read.
+    Reading compares files of this package with their checksums.
 
     Args:
         path: A torch file (new or old), a safetensors file or a caffe2 pickle, of any name.
 
     Raises:
-        InputError: By the properties: there is no such file; it is none of these, damaged, or holds code.
+        InputError: Raised by the properties: there is no such file, or it has another format, is damaged or holds code.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -218,12 +218,11 @@ def _blob(name: Any, value: Any) -> Tensor:
 def write_exported(path: str | Path, stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
     """Write an exported model, atomically.
 
-    The metadata's entry ``dnl_video`` is JSON: the format's version, the architecture, preprocessing, class names,
-    configuration and provenance, and a sha256 over all of that and the tensors. Reading verifies it.
+    The metadata's entry ``dnl_video`` is JSON: the description of the network, and a sha256 over it and the tensors.
 
     Args:
         path: The file, by convention ``model.safetensors``.
-        stored: The result of `checkpoint.payload`: plain JSON types.
+        stored: The description, from `checkpoint.payload`.
         tensors: Weights by the network's names.
 
     Raises:
@@ -234,8 +233,7 @@ def write_exported(path: str | Path, stored: Mapping[str, Any], tensors: Mapping
     described = {**stored, _CHECKSUM: _checksum(stored, plain)}
     with atomic_path(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Other readers of safetensors files look for "format". `save_file` would make the file readable only for its
-        # owner.
+        # Other readers of safetensors files look for "format". `save_file` lets only the owner read the file.
         temporary.write_bytes(save(plain, metadata={"format": "pt", FORMAT_KEY: json.dumps(described)}))
     return path
 

@@ -134,5 +134,5 @@ def test_preprocessing_is_recorded():
 
 def test_frozen_norms_are_refused():
     tensors = {n: t for n, t in blobs(draw(shapes("slow"))).items() if not n.endswith(("_rm", "_riv"))}
-    with pytest.raises(InputError, match=r"scales in place of batch norms \(no 'res_conv1_bn_rm'\); give a file of"):
+    with pytest.raises(InputError, match=r"scales instead of batch norms \(no 'res_conv1_bn_rm'\); give a file of"):
         pyslowfast.convert_caffe2(tensors)

@@ -140,7 +140,7 @@ def test_download_from_a_server(folder, address: str, monkeypatch: pytest.Monkey
     assert pretrained_file("kinetics400", "slow_r50").path.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize(("folder", "reason"), [("short", "600 of 1200 bytes came"), ("gone", "HTTP Error 404: ")])
+@pytest.mark.parametrize(("folder", "reason"), [("short", "600 of 1200 bytes arrived"), ("gone", "HTTP Error 404: ")])
 def test_a_broken_download_keeps_nothing(
     folder: str, reason: str, address: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
