@@ -1,6 +1,6 @@
 """Write the videos and lists of the relation task (see relation_task.py): mp4 files and CSV lists of `path,label`.
 
-    python scripts/study/relations.py --out data/relations
+    python scripts/study/relations.py --output data/relations
 
     DIR/relation-data.json                  the settings
     DIR/start_train.csv, DIR/start_val.csv  videos of one square; the label is its colour and direction
@@ -133,7 +133,7 @@ def parse(argv: list[str] | None) -> tuple[str, int, RelationTask, RelationCount
         InputError: A value is out of range.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, metavar="DIR", help="Folder of the videos and lists.")
+    parser.add_argument("--output", required=True, metavar="DIR", help="Folder of the videos and lists.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of all videos.")
     for kind in (RelationTask, RelationCounts):
         # Each field has one line of the docstring, "name: help".

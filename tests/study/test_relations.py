@@ -95,9 +95,9 @@ def test_wrong_input_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = ["--candidates", "2", "--num-frames", "8", "--seed", "5"]
     counts = [f"--{split.replace('_', '-')}={getattr(COUNTS, split)}" for split in SPLITS]
-    assert main(["--out", str(tmp_path), *task, *counts]) == 0
+    assert main(["--output", str(tmp_path), *task, *counts]) == 0
     assert digests(tmp_path) == digests(folder)
-    assert main(["--out", str(tmp_path), *task, *counts]) == 0
+    assert main(["--output", str(tmp_path), *task, *counts]) == 0
     assert capsys.readouterr().out == f"{tmp_path}: wrote 37 videos\n{tmp_path}: all videos are there\n"
-    assert main(["--out", str(tmp_path), "--grid", "1"]) == 2
+    assert main(["--output", str(tmp_path), "--grid", "1"]) == 2
     assert capsys.readouterr().err == "error: grid is 1; 9 squares need as many windows\n"
