@@ -17,7 +17,7 @@ from dnl_video.spec import ModelSpec
 def loaded(
     source: TranslatedWeights, spec: ModelSpec | None = None, dtype: torch.dtype = torch.float64
 ) -> VideoClassifier:
-    """Build the network and fill it; only the classifier of image weights may stay unfilled."""
+    """Build the network and fill it; only batch counters and the classifier of image weights may stay unfilled."""
     spec = spec or source.spec
     assert spec is not None
     model = build_model(spec).to(dtype).eval()
@@ -30,10 +30,14 @@ def loaded(
         filled[name] = tensor.reshape(shape)
     missing, unexpected = model.load_state_dict(filled, strict=False)
     assert not unexpected
-    assert all(name.rpartition(".")[2] == "num_batches_tracked" or ".proj." in name for name in missing)
-    if source.spec is not None:
-        assert not missing
+    for name in missing:
+        assert name.endswith(".num_batches_tracked") or (source.spec is None and ".proj." in name)
     return model
+
+
+def probabilities_of(source: TranslatedWeights, clip: torch.Tensor) -> torch.Tensor:
+    """Return the converted network's probabilities; its head is ``dense_probabilities``, which returns logarithms."""
+    return loaded(source)(clip).double().exp()  # the head itself works in float32
 
 
 def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:

@@ -1,11 +1,9 @@
-"""PySlowFast's networks as functions of its tensors by its names, written from its builder's order of operations.
+"""PySlowFast's networks in plain functions of its named tensors, in its builder's order of operations.
 
-Nothing here is of the package: kernels, strides, block counts and names are spelled out again.
+Independent of the package: kernels, strides, block counts and names are written out again.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -172,24 +170,3 @@ def _nonlocal(tensors, name, x, attention):
         affinity = affinity / phi.shape[2]
     y = torch.einsum("bnm,bdm->bdn", affinity, g).unflatten(2, x.shape[2:])
     return x + _norm(tensors, f"{name}.bn", project("out", y))
-
-
-def load(weights) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Build the network that converted weights describe, filled with them, as a function to probabilities."""
-    from dnl_video.models.build import build_model
-
-    model = build_model(weights.spec).double().eval()
-    fill(model, weights)
-    return lambda clip: model(clip).double().exp()  # the head itself works in float32
-
-
-def fill(model, weights) -> None:
-    """Load converted weights strictly, apart from counters of batches and 1x1x1 kernels."""
-    expected = model.state_dict()
-    state = {}
-    for name, tensor in weights.state_dict.items():
-        wanted = expected[name].shape
-        state[name] = tensor.flatten(1) if len(wanted) == 2 and tensor.shape[2:] == (1, 1, 1) else tensor
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert not unexpected
-    assert [name for name in missing if not name.endswith("num_batches_tracked")] == []

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnl_video.errors import InputError
-from dnl_video.models.build import build_model
 from dnl_video.models.weights import pyslowfast
 
-from .pyslowfast_net import NONLOCAL, draw, fill, load, probabilities, shapes
+from .foreign import loaded, probabilities_of
+from .pyslowfast_net import NONLOCAL, draw, probabilities, shapes
 
 LEAVES = {"weight": "_w", "bias": "_b"}
 NORM_LEAVES = {"weight": "_bn_s", "bias": "_bn_b", "running_mean": "_bn_rm", "running_var": "_bn_riv"}
@@ -54,7 +54,7 @@ def test_probabilities_are_pyslowfasts(arch, blocks):
     clip = torch.randn(1, 3, 12 if arch == "slowfast" else 4, 64, 64, dtype=torch.float64)
     attention = "dot_product" if arch.startswith("slow") else "softmax"
     expected = probabilities(tensors, clip, arch, attention=attention)
-    torch.testing.assert_close(load(weights)(clip), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(probabilities_of(weights, clip), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_names_by_hand():
@@ -106,8 +106,7 @@ def test_no_blob_is_left_or_doubled(arch, depth, nonlocal_blocks):
     left = dict.fromkeys([*optimiser, "model_iter"], "state of the optimiser")
     assert weights.left == left | {"shift": "no place in networks of this package"}
     assert sorted(weights.source_names.values()) == sorted(named)
-    model = build_model(weights.spec)
-    fill(model, weights)
+    model = loaded(weights)
     state = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     # The largest number: padding puts zeros around kernels.
     assert sorted(tensor.max().item() for tensor in state.values()) == list(range(len(named)))

@@ -40,7 +40,7 @@ class NarrowResNet(ResNet):
 
 @torch.no_grad()
 def image_network(depth: int = 50) -> NarrowResNet:
-    """In evaluation mode, its batch norms off their initial values; float64."""
+    """In evaluation mode and float64, with batch norms that differ from their initial values."""
     model = NarrowResNet(depth).double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -110,11 +110,8 @@ def test_full_size_names_and_shapes(architecture) -> None:
         shape = expected[name]
         assert tuple(tensor.shape) == (shape[:2] + shape[3:] if len(shape) == 5 else shape)
     assert (source.spec, source.class_names) == (None, None)
-    assert source.preprocessing == {
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "channel_order": "rgb",
-    }
+    clips = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "channel_order": "rgb"}
+    assert source.preprocessing == clips
 
 
 def test_mean_and_std_are_torchvisions() -> None:
@@ -148,10 +145,13 @@ def named(name: str):
 
 
 PLAIN = "only plain Slow, C2D, I3D and SlowFast R50 and R101 can be loaded"
-STEM = (
-    "ImageNet ResNet: the stem is not one 7 x 7 convolution (a deep stem, or ResNetV2); use plain resnet50 or "
-    "resnet101 weights"
-)
+STEM = "the stem is not one 7 x 7 convolution (a deep stem, or ResNetV2); use plain resnet50 or resnet101 weights"
+KERNELS = f"block 0 of res2 has kernels {{}} and {{}}, which is no plain bottleneck of width 64; {PLAIN}"
+# timm's resnetv2_50.
+RESNET_V2 = {
+    "stem.conv.weight": torch.zeros(64, 3, 7, 7),
+    "stages.0.blocks.0.conv1.weight": torch.zeros(64, 64, 1, 1),
+}
 
 
 @pytest.mark.parametrize(
@@ -160,59 +160,26 @@ STEM = (
         (
             image_network().state_dict,
             None,
-            "ImageNet ResNet: image weights fit slow, c2d and i3d networks; name the architecture they are to fill",
+            "image weights fit slow, c2d and i3d networks; name the architecture they are to fill",
         ),
         (
             image_network().state_dict,
             "slowfast_r50",
-            "ImageNet ResNet: image weights cannot fill slowfast_r50, whose layers have other shapes; use slow, c2d or "
-            "i3d",
+            "image weights cannot fill slowfast_r50, whose layers have other shapes; use slow, c2d or i3d",
         ),
-        (
-            image_network().state_dict,
-            "slow_r101",
-            "ImageNet ResNet: these are ResNet-50's weights; they do not fill slow_r101",
-        ),
+        (image_network().state_dict, "slow_r101", "these are ResNet-50's weights; they do not fill slow_r101"),
         # timm's resnet50d: three convolutions in the stem, by these names.
         (partial(with_tensor, "conv1.0.weight", 32, 3, 3, 3, without="conv1.weight"), "slow_r50", STEM),
-        # timm's resnetv2_50.
-        (
-            lambda: {
-                "stem.conv.weight": torch.zeros(64, 3, 7, 7),
-                "stages.0.blocks.0.conv1.weight": torch.zeros(64, 64, 1, 1),
-            },
-            "slow_r50",
-            STEM,
-        ),
+        (RESNET_V2.copy, "slow_r50", STEM),
         (
             partial(with_tensor, "layer1.0.se.fc1.weight", 2, 32, 1, 1),
             "slow_r50",
-            "ImageNet ResNet: layer1.0.se.fc1.weight has no place in a plain ResNet; use plain resnet50 or resnet101 "
-            "weights",
+            "layer1.0.se.fc1.weight has no place in a plain ResNet; use plain resnet50 or resnet101 weights",
         ),
-        (
-            partial(named, "wide_resnet50_2"),
-            "slow_r50",
-            "ImageNet ResNet: block 0 of res2 has kernels 128x64x1x1 and 128x128x3x3, which is no plain bottleneck of "
-            f"width 64; {PLAIN}",
-        ),
-        (
-            partial(named, "resnext50_32x4d"),
-            "slow_r50",
-            "ImageNet ResNet: block 0 of res2 has kernels 128x64x1x1 and 128x4x3x3, which is no plain bottleneck of "
-            f"width 64; {PLAIN}",
-        ),
-        (
-            partial(named, "resnet34"),
-            "slow_r50",
-            "ImageNet ResNet: block 0 of res2 has kernels 64x64x3x3 and 64x64x3x3, which is no plain bottleneck of "
-            f"width 64; {PLAIN}",
-        ),
-        (
-            partial(named, "resnet152"),
-            "slow_r50",
-            f"ImageNet ResNet: [3, 8, 36, 3] residual blocks in res2 to res5; {PLAIN}",
-        ),
+        (partial(named, "wide_resnet50_2"), "slow_r50", KERNELS.format("128x64x1x1", "128x128x3x3")),
+        (partial(named, "resnext50_32x4d"), "slow_r50", KERNELS.format("128x64x1x1", "128x4x3x3")),
+        (partial(named, "resnet34"), "slow_r50", KERNELS.format("64x64x3x3", "64x64x3x3")),
+        (partial(named, "resnet152"), "slow_r50", f"[3, 8, 36, 3] residual blocks in res2 to res5; {PLAIN}"),
     ],
 )
 def test_other_image_networks_are_refused(make, architecture, message: str) -> None:
@@ -220,4 +187,4 @@ def test_other_image_networks_are_refused(make, architecture, message: str) -> N
     assert imagenet.matches(shapes_of(tensors))
     with pytest.raises(InputError) as error:
         imagenet.convert(tensors, architecture=architecture)
-    assert str(error.value) == message
+    assert str(error.value) == f"ImageNet ResNet: {message}"

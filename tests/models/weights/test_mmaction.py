@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -51,7 +53,7 @@ class Weights(dict):
             number = draw(width, dtype=torch.float64, device=self.device)
             self[f"{name}.bn.{leaf}"] = number + 0.5 if near_one else number * 0.3
         if name.endswith(("conv3", "conv_out")):
-            # What ends a residual branch adds little, so that signals and similarities keep their size.
+            # The last layer of a residual branch adds little, so that signals and similarities keep their size.
             self[f"{name}.bn.weight"] *= 0.2
         self[f"{name}.bn.num_batches_tracked"] = torch.tensor(7, device=self.device)
 
@@ -191,20 +193,16 @@ def head_forward(sd, x: Tensor) -> Tensor:
     return F.linear(x, sd["cls_head.fc_cls.weight"], sd["cls_head.fc_cls.bias"])
 
 
-def slowonly_forward(sd, x: Tensor, **nl) -> Tensor:
-    x = stem_forward(sd, "backbone.", x)
-    for stage in range(1, 5):
-        x = stage_forward(sd, "backbone.", stage, x, **nl)
-    return head_forward(sd, F.adaptive_avg_pool3d(x, 1).flatten(1))
-
-
-def i3d_forward(sd, x: Tensor, strides=(2, 2), **nl) -> Tensor:
+def slowonly_forward(sd, x: Tensor, strides=(1, 1), pool: int = 1, **nl) -> Tensor:
     x = stem_forward(sd, "backbone.", x, *strides)
     for stage in range(1, 5):
         x = stage_forward(sd, "backbone.", stage, x, **nl)
         if stage == 1:
-            x = F.max_pool3d(x, (2, 1, 1), (2, 1, 1))
+            x = F.max_pool3d(x, (pool, 1, 1), (pool, 1, 1))
     return head_forward(sd, F.adaptive_avg_pool3d(x, 1).flatten(1))
+
+
+i3d_forward = partial(slowonly_forward, strides=(2, 2), pool=2)
 
 
 def slowfast_forward(sd, x: Tensor, rate: int) -> Tensor:
@@ -276,7 +274,7 @@ def test_i3d_takes_every_fourth_frame_behind_its_stem() -> None:
 
 def test_heavy_i3d_loads_into_the_network_named() -> None:
     sd, clip = single(I3D, 5), clip_of(4)
-    check(sd, clip, i3d_forward(sd, clip, (1, 1)), ModelSpec("i3d_r50", "none", 5, "global", 8))
+    check(sd, clip, i3d_forward(sd, clip, strides=(1, 1)), ModelSpec("i3d_r50", "none", 5, "global", 8))
 
 
 @pytest.mark.parametrize("sub_sample", [True, False])
@@ -356,14 +354,18 @@ def test_non_local_on_the_slow_pathway() -> None:
     assert source.spec.context_options.positions == {"res3": [1]}
 
 
-def test_r101_at_full_width_has_our_shapes() -> None:
-    sd = single(SLOW_ONLY_101, 1, base=64, classes=700, device="meta")
+def check_shapes(sd) -> mmaction.TranslatedWeights:
     source = mmaction.convert(sd)
-    assert source.spec == ModelSpec("slow_r101", "none", 700, "global")
     with torch.device("meta"):
         model = build_model(source.spec)
     check_bijection(source, set(sd), model)
-    assert {k: v.shape for k, v in source.state_dict.items()} == {k: v.shape for k, v in model.state_dict().items()}
+    assert shapes_of(source.state_dict) == shapes_of(model.state_dict())
+    return source
+
+
+def test_shapes_of_r101_at_full_width() -> None:
+    source = check_shapes(single(SLOW_ONLY_101, 1, base=64, classes=700, device="meta"))
+    assert source.spec == ModelSpec("slow_r101", "none", 700, "global")
 
 
 @settings(max_examples=15, deadline=None)
@@ -376,15 +378,11 @@ def test_r101_at_full_width_has_our_shapes() -> None:
     classes=st.integers(1, 9),
 )
 def test_no_tensor_is_left_or_doubled(family, positions, mode, sub_sample, norm, classes) -> None:
-    sd = single(*family, classes=classes, device="meta", nl=positions, mode=mode, sub_sample=sub_sample, norm=norm)
-    source = mmaction.convert(sd)
-    with torch.device("meta"):
-        model = build_model(source.spec)
-    check_bijection(source, set(sd), model)
-    assert {k: v.shape for k, v in source.state_dict.items()} == {k: v.shape for k, v in model.state_dict().items()}
+    block = {"nl": positions, "mode": mode, "sub_sample": sub_sample, "norm": norm}
+    check_shapes(single(*family, classes=classes, device="meta", **block))
 
 
-# ---- what else a file tells
+# ---- other information in a file
 
 
 def test_preprocessing_is_imagenets_in_rgb() -> None:
@@ -417,50 +415,47 @@ def changed(sd, name: str, *shape: int):
     return sd
 
 
+KNOWN = "only SlowOnly, I3D and SlowFast can be loaded"
+PLAIN = "only plain Slow, C2D, I3D and SlowFast R50 and R101 can be loaded"
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (
             lambda: changed(single(SLOW_ONLY, 1), "backbone.conv1.conv.weight", 8, 3, 7, 7),
-            "mmaction2: 2-D kernels, as in TSN, TSM and C2D; only SlowOnly, I3D and SlowFast can be loaded",
+            f": 2-D kernels, as in TSN, TSM and C2D; {KNOWN}",
         ),
-        (
-            lambda: single(((0, 0),) * 4, 1),
-            "mmaction2: [2, 2, 2, 2] residual blocks in res2 to res5; only plain Slow, C2D, I3D and SlowFast R50 and "
-            "R101 can be loaded",
-        ),
+        (lambda: single(((0, 0),) * 4, 1), f": [2, 2, 2, 2] residual blocks in res2 to res5; {PLAIN}"),
         (
             lambda: changed(single(SLOW_ONLY, 1), "backbone.layer1.0.conv2.conv.weight", 8, 8, 3, 3, 3),
-            "mmaction2: block 0 of res2 has kernels 8x8x1x1x1 and 8x8x3x3x3, which is no plain bottleneck of width 8; "
-            "only plain Slow, C2D, I3D and SlowFast R50 and R101 can be loaded",
+            ": block 0 of res2 has kernels 8x8x1x1x1 and 8x8x3x3x3, which is no plain bottleneck of width 8; " + PLAIN,
         ),
         (
             lambda: single(((0,) * 3, (0,) * 4, (0,) * 6, (0,) * 3), 1),
-            "mmaction2: one pathway with the temporal kernels of c2d; only SlowOnly, I3D and SlowFast can be loaded",
+            f": one pathway with the temporal kernels of c2d; {KNOWN}",
         ),
         (
             lambda: single(SLOW_ONLY, 3),
-            "mmaction2: temporal kernels 3 (stem) and [1, 1, 1], [1, 1, 1, 1], [3, 3, 3, 3, 3, 3], [3, 3, 3] are no "
-            "known network's; only plain Slow, C2D, I3D and SlowFast R50 and R101 can be loaded",
+            ": temporal kernels 3 (stem) and [1, 1, 1], [1, 1, 1, 1], [3, 3, 3, 3, 3, 3], [3, 3, 3] are no known "
+            f"network's; {PLAIN}",
         ),
         (
             lambda: changed(slowfast(), "roi_head.bbox_head.fc_cls.weight", 81, 288),
-            "mmaction2: roi_head.* tensors belong to a detector; only plain Slow, C2D, I3D and SlowFast R50 and R101 "
-            "can be loaded",
+            f": roi_head.* tensors belong to a detector; {PLAIN}",
         ),
         (
             lambda: slowfast(slow=SLOW_ONLY_101),
-            "mmaction2 weights have pathways of depths [101, 50]; networks here have one depth",
+            " weights have pathways of depths [101, 50]; networks here have one depth",
         ),
         (
             lambda: changed(single(SLOW_ONLY, 1), "backbone.layer2.0.se.conv.weight", 4, 4, 1, 1, 1),
-            "mmaction2: backbone.layer2.0.se.conv.weight has no place in our networks; only plain Slow, C2D, I3D and "
-            "SlowFast R50 and R101 can be loaded",
+            f": backbone.layer2.0.se.conv.weight has no place in our networks; {PLAIN}",
         ),
         (
             lambda: {n: t for n, t in slowfast().items() if "lateral" not in n},
-            "mmaction2 weights have 8 slow, 1 fast and 0 fused channels behind the stem; SlowFast networks here have "
-            "an eighth and a quarter of the slow ones",
+            " weights have 8 slow, 1 fast and 0 fused channels behind the stem; SlowFast networks here have an eighth "
+            "and a quarter of the slow ones",
         ),
     ],
 )
@@ -469,4 +464,4 @@ def test_other_networks_are_refused(make, message: str) -> None:
     assert mmaction.matches(shapes_of(sd))
     with pytest.raises(InputError) as error:
         mmaction.convert(sd)
-    assert str(error.value) == message
+    assert str(error.value) == f"mmaction2{message}"

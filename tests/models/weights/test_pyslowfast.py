@@ -11,13 +11,12 @@ from pytorchvideo.models.slowfast import create_slowfast
 from torch import nn
 
 from dnl_video.errors import InputError
-from dnl_video.models.build import build_model
 from dnl_video.models.create import create_model
 from dnl_video.models.weights import pyslowfast
 
 from ..helpers import perturb_backbone
-from .foreign import shapes_of
-from .pyslowfast_net import NONLOCAL, draw, fill, load, probabilities, shapes
+from .foreign import loaded, probabilities_of, shapes_of
+from .pyslowfast_net import NONLOCAL, draw, probabilities, shapes
 
 ARCHITECTURES = pytest.mark.parametrize("arch", ["slow", "i3d", "c2d", "slowfast"])
 # NONLOCAL.INSTANTIATION of its Kinetics configurations.
@@ -48,7 +47,7 @@ def test_probabilities_are_pyslowfasts(arch, blocks):
     clip = make_clip(arch) if blocks else make_clip(arch, 224, 256)  # 7 x 8 features: two windows of the head
     expected = probabilities(tensors, clip, arch, attention=INSTANTIATION[arch])
     assert 0.21 < expected.max() < 0.98  # the comparison is about something
-    torch.testing.assert_close(load(weights)(clip), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(probabilities_of(weights, clip), expected, rtol=1e-5, atol=1e-7)
     if blocks:
         assert weights.spec.context == "nl"
         assert weights.spec.context_options.attention == SPELLING[INSTANTIATION[arch]]
@@ -68,7 +67,7 @@ def test_slowfast_4x16():
     assert (weights.spec.slow_alpha, weights.spec.fusion_kernel, weights.spec.slow_frames) == (8, 5, "linspace")
     clip = make_clip("slowfast").repeat(1, 1, 2, 1, 1)[:, :, :16]
     expected = probabilities(tensors, clip, "slowfast", alpha=8)
-    torch.testing.assert_close(load(weights)(clip), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(probabilities_of(weights, clip), expected, rtol=1e-5, atol=1e-7)
     assert any("slow_alpha is not in the file; 8 is taken" in note for note in weights.notes)
 
 
@@ -83,7 +82,7 @@ def test_r101_with_temporal_kernels_in_its_first_blocks():
     assert (weights.spec.slow_alpha, weights.spec.context_options.positions) == (4, {"res4": [6, 13, 20]})
     clip = make_clip("slowfast")
     expected = probabilities(tensors, clip, "slowfast", depth=101, attention="dot_product")
-    torch.testing.assert_close(load(weights)(clip), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(probabilities_of(weights, clip), expected, rtol=1e-5, atol=1e-7)
     assert (
         "34 temporal kernels were padded with zeros to those of slowfast_r101; outputs stay the same" in weights.notes
     )
@@ -95,11 +94,11 @@ def test_c2d_without_pooling_is_slow_with_padded_kernels():
     clip = make_clip("slow")
     expected = probabilities(tensors, clip, "c2d_nopool")
     weights = pyslowfast.convert(tensors, architecture="slow_r50")
-    torch.testing.assert_close(load(weights)(clip), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(probabilities_of(weights, clip), expected, rtol=1e-5, atol=1e-7)
     assert any("c2d_nopool" in note for note in weights.notes)
     pooled = pyslowfast.convert(tensors)  # the tensors of C2D with pooling are the same
     assert pooled.spec.architecture == "c2d_r50"
-    assert (load(pooled)(clip) - expected).abs().max() > 1e-4
+    assert (probabilities_of(pooled, clip) - expected).abs().max() > 1e-4
 
 
 def ptv_network(arch):
@@ -147,7 +146,7 @@ def test_pytorchvideo_built_networks(arch):
     assert weights.spec.architecture == f"{arch}_r50"
     assert not weights.left
     assert {f"model.{name}" for name in weights.state_dict} == set(tensors)
-    torch.testing.assert_close(load(weights)(clip), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(probabilities_of(weights, clip), expected, rtol=1e-5, atol=1e-7)
 
 
 # ---- names
@@ -194,8 +193,7 @@ def test_no_tensor_is_left_or_doubled(arch, depth, blocks):
     weights = pyslowfast.convert(tensors)
     assert not weights.left
     assert sorted(weights.source_names.values()) == sorted(tensors)
-    model = build_model(weights.spec)
-    fill(model, weights)
+    model = loaded(weights)
     numbers = [tensor.flatten()[0].item() for tensor in model.state_dict().values()]
     assert sorted(numbers) == list(range(len(tensors)))
 
@@ -240,7 +238,7 @@ def test_pytorchvideo_built_sub_batch_norm():
         raw[f"model.{module}.bn.{leaf}" if inner else f"model.{name}"] = tensor
     weights = pyslowfast.convert(raw)
     assert not weights.left
-    fill(build_model(weights.spec), weights)
+    loaded(weights)
 
 
 def test_unknown_tensors_are_left_with_a_reason():

@@ -10,7 +10,8 @@ from dnl_video.errors import InputError
 from dnl_video.models.weights import pyslowfast
 from dnl_video.spec import Preprocessing
 
-from .pyslowfast_net import NONLOCAL, draw, load, probabilities, shapes
+from .foreign import probabilities_of
+from .pyslowfast_net import NONLOCAL, draw, probabilities, shapes
 
 
 def config(**sections):
@@ -41,7 +42,7 @@ def test_alpha_and_similarity_come_from_the_cfg():
     assert weights.notes == ()
     clip = torch.randn(1, 3, 16, 64, 64, dtype=torch.float64)
     expected = probabilities(tensors, clip, "slowfast", alpha=4, attention="softmax")
-    torch.testing.assert_close(load(weights)(clip), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(probabilities_of(weights, clip), expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(("arch", "architecture"), [("c2d", "c2d_r50"), ("c2d_nopool", "slow_r50")])
@@ -51,7 +52,9 @@ def test_pooling_over_time_comes_from_the_cfg(arch, architecture):
     weights = pyslowfast.convert(tensors, config=config(MODEL={"ARCH": arch}, NONLOCAL={"LOCATION": [[[]]] * 4}))
     assert weights.spec.architecture == architecture
     clip = torch.randn(1, 3, 4, 64, 64, dtype=torch.float64)
-    torch.testing.assert_close(load(weights)(clip), probabilities(tensors, clip, arch), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        probabilities_of(weights, clip), probabilities(tensors, clip, arch), rtol=1e-5, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize(

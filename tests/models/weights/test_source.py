@@ -28,7 +28,8 @@ from dnl_video.models.weights.load import load_weights
 from dnl_video.models.weights.origins import translate
 from dnl_video.models.weights.source import Source, write_exported
 from dnl_video.spec import Preprocessing
-from tests.models.weights.pyslowfast_net import draw, load, probabilities, shapes
+from tests.models.weights.foreign import probabilities_of
+from tests.models.weights.pyslowfast_net import draw, probabilities, shapes
 from tests.models.weights.test_caffe2 import blobs
 from tests.models.weights.test_checkpoint import SPEC, write_checkpoint
 from tests.models.weights.test_mmaction import FIVE, SLOW_ONLY, single
@@ -234,7 +235,9 @@ def test_a_caffe2_file_becomes_a_network(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(pickled({key: array(tensor.numpy()) for key, tensor in blobs(tensors).items()}))
     weights = translate(Source(tmp_path / "a").tensors)
     clip = torch.randn(1, 3, 4, 32, 32, dtype=torch.float64)
-    torch.testing.assert_close(load(weights)(clip), probabilities(tensors, clip, "i3d"), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        probabilities_of(weights, clip), probabilities(tensors, clip, "i3d"), rtol=1e-5, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize(
