@@ -148,7 +148,7 @@ def parse(argv: list[str] | None) -> tuple[str, int, RelationTask, RelationCount
                 help=f"{texts[field.name]} Default: %(default)s.",
             )
     options = vars(parser.parse_args(argv))
-    out, seed = options.pop("out"), options.pop("seed")
+    out, seed = options.pop("output"), options.pop("seed")
     counts = RelationCounts(**{split: options.pop(split) for split in SPLITS})
     return out, seed, RelationTask(**options), counts
 
