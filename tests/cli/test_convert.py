@@ -39,6 +39,10 @@ def image_file(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def convert(source: Path, output: Path, *words: str) -> None:
+    assert main(["convert", str(source), "--output", str(output), *words]) == 0
+
+
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     capsys.readouterr()
     assert main(["convert", *words]) == 2
@@ -53,7 +57,7 @@ def test_converted_hub_file_gives_the_same_logits(tmp_path: Path, capsys: pytest
     (tmp_path / "names.txt").write_text("run\njump\nsit down\n", encoding="utf-8")
     out = tmp_path / "slow.safetensors"
     words = ["--classes", str(tmp_path / "names.txt"), "--frame-stride", "4", "--set", "preprocessing.crop_size=224"]
-    assert main(["convert", str(tmp_path / "no name"), "--output", str(out), *words]) == 0
+    convert(tmp_path / "no name", out, *words)
     printed = capsys.readouterr().out
     assert f"weights: {tmp_path / 'no name'} (pytorchvideo hub)" in printed
     assert "slow_r50 with context none, 3 classes, head dense_logits\n" in printed
@@ -71,7 +75,7 @@ def test_converted_hub_file_gives_the_same_logits(tmp_path: Path, capsys: pytest
 def test_predict_accepts_a_converted_file(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hub_file(tmp_path / "a.pyth")
     words = ["--num-frames", "2", "--set", "preprocessing.short_side=64", "--set", "preprocessing.crop_size=64"]
-    assert main(["convert", str(tmp_path / "a.pyth"), "--output", str(tmp_path / "a"), *words]) == 0
+    convert(tmp_path / "a.pyth", tmp_path / "a", *words)
     assert "the file names no classes; they are numbers until --classes names them" in capsys.readouterr().out
     video = str(tiny.files()[0])
     assert main(["predict", video, "--checkpoint", str(tmp_path / "a"), "--num-clips", "1", "--num-workers", "0"]) == 0
@@ -85,7 +89,7 @@ def test_image_weights_become_a_backbone(tmp_path: Path, capsys: pytest.CaptureF
     message = refused(capsys, str(tmp_path / "resnet.pth"), "--output", str(out))
     assert message.startswith(f"{tmp_path / 'resnet.pth'}: ")
     assert "architecture" in message
-    assert main(["convert", str(tmp_path / "resnet.pth"), "--output", str(out), "--architecture", "i3d_r50"]) == 0
+    convert(tmp_path / "resnet.pth", out, "--architecture", "i3d_r50")
     printed = capsys.readouterr().out
     assert "inflated over time" in printed
     assert "i3d_r50 with context none, no classifier\n" in printed
@@ -97,7 +101,7 @@ def test_image_weights_become_a_backbone(tmp_path: Path, capsys: pytest.CaptureF
 
 @torch.no_grad()
 def test_our_checkpoints_can_be_converted(tiny: TinyRun, tmp_path: Path) -> None:
-    assert main(["convert", str(tiny.run), "--output", str(tmp_path / "m.safetensors")]) == 0
+    convert(tiny.run, tmp_path / "m.safetensors")
     here, there = load_checkpoint(tmp_path / "m.safetensors"), load_checkpoint(tiny.run)
     assert (here.spec, here.preprocessing, here.class_names) == (there.spec, there.preprocessing, there.class_names)
     assert here.config == there.config
@@ -108,7 +112,7 @@ def test_our_checkpoints_can_be_converted(tiny: TinyRun, tmp_path: Path) -> None
 def test_set_overrides_the_file(tmp_path: Path) -> None:
     hub_file(tmp_path / "a", context="nl", context_options=ContextOptions(positions={"res3": [1]}))
     words = ["--set", "model.context_options.pool=[2, 2, 2]", "--set", "model.head=global"]
-    assert main(["convert", str(tmp_path / "a"), "--output", str(tmp_path / "m.safetensors"), *words]) == 0
+    convert(tmp_path / "a", tmp_path / "m.safetensors", *words)
     spec = load_checkpoint(tmp_path / "m.safetensors").spec
     assert (spec.context_options.pool, spec.head, spec.context) == ((2, 2, 2), "global", "nl")
 
@@ -145,8 +149,7 @@ def test_arguments_that_are_refused(
     (tmp_path / "two.txt").write_text("run\njump\n", encoding="utf-8")
     (tmp_path / "twice.txt").write_text("run\njump\nrun\n", encoding="utf-8")
     out = tmp_path / "m.safetensors"
-    words = [word.format(folder=tmp_path) for word in words]
-    told = refused(capsys, str(source), "--output", str(out), *words)
+    told = refused(capsys, str(source), "--output", str(out), *(word.format(folder=tmp_path) for word in words))
     assert told.startswith(message.format(source=source, folder=tmp_path))
     assert not out.exists()
 

@@ -20,11 +20,15 @@ from tests.conftest import TinyRun
 from tests.models.helpers import perturb_backbone, shallow
 
 
+def export(checkpoint: Path, output: Path | str, *words: str) -> None:
+    assert main(["export", "--checkpoint", str(checkpoint), "--output", str(output), *words]) == 0
+
+
 @pytest.fixture(scope="module")
 def exported(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run's exported file, alone in a folder."""
     folder = tmp_path_factory.mktemp("exported")
-    assert main(["export", "--checkpoint", str(tiny.run), "--output", str(folder / "first.safetensors")]) == 0
+    export(tiny.run, folder / "first.safetensors")
     alone = tmp_path_factory.mktemp("alone") / "a model.bin"
     shutil.copy(folder / "first.safetensors", alone)
     return alone
@@ -32,7 +36,7 @@ def exported(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_prints_the_written_files(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "model.safetensors"
-    assert main(["export", "--checkpoint", str(tiny.run), "--output", str(file)]) == 0
+    export(tiny.run, file)
     assert capsys.readouterr().out.splitlines() == [
         f"wrote {file}",
         f"wrote {tmp_path / 'model.md'}",
@@ -74,7 +78,7 @@ def test_the_card_has_the_accuracy_of_these_weights_only(tiny: TinyRun, tmp_path
     (run / "other" / "report.json").write_text(json.dumps(other), encoding="utf-8")
     (run / "broken").mkdir()
     (run / "broken" / "report.json").write_text("{", encoding="utf-8")
-    assert main(["export", "--checkpoint", str(run), "--output", str(tmp_path / "m.safetensors")]) == 0
+    export(run, tmp_path / "m.safetensors")
     card = (tmp_path / "m.md").read_text(encoding="utf-8")
     lines = [line for line in card.splitlines() if "top-1" in line]
     assert len(lines) == 1
@@ -83,14 +87,14 @@ def test_the_card_has_the_accuracy_of_these_weights_only(tiny: TinyRun, tmp_path
 
 
 def test_export_to_a_hub_folder(tiny: TinyRun, tmp_path: Path) -> None:
-    assert main(["export", "--checkpoint", str(tiny.run), "--output", str(tmp_path / "hub")]) == 0
+    export(tiny.run, tmp_path / "hub")
     assert {p.name for p in (tmp_path / "hub").iterdir()} == {"model.safetensors", "config.json", "README.md"}
     assert load_checkpoint(tmp_path / "hub").class_names == load_checkpoint(tiny.run).class_names
 
 
 @pytest.fixture
 def traced(full_size: bool, tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The tiny run's checkpoint; at the small size one of a shallow network with its settings, quickly traced."""
+    """The tiny run's checkpoint; at the small size, that of a shallow network with its settings, which traces fast."""
     if full_size:
         return tiny.run
     made, there = build.create_backbone, load_checkpoint(tiny.run)
@@ -113,10 +117,7 @@ def test_onnx_computes_the_same_for_any_batch(traced: Path, tmp_path: Path) -> N
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
-    assert (
-        main(["export", "--checkpoint", str(traced), "--output", str(tmp_path / "out" / "m.safetensors"), "--onnx"])
-        == 0
-    )
+    export(traced, tmp_path / "out" / "m.safetensors", "--onnx")
     session = onnxruntime.InferenceSession(tmp_path / "out" / "m.onnx", providers=["CPUExecutionProvider"])
     model = load_checkpoint(traced).build()
     for batch in (1, 4):
@@ -132,19 +133,7 @@ def test_onnx_computes_the_same_for_any_batch(traced: Path, tmp_path: Path) -> N
 @pytest.mark.full
 @torch.no_grad()
 def test_a_torch_program_computes_the_same(traced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(
-            [
-                "export",
-                "--checkpoint",
-                str(traced),
-                "--output",
-                str(tmp_path / "out" / "m.safetensors"),
-                "--torch-export",
-            ]
-        )
-        == 0
-    )
+    export(traced, tmp_path / "out" / "m.safetensors", "--torch-export")
     assert f"wrote {tmp_path / 'out' / 'm.pt2'} (largest difference of logits " in capsys.readouterr().out
     program, model = torch.export.load(tmp_path / "out" / "m.pt2").module(), load_checkpoint(traced).build()
     for batch in (1, 4):
@@ -152,9 +141,9 @@ def test_a_torch_program_computes_the_same(traced: Path, tmp_path: Path, capsys:
         torch.testing.assert_close(program(clip), model(clip), rtol=1e-4, atol=1e-5)
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def refused(capsys: pytest.CaptureFixture[str], checkpoint: Path | str, output: Path | str, *words: str) -> str:
     capsys.readouterr()
-    assert main(list(words)) == 2
+    assert main(["export", "--checkpoint", str(checkpoint), "--output", str(output), *words]) == 2
     return capsys.readouterr().err.removeprefix("dnl-video: error: ").rstrip("\n")
 
 
@@ -162,9 +151,7 @@ def test_without_the_onnx_libraries(
     tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(program_export, "find_spec", lambda name: None if name == "onnxscript" else object())
-    message = refused(
-        capsys, "export", "--checkpoint", str(tiny.run), "--output", str(tmp_path / "m.safetensors"), "--onnx"
-    )
+    message = refused(capsys, tiny.run, tmp_path / "m.safetensors", "--onnx")
     assert message == "--onnx needs onnxscript; pip install 'dnl-video[onnx]'"
     assert not list(tmp_path.iterdir())
 
@@ -175,26 +162,20 @@ def test_a_text_that_is_not_a_model_card_is_kept(
     monkeypatch.chdir(tmp_path)
     Path("README.md").write_text("# My project\n")
     said = "exists and is not a model card; the card of this export would replace it; give another name"
-    assert refused(capsys, "export", "--checkpoint", str(tiny.run), "--output", ".") == f"README.md: {said}"
-    assert (
-        refused(capsys, "export", "--checkpoint", str(tiny.run), "--output", "README.safetensors")
-        == f"README.md: {said}"
-    )
+    for output in (".", "README.safetensors"):
+        assert refused(capsys, tiny.run, output) == f"README.md: {said}"
     assert [p.name for p in tmp_path.iterdir()] == ["README.md"]
     assert Path("README.md").read_text() == "# My project\n"
     for _ in range(2):  # an earlier export is replaced
-        assert main(["export", "--checkpoint", str(tiny.run), "--output", "m.safetensors"]) == 0
+        export(tiny.run, "m.safetensors")
 
 
 def test_arguments_that_are_refused(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, "export", "--checkpoint", str(tiny.run), "--output", "m.onnx") == (
-        "m.onnx: give a name that ends in .safetensors, or a folder"
-    )
-    assert refused(capsys, "export", "--checkpoint", "nowhere", "--output", "m.safetensors").startswith(
-        "nowhere: no such checkpoint"
-    )
+    message = refused(capsys, tiny.run, "m.onnx")
+    assert message == "m.onnx: give a name that ends in .safetensors, or a folder"
+    assert refused(capsys, "nowhere", "m.safetensors").startswith("nowhere: no such checkpoint")
     torch.save({"a": torch.rand(1)}, tmp_path / "a.pth")
-    assert refused(capsys, "export", "--checkpoint", str(tmp_path / "a.pth"), "--output", "m.safetensors") == (
+    assert refused(capsys, tmp_path / "a.pth", "m.safetensors") == (
         f"{tmp_path / 'a.pth'}: not a checkpoint of this package; give a .ckpt that `dnl-video train` wrote, or make "
         "other projects' weights one with `dnl-video convert`"
     )

@@ -32,7 +32,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert torch.equal(loaded.build()(clip), expected(clip))
 
 
-def test_a_run_folder_stands_for_its_best_and_last(tmp_path: Path) -> None:
+def test_best_and_last_checkpoint_of_a_run_folder(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     best = write_checkpoint(tmp_path / "checkpoints" / "best-epoch002-top1_0.5000.ckpt")
     last = write_checkpoint(tmp_path / "checkpoints" / "last.ckpt")

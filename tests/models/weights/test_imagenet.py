@@ -85,11 +85,11 @@ def test_a_repeated_image_gives_the_image_networks_features(architecture, frames
     for t in range(inner.shape[2]):
         assert relative_error(inner[:, :, t], expected) < 1e-12
     if reached:
-        # The padding is seen at the ends and, where few blocks thin it out, up to the very frame counted.
+        # Padding changes the frames at both ends; in R50, up to the last frame counted in REACHED.
         edge = reached if architecture.endswith("r50") else 1
         assert relative_error(found[:, :, edge - 1], expected) > 1e-9
         assert relative_error(found[:, :, -edge], expected) > 1e-9
-    # And with the image network's classifier, C2D gives its logits.
+    # With the image network's classifier, C2D gives its logits.
     if architecture == "c2d_r50":
         logits = F.linear(found.mean((2, 3, 4)), theirs.fc.weight, theirs.fc.bias)
         with torch.no_grad():

@@ -98,44 +98,46 @@ def test_a_non_local_network_starts_a_disentangled_one() -> None:
     assert not report.notes
 
 
-def test_note_about_another_temperature() -> None:
-    report = load_weights(net("dnl"), given(net("nl")))
-    assert report.notes == (
-        "queries and keys come from non-local blocks of temperature 1, the softmax here has 0.05; "
-        "context_options.temperature: 1 keeps their sharpness",
-    )
+SHARPNESS = "their products are sharper or flatter here"
 
 
 @pytest.mark.parametrize(
-    ("options", "what"),
+    ("there", "here", "there_options", "here_options", "note"),
     [
-        ({"attention": "dot_product"}, "dot_product there is without a softmax"),
-        ({"scaled": False}, "embedded_gaussian there is not scaled"),
-    ],
-)
-def test_note_about_similarities_without_scale_or_softmax(options: dict[str, Any], what: str) -> None:
-    report = load_weights(net("dnl"), given(net("nl", context_options=ContextOptions(**options))))
-    assert report.notes == (
-        f"queries and keys come from non-local blocks, and {what}; their products are sharper or flatter here",
-    )
-
-
-@pytest.mark.parametrize(
-    ("options", "note"),
-    [
-        ({}, "of temperature 0.05, the softmax here has 1; context_options.temperature: 0.05 keeps their sharpness"),
         (
-            {"attention": "dot_product"},
-            "and dot_product here is without a softmax; their products are sharper or flatter here",
+            "nl",
+            "dnl",
+            {},
+            {},
+            "non-local blocks of temperature 1, the softmax here has 0.05; {}1 keeps their sharpness",
         ),
-        ({"temperature": 0.05}, None),
+        (
+            *("nl", "dnl", {"attention": "dot_product"}, {}),
+            f"non-local blocks, and dot_product there is without a softmax; {SHARPNESS}",
+        ),
+        (
+            *("nl", "dnl", {"scaled": False}, {}),
+            f"non-local blocks, and embedded_gaussian there is not scaled; {SHARPNESS}",
+        ),
+        *(
+            (context, "nl", {}, options, note)
+            for context in ("dnl", "pairwise")
+            for options, note in (
+                ({}, "whitened blocks of temperature 0.05, the softmax here has 1; {}0.05 keeps their sharpness"),
+                (
+                    {"attention": "dot_product"},
+                    f"whitened blocks, and dot_product here is without a softmax; {SHARPNESS}",
+                ),
+                ({"temperature": 0.05}, None),
+            )
+        ),
     ],
 )
-def test_note_about_whitened_queries_in_a_non_local_network(options: dict[str, Any], note: str | None) -> None:
-    for context in ("dnl", "pairwise"):
-        report = load_weights(net("nl", context_options=ContextOptions(**options)), given(net(context)))
-        found = [n.removeprefix("queries and keys come from whitened blocks").lstrip(", ") for n in report.notes]
-        assert found == ([note] if note else [])
+def test_note_about_another_softmax(there: Any, here: Any, there_options: Any, here_options: Any, note: Any) -> None:
+    source = net(there, context_options=ContextOptions(**there_options))
+    report = load_weights(net(here, context_options=ContextOptions(**here_options)), given(source))
+    expected = note and "queries and keys come from " + note.format("context_options.temperature: ")
+    assert report.notes == ((expected,) if expected else ())
 
 
 @torch.no_grad()
@@ -348,12 +350,8 @@ def test_image_kernels_are_repeated_over_time_and_divided() -> None:
 
 
 def test_batch_counters_may_be_missing() -> None:
-    def drop(state: dict[str, Tensor]) -> None:
-        for key in [k for k in state if k.endswith("num_batches_tracked")]:
-            del state[key]
-
-    report = load_weights(net("nl"), given(net("nl"), drop))
-    assert not report.new
+    counters = [key for key in net("nl").state_dict() if key.endswith("num_batches_tracked")]
+    assert not load_weights(net("nl"), given(net("nl"), without(*counters))).new
 
 
 def test_notes_name_options_that_change_the_result() -> None:

@@ -230,7 +230,7 @@ def check(sd, clip: Tensor, expected: Tensor, spec: ModelSpec | None = None) -> 
     check_bijection(source, set(sd), model)
     with torch.no_grad():
         assert relative_error(model(clip), expected) < 1e-10
-    assert expected.std(0).max() > 1e-2 * expected.abs().max()  # clips tell apart
+    assert expected.std(0).max() > 1e-2 * expected.abs().max()  # the clips have different logits
     return source
 
 
@@ -252,8 +252,8 @@ def test_slowonly() -> None:
     assert source.left == {}
 
 
-def test_the_head_pools_everything_at_once() -> None:
-    # 8 x 8 positions at the end: windows of 7 x 7 would weigh the middle more.
+def test_head_pools_globally() -> None:
+    # The last features are 8 x 8; windows of 7 x 7 would give the centre more weight.
     sd, clip = single(SLOW_ONLY, 1), clip_of(1, 256)
     expected = slowonly_forward(sd, clip)
     check(sd, clip, expected)
@@ -272,7 +272,7 @@ def test_i3d_takes_every_fourth_frame_behind_its_stem() -> None:
     )
 
 
-def test_heavy_i3d_loads_into_the_network_named() -> None:
+def test_heavy_i3d_loads_into_a_given_network() -> None:
     sd, clip = single(I3D, 5), clip_of(4)
     check(sd, clip, i3d_forward(sd, clip, strides=(1, 1)), ModelSpec("i3d_r50", "none", 5, "global", 8))
 
@@ -309,7 +309,7 @@ def test_non_local_i3d_does_not_scale() -> None:
     assert relative_error(i3d_forward(sd, clip, use_scale=True), i3d_forward(sd, clip, use_scale=False)) > 1e-4
 
 
-def test_dot_product_loads_into_the_network_named() -> None:
+def test_dot_product_loads_into_a_given_network() -> None:
     # One block: dot products cube a signal, five of them overflow.
     sd, clip = single(SLOW_ONLY, 1, nl={2: (3,)}, mode="dot_product"), clip_of(2)
     options = ContextOptions(positions={"res4": [3]}, attention="dot_product", pool_order="after")

@@ -52,7 +52,7 @@ def test_addresses_equal_those_of_the_packages() -> None:
 
 def test_a_file_is_downloaded_once(origin: Path, cache: Path) -> None:
     file = pretrained_file("kinetics400", "slow_r50").path
-    # The name torch.hub.load_state_dict_from_url gives it, so that pytorchvideo's own cache serves.
+    # The name that torch.hub.load_state_dict_from_url uses: files that pytorchvideo downloaded are found.
     assert file == cache / "SLOW_8x8_R50.pyth"
     assert file.read_bytes() == CONTENT
     origin.unlink()
@@ -105,7 +105,7 @@ def test_a_wrong_checksum_keeps_nothing(origin: Path, cache: Path, monkeypatch: 
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT; /short/ breaks off half way, /nohead/ knows no HEAD, /gone/ has nothing."""
+    """Serves CONTENT; /short/ sends half of it, /nohead/ refuses HEAD requests, /gone/ does not exist."""
 
     def do_HEAD(self) -> None:
         self.send_response(405 if "nohead" in self.path else 404 if "gone" in self.path else 200)
@@ -154,7 +154,7 @@ def test_a_broken_download_keeps_nothing(
 
 def test_without_network_the_message_has_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    # Port 9 of this machine: nobody listens.
+    # No server listens on port 9.
     monkeypatch.setitem(SOURCES["kinetics400"], "slow_r50", "http://127.0.0.1:9/SLOW_8x8_R50.pyth")
     with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:9/SLOW_8x8_R50\.pyth: download failed \(.*refused"):
         pretrained_file("kinetics400", "slow_r50")

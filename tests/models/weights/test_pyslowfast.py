@@ -46,7 +46,7 @@ def test_probabilities_are_pyslowfasts(arch, blocks):
     assert weights.spec.head == "dense_probabilities"
     clip = make_clip(arch) if blocks else make_clip(arch, 224, 256)  # 7 x 8 features: two windows of the head
     expected = probabilities(tensors, clip, arch, attention=INSTANTIATION[arch])
-    assert 0.21 < expected.max() < 0.98  # the comparison is about something
+    assert 0.21 < expected.max() < 0.98  # neither uniform nor saturated
     torch.testing.assert_close(probabilities_of(weights, clip), expected, rtol=1e-5, atol=1e-7)
     if blocks:
         assert weights.spec.context == "nl"
@@ -135,7 +135,7 @@ def test_pytorchvideo_built_networks(arch):
     network = ptv_network(arch).double()
     clip = make_clip(arch, 224, 256)
 
-    def pathways():  # anew for each call: its fusion overwrites the list
+    def pathways():  # a new list for each call, because the fusion overwrites it
         return [clip[:, :, [0, 5, 11]], clip] if arch == "slowfast" else clip
 
     perturb_backbone(network, pathways()).eval()
@@ -267,7 +267,7 @@ def test_image_network():
         pyslowfast.convert(tensors, architecture="slowfast_r50")
 
 
-# ---- what is refused
+# ---- refused networks
 
 
 def grouped(tensors):

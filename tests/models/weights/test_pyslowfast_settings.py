@@ -64,7 +64,7 @@ def test_pooling_over_time_comes_from_the_cfg(arch, architecture):
         ("c2d_nopool", "c2d_r50", "are a slow ResNet-50's and do not fit c2d_r50; they fit slow_r50"),
     ],
 )
-def test_networks_that_pool_otherwise_are_refused(arch, asked, message):
+def test_networks_with_other_pooling_are_refused(arch, asked, message):
     with pytest.raises(InputError, match=message):
         pyslowfast.convert(draw(shapes(arch)), architecture=asked, config=config(MODEL={"ARCH": arch}))
 
@@ -85,7 +85,7 @@ def test_preprocessing_comes_from_the_cfg():
     )
 
 
-def test_images_state_no_frames():
+def test_frame_settings_of_image_networks_are_ignored():
     tensors = {n: t[:, :, 0] if t.dim() == 5 else t for n, t in draw(shapes("c2d")).items()}
     text = config(MODEL={"ARCH": "2d"}, DATA={"NUM_FRAMES": 1, "MEAN": [0.1, 0.2, 0.3]})
     weights = pyslowfast.convert(tensors, architecture="i3d_r50", config=text)
@@ -118,7 +118,7 @@ def test_other_networks_are_refused(changes, message):
         pyslowfast.convert(draw(shapes("slowfast")), config=config(**changes))
 
 
-# The last holds a list of 2 ** 60 numbers by reference: to write it out would take for ever.
+# The last one stores a list of 2 ** 60 numbers by references: printing it would never end.
 TEXTS = ["MODEL: [", "just text", "MODEL: 3", "!!python/object/apply:os.getcwd []", "[" * 20000]
 TEXTS.append(
     "\n".join(["a0: &a0 [1, 1]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60))])
@@ -127,6 +127,6 @@ TEXTS.append(
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=["yaml", "text", "number", "object", "deep", "wide"])
-def test_text_that_is_no_configuration(text):
+def test_text_that_is_not_a_configuration_is_refused(text):
     with pytest.raises(InputError, match="have a 'cfg' that is not their configuration; save the state dict alone"):
         pyslowfast.convert(draw(shapes("slow")), config=text)
