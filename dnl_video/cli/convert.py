@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert, and show what was read and which defaults were taken."""
+    """Convert a file; print its network, its clips and the defaults used."""
     from dnl_video.data.manifest import read_class_list
     from dnl_video.models.weights.convert import convert_weights
     from dnl_video.models.weights.export import check_out, export_model

@@ -28,7 +28,7 @@ def facts_of(path: str, *, gmacs: bool = False) -> Facts:
     """Return the facts about a run, a model file or a predictions directory.
 
     Args:
-        path: A run's folder, a checkpoint, an exported model or a predictions directory.
+        path: The folder or the file.
         gmacs: Also count multiply-accumulates, which runs the network once.
 
     Raises:
@@ -174,7 +174,7 @@ def _network(source: Source, gmacs: bool) -> Facts:
 
 
 def _known(values: Facts) -> Facts:
-    """Return nested facts without the empty ones, with spaces for the underscores of names."""
+    """Return nested facts without empty ones; in their names, spaces replace underscores."""
     plain = {key.replace("_", " "): _known(v) if isinstance(v, dict) else v for key, v in values.items()}
     return {key: v for key, v in plain.items() if v not in (None, "", [], {})}
 

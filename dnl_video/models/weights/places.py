@@ -105,7 +105,7 @@ _OURS = {theirs: ours for ours, names in _MODULES.items() for theirs in names.sp
 
 
 def find_place(origin: str, name: str) -> Place | None:
-    """Return the place of a tensor by the table; None if its network has no such place.
+    """Return the place of a tensor; None if the table has no pattern for its name.
 
     Args:
         origin: A key of the table: pyslowfast, caffe2, mmaction or imagenet. (pytorchvideo's names are ours.)
@@ -153,22 +153,15 @@ def by_our_names(architecture: Architecture, values: Mapping[Place, _T]) -> dict
 
 
 def block_prefixes(architecture: Architecture, pathway: int = 0) -> dict[str, str]:
-    """Return the prefix of each part in a network's state dict.
+    """Return the prefix of each part in a network's state dict: ``{"stem": "blocks.0", "res2": "blocks.1", ...}``.
 
-    Args:
-        architecture: The network.
-        pathway: SlowFast's pathway, 0 slow, 1 fast. SlowFast also has ``fuse1`` ... ``fuse4``: the lateral connections
-            behind the stem, res2, res3 and res4.
-
-    Returns:
-        For example ``{"stem": "blocks.0", "res2": "blocks.1", ...}``; I3D and C2D pool in ``blocks.2``.
+    SlowFast also has ``fuse1`` ... ``fuse4``, the lateral connections behind the stem, res2, res3 and res4. I3D and C2D
+    pool in ``blocks.2``.
     """
     parts = ("stem", "res2", "res3", "res4", "res5")
     if architecture.startswith("slowfast"):
         found = {part: f"blocks.{i}.multipathway_blocks.{pathway}" for i, part in enumerate(parts)}
         fusions = {f"fuse{i + 1}": f"blocks.{i}.multipathway_fusion" for i in range(4)}
         return found | fusions | {"head": "blocks.6"}
-    skip = 1 if architecture.startswith(("i3d", "c2d")) else 0
-    return {part: f"blocks.{i + (skip if i > 1 else 0)}" for i, part in enumerate(parts)} | {
-        "head": f"blocks.{5 + skip}"
-    }
+    pools = architecture.startswith(("i3d", "c2d"))
+    return {part: f"blocks.{i + (pools and i > 1)}" for i, part in enumerate((*parts, "head"))}

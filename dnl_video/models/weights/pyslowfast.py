@@ -239,7 +239,7 @@ def _spec(
 
 
 def _reshaped(tensor: Tensor, place: Place) -> Tensor:
-    """Bring classifiers to [K, C], and norms' [C, 1, 1, 1] of PySlowFast's older files to [C]."""
+    """Reshape classifiers to [K, C], and norms of PySlowFast's older files from [C, 1, 1, 1] to [C]."""
     if place.part == "head" and tensor.dim() > 2:
         return tensor.flatten(1)
     return tensor.flatten() if "norm" in place.tail and tensor.dim() > 1 else tensor

@@ -134,7 +134,7 @@ def _depth(origin: str, shapes: Shapes, pathway: int) -> int:
     for i, stage_blocks in enumerate(blocks):
         width = stem[0] * 2**i
         for n, (first, middle) in enumerate(stage_blocks):
-            if not first or not middle or not _plain(first, middle, width):
+            if not first or not middle or not _is_plain(first, middle, width):
                 shown = " and ".join("x".join(map(str, shape)) if shape else "none" for shape in (first, middle))
                 raise InputError(
                     f"{origin}: block {n} of {STAGES[i]} has kernels {shown}, which is no plain bottleneck of width "
@@ -143,8 +143,8 @@ def _depth(origin: str, shapes: Shapes, pathway: int) -> int:
     return _DEPTHS[counts]
 
 
-def _plain(first: Shape, middle: Shape, width: int) -> bool:
-    """Tell a bottleneck from ResNeXt's, wide, depthwise and basic blocks."""
+def _is_plain(first: Shape, middle: Shape, width: int) -> bool:
+    """Return whether kernels are those of a bottleneck, and not of a ResNeXt, wide, depthwise or basic block."""
     pointwise = first[0] == width and first[-2:] == (1, 1)
     return pointwise and middle[:2] == (width, width) and middle[2:] in ((3, 3), (1, 3, 3))
 
