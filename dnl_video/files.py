@@ -61,6 +61,18 @@ def write_atomic(path: Path, content: bytes | str, *, advice: str = "choose anot
         temporary.write_bytes(encode(content) if isinstance(content, str) else content)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, unless it exists.
+
+    Raises:
+        InputError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror or error}); choose another folder") from error
+
+
 def sync_folder(folder: Path) -> None:
     """Sync a folder to disk, so that a renamed file survives a power failure. Windows cannot open folders."""
     with contextlib.suppress(OSError):

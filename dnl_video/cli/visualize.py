@@ -9,6 +9,7 @@ from pathlib import Path
 from dnl_video.cli.options import add_checkpoint_argument, add_config_options
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
+from dnl_video.files import make_folder
 
 DESCRIPTION = """Draw the attention of the context blocks in a clip of a video.
 
@@ -71,10 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     predictors = [Predictor.from_checkpoint(path, EvaluationConfig(device=arguments.device)) for path in paths]
     examination = examine(predictors, arguments.video, queries, start_s=arguments.clip_start, blocks=arguments.block)
     output = Path(arguments.output or Path("attention") / Path(arguments.video).stem)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {output}: {error.strerror}; choose another --output") from error
+    make_folder(output)
     print(examination.caption)
     for block in examination.blocks:
         figures = {f"{block}.png": examination.sheet(block)}

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dnl_video.errors import InputError
-from dnl_video.files import dump_json, encode, write_atomic
+from dnl_video.files import dump_json, encode, make_folder, write_atomic
 from dnl_video.report.build import build_report
 from dnl_video.report.compare_document import compare_document
 from dnl_video.report.document import Document
@@ -42,12 +41,7 @@ def save_comparison(comparison: dict[str, Any], output: _Path) -> list[Path]:
 def _save(
     stem: str, numbers: dict[str, Any], document: Document, output: Path, read_frames: FrameReader | None = None
 ) -> list[Path]:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot create the report's folder {output}: {error.strerror}; choose another --output"
-        ) from error
+    make_folder(output)
     files = {
         # Undecodable file names hold lone surrogates: JSON escapes them, the others show question marks.
         f"{stem}.json": encode(dump_json(numbers, indent=1) + "\n"),

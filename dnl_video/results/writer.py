@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
-from dnl_video.files import atomic_path, dump_json, lock_file, locked, write_atomic
+from dnl_video.files import atomic_path, dump_json, lock_file, locked, make_folder, write_atomic
 from dnl_video.results.predictions import CLIP_COLUMNS, PredictionsMeta, VideoPrediction, list_shards, read_meta
 
 _ADVICE = "fix that and run the same command again (finished videos are kept)"
@@ -56,12 +56,7 @@ class PredictionsWriter:
         self._flush_seconds = flush_seconds
         skipped = {"clip_scores": not clip_scores, "clip_features": not meta.clip_features}
         self._clip_columns = [name for name in CLIP_COLUMNS if not skipped.get(name)]
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"cannot make the predictions directory {self.directory}: {error.strerror}; choose another --output"
-            ) from error
+        make_folder(self.directory)
         _agree_on_meta(self.directory, meta)
         busy = (
             f"another process is writing to {self.directory} as rank {rank}; wait for it, choose another --output, "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.errors import InputError
-from dnl_video.files import dump_json, read_json_lines, write_atomic
+from dnl_video.files import dump_json, make_folder, read_json_lines, write_atomic
 from dnl_video.results.metrics import rank_of_label
 from dnl_video.results.reader import read_predictions
 from dnl_video.spec import flat
@@ -28,10 +28,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     if not path.exists():
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
             raise InputError(f"output_dir {folder} holds something else; give a new folder")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"output_dir {folder} cannot be written ({error.strerror}); choose another") from error
+        make_folder(folder)
         write_atomic(path, dump_json(settings, indent=2) + "\n")
         return
     try:

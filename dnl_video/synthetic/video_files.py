@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
-from dnl_video.files import write_atomic
+from dnl_video.files import make_folder, write_atomic
 
 # Reproducible bytes: x264's output depends on its number of threads and, at this size, its macroblock tree reads
 # uninitialised memory.
@@ -82,10 +82,7 @@ def claim_folder(path: Path, settings: Mapping[str, Any], content: str, may_grow
         for (key, wanted), value in zip(settings.items(), values, strict=True):
             if wanted != value and not (key in may_grow and wanted > value):
                 raise InputError(f"{folder} was made with {key}={value}, not {wanted}; {advice}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror or error}); choose another folder") from error
+    make_folder(folder)
     write_text(path, json.dumps(settings, indent=2) + "\n")
 
 

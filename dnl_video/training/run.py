@@ -24,7 +24,7 @@ from dnl_video.data.crash_record import LoaderStopped, loader_faults
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
-from dnl_video.files import locked, write_atomic
+from dnl_video.files import locked, make_folder, write_atomic
 from dnl_video.launcher import wait_or_kill
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
 from dnl_video.spec import to_dict
@@ -183,10 +183,7 @@ def _callbacks(config: TrainConfig, output: Path | None) -> list[Callback]:
 
 def _locked_folder(output: Path) -> AbstractContextManager[None]:
     """Make the run's folder and lock it: two trainings must not write to one folder."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output_dir {output} cannot be written ({error.strerror}); choose another") from error
+    make_folder(output)
     busy = f"another training is writing to {output}; wait for it, or choose another --output"
     return locked(output / ".lock", busy)
 

@@ -474,7 +474,7 @@ def test_an_id_outside_the_order_is_refused(tmp_path):
 def test_an_output_that_cannot_be_written(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(InputError, match=r"cannot make the predictions directory .*; choose another --output"):
+    with pytest.raises(InputError, match=r"cannot be made \(.*\); choose another folder"):
         PredictionsWriter(file, make_meta())
     with pytest.raises(InputError, match="is not a directory; give the directory"):
         read_predictions(file)

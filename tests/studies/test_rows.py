@@ -51,7 +51,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="file holds something else; give a new folder"):
         check_settings(tmp_path / "file", settings)
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="below: cannot be made"):
         check_settings(tmp_path / "file" / "below", settings)
 
 

@@ -49,7 +49,7 @@ def test_wrong_settings_are_refused(section: str, values: Any, message: str, tin
 def test_output_folder_that_cannot_be_created(tiny: TinyRun, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(InputError, match=r"output_dir .*file.* cannot be written \(.*\); choose another"):
+        with pytest.raises(InputError, match=r"file.*: cannot be made \(.*\); choose another folder"):
             train(configured(tiny, output))
 
 
