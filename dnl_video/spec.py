@@ -233,6 +233,18 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return (old, new) of each nested value that differs, by dotted name; missing values are None."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in [*new, *(key for key in old if key not in new)]:
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            found |= differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            found[f"{prefix}{key}"] = (before, now)
+    return found
+
+
 def from_dict(kind: type[_Spec], values: Mapping[str, Any]) -> _Spec:
     """Rebuild a spec from the result of `to_dict`.
 

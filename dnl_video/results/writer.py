@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import time
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from dnl_video.errors import InputError
 from dnl_video.files import atomic_path, dump_json, lock_file, locked, make_folder, write_atomic
 from dnl_video.results.predictions import CLIP_COLUMNS, PredictionsMeta, VideoPrediction, list_shards, read_meta
+from dnl_video.spec import differences, to_dict
 
 _ADVICE = "fix that and run the same command again (finished videos are kept)"
 # A restart may change these, because they do not change the scores. Files are compared by their hashes.
@@ -186,30 +186,23 @@ def _agree_on_meta(directory: Path, meta: PredictionsMeta) -> None:
         InputError: It describes another run; the message names the differences.
     """
     path = directory / "meta.json"
-    values = dataclasses.asdict(meta)
     if not path.exists():
         # If several processes start together, one creates the file and the others compare.
         with locked(directory / ".lock"):
             if not path.exists():
-                write_atomic(path, dump_json(values, indent=1) + "\n")
-    there = dataclasses.asdict(read_meta(directory))
-    now = json.loads(dump_json(values))  # tuples to lists
-    differences = [d for key in now if key not in _NOT_COMPARED for d in _differences(key, there[key], now[key])]
-    if differences:
+                write_atomic(path, dump_json(dataclasses.asdict(meta), indent=1) + "\n")
+    found = differences(to_dict(read_meta(directory)), to_dict(meta))
+    named = [_difference(key, *values) for key, values in found.items() if key.split(".")[0] not in _NOT_COMPARED]
+    if named:
         raise InputError(
-            f"{directory} holds predictions of another run, which differs in {', '.join(differences)}; "
+            f"{directory} holds predictions of another run, which differs in {', '.join(named)}; "
             "choose another --output or delete the directory"
         )
 
 
-def _differences(key: str, there: Any, now: Any) -> list[str]:
-    if there == now:
-        return []
-    if isinstance(there, dict) and isinstance(now, dict):
-        keys = [*now, *(k for k in there if k not in now)]
-        return [d for k in keys for d in _differences(f"{key}.{k}", there.get(k), now.get(k))]
+def _difference(key: str, there: Any, now: Any) -> str:
     if isinstance(there, list) or isinstance(now, list) or len(str(there)) > 80:
-        return [key]
+        return key
     if key.endswith("sha256"):
         there, now = str(there)[:12], str(now)[:12]
-    return [f"{key} ({there} there, {now} now)"]
+    return f"{key} ({there} there, {now} now)"

@@ -12,7 +12,7 @@ from dnl_video.errors import InputError
 from dnl_video.files import dump_json, make_folder, read_json_lines, write_atomic
 from dnl_video.results.metrics import rank_of_label
 from dnl_video.results.reader import read_predictions
-from dnl_video.spec import flat
+from dnl_video.spec import differences
 
 ROWS_NAME = "runs.jsonl"
 _SETTINGS_NAME = "settings.json"
@@ -32,16 +32,13 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         write_atomic(path, dump_json(settings, indent=2) + "\n")
         return
     try:
-        there = flat(json.loads(path.read_text(encoding="utf-8")))
+        found = differences(json.loads(path.read_text(encoding="utf-8")), json.loads(dump_json(settings)))
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path} cannot be read; give another output_dir, or remove this one") from error
-    here = flat(json.loads(dump_json(settings)))
-    for key in sorted(there.keys() | here.keys()):
-        old, new = there.get(key), here.get(key)
-        if old != new and not (isinstance(old, dict) and isinstance(new, dict)):
-            raise InputError(
-                f"{folder} holds runs with {key}={old}, not {new}; give another output_dir, or the same settings"
-            )
+    for key, (old, new) in found.items():
+        raise InputError(
+            f"{folder} holds runs with {key}={old}, not {new}; give another output_dir, or the same settings"
+        )
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:

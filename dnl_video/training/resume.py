@@ -15,7 +15,7 @@ from dnl_video.errors import InputError
 from dnl_video.files import append_json_lines, read_json_lines
 from dnl_video.models.weights.checkpoint import find_checkpoint, last_checkpoints, read_raw
 from dnl_video.models.weights.source import FORMAT_KEY
-from dnl_video.spec import flat, to_dict
+from dnl_video.spec import differences, flat, to_dict
 from dnl_video.training.module import VideoTrainingModule
 
 _CRASHED_NAME = "crashed_videos.jsonl"
@@ -99,11 +99,10 @@ def check_same_run(point: ResumePoint, module: VideoTrainingModule, world_size: 
     file, stored = point.file, point.stored
     if stored["class_names"] != list(module.class_names):
         raise InputError(f"{file}: its classes are not those of data.train_manifest; resume with the run's own videos")
-    there = flat(stored["config"])
-    for key, new in flat(to_dict(module.config)).items():
-        old = there.get(key)
-        both_sections = isinstance(old, dict) and isinstance(new, dict)
-        if key.startswith(_FIXED_SETTINGS) and old != new and not both_sections:
+    config = to_dict(module.config)
+    known = flat(config)  # an older version may have had other settings
+    for key, (old, new) in differences(stored["config"], config).items():
+        if key.startswith(_FIXED_SETTINGS) and key in known:
             raise InputError(
                 f"{file}: its {key} is {old}, the configuration's is {new}; resume with the run's own config.yaml"
             )
