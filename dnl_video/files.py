@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import glob
 import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,19 @@ def write_atomic(path: Path, content: bytes | str, *, advice: str = "choose anot
     """
     with atomic_path(path, advice=advice) as temporary:
         temporary.write_bytes(encode(content) if isinstance(content, str) else content)
+
+
+def write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
+    """Write lines of fields as CSV with an atomic write; see `encode` for text that is not Unicode.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 def make_folder(path: Path) -> None:

@@ -43,10 +43,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"only one run was given ({args.runs[0]}); give two or more, the reference first")
     if len({Path(path).resolve() for path in args.runs}) < len(args.runs):
         raise InputError("a run is given twice; give each once, the reference first")
+    from dnl_video.cli.screen import print_nodes
     from dnl_video.report import save_comparison
     from dnl_video.report.compare import build_comparison
     from dnl_video.report.compare_document import compare_summary
-    from dnl_video.report.render_text import print_nodes
 
     runs = read_results(args.runs, args, clip_scores=False)
     comparison = build_comparison(list(zip(args.runs, runs, strict=True)))

@@ -44,8 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     more = {name: getattr(arguments, name) for name in ("root", "limit_videos", "retry_failed")}
     if not evaluate(arguments.checkpoint, arguments.manifest, output, options, **more):
         return 0
+    from dnl_video.cli.screen import print_nodes
     from dnl_video.report import build_report
-    from dnl_video.report.render_text import print_nodes
     from dnl_video.report.report_document import report_summary
     from dnl_video.results.reader import read_predictions
 

@@ -65,8 +65,8 @@ def report_directory(directory: Path) -> None:
 
 
 def _report(predictions: Predictions, output: str | Path, video_root: str | None, thumbnails: bool) -> None:
+    from dnl_video.cli.screen import print_nodes
     from dnl_video.report import build_report, save_report
-    from dnl_video.report.render_text import print_nodes
     from dnl_video.report.report_document import report_summary
 
     read_frames = thumbnail_reader(video_root) if thumbnails else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from dnl_video.report import document
     from dnl_video.results.predictions import VideoPrediction
 
 _LOG_EVERY_S = 60.0
@@ -39,6 +40,22 @@ def plain_table(*columns: str, numbers: Collection[str] = (), title: str = "", h
         else:
             table.add_column(name, overflow="fold")
     return table
+
+
+def print_nodes(nodes: Iterable[document.Text | document.Table]) -> None:
+    """Print texts and tables of a report."""
+    from dnl_video.report import document
+
+    console = Console(highlight=False)
+    for node in nodes:
+        if isinstance(node, document.Text):
+            console.print(Text(node.text, style="yellow" if node.style == "warning" else ""))
+            continue
+        numbers = [name for name, kind in zip(node.header, node.kinds, strict=True) if kind not in "lc"]
+        table = plain_table(*node.header, numbers=numbers, title=node.caption)
+        for row in node.rows:
+            table.add_row(*(Text(text) for text, _ in node.cells(row)))
+        console.print(table)
 
 
 def progress_bar(*texts: str, **options: Any) -> Progress:

@@ -8,11 +8,9 @@ OUT.journal.jsonl   cache of file checks: a second run checks only new and chang
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from dnl_video.data.folders import VIDEO_EXTENSIONS
 from dnl_video.data.isolation import run_isolated
 from dnl_video.data.prepare_list import CheckedVideo, PrepareOptions, list_videos, summarise
 from dnl_video.errors import InputError
-from dnl_video.files import append_json_lines, read_json_lines, remove_partial, write_atomic
+from dnl_video.files import append_json_lines, read_json_lines, remove_partial, write_atomic, write_csv
 
 FACTS = ("num_frames", "fps", "width", "height", "codec", "duration_s", "decoder")
 COLUMNS = ("path", "label", "video_id", *FACTS, "status")
@@ -84,14 +82,14 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
     root = Path(options.resized_dir or options.videos).expanduser() if options.relative else None
     kept = [v for v in videos if v.status == "ok" or (options.keep_failed and v.status != "duplicate")]
     lost = [video for video in videos if video.status != "ok"]
-    write_atomic(broken_file, _csv_text(BROKEN_COLUMNS, map(_broken_line, lost)))
+    write_csv(broken_file, [BROKEN_COLUMNS, *map(_broken_line, lost)])
     write_atomic(summary_file, json.dumps(summary, indent=1) + "\n")
     if not summary["usable"]:
         raise InputError(
             f"none of the {len(found)} videos found can be read, for example {lost[0].path}: {lost[0].reason}; "
             f"see {broken_file}"
         )
-    write_atomic(output, _csv_text(COLUMNS, (_line(video, root) for video in kept)))
+    write_csv(output, [COLUMNS, *(_line(video, root) for video in kept)])
     return Prepared(output, broken_file, summary_file, summary=summary, checked=checked, transcoded=transcoded)
 
 
@@ -216,11 +214,3 @@ def _line(video: CheckedVideo, root: Path | None) -> list[Any]:
 
 def _broken_line(video: CheckedVideo) -> list[Any]:
     return [video.path, video.label, video.row.video_id, video.status, video.reason]
-
-
-def _csv_text(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return text.getvalue()

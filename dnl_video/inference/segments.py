@@ -24,10 +24,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dnl_video.files import dump_json, write_atomic
+from dnl_video.files import dump_json, write_atomic, write_csv
 from dnl_video.results.predictions import read_meta
 from dnl_video.results.reader import iter_predictions
-from dnl_video.results.tables import write_csv
 
 SCHEMA_VERSION = 1
 

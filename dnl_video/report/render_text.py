@@ -60,25 +60,3 @@ def code(text: str) -> str:
     """Return text as a code span that is valid in a table."""
     text = " ".join(text.split()).replace("|", "\\|")
     return (f"`` {text} ``" if "`" in text else f"`{text}`") if text else ""
-
-
-def print_nodes(nodes: Iterable[Text | Table]) -> None:
-    """Print nodes on the terminal."""
-    from rich import box
-    from rich import table as rich_table
-    from rich.console import Console
-    from rich.text import Text as RichText
-
-    console = Console(highlight=False)
-    for node in nodes:
-        if isinstance(node, Text):
-            console.print(RichText(node.text, style="yellow" if node.style == "warning" else ""))
-            continue
-        table = rich_table.Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, title_justify="left")
-        table.title = RichText(node.caption, style="bold")
-        for name, kind in zip(node.header, node.kinds, strict=True):
-            right = kind not in "lc"
-            table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
-        for row in node.rows:
-            table.add_row(*(RichText(text) for text, _ in node.cells(row)))
-        console.print(table)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
-from dnl_video.files import atomic_path, locked, write_atomic
+from dnl_video.files import locked, write_atomic, write_csv
 from dnl_video.results.predictions import list_shards
 from dnl_video.results.reader import iter_predictions
 
@@ -102,17 +101,3 @@ def write_top_classes(path: Path, videos: Sequence[str], top: TopClasses, class_
             yield [video, *(text for index, score in pairs for text in (class_names[index], f"{score:.6f}")), ""]
 
     write_csv(path, lines())
-
-
-def write_csv(path: Path, lines: Iterable[list[str]]) -> None:
-    """Write lines of fields as CSV with an atomic write.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
-    # File names that are not Unicode contain lone surrogates.
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        csv.writer(file, lineterminator="\n").writerows(lines)

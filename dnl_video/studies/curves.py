@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from dnl_video.files import write_atomic
+from dnl_video.files import atomic_path
 from dnl_video.report.figures import new_figure, percent_axis
 
 # Colours of Okabe & Ito, "Color universal design", 2008, for any colour vision; markers for print without colour.
@@ -62,6 +61,5 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], contexts: Sequence[str], clas
     axes.set_xlabel("epochs")
     axes.set_ylabel("validation top-1, mean and range over seeds")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150, facecolor="white")
-    write_atomic(path, picture.getvalue())
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, facecolor="white")
