@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dnl_video.cli import recipes, train
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError
@@ -56,7 +54,7 @@ def add_arguments(parser: PARSER) -> None:
 def run(arguments: Any) -> int:
     """Do the runs that are not finished, and write the tables."""
     config = train.build_config(arguments, StudyConfig)
-    config.overrides |= dict(_assignment(word) for word in arguments.get("set", []))
+    config.overrides |= dict(map(recipes.parse_setting, arguments.get("set", [])))
     starts, runs = plan_runs(config, recipes.read_recipe(config.recipe))
     # Runs of the other seeds differ in the seed only.
     for planned in (*starts[:1], *runs[: len(config.contexts)]):
@@ -82,17 +80,6 @@ def run(arguments: Any) -> int:
     for path in paths:
         print(path)
     return 0
-
-
-def _assignment(word: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE; the value is YAML."""
-    name, equals, value = word.partition("=")
-    if not equals or not name:
-        raise InputError(f"--set {word}: give NAME=VALUE, for example --set optim.lr=0.001")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {word}: {value!r} is not valid YAML") from error
 
 
 def _check_recipe(recipe: Mapping[str, Any], path: str) -> None:

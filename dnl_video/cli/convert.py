@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, get_args
+from typing import get_args
 
 from dnl_video.cli.options import add_output_file_argument
-from dnl_video.errors import InputError
+from dnl_video.cli.recipes import parse_setting
 from dnl_video.spec import Architecture
 
 DESCRIPTION = """Turn weights of other projects into a file that `predict`, `evaluate` and `train` read.
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.models.weights.export import check_out, export_model
 
     check_out(arguments.output)
-    settings = _settings(arguments.set)
+    settings = dict(map(parse_setting, arguments.set))
     for name in ("num_frames", "frame_stride"):
         if getattr(arguments, name) is not None:
             settings[f"preprocessing.{name}"] = getattr(arguments, name)
@@ -78,21 +78,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"next: dnl-video predict VIDEO --checkpoint {arguments.output}")
     return 0
-
-
-def _settings(words: list[str]) -> dict[str, Any]:
-    import yaml
-
-    settings: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise InputError(f"--set {word}: give NAME=VALUE, for example model.head=global")
-        try:
-            settings[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {word}: the value is not valid YAML") from error
-    return settings
 
 
 def _numbers(values: tuple[float, ...]) -> str:

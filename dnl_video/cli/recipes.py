@@ -93,3 +93,18 @@ def read_recipe(name: str) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise InputError(f"{path}: contains no settings; start from a recipe such as i3d_dnl")
     return recipe
+
+
+def parse_setting(word: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE of ``--set``; the value is YAML.
+
+    Raises:
+        InputError: It has another form.
+    """
+    name, equals, value = word.partition("=")
+    if not equals or not name:
+        raise InputError(f"--set {word}: give NAME=VALUE, for example --set model.head=global")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {word}: {value!r} is not valid YAML") from error

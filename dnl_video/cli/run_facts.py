@@ -5,7 +5,6 @@ Each function returns plain JSON types and leaves unknown facts out.
 
 from __future__ import annotations
 
-import csv
 import datetime
 import re
 from pathlib import Path
@@ -220,11 +219,11 @@ def _epochs_done(raw: Facts) -> int:
 
 def _last_metrics(folder: Path) -> Facts:
     """Return the last value of each training and validation metric in the CSV logs."""
+    from dnl_video.studies.rows import read_logs
+
     latest: Facts = {}
-    for file in sorted(folder.glob("logs/csv*/metrics.csv"), key=lambda path: path.stat().st_mtime):
-        with file.open(newline="", encoding="utf-8") as lines:
-            for row in csv.DictReader(lines):
-                latest |= {k: float(v) for k, v in row.items() if v and k and k.startswith(("train/", "val/"))}
+    for row in read_logs(folder):
+        latest |= {k: float(v) for k, v in row.items() if v and k and k.startswith(("train/", "val/"))}
     return {"metrics": latest} if latest else {}
 
 

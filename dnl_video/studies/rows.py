@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,14 @@ def accuracy(predictions: Path) -> dict[str, Any]:
     return {"top1": correct / len(table.label), "correct": correct, "videos": len(table.label)}
 
 
-def validation_curve(run: Path) -> list[tuple[int, float]]:
-    """Return (epochs done, validation top-1) of a run, from its CSV logs."""
-    points: dict[int, float] = {}
+def read_logs(run: Path) -> Iterator[dict[str, str]]:
+    """Yield the lines of a run's CSV logs, oldest log first."""
     for path in sorted((run / "logs").glob("csv*/metrics.csv"), key=lambda p: p.stat().st_mtime):
         with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                if row.get("val/top1"):
-                    points[int(row["epoch"]) + 1] = float(row["val/top1"])
+            yield from csv.DictReader(file)
+
+
+def validation_curve(run: Path) -> list[tuple[int, float]]:
+    """Return (epochs done, validation top-1) of a run, from its CSV logs."""
+    points = {int(row["epoch"]) + 1: float(row["val/top1"]) for row in read_logs(run) if row.get("val/top1")}
     return sorted(points.items())

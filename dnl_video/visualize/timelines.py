@@ -87,8 +87,8 @@ def clock(second: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def _shortened(name: str, length: int = 32) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
+def _shortened(name: str) -> str:
+    return name if len(name) <= 32 else name[:31] + "…"
 
 
 def annotate_video(

@@ -173,7 +173,7 @@ def test_interrupted_study_continues(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--set", "optim.lr"], "--set optim.lr: give NAME=VALUE, for example --set optim.lr=0.001"),
+        (["--set", "optim.lr"], "--set optim.lr: give NAME=VALUE, for example --set model.head=global"),
         (["--set", "optim.lr=[1"], "--set optim.lr=[1: '[1' is not valid YAML"),
         (["--set", "optim.lrr=1"], "overrides has 'optim.lrr', which the recipe does not have; did you mean 'optim.lr"),
         (["--set", "optim.lr=-1"], "optim.lr is -1"),

@@ -123,8 +123,8 @@ def test_set_overrides_the_file(tmp_path: Path) -> None:
         (["--architecture", "i3d_r50"], "{source}: is slow_r50, not i3d_r50; leave --architecture out"),
         (["--set", "model.had=global"], "no setting 'model.had'; did you mean 'model.head'?"),
         (["--set", "model.context_options=3"], "no setting 'model.context_options'"),
-        (["--set", "model.head"], "--set model.head: give NAME=VALUE, for example model.head=global"),
-        (["--set", "model.head=["], "--set model.head=[: the value is not valid YAML"),
+        (["--set", "model.head"], "--set model.head: give NAME=VALUE, for example --set model.head=global"),
+        (["--set", "model.head=["], "--set model.head=[: '[' is not valid YAML"),
         (["--set", "model.head=globl"], "head is 'globl'; allowed: dense_logits, dense_probabilities, global"),
         (
             ["--set", "model.context=nl"],
