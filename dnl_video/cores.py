@@ -1,4 +1,4 @@
-"""Default numbers of worker processes and threads, and the name of the processor."""
+"""Default numbers of worker processes and threads, and the name and instructions of the processor."""
 
 from __future__ import annotations
 
@@ -16,10 +16,22 @@ def available_cores() -> int:
 
 def processor_name() -> str:
     """Return the name of the processor, for records of measurements."""
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str]:
+    """Return the instruction names of an x86 processor on Linux; an empty set elsewhere."""
+    return set(_cpu_info("flags").split())
+
+
+def _cpu_info(field: str) -> str:
+    """Return a field of the first core in Linux's /proc/cpuinfo, or an empty string."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    for line in info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else ():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return ""
 
 
 def default_workers(workers: int | None) -> int:

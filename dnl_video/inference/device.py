@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
-
 import torch
 
 from dnl_video.config import Precision
+from dnl_video.cores import cpu_flags
 from dnl_video.errors import InputError
 from dnl_video.launcher import local_rank
 
@@ -52,15 +50,3 @@ def check_cpu_precision(precision: Precision, option: str = "--precision") -> No
             f"precision {precision!r} is emulated on this CPU (none of {', '.join(sorted(needed))}), 30 to 100 times "
             f"slower than float32; use {option} 32-true, or a GPU"
         )
-
-
-def cpu_flags() -> set[str]:
-    """Return the instruction names of an x86 processor from Linux's /proc/cpuinfo; empty on other systems."""
-    info = Path("/proc/cpuinfo")
-    if platform.machine().lower() not in ("x86_64", "amd64") or not info.is_file():
-        return set()
-    for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-        name, _, flags = line.partition(":")
-        if name.strip() == "flags":
-            return set(flags.split())
-    return set()
