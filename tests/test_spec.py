@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from dnl_video.errors import InputError, nearest
-from dnl_video.spec import ContextOptions, ModelSpec, Preprocessing, from_dict, to_dict
+from dnl_video.spec import ContextOptions, ModelSpec, Preprocessing, differences, from_dict, to_dict
 
 OPTIONS = ContextOptions(
     positions={"res3": [1, 3], "res5": [0]},
@@ -196,3 +196,8 @@ def test_nearest_is_empty_without_a_similar_word():
 def test_spec_loads_no_torch():
     code = "import sys, dnl_video.spec; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_differences_are_named_by_section() -> None:
+    old, new = {"a": {"b": 1, "c": [2]}, "gone": 3, "same": 0}, {"same": 0, "a": {"b": 4, "c": [2]}, "d": {"e": 5}}
+    assert differences(old, new) == {"a.b": (1, 4), "d": (None, {"e": 5}), "gone": (3, None)}

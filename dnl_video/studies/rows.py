@@ -35,7 +35,8 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         found = differences(json.loads(path.read_text(encoding="utf-8")), json.loads(dump_json(settings)))
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path} cannot be read; give another output_dir, or remove this one") from error
-    for key, (old, new) in found.items():
+    if found:
+        key, (old, new) = next(iter(found.items()))
         raise InputError(
             f"{folder} holds runs with {key}={old}, not {new}; give another output_dir, or the same settings"
         )
