@@ -196,12 +196,10 @@ class VideoDataModule(LightningDataModule):
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
 
-def view_loader(
-    dataset: ViewDataset, order: Sequence[int], num_workers: int | None, timeout_s: float = VIEW_TIMEOUT_S
-) -> DataLoader:
+def view_loader(dataset: ViewDataset, order: Sequence[int], num_workers: int | None) -> DataLoader:
     """Return a loader of single videos with their views, in the given order of indices."""
     workers = min(default_workers(num_workers), len(order))
-    return DataLoader(dataset, sampler=order, batch_size=None, **_view_options(workers, timeout_s))
+    return DataLoader(dataset, sampler=order, batch_size=None, **_view_options(workers, VIEW_TIMEOUT_S))
 
 
 def class_ids(names: Sequence[str], class_names: Sequence[str] | None) -> frozenset[int]:
