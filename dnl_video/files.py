@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import glob
 import hashlib
 import json
 import os
@@ -46,9 +45,9 @@ def atomic_path(path: Path, *, advice: str = "choose another path") -> Iterator[
             temporary.unlink(missing_ok=True)
 
 
-def remove_partial(path: Path) -> None:
-    """Delete the temporary files of killed processes that were writing ``path`` with `atomic_path`."""
-    for temporary in path.parent.glob(f".{'[0-9a-f]' * 8}.{glob.escape(path.name)}"):
+def remove_partial(folder: Path, pattern: str) -> None:
+    """Delete the temporary files of killed processes that were writing files ``pattern`` with `atomic_path`."""
+    for temporary in folder.glob(f".{'[0-9a-f]' * 8}.{pattern}"):
         temporary.unlink(missing_ok=True)
 
 

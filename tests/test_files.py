@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import signal
@@ -36,7 +37,7 @@ def test_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     other.touch()
     with pytest.raises(InputError), atomic_path(file) as temporary:  # noqa: PT012
         temporary.write_text("half")
-        remove_partial(file)
+        remove_partial(tmp_path, glob.escape(file.name))
         assert list(tmp_path.iterdir()) == [other]
 
 

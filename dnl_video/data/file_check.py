@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,7 @@ def transcode_file(path: str, fps: float, sample: int, target: str, short_side: 
     Returns:
         The facts of `check_file` about the new file, or ``{"error": reason}``.
     """
-    remove_partial(Path(target))
+    remove_partial(Path(target).parent, glob.escape(Path(target).name))
     try:
         with open_video(path, frames_fps=fps) as video:
             num_frames = video.num_frames

@@ -8,6 +8,7 @@ OUT.journal.jsonl   cache of file checks: a second run checks only new and chang
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -145,7 +146,8 @@ class _FileWork:
         done = self._run("resizing", transcode_file, tasks)
         for video, target in zip(videos, targets, strict=True):
             if video.status == "broken":
-                remove_partial(Path(target))  # the transcoding process may have been killed
+                # The transcoding process may have been killed.
+                remove_partial(Path(target).parent, glob.escape(Path(target).name))
             else:
                 video.path = target
         return done

@@ -140,9 +140,3 @@ def _keep(path: Path, other: Path) -> None:
             os.link(path, temporary)
     except InputError:
         path.replace(other)
-
-
-def remove_temporary_checkpoints(output: Path) -> None:
-    """Delete the temporary files that a killed process left in a run's folder."""
-    for path in (output / "checkpoints").glob(".????????.*.ckpt"):
-        path.unlink(missing_ok=True)

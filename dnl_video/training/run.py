@@ -24,7 +24,7 @@ from dnl_video.data.crash_record import LoaderStopped, loader_faults
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
-from dnl_video.files import locked, make_folder, write_atomic
+from dnl_video.files import locked, make_folder, remove_partial, write_atomic
 from dnl_video.launcher import wait_or_kill
 from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
 from dnl_video.spec import to_dict
@@ -33,7 +33,6 @@ from dnl_video.training.checkpoint_callbacks import (
     AtomicCheckpointIO,
     LastCheckpoint,
     best_checkpoint,
-    remove_temporary_checkpoints,
 )
 from dnl_video.training.collectives import another_process_ended
 from dnl_video.training.failures import FailureMonitor
@@ -109,7 +108,7 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
         if trainer.is_global_zero:
             stack.enter_context(_locked_folder(output))
             write_atomic(output / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
-            remove_temporary_checkpoints(output)
+            remove_partial(output / "checkpoints", "*.ckpt")
             _print_summary(datamodule, module, trainer)
             if report is not None:
                 print(report.text(), flush=True)

@@ -89,6 +89,24 @@ def test_a_clip_is_a_function_of_seed_epoch_and_index(records):
     assert len(starts) >= 5
 
 
+def test_workers_change_nothing(records):
+    keys = [(epoch, index) for epoch in (0, 1) for index in (3, 1, 0, 2)]
+    batches = []
+    for num_workers in (0, 2):
+        dataset = ClipDataset(with_bad(records, 1), PREPROCESSING, AUGMENT, seed=0)
+        loader = DataLoader(dataset, batch_size=2, sampler=keys, collate_fn=collate_clips, num_workers=num_workers)
+        batches.append(list(loader))
+    assert len(batches[0]) == len(batches[1]) == 4
+    for here, there in zip(*batches, strict=True):
+        assert torch.equal(here["clip"], there["clip"])
+        assert here["label"].tolist() == there["label"].tolist()
+        assert here["index"].tolist() == there["index"].tolist()
+        assert here["failures"] == there["failures"]
+    assert [batch["index"].tolist() for batch in batches[0]] == [[3, 1], [0, 2], [3, 1], [0, 2]]
+    assert batches[0][0]["failures"] == [("/nowhere/bad1.mp4", "file not found")]
+    assert batches[0][1]["failures"] == []
+
+
 def test_a_bad_video_is_replaced_and_reported(records, opened, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video")

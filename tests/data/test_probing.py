@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from dnl_video.data import probing
 from dnl_video.data.decoding import open_video
 from dnl_video.data.packets import _recovers_at_once, read_packets
-from dnl_video.data.probing import probe_video
+from dnl_video.data.probing import VideoDecodeError, probe_video
 from tests.data.odd_videos import encode, write
 
 
@@ -36,6 +37,28 @@ def test_a_file_is_probed_once_until_it_changes(tmp_path, monkeypatch):
     os.utime(path, (1, 1))
     assert probe_video(path).frames == 7
     assert probing._probe.cache_info().maxsize == 512
+
+
+def test_the_cache_keeps_the_last_files(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(probing, "read_packets", lambda name: read.append(name) or read_packets(name))
+    monkeypatch.setattr(probing, "_probe", functools.lru_cache(3)(probing._probe.__wrapped__))
+    paths = [encode(tmp_path / f"{i}.mp4", frames=2) for i in range(5)]
+    for path in (*paths, *paths[2:], paths[1]):
+        probe_video(path)
+    assert read == [str(path) for path in (*paths, paths[1])]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "file not found"), (b"", "file is empty"), (b"no video" * 99, "cannot be opened (")],
+)
+def test_files_that_are_not_videos(tmp_path, content, reason):
+    if content is not None:
+        (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(VideoDecodeError) as caught:
+        probe_video(tmp_path / "a.mp4")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.mp4'}: {reason}")
 
 
 def test_choice_of_the_reader(tmp_path):

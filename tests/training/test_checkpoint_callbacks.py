@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from dnl_video.errors import InputError
-from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO, remove_temporary_checkpoints
+from dnl_video.files import remove_partial
+from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO
 
 
 def contents(folder: Path) -> dict[str, int]:
@@ -61,7 +62,7 @@ def test_next_save_repairs_a_kill_during_the_save(tmp_path: Path) -> None:
     os.link(path, path.with_name("previous.ckpt"))
     for name in (".0123abcd.last.ckpt", ".0123abcd.previous.ckpt", ".4567abcd.best-epoch000-top1_0.5.ckpt"):
         path.with_name(name).write_bytes(b"half")
-    remove_temporary_checkpoints(tmp_path)
+    remove_partial(path.parent, "*.ckpt")
     save(AtomicCheckpointIO(path), path, 1)
     assert contents(path.parent) == {"last.ckpt": 1, "previous.ckpt": 0}
 
