@@ -6,6 +6,7 @@ there); PyAV reads the others. The packets decide this before decord opens the f
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import stat
@@ -37,6 +38,16 @@ class Video:
         self.fps = reader.fps
         self._reader: Reader | None = reader
         self._size: tuple[int, int] | None = None
+
+    @functools.cached_property
+    def times_s(self) -> npt.NDArray[np.float64]:
+        """Start of each frame in seconds from the first, and the end of the last, [num_frames + 1].
+
+        Frame i is shown in [times_s[i], times_s[i + 1]). The times are those of the file; frames of a folder, and of a
+        container that stores no times (.avi, .wmv, .mpg), have a constant rate.
+        """
+        assert self._reader is not None
+        return self._reader.times_s()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -193,7 +204,7 @@ def _open_reader(name: str, decoder: Decoder, known: str | None) -> Reader:
         reader.close()
     probe = probe_video(name)
     if probe.exact and (decoder == "decord" or (decoder == "auto" and not can_skip_pictures(probe.packets))):
-        reader = DecordReader(name)
+        reader = DecordReader(name, probe.packets)
         if reader.num_frames == probe.frames:
             return reader
         reader.close()

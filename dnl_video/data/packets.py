@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -34,7 +35,11 @@ class PacketTable:
         fps: Mean frames per second; 0 if unknown.
         duration_s: Length in seconds; 0 if unknown.
         declared_frames: Number of frames in the header, or length times rate if that is larger.
+        header_frames: Number of frames of the stream in the header; 0 if unknown.
+        header_ticks: Length of the stream in the header, in ticks; 0 if unknown.
+        time_base: Seconds per tick.
         pts: Presentation times in ticks, `NO_TIME` if missing, [P].
+        durations: Times for which the pictures are shown, in ticks; 0 if unknown, [P].
         shown: Whether the picture is shown: not cut off by an edit list, not an invisible reference, [P].
         key: Whether the container marks the packet as a key frame, [P].
         random_access: Key frames from which all pictures shown at or after them decode exactly, [P].
@@ -48,7 +53,11 @@ class PacketTable:
     fps: float
     duration_s: float
     declared_frames: float
+    header_frames: int
+    header_ticks: int
+    time_base: Fraction
     pts: npt.NDArray[np.int64]
+    durations: npt.NDArray[np.int64]
     shown: npt.NDArray[np.bool_]
     key: npt.NDArray[np.bool_]
     random_access: npt.NDArray[np.bool_]
@@ -63,6 +72,23 @@ class PacketTable:
     def has_distinct_times(self) -> bool:
         """Whether every packet has a time and no two share one."""
         return bool((self.pts != NO_TIME).all()) and len(np.unique(self.pts)) == len(self.pts)
+
+    @property
+    def shown_pts(self) -> npt.NDArray[np.int64]:
+        """Presentation times of the shown pictures in their order, [n]."""
+        return np.sort(self.pts[self.shown])
+
+    def times_s(self, pts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Convert presentation times, in rising order, to seconds from the first.
+
+        Returns:
+            Start of each picture, and the end of the last, [n + 1].
+        """
+        last = int(self.durations[self.pts == pts[-1]][0])
+        times = np.append(pts - pts[0], pts[-1] - pts[0] + last) * float(self.time_base)
+        if not last:
+            times[-1] += 1 / self.fps
+        return times
 
     @property
     def has_leading_pictures(self) -> bool:
@@ -105,6 +131,7 @@ def read_packets(path: str) -> PacketTable:
         codec = {"libdav1d": "av1", "libaom-av1": "av1"}.get(codec, codec)
         length_size = _length_size(codec, stream.codec_context.extradata)
         pts: list[int] = []
+        durations: list[int] = []
         shown: list[bool] = []
         key: list[bool] = []
         random_access: list[bool] = []
@@ -113,6 +140,7 @@ def read_packets(path: str) -> PacketTable:
             if not packet.size:  # the end
                 continue
             pts.append(NO_TIME if packet.pts is None else packet.pts)
+            durations.append(packet.duration or 0)
             key.append(packet.is_keyframe)
             random_access.append(packet.is_keyframe and _is_random_access(packet, codec, length_size))
             shown.append(not packet.is_discard and (codec != "vp8" or bool(memoryview(packet)[0] >> 4 & 1)))
@@ -129,7 +157,11 @@ def read_packets(path: str) -> PacketTable:
             fps=fps,
             duration_s=duration_s,
             declared_frames=max(stream.frames, duration_s * fps),
+            header_frames=stream.frames,
+            header_ticks=stream.duration or 0,
+            time_base=stream.time_base,
             pts=np.array(pts, np.int64),
+            durations=np.array(durations, np.int64),
             shown=np.array(shown),
             key=np.array(key),
             random_access=np.array(random_access),

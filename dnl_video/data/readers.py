@@ -43,6 +43,13 @@ class Reader:
     num_frames: int
     fps: float
 
+    def times_s(self) -> npt.NDArray[np.float64]:
+        """Return the start of each frame in seconds from the first, and the end of the last, [num_frames + 1].
+
+        By default the frame rate is constant.
+        """
+        return np.arange(self.num_frames + 1) / self.fps
+
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """Yield the frames at sorted, distinct indices, uint8 [n, H, W, 3] RGB with n <= `CHUNK`."""
         raise NotImplementedError
@@ -63,10 +70,18 @@ def _decord() -> ModuleType:
 class DecordReader(Reader):
     """Reads with decord in one thread: loaders use several processes."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, packets: PacketTable | None = None) -> None:
         self._reader: Any = _decord().VideoReader(path, num_threads=1)
+        self._packets = packets
         self.num_frames = len(self._reader)
         self.fps = float(self._reader.get_avg_fps())
+
+    def times_s(self) -> npt.NDArray[np.float64]:
+        """See `Reader.times_s`; without the packets, decord tells the times (as float32)."""
+        if self._packets is not None:
+            return self._packets.times_s(self._packets.shown_pts)
+        starts, ends = np.asarray(self._reader.get_frame_timestamp(range(self.num_frames)), np.float64).T
+        return np.append(starts, ends[-1]) - starts[0]
 
     def has_exact_timestamps(self) -> bool:
         """Return whether frame times are finite, >= 0 and rising; if not, decord returns wrong frames."""
@@ -112,7 +127,7 @@ class AVReader(Reader):
         self._skips = can_skip_pictures(packets) and threads == 1
         self.fps = packets.fps
         if num_frames is not None:
-            self._times: npt.NDArray[np.int64] | None = np.sort(packets.pts[packets.shown])
+            self._times: npt.NDArray[np.int64] | None = packets.shown_pts
             self.num_frames = num_frames
             return
         times = [frame.pts for frame in self._decode_all()]
@@ -120,6 +135,10 @@ class AVReader(Reader):
         known = packets.stores_times and packets.has_distinct_times and None not in times
         rising = known and set(times) <= set(packets.pts.tolist()) and all(a < b for a, b in itertools.pairwise(times))
         self._times = np.array(times, np.int64) if rising else None
+
+    def times_s(self) -> npt.NDArray[np.float64]:
+        """See `Reader.times_s`."""
+        return super().times_s() if self._times is None else self._packets.times_s(self._times)
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """See `Reader.chunks`."""

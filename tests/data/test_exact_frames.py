@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -65,6 +66,21 @@ def test_each_decoder_returns_the_right_frames(odd, decoder):
             assert numbers(frames) == [shown[i] for i in indices]
             if decoder == "av":
                 assert np.array_equal(frames, [truth[i] for i in indices])
+
+
+def test_times_are_those_of_the_decoded_frames(odd):
+    """`known` makes decord tell the times where it reads the file."""
+    kind, path, _ = odd
+    with av.open(str(path)) as container:
+        shown = [frame.time for frame in container.decode(video=0)]
+    constant = Path(kind).suffix in (".avi", ".mpg", ".wmv")  # FFmpeg guesses their times
+    for options in ({"decoder": "decord"}, {"decoder": "av"}, {"known": probe_video(path).decoder}):
+        with open_video(path, **options) as video:
+            expected = np.arange(video.num_frames) / video.fps if constant else np.array(shown) - shown[0]
+            np.testing.assert_allclose(video.times_s[:-1], expected, atol=1e-6)
+            assert 0 < np.diff(video.times_s)[-1] < 2 / 30
+            if kind in ("closed.mp4", "cut.mp4", "late.mp4"):
+                np.testing.assert_allclose(video.times_s, np.arange(video.num_frames + 1) / video.fps, atol=1e-6)
 
 
 @pytest.mark.parametrize("decoder", ["decord", "av"])
