@@ -31,7 +31,8 @@ def write_video(
     """Encode RGB frames to an H.264 file (yuv420p) with a constant frame rate.
 
     Memory is constant: frames are consumed one at a time. Every group of pictures is closed (it decodes without its
-    neighbours) and has at most `gop` frames. The file is written atomically.
+    neighbours) and has at most `gop` frames. The file is written atomically. The same frames and options give the same
+    bytes on one machine; x264's output depends on its number of threads.
 
     Args:
         path: File to write; its suffix chooses the container (.mp4, .m4v, .mov, .mkv, .avi). Missing folders
@@ -68,7 +69,9 @@ def write_video(
             stream.height, stream.width = height, width
             stream.pix_fmt = "yuv420p"
             stream.codec_context.gop_size = gop
-            stream.options = {"flags": "+cgop", "crf": str(crf), **(options or {})}  # cgop: closed groups
+            # cgop: closed groups. mbtree: with AVX-512, x264's macroblock tree reads uninitialised memory for widths
+            # that are no multiple of 128, so its output would change from run to run.
+            stream.options = {"flags": "+cgop", "crf": str(crf), "mbtree": "0", **(options or {})}
             stream.codec_context.time_base = 1 / rate
             for pts, image in enumerate(itertools.chain([first], images)):
                 if image.shape != first.shape:

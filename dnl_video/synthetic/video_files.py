@@ -15,9 +15,7 @@ from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
 from dnl_video.files import make_folder, write_atomic
 
-# Reproducible bytes: x264's output depends on its number of threads and, at this size, its macroblock tree reads
-# uninitialised memory.
-_ENCODER = {"preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
+_ENCODER = {"preset": "veryfast", "threads": "1"}  # one thread: the same bytes on machines with other numbers of cores
 _CRF = 15  # low: compression artefacts must not reveal the class
 
 

@@ -1,5 +1,6 @@
 """Written videos are read back; interrupted writes leave no video."""
 
+import ctypes
 from fractions import Fraction
 
 import av
@@ -10,6 +11,8 @@ from dnl_video.data.encoding import write_video
 from dnl_video.data.folders import walk_videos
 from dnl_video.errors import InputError
 from tests.data.odd_videos import run_python
+
+_M_PERTURB = -6  # malloc.h: glibc fills new memory with a byte, so that reading uninitialised memory shows
 
 
 def read(path):
@@ -58,6 +61,24 @@ def test_groups_of_pictures_are_short_and_closed(tmp_path, gop):
         container.seek(decoded[start].pts, stream=container.streams.video[0])
         tail = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     np.testing.assert_array_equal(np.stack(tail), images[start:])
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_the_same_frames_give_the_same_bytes(tmp_path, threads):
+    rows, columns = np.mgrid[0:128, 0:144]
+    times = np.arange(24)[:, None, None]
+    moving = np.stack([2 * columns + 3 * times, 3 * rows + times, 2 * (rows + columns) - 5 * times], axis=-1)
+    frames = ((moving + np.random.default_rng(0).integers(0, 30, moving.shape)) % 256).astype(np.uint8)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
+    written = set()
+    try:
+        for fill in (0, 40, 85, 120, 170, 200, 255):
+            mallopt(_M_PERTURB, fill)
+            write_video(tmp_path / "a.mp4", frames, 30, options={"threads": threads})
+            written.add((tmp_path / "a.mp4").read_bytes())
+    finally:
+        mallopt(_M_PERTURB, 0)
+    assert len(written) == 1
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.mov", "a.m4v"])
