@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from dnl_video.config import Decoder
 from dnl_video.data.crash_record import record_reading
+from dnl_video.data.file_kind import cut_off
 from dnl_video.data.probing import VideoDecodeError, one_line, probe_video, stat_video
 from dnl_video.data.readers import AVReader, DecordReader, FrameFolderReader, Frames, Reader, can_skip_pictures
 
@@ -144,7 +145,8 @@ class Video:
             try:
                 chunk = next(chunks, None)
             except Exception as error:  # on a broken file: DECORDError, av.error.*, MemoryError from a wrong frame size
-                raise VideoDecodeError(self.path, f"cannot be decoded ({one_line(error)})") from None
+                why = cut_off(self.path) or one_line(error)
+                raise VideoDecodeError(self.path, f"cannot be decoded ({why})") from None
             if chunk is None:
                 break
             if chunk.ndim != 4 or chunk.shape[-1] != 3 or chunk.dtype != np.uint8:
@@ -189,7 +191,7 @@ def open_video(
     except VideoDecodeError:
         raise
     except Exception as error:  # of many types, as above
-        raise VideoDecodeError(name, f"cannot be opened ({one_line(error)})") from None
+        raise VideoDecodeError(name, f"cannot be opened ({cut_off(name) or one_line(error)})") from None
     if reader.num_frames < 1 or not (math.isfinite(reader.fps) and reader.fps > 0):
         reader.close()
         raise VideoDecodeError(name, f"{reader.num_frames} frames at {reader.fps:g} frames per second")

@@ -7,6 +7,7 @@ and H.265 (7.4.2.2). Frame tag of VP8: RFC 6386 (9.1).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,19 +17,32 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from dnl_video.data.file_kind import why_not_text
+
 NO_TIME = np.iinfo(np.int64).min
 """Presentation time of a packet that has none."""
 
 _KEY_FRAMES_ARE_RANDOM_ACCESS = {"vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "prores"}
 _CONTAINERS_WITH_TIMES = {"mov", "matroska", "flv", "mpegts"}
+_PICTURE_CODECS = {"mjpeg", "png", "bmp", "tiff", "webp", "gif"}
+_IMAGE_BRANDS = {"avif", "heic", "heix", "mif1"}
+_ONLY_A_PICTURE = " (only a cover picture)"
+# Bits of AVStream.disposition (libavformat/avformat.h).
+_DEFAULT, _ATTACHED_PICTURE, _THUMBNAILS = 1 << 0, 1 << 10, 1 << 11
+
+
+class NoVideoError(Exception):
+    """A file holds no video; the message says what it holds, in one line."""
 
 
 @dataclass(frozen=True)
 class PacketTable:
-    """The packets of a file's first video stream, in decoding order.
+    """The packets of a file's video stream, in decoding order.
 
     Args:
         container: FFmpeg's name of the container format.
+        stream: Index of the stream in the container (see `choose_stream`).
+        video_streams: Number of video streams, cover pictures included.
         codec: FFmpeg's name of the codec.
         width: Stored width in pixels, before rotation.
         height: Stored height in pixels, before rotation.
@@ -47,6 +61,8 @@ class PacketTable:
     """
 
     container: str
+    stream: int
+    video_streams: int
     codec: str
     width: int
     height: int
@@ -105,6 +121,11 @@ class PacketTable:
         return bool((self.pts < self.pts[0]).any())
 
 
+def absolute(path: str) -> str:
+    """Return an absolute path: FFmpeg takes the relative one `12:30.mp4` for a URL."""
+    return os.path.abspath(path)  # noqa: PTH100 - a string, as FFmpeg's libraries take it
+
+
 def open_container(path: str, *, probe_decoder: bool = False) -> Any:
     """Open a file with PyAV.
 
@@ -113,20 +134,48 @@ def open_container(path: str, *, probe_decoder: bool = False) -> Any:
         probe_decoder: Let FFmpeg decode the first pictures while it opens. This takes most of the time of opening
             (17 of 17.5 ms at 720p). It is needed only if the stream does not tell how far pictures are reordered.
     """
-    return av.open(path, options={} if probe_decoder else {"skip_frame": "all"})
+    return av.open(absolute(path), options={} if probe_decoder else {"skip_frame": "all"})
+
+
+def choose_stream(container: Any) -> Any:
+    """Return the video stream to read: the default one, else the best by FFmpeg's rule (av_find_best_stream).
+
+    Pictures are no video: attached covers, thumbnails, and tracks of one picture beside a video.
+
+    Raises:
+        NoVideoError: There is no such stream.
+    """
+    videos = [s for s in container.streams.video if not s.disposition & (_ATTACHED_PICTURE | _THUMBNAILS)]
+    known = [stream for stream in videos if stream.codec_context is not None]
+    if videos and not known:
+        raise NoVideoError("no video stream of a codec that FFmpeg decodes")
+    if not known:
+        raise NoVideoError(f"no video stream{_ONLY_A_PICTURE if container.streams.video else ''}")
+    best = container.streams.best("video")
+
+    def rank(stream: Any) -> tuple[bool, bool, bool, int]:
+        # Matroska does not tell the number of frames: 0.
+        picture = stream.codec_context.name in _PICTURE_CODECS and stream.frames <= 1
+        return picture, not stream.disposition & _DEFAULT, stream is not best, -(stream.codec_context.bit_rate or 0)
+
+    return min(known, key=rank)
 
 
 def read_packets(path: str) -> PacketTable:
-    """Read the packets of a file's first video stream.
+    """Read the packets of a file's video stream.
 
     Raises:
-        av.error.FFmpegError: The file cannot be opened.
-        ValueError: It has no video stream, or no packet.
+        av.error.FFmpegError, OSError: The file cannot be opened.
+        NoVideoError: It is no video, or has no video stream or no packet.
     """
+    text = why_not_text(path)
+    if text:
+        raise NoVideoError(text)
     with open_container(path) as container:
-        if not container.streams.video:
-            raise ValueError("no video stream")
-        stream = container.streams.video[0]
+        kind, _, pipe = container.format.name.rpartition("_")
+        if pipe == "pipe" or (kind := container.metadata.get("major_brand", "")) in _IMAGE_BRANDS:
+            raise NoVideoError(f"not a video: an image ({kind})")
+        stream = choose_stream(container)
         codec = str(stream.codec_context.name)
         codec = {"libdav1d": "av1", "libaom-av1": "av1"}.get(codec, codec)
         length_size = _length_size(codec, stream.codec_context.extradata)
@@ -146,11 +195,15 @@ def read_packets(path: str) -> PacketTable:
             shown.append(not packet.is_discard and (codec != "vp8" or bool(memoryview(packet)[0] >> 4 & 1)))
             damaged += packet.is_corrupt
         if not pts:
-            raise ValueError("no video packet")
+            raise NoVideoError("the video stream is empty")
+        if codec in _PICTURE_CODECS and len(pts) == 1:
+            raise NoVideoError(f"no video stream{_ONLY_A_PICTURE}")
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         duration_s = _duration_s(container, stream)
         return PacketTable(
             container=container.format.name,
+            stream=stream.index,
+            video_streams=len(container.streams.video),
             codec=codec,
             width=stream.codec_context.width,
             height=stream.codec_context.height,

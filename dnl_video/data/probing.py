@@ -14,7 +14,8 @@ import re
 import stat
 from dataclasses import dataclass
 
-from dnl_video.data.packets import PacketTable, read_packets
+from dnl_video.data.file_kind import cut_off, special_kind, why_not_video
+from dnl_video.data.packets import NoVideoError, PacketTable, read_packets
 
 # Containers and codecs, by FFmpeg's names, that decord 0.6.0 (FFmpeg 4.1) reads exactly; measured by comparison with
 # PyAV decoding from the start. (In .flv files with B-frames it is wrong after a seek.)
@@ -48,8 +49,9 @@ class VideoDecodeError(Exception):
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's text without decord's clock times and source lines, so that equal errors have equal texts."""
-    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ", "", str(error)) or type(error).__name__
+    """Return an error's text, equal for equal errors: without error number and path, decord's clock and source line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ", "", text)
     return " ".join(text.split())[:300]
 
 
@@ -96,8 +98,11 @@ def _probe(name: str, mtime_ns: int, size: int) -> VideoProbe:
     """Probe a file; a file with another time or size is another key of the cache."""
     try:
         packets = read_packets(name)
+    except NoVideoError as error:
+        raise VideoDecodeError(name, cut_off(name) or str(error)) from None
     except Exception as error:  # av.error.* of many kinds
-        raise VideoDecodeError(name, f"cannot be opened ({one_line(error)})") from None
+        known = "" if isinstance(error, OSError) else why_not_video(name)
+        raise VideoDecodeError(name, known or f"cannot be opened ({one_line(error)})") from None
     return VideoProbe(packets, count_frames(packets), why_not_decord(packets))
 
 
@@ -117,6 +122,9 @@ def stat_video(path: str) -> os.stat_result:
         raise VideoDecodeError(path, "file not found") from None
     except OSError as error:
         raise VideoDecodeError(path, f"cannot be opened ({one_line(error)})") from None
+    special = special_kind(status.st_mode)
+    if special:
+        raise VideoDecodeError(path, f"{special}, not a video")
     if status.st_size == 0 and not stat.S_ISDIR(status.st_mode):
         raise VideoDecodeError(path, "file is empty")
     return status
@@ -128,6 +136,8 @@ def why_not_decord(packets: PacketTable) -> str:
         return f"container {packets.container} is not one of {', '.join(_EXACT_CONTAINERS.values())}"
     if packets.codec not in _EXACT_CODECS:
         return f"codec {packets.codec} is not one of {', '.join(_EXACT_CODECS)}"
+    if packets.video_streams > 1:
+        return f"{packets.video_streams} video streams, of which decord may read another one"
     if packets.width < _LEAST_WIDTH or packets.width in _BAD_WIDTHS:
         return f"frames of width {packets.width} come back in other shapes"
     if not packets.shown.all():

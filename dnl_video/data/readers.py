@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dnl_video.data.folders import IMAGE_EXTENSIONS, is_frame
-from dnl_video.data.packets import PacketTable, open_container
+from dnl_video.data.packets import PacketTable, absolute, open_container
 
 Frames = npt.NDArray[np.uint8]
 CHUNK = 32
@@ -71,7 +71,7 @@ class DecordReader(Reader):
     """Reads with decord in one thread: loaders use several processes."""
 
     def __init__(self, path: str, packets: PacketTable | None = None) -> None:
-        self._reader: Any = _decord().VideoReader(path, num_threads=1)
+        self._reader: Any = _decord().VideoReader(absolute(path), num_threads=1)
         self._packets = packets
         self.num_frames = len(self._reader)
         self.fps = float(self._reader.get_avg_fps())
@@ -167,7 +167,7 @@ class AVReader(Reader):
 
     def _decode_all(self) -> Iterator[Any]:
         with open_container(self._path, probe_decoder=True) as container:
-            stream = container.streams.video[0]
+            stream = container.streams[self._packets.stream]
             self._set_threads(stream)
             yield from container.decode(stream)
 
@@ -192,7 +192,7 @@ class AVReader(Reader):
         needed = self._needed_packets(times)
         wanted = set(times)
         with open_container(self._path) as container:
-            stream = container.streams.video[0]
+            stream = container.streams[self._packets.stream]
             decoder = stream.codec_context
             self._set_threads(stream)
             decoder.skip_frame = "DEFAULT"
