@@ -1,9 +1,10 @@
-"""Atomic file writes, locks, checksums and JSON lines."""
+"""Atomic file writes, locks, checksums, JSON lines and lists of folders."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import fnmatch
 import hashlib
 import json
 import os
@@ -84,6 +85,48 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be made ({error.strerror or error}); choose another folder") from error
+
+
+def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield (folder, names of its folders, names of its files) for a folder and all folders below it, like `os.walk`.
+
+    Links are followed, and each folder is read once. Hidden folders are left out.
+
+    Raises:
+        InputError: A folder cannot be read; `os.walk` and `Path.glob` leave it out without an error.
+    """
+
+    def refuse(error: OSError) -> None:
+        reason = error.strerror or error
+        raise InputError(f"folder {error.filename} cannot be read ({reason}); make it readable, or move it away")
+
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link to a folder already read
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if "." not in name:  # os.walk takes a link to a folder that is gone (a drive not mounted) for a file
+                try:
+                    os.stat(os.path.join(parent, name))  # noqa: PTH116, PTH118
+                except OSError as error:
+                    refuse(error)
+        yield parent, folders, files
+
+
+def list_folder(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the paths in a folder whose names match; none if the folder does not exist.
+
+    Raises:
+        InputError: The folder cannot be read.
+    """
+    if not folder.is_dir():
+        return []
+    _, folders, files = next(walk(folder))
+    return [folder / name for name in (*folders, *files) if fnmatch.fnmatchcase(name, pattern)]
 
 
 def sync_folder(folder: Path) -> None:

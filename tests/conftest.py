@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -69,6 +72,28 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     made.config.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     assert main(["train", "--config", str(made.config)]) == 0
     return made
+
+
+@pytest.fixture
+def deny(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
+    """Return a function that makes a folder unreadable. `chmod` does not stop root, as which tests may run."""
+    denied: list[str] = []
+
+    def refusing(read: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any = ".") -> Any:
+            if str(path) in denied:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return read(path)
+
+        return call
+
+    def add(folder: Path) -> Path:
+        denied.append(str(folder))
+        return folder
+
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir))
+    monkeypatch.setattr(os, "listdir", refusing(os.listdir))
+    return add
 
 
 @pytest.fixture(scope="session")

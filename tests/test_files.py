@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from dnl_video.files import (
     append_json_lines,
     atomic_path,
     file_sha256,
+    list_folder,
     lock_file,
     read_json_lines,
     remove_partial,
+    walk,
     write_atomic,
 )
 
@@ -127,3 +130,34 @@ def test_json_lines_survive_a_torn_last_line(tmp_path: Path) -> None:
 def test_json_lines_keep_names_that_are_not_unicode(tmp_path: Path) -> None:
     append_json_lines(tmp_path / "a.jsonl", "ä\udcff\n")
     assert read_json_lines(tmp_path / "a.jsonl") == ["ä\udcff\n"]
+
+
+def test_a_walk_enters_each_folder_once_in_order(tmp_path: Path) -> None:
+    for name in ("b/2.txt", "a/1.txt", "a/.hidden/3.txt", ".git/4.txt", "5.txt", "README"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "c").symlink_to(tmp_path / "b")
+    (tmp_path / "d.txt").symlink_to(tmp_path / "gone.txt")
+    found = [(parent, folders, sorted(files)) for parent, folders, files in walk(tmp_path)]
+    assert found == [
+        (str(tmp_path), ["a", "b", "c"], ["5.txt", "README", "d.txt"]),
+        (str(tmp_path / "a"), ["up"], ["1.txt"]),
+        (str(tmp_path / "b"), [], ["2.txt"]),
+    ]
+    assert sorted(list_folder(tmp_path, "*.txt")) == [tmp_path / "5.txt", tmp_path / "d.txt"]
+    assert list_folder(tmp_path / "gone") == list_folder(tmp_path / "5.txt") == []
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, deny: Callable[[Path], Path]) -> None:
+    locked = deny(tmp_path / "a" / "locked")
+    locked.mkdir(parents=True)
+    message = f"^folder {locked} cannot be read \\(Permission denied\\); make it readable, or move it away$"
+    with pytest.raises(InputError, match=message):
+        list(walk(tmp_path))
+    with pytest.raises(InputError, match=message):
+        list_folder(locked)
+    locked.rmdir()
+    locked.symlink_to("/mnt/a drive that is not mounted")
+    with pytest.raises(InputError, match=message.replace("Permission denied", "No such file or directory")):
+        list(walk(tmp_path))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnl_video.cli.options import add_checkpoint_argument, add_output_file_argument
+from dnl_video.files import walk
 
 if TYPE_CHECKING:
     from dnl_video.models.weights.checkpoint import Checkpoint
@@ -73,7 +74,7 @@ def _results(checkpoint: Checkpoint) -> str:
     folder = Path(checkpoint.path).resolve().parent
     run = folder.parent if folder.name == "checkpoints" else folder
     lines = []
-    for file in sorted(run.rglob("report.json")):
+    for file in sorted(Path(folder, "report.json") for folder, _, files in walk(run) if "report.json" in files):
         report = _read_report(file)
         if report["weights"]["sha256"] == checkpoint.sha256 and report["protocol"]["frame_order"] == "natural":
             lines.append(f"- {headline(report)} Videos: {Path(report['manifest']['source']).name}.")

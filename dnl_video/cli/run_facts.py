@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnl_video.cli.recipes import read_recipe
 from dnl_video.errors import InputError
+from dnl_video.files import list_folder, walk
 
 if TYPE_CHECKING:
     from dnl_video.models.weights.source import Source
@@ -93,7 +94,7 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     config = read_recipe(str(folder / "config.yaml"))
     train = f"dnl-video train --config {folder / 'config.yaml'}"
     facts: Facts = {"kind": "training run", "path": str(folder), "training": _training(config), "finished": False}
-    if not any((folder / "checkpoints").glob("[!.]*.ckpt")):
+    if not list_folder(folder / "checkpoints", "[!.]*.ckpt"):
         return {**facts, "next": [f"{train} (no checkpoint was written yet)"]}
     best, last = find_checkpoint(folder), find_checkpoint(folder, last=True)
     source = Source(best)
@@ -110,7 +111,7 @@ def _run(folder: Path, gmacs: bool) -> Facts:
         **_last_metrics(folder),
     }
     facts["finished"] = epochs is not None and done >= epochs
-    evaluations = sorted(str(meta.parent) for meta in folder.glob("**/meta.json"))
+    evaluations = sorted(parent for parent, _, files in walk(folder) if "meta.json" in files)
     if evaluations:
         facts["evaluations"] = evaluations
     manifest = config.get("data", {}).get("val_manifest") or "LIST"

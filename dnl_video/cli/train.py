@@ -15,6 +15,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from dnl_video.cli.recipes import find_recipe, read_recipe
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError, Terminated, nearest
+from dnl_video.files import list_folder
 
 if TYPE_CHECKING:
     from dnl_video.training.run import TrainResult
@@ -203,7 +204,7 @@ def _dry_run(config: TrainConfig) -> int:
 def _print_how_to_resume(config: TrainConfig, stop: KeyboardInterrupt | Terminated, options: str) -> None:
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-    if any(Path(config.output_dir, "checkpoints").glob("[!.]*.ckpt")):
+    if list_folder(Path(config.output_dir, "checkpoints"), "[!.]*.ckpt"):
         how = f"stopped by {stop.signum.name}" if isinstance(stop, Terminated) else "interrupted"
         saved = stop.saved if isinstance(stop, Terminated) else str(stop)
         command = f"dnl-video train --config {config.output_dir}/config.yaml --resume{options}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
+from bisect import bisect
 from pathlib import Path
+
+from dnl_video.files import walk
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
@@ -21,22 +23,25 @@ def is_frame(name: str) -> bool:
 def walk_videos(folder: Path) -> list[str]:
     """Return the sorted relative paths (with /) of all videos below a folder.
 
-    Links are followed; hidden files and folders are skipped. A folder with numbered images but without videos and
-    folders is one video: its extracted frames.
+    Links are followed; hidden files and folders are skipped. A folder with numbered images is one video, its extracted
+    frames, if neither it nor a folder below it holds videos or other frames.
+
+    Raises:
+        InputError: A folder cannot be read.
     """
     found: list[str] = []
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link to a folder already read
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    with_frames: list[str] = []
+    for parent, _, files in walk(folder):
         prefix = "" if parent == str(folder) else Path(parent).relative_to(folder).as_posix() + "/"
         # Hidden files: "._name.mp4" of macOS beside a copied file, and the rest of an interrupted atomic write.
         videos = [prefix + n for n in files if n.lower().endswith(VIDEO_EXTENSIONS) and not n.startswith(".")]
-        if not videos and not folders and prefix and any(map(is_frame, files)):
-            videos = [prefix[:-1]]
         found += videos
-    return sorted(found)
+        if not videos and prefix and any(map(is_frame, files)):
+            with_frames.append(prefix)
+    found.sort()
+    frames: list[str] = []
+    for prefix in reversed(with_frames):  # the folders below a folder come before it
+        below = found[(place := bisect(found, prefix)) : place + 1] + frames[-1:]
+        if not any(name.startswith(prefix) for name in below):
+            frames.append(prefix[:-1])
+    return sorted(found + frames)

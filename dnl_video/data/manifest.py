@@ -27,6 +27,7 @@ from dnl_video.data.listings import (
     read_listing,
 )
 from dnl_video.errors import InputError, nearest
+from dnl_video.files import list_folder
 
 CLASS_LISTS = ("kinetics400", "kinetics600", "kinetics700")
 """Names of the class lists in this package (data/labels), which are in the published, alphabetical order."""
@@ -135,7 +136,7 @@ def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None =
             raise InputError(f"{source} does not exist; give video files, folders or lists of paths")
         if path.is_dir():
             videos = [VideoRecord(name, str(path / name)) for name in walk_videos(path)]
-            if not videos and any(is_frame(file.name) for file in path.iterdir()):
+            if not videos and any(is_frame(file.name) for file in list_folder(path)):
                 videos = [VideoRecord(path.as_posix(), str(path))]
             if not videos:
                 raise InputError(f"folder {source} holds no video; known extensions: {' '.join(VIDEO_EXTENSIONS)}")
@@ -209,8 +210,21 @@ def _parse_json_classes(file: Path, text: str) -> list[tuple[str, str]]:
 
 
 def missing(records: Iterable[VideoRecord]) -> list[VideoRecord]:
-    """Return the records whose file (or folder of frames) does not exist."""
-    return [record for record in records if not Path(record.path).exists()]
+    """Return the records whose file (or folder of frames) does not exist.
+
+    A file that cannot be reached (no permission, name too long) is not among them: opening it fails with the reason.
+    """
+    return [record for record in records if _is_missing(record.path)]
+
+
+def _is_missing(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116, pathlib is slow for millions
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def _record(row: Row, label: int | None = None, class_name: str | None = None) -> VideoRecord:

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
+from dnl_video.files import list_folder
 
 SCHEMA_VERSION = 1
 # Columns with one entry per clip, besides clip_video; also fields of VideoPrediction and Predictions.
@@ -185,9 +186,7 @@ def read_meta(directory: str | os.PathLike[str]) -> PredictionsMeta:
 
 def list_shards(directory: Path) -> list[tuple[int, int, Path]]:
     """Return (rank, seq, jsonl) of every complete shard, sorted; empty when there is no directory."""
-    if not directory.is_dir():
-        return []
-    found = ((_SHARD.fullmatch(path.name), path) for path in directory.iterdir())
+    found = ((_SHARD.fullmatch(path.name), path) for path in list_folder(directory))
     return sorted((int(match[1]), int(match[2]), path) for match, path in found if match)
 
 

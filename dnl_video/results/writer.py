@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
-from dnl_video.files import atomic_path, dump_json, lock_file, locked, make_folder, write_atomic
+from dnl_video.files import atomic_path, dump_json, list_folder, lock_file, locked, make_folder, write_atomic
 from dnl_video.results.predictions import CLIP_COLUMNS, PredictionsMeta, VideoPrediction, list_shards, read_meta
 from dnl_video.spec import differences, to_dict
 
@@ -116,7 +116,7 @@ class PredictionsWriter:
     def _remove_incomplete(self) -> int:
         """Remove incomplete files of this rank; return the number of its last complete shard, or -1."""
         complete = {seq for rank, seq, _ in list_shards(self.directory) if rank == self.rank}
-        for path in self.directory.iterdir():
+        for path in list_folder(self.directory):
             match = re.fullmatch(r"(\.\w+\.)?(scores|videos)-(\d+)-(\d+)\.(npz|jsonl)", path.name)
             if match and int(match[3]) == self.rank and (match[1] or int(match[4]) not in complete):
                 path.unlink(missing_ok=True)

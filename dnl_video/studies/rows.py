@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.errors import InputError
-from dnl_video.files import dump_json, make_folder, read_json_lines, write_atomic
+from dnl_video.files import dump_json, list_folder, make_folder, read_json_lines, write_atomic
 from dnl_video.results.metrics import rank_of_label
 from dnl_video.results.reader import read_predictions
 from dnl_video.spec import differences
@@ -26,7 +26,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     path = folder / _SETTINGS_NAME
     if not path.exists():
-        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        if folder.is_file() or (folder.is_dir() and list_folder(folder)):
             raise InputError(f"output_dir {folder} holds something else; give a new folder")
         make_folder(folder)
         write_atomic(path, dump_json(settings, indent=2) + "\n")
@@ -65,7 +65,8 @@ def accuracy(predictions: Path) -> dict[str, Any]:
 
 def read_logs(run: Path) -> Iterator[dict[str, str]]:
     """Yield the lines of a run's CSV logs, oldest log first."""
-    for path in sorted((run / "logs").glob("csv*/metrics.csv"), key=lambda p: p.stat().st_mtime):
+    logs = [log / "metrics.csv" for log in list_folder(run / "logs", "csv*")]
+    for path in sorted(filter(Path.is_file, logs), key=lambda p: p.stat().st_mtime):
         with path.open(encoding="utf-8", newline="") as file:
             yield from csv.DictReader(file)
 

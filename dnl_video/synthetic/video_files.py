@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
-from dnl_video.files import make_folder, write_atomic
+from dnl_video.files import list_folder, make_folder, write_atomic
 
 _ENCODER = {"preset": "veryfast", "threads": "1"}  # one thread: the same bytes on machines with other numbers of cores
 _CRF = 15  # low: compression artefacts must not reveal the class
@@ -71,7 +71,7 @@ def claim_folder(path: Path, settings: Mapping[str, Any], content: str, may_grow
     folder, advice = path.parent, "choose another folder, or remove this one"
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder")
-    if folder.exists() and any(folder.iterdir()):
+    if list_folder(folder):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             values = [found[key] for key in settings]

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dnl_video.data.crash_record import STOPPED_REASON
 from dnl_video.errors import InputError
-from dnl_video.files import append_json_lines, read_json_lines
+from dnl_video.files import append_json_lines, list_folder, read_json_lines
 from dnl_video.models.weights.checkpoint import find_checkpoint, last_checkpoints, read_raw
 from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.spec import differences, flat, to_dict
@@ -60,7 +60,7 @@ def find_resume_point(resume: str | None, output: Path) -> ResumePoint | None:
         InputError: There is no such checkpoint, it is damaged (and so is the one before), or a new run would overwrite
             an existing one.
     """
-    begun = any((output / "checkpoints").glob("[!.]*.ckpt"))
+    begun = bool(list_folder(output / "checkpoints", "[!.]*.ckpt"))
     if resume is None and begun:
         raise InputError(
             f"output_dir {output} holds a run already; continue it with --resume, or give another --output"

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError
+from dnl_video.files import list_folder
 from dnl_video.launcher import alone_under_slurm, devices_and_nodes
 
 
@@ -25,7 +26,7 @@ def make_loggers(config: TrainConfig, output: Path) -> list[Logger]:
         InputError: trainer.wandb_project is set, but Weights & Biases is not installed.
     """
     # Lightning deletes an existing CSV log, so a resumed run writes a new one.
-    parts = len(list((output / "logs").glob("csv*")))
+    parts = len(list_folder(output / "logs", "csv*"))
     loggers: list[Logger] = [
         CSVLogger(output, name="logs", version=f"csv-resumed-{parts}" if parts else "csv"),
         TensorBoardLogger(output, name="logs", version="tensorboard"),

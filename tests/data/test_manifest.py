@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -368,6 +369,20 @@ def test_class_folder_errors(tmp_path):
     )
 
 
+def test_a_file_out_of_reach_is_not_missing(tmp_path, monkeypatch):
+    source = listing(tmp_path, "gone.mp4 0", "list.txt/a.mp4 0", "out_of_reach.mp4 0", f"{'x' * 300}.mp4 0")
+    stat = os.stat
+
+    def refuse(path, **options):
+        if str(path).endswith("out_of_reach.mp4"):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, **options)
+
+    records = read_manifest(source).records
+    monkeypatch.setattr(os, "stat", refuse)
+    assert [record.video_id for record in missing(records)] == ["gone.mp4", "list.txt/a.mp4"]
+
+
 # --- limits ------------------------------------------------------------------------------------------------------
 
 
@@ -455,6 +470,12 @@ def test_a_frame_folder_is_a_video_unless_videos_are_beside_it(tmp_path):
     assert missing(read_manifest(tmp_path).records) == []
     assert paths(read_videos([str(tmp_path)]), tmp_path) == ["a/x", "a/y", "b/z.mp4"]
     assert paths(read_videos([str(tmp_path / "a" / "x")]), tmp_path) == ["a/x"]
+
+
+def test_a_frame_folder_may_hold_folders_without_videos(tmp_path):
+    touch(tmp_path, "a/x/img_1.jpg", "a/x/thumbs/notes.txt", "a/cover1.jpg", "b/y/img_1.jpg", "b/y/more/z.mp4")
+    touch(tmp_path, "b/w/img_1.jpg", "b/w/cam1/img_1.jpg", "b/w/cam2/img_1.jpg")
+    assert paths(read_videos([str(tmp_path)]), tmp_path) == ["a/x", "b/w/cam1", "b/w/cam2", "b/y/more/z.mp4"]
 
 
 def test_an_official_csv_finds_folders_of_frames_and_prefers_files(tmp_path):

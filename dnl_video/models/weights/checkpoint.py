@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from dnl_video.errors import InputError
+from dnl_video.files import list_folder
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.source import Source
@@ -160,7 +161,7 @@ def find_checkpoint(path: str | Path, *, last: bool = False) -> Path:
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint; give a .ckpt file or the folder of a training run")
     folder = _checkpoint_folder(path)
-    scored = [(float(found[1]), p) for p in folder.iterdir() if (found := _BEST.match(p.name))]
+    scored = [(float(found[1]), p) for p in list_folder(folder) if (found := _BEST.match(p.name))]
     wanted = [] if last else [p for _, p in sorted(scored)]
     wanted = wanted or last_checkpoints(path)[::-1]
     if not wanted and (path / EXPORTED_NAME).is_file() and not last:
@@ -173,7 +174,7 @@ def find_checkpoint(path: str | Path, *, last: bool = False) -> Path:
 def last_checkpoints(path: Path) -> list[Path]:
     """Return the checkpoints of a run's folder to resume from: the newest first, then the previous one."""
     folder = _checkpoint_folder(path)
-    newest = sorted(folder.glob(f"{LAST_NAME}*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True)
+    newest = sorted(list_folder(folder, f"{LAST_NAME}*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True)
     before = folder / f"{PREVIOUS_NAME}.ckpt"
     return [*newest, before] if before.is_file() else newest
 
