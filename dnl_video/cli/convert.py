@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert a file; print its network, its clips and the defaults used."""
-    from dnl_video.data.manifest import read_class_list
+    from dnl_video.data.class_lists import read_class_list
     from dnl_video.models.weights.convert import convert_weights
     from dnl_video.models.weights.export import check_out, export_model
 

@@ -75,7 +75,7 @@ def evaluate(
 
     loaded = load_checkpoint(checkpoint)
     names, outputs = loaded.class_names, loaded.spec.num_classes
-    videos = read_manifest(manifest, root=root, class_names=names, limit_videos=limit_videos)
+    videos = read_manifest(manifest, root=root, class_names=names, limit_videos=limit_videos, split="val")
     if len(names) != outputs:
         raise InputError(f"{loaded.path}: {len(names)} class names for {outputs} outputs; the file is damaged")
     return score_videos("evaluate", loaded, videos, output, options, **more)

@@ -118,6 +118,8 @@ def score_videos(
     from dnl_video.inference.runner import run_predictions
 
     rank, world_size = process or rank_and_world_size()
+    for note in manifest.notes if rank == 0 else ():
+        print(f"note: {note}", file=sys.stderr)
     verb = command if world_size == 1 else f"{command} (process {rank} of {world_size})"
     with prediction_progress(verb, quiet=rank != 0) as progress:
         more |= {"rank": rank, "world_size": world_size, "progress": progress, "clip_progress": progress.clips}

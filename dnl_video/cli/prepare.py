@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 
 from dnl_video.cli.options import add_config_options, config_from
+from dnl_video.data.listings import LIST_FORMATS
 from dnl_video.data.prepare_list import PrepareOptions
 
-DESCRIPTION = """Find and check the videos of a list; write the manifest to train or evaluate on.
+_FORMATS = "\n".join(f"  {form.name:<22}  {form.form}" for form in reversed(LIST_FORMATS))
+DESCRIPTION = f"""Find and check the videos of a list; write the manifest to train or evaluate on.
 
 examples:
   dnl-video prepare --annotations kinetics_train.csv --videos k400/train --classes kinetics400 --output train.csv
@@ -17,9 +20,11 @@ examples:
   dnl-video prepare --annotations kinetics_train.csv --videos k400/train --output train.csv \\
       --resize 320 --resized-dir k400_320/train
 
-Lists: official CSVs of Kinetics-400, -600 and -700 (files named ID_000010_000020.mp4 or ID.mp4, anywhere
-below DIR), CSVs with the columns path,label, and `path label` lines. Without --annotations, DIR contains one
-folder per class. Folders of extracted frames (img_00001.jpg, ...) also count as videos.
+Lists; the content tells the format:
+{_FORMATS}
+
+Files of Kinetics are named ID_000010_000020.mp4 or ID.mp4, anywhere below DIR. Without --annotations, DIR contains
+one folder per class. Folders of extracted frames (img_00001.jpg, ...) also count as videos.
 
 Each file is opened as in training and a sample of its frames is decoded, in separate processes: a file that
 crashes or hangs the decoder is reported, and the others continue. A second run, also after an interruption,
@@ -56,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     options = config_from(args, PrepareOptions)
     with file_progress() as show:
         prepared = prepare(options, show)
+    for note in prepared.summary["notes"]:
+        print(f"note: {note}", file=sys.stderr)
     print(summary_text(prepared.summary))
     work = f"{prepared.checked:,} files checked"
     if options.resize is not None:
@@ -63,9 +70,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"{work}; the others were cached" if prepared.checked < prepared.summary["found"] else work)
     print(f"  {prepared.manifest}\n  {prepared.broken}\n  {prepared.summary_file}")
     # The manifest's absolute paths need no root, but the recipe's own root would be an error if it does not exist.
-    root = f" --data.train_root {shlex.quote(options.resized_dir or options.videos)}"
+    output, root = shlex.quote(options.output), shlex.quote(options.resized_dir or options.videos)
+    sides = ("train", "val") if prepared.summary["splits"] else ("train",)
+    words = " ".join(f"--data.{side}_manifest {output} --data.{side}_root {root}" for side in sides)
+    if prepared.summary["class_list"]:
+        words += f" --data.class_list {shlex.quote(prepared.summary['class_list'])}"
     if prepared.summary["classes"]:
-        print(f"next:\n  dnl-video train --config ... --data.train_manifest {shlex.quote(options.output)}{root}")
+        print(f"next:\n  dnl-video train --config ... {words}")
     else:
-        print(f"next (the list has no labels):\n  dnl-video predict {shlex.quote(options.output)} --checkpoint ...")
+        print(f"next (the list has no labels):\n  dnl-video predict {output} --checkpoint ...")
     return 0

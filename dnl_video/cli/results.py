@@ -45,13 +45,14 @@ def read_results(paths: Sequence[str], args: argparse.Namespace, *, clip_scores:
 
 
 def _read_file(path: str, args: argparse.Namespace) -> Predictions:
-    from dnl_video.data.manifest import read_class_list, read_manifest
+    from dnl_video.data.class_lists import read_class_list
+    from dnl_video.data.manifest import read_manifest
     from dnl_video.results.foreign import ListEntry, read_foreign
 
     names = None if args.classes is None else read_class_list(args.classes)
     if args.manifest is None:
         return read_foreign(path, class_names=names)
-    manifest = read_manifest(args.manifest, class_names=names)
+    manifest = read_manifest(args.manifest, class_names=names, split="val")
     videos = [ListEntry(record.video_id, record.path, record.label) for record in manifest.records]
     predictions = read_foreign(path, class_names=names or manifest.class_names, videos=videos)
     predictions.meta = dataclasses.replace(predictions.meta, manifest=manifest.source, manifest_sha256=manifest.sha256)

@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 
 from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
 from dnl_video.cores import default_workers
+from dnl_video.data.class_lists import read_class_list
 from dnl_video.data.crash_record import record_folder, start_record
 from dnl_video.data.dataset import ClipBatchSampler, ClipDataset, ViewDataset, collate_clips, shard_batches
-from dnl_video.data.manifest import Manifest, missing, read_class_list, read_manifest
+from dnl_video.data.manifest import Manifest, missing, read_manifest
 from dnl_video.errors import InputError, nearest
 from dnl_video.spec import Preprocessing
 
@@ -102,10 +103,10 @@ class VideoDataModule(LightningDataModule):
         for name in ("train_manifest", "val_manifest"):
             if not getattr(data, name):
                 raise InputError(f"data.{name} is not set; give a Kinetics CSV, a list or a class folder")
-        self.train = self._read(data.train_manifest, data.train_root, None)
+        self.train = self._read("train", data.train_manifest, data.train_root, None)
         self.class_names = self.train.class_names
         self.never_mirrored = class_ids(augment.flip_except, self.class_names)
-        self.val = self._read(data.val_manifest, data.val_root, self.class_names)
+        self.val = self._read("val", data.val_manifest, data.val_root, self.class_names)
         if self.class_names is None and self.val.class_names is not None:
             raise InputError(
                 f"{data.train_manifest} has integer labels, {data.val_manifest} has names; use one kind in both, "
@@ -122,10 +123,11 @@ class VideoDataModule(LightningDataModule):
                 f"disk (allowed: {allowed}): {shown}, ...; set data.train_root, or raise data.max_failed_share"
             )
 
-    def _read(self, source: str, root: str | None, class_names: tuple[str, ...] | None) -> Manifest:
+    def _read(self, split: str, source: str, root: str | None, class_names: tuple[str, ...] | None) -> Manifest:
         if class_names is None and self.config.class_list is not None:
             class_names = read_class_list(self.config.class_list)
-        return read_manifest(source, root=root, class_names=class_names, limit_videos=self.config.limit_videos)
+        limit = self.config.limit_videos
+        return read_manifest(source, root=root, class_names=class_names, limit_videos=limit, split=split)
 
     def train_dataloader(self) -> ResumableLoader:
         """Return batches of clips, uint8 [B, T, H, W, 3], with labels and failures (see `collate_clips`)."""

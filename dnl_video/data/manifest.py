@@ -1,15 +1,9 @@
-"""Reads listings of videos into records: official Kinetics CSVs, `path label` lists, class folders and our own CSV.
-
-The official Kinetics CSV has the columns `label,youtube_id,time_start,time_end,split[,is_cc]`. Downloaders name the
-files `{youtube_id}_{time_start:06d}_{time_end:06d}.mp4` or `{youtube_id}.mp4`, in one folder or in class folders.
-PySlowFast, mmaction2 and video-nonlocal-net use `path label` lists. Standard library only.
-"""
+"""Reads listings of videos into records with class ids. Standard library only."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
 from collections import Counter
@@ -17,20 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dnl_video.data.class_lists import read_class_list
 from dnl_video.data.folders import VIDEO_EXTENSIONS, is_frame, walk_videos
-from dnl_video.data.listings import (
-    LIST_EXTENSIONS,
-    Row,
-    fold,
-    read_class_folders,
-    read_lines,
-    read_listing,
-)
+from dnl_video.data.list_file import Row, existing, fold
+from dnl_video.data.listings import LIST_EXTENSIONS, read_class_folders, read_listing, take_split
 from dnl_video.errors import InputError, nearest
 from dnl_video.files import list_folder
 
-CLASS_LISTS = ("kinetics400", "kinetics600", "kinetics700")
-"""Names of the class lists in this package (data/labels), which are in the published, alphabetical order."""
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
@@ -64,12 +51,14 @@ class Manifest:
         records: The videos, in the order of the listing.
         class_names: Names by class id; None if the labels are integers and no names were given.
         sha256: Hash of the listing's content (of a folder: of the sorted relative names).
+        notes: Facts about reading it that the user must know, one line each.
     """
 
     source: str
     records: tuple[VideoRecord, ...]
     class_names: tuple[str, ...] | None
     sha256: str
+    notes: tuple[str, ...] = ()
 
 
 def read_manifest(
@@ -78,6 +67,7 @@ def read_manifest(
     root: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
     limit_videos: int | None = None,
+    split: str | None = None,
 ) -> Manifest:
     """Read a labelled listing; the content tells its format.
 
@@ -87,9 +77,10 @@ def read_manifest(
         source: A CSV, a list, or a folder of class folders.
         root: Folder of relative paths and Kinetics ids; None is the listing's own folder.
         class_names: Names by class id, from the model or a class list. Spelling may differ in case and in underscores
-            for spaces. None takes this listing's names in alphabetical order (the published order of Kinetics), or
-            integer labels as they are.
+            for spaces. None takes the data set's own class list beside the listing (UCF101, Something-Something), or
+            this listing's names in alphabetical order (the published order of Kinetics), or integer labels as they are.
         limit_videos: Keep only this many videos, evenly spaced over the listing; class ids are those of all of it.
+        split: Which rows to take from a listing of several splits: `train` or `val` (see `take_split`); None: all.
 
     Raises:
         InputError: The listing is missing, empty, of unknown format, lists a video twice, mixes integer and named
@@ -97,23 +88,25 @@ def read_manifest(
     """
     if limit_videos is not None and limit_videos < 1:
         raise InputError(f"limit_videos is {limit_videos}; give at least 1, or null for all")
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise InputError(
-            f"manifest {source} does not exist; give a CSV, a list of `path label` lines or a class folder"
-        )
+    absent = f"manifest {source} does not exist; give a CSV, a list of `path label` lines or a class folder"
+    path = existing(source, absent)
     if path.is_dir():
         if root is not None and Path(root).expanduser().resolve() != path.resolve():
             raise InputError(f"manifest {source} is a class folder, which takes no root; leave out the root {root}")
-        rows, digest = read_class_folders(path)
+        listing = read_class_folders(path)
     else:
-        rows, digest = read_listing(path, root, labelled=True)
+        listing = read_listing(path, root, labelled=True)
+    if split is not None:
+        listing = take_split(listing, str(source), split)
+    if class_names is None and listing.class_list is not None:
+        class_names = read_class_list(listing.class_list)
+    rows = listing.rows
     for row, earlier, shared in find_duplicates(rows):
         raise InputError(f"{row.where}: {shared} was already listed in {earlier.place}; list it once")
     records, names = assign_labels(rows, class_names, folders=path.is_dir())
     if limit_videos is not None and limit_videos < len(records):
         records = [records[i * len(records) // limit_videos] for i in range(limit_videos)]
-    return Manifest(str(source), tuple(records), names, digest)
+    return Manifest(str(source), tuple(records), names, listing.sha256, listing.notes)
 
 
 def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None = None) -> Manifest:
@@ -130,10 +123,9 @@ def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None =
         InputError: A source does not exist or holds no video.
     """
     found: dict[str, VideoRecord] = {}
+    notes: list[str] = []
     for source in sources:
-        path = Path(source).expanduser()
-        if not path.exists():
-            raise InputError(f"{source} does not exist; give video files, folders or lists of paths")
+        path = existing(source, f"{source} does not exist; give video files, folders or lists of paths")
         if path.is_dir():
             videos = [VideoRecord(name, str(path / name)) for name in walk_videos(path)]
             if not videos and any(is_frame(file.name) for file in list_folder(path)):
@@ -141,7 +133,9 @@ def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None =
             if not videos:
                 raise InputError(f"folder {source} holds no video; known extensions: {' '.join(VIDEO_EXTENSIONS)}")
         elif path.suffix.lower() in LIST_EXTENSIONS:
-            videos = [_record(row) for row in read_listing(path, root, labelled=False)[0]]
+            listing = read_listing(path, root, labelled=False)
+            videos = [_record(row) for row in listing.rows]
+            notes += listing.notes
         else:
             videos = [VideoRecord(path.as_posix(), str(path))]
         for video in videos:
@@ -155,58 +149,7 @@ def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None =
     )
     names = "\n".join(record.video_id for record in records)
     digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
-    return Manifest(", ".join(sources), records, None, digest)
-
-
-def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read class names by id: one name per line, a JSON list, or a JSON object {name: id}.
-
-    Extra quotes around names, as in PySlowFast's `kinetics_classnames.json`, are removed.
-
-    Args:
-        path: The file, or one of `CLASS_LISTS`.
-
-    Raises:
-        InputError: The file is missing or empty, a name is empty or listed twice, or ids are not 0, 1, 2, ….
-    """
-    file = Path(__file__).parent / "labels" / f"{path}.txt" if path in CLASS_LISTS else Path(path).expanduser()
-    if not file.is_file():
-        raise InputError(
-            f"class list {path} does not exist; give a text file with one class name per line, JSON, or one of "
-            f"{', '.join(CLASS_LISTS)}{nearest(str(path), CLASS_LISTS)}"
-        )
-    lines, _ = read_lines(file, "give one class name per line, or JSON")
-    text = "\n".join(lines).strip()
-    if text.startswith(("[", "{")):
-        named = _parse_json_classes(file, text)
-    else:
-        named = [(f"line {number}", line.strip()) for number, line in enumerate(lines, 1)]
-        while not named[-1][1]:  # blank lines at the end
-            named.pop()
-    first: dict[str, str] = {}
-    for place, name in named:
-        if not name:
-            raise InputError(f"{file}, {place}: the class name is empty; give every class a name")
-        if name in first:
-            raise InputError(f"{file}, {place}: class {name!r} was already listed in {first[name]}; list it once")
-        first[name] = place
-    if not first:
-        raise InputError(f"class list {file} has no class; give at least one name")
-    return tuple(first)
-
-
-def _parse_json_classes(file: Path, text: str) -> list[tuple[str, str]]:
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}, line {error.lineno}: not valid JSON ({error.msg}); fix it, or list names") from None
-    if isinstance(data, dict):
-        if any(type(value) is not int for value in data.values()) or sorted(data.values()) != list(range(len(data))):
-            raise InputError(f"class list {file} must give each name one id, from 0 to {len(data) - 1}")
-        data = sorted(data, key=data.__getitem__)
-    if not all(isinstance(name, str) for name in data):
-        raise InputError(f"class list {file} must be a JSON list of names, or an object {{name: id}}")
-    return [(f"entry {position}", name.strip().strip('"')) for position, name in enumerate(data)]
+    return Manifest(", ".join(sources), records, None, digest, tuple(notes))
 
 
 def missing(records: Iterable[VideoRecord]) -> list[VideoRecord]:
@@ -260,6 +203,8 @@ def assign_labels(
     """
     names = None if class_names is None else tuple(class_names)
     for row in rows:
+        if row.label_error:
+            raise InputError(f"{row.where}: {row.label_error}")
         if not row.label:
             raise InputError(f"{row.where}: the label is empty; give every video a label")
     integers = [] if folders else [row for row in rows if _INTEGER.fullmatch(row.label)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
     """
     report = progress or (lambda *_: None)
     report("reading the list", 0, 0, 0)
-    videos = list_videos(options)
+    videos, listing = list_videos(options)
     found = [video for video in videos if not video.status]
     if not found:
         raise InputError(
@@ -80,6 +81,9 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
     for video in good:
         video.status = video.status or "ok"
     summary = summarise(videos, options.annotations or options.videos)
+    splits = Counter(row.split for row in listing.rows)
+    summary |= {"notes": list(listing.notes), "splits": dict(splits) if len(splits) > 1 else {}}
+    summary["class_list"] = str(options.classes or listing.class_list or "")
     root = Path(options.resized_dir or options.videos).expanduser() if options.relative else None
     kept = [v for v in videos if v.status == "ok" or (options.keep_failed and v.status != "duplicate")]
     lost = [video for video in videos if video.status != "ok"]
@@ -90,7 +94,10 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
             f"none of the {len(found)} videos found can be read, for example {lost[0].path}: {lost[0].reason}; "
             f"see {broken_file}"
         )
-    write_csv(output, [COLUMNS, *(_line(video, root) for video in kept)])
+    lines = [[*COLUMNS], *(_line(video, root) for video in kept)]
+    if summary["splits"]:  # each side of a training takes its own rows
+        lines = [[*line, split] for line, split in zip(lines, ("split", *(v.row.split for v in kept)), strict=True)]
+    write_csv(output, lines)
     return Prepared(output, broken_file, summary_file, summary=summary, checked=checked, transcoded=transcoded)
 
 

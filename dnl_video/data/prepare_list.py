@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dnl_video.data.listings import Row, read_class_folders, read_listing
-from dnl_video.data.manifest import assign_labels, find_duplicates, read_class_list
+from dnl_video.data.class_lists import read_class_list
+from dnl_video.data.list_file import Listing, Row, existing
+from dnl_video.data.listings import read_class_folders, read_listing
+from dnl_video.data.manifest import assign_labels, find_duplicates
 from dnl_video.errors import InputError
 from dnl_video.spec import check_fields
 
@@ -26,7 +28,7 @@ class PrepareOptions:
     Args:
         videos: Folder that contains the videos.
         output: Manifest to write; its name ends with .csv.
-        annotations: List of the videos. null: `videos` contains one folder per class.
+        annotations: List of the videos (formats: see above). null: `videos` contains one folder per class.
         classes: Check labels against these class names: a file with one name per line, or kinetics400, kinetics600 or
             kinetics700.
         num_workers: Checking processes. null: one per available core, at most 8.
@@ -100,8 +102,11 @@ class CheckedVideo:
     content: tuple[int, str] | None = None
 
 
-def list_videos(options: PrepareOptions) -> list[CheckedVideo]:
-    """Read the list and find the files; returns one video per row, those not found or listed before included.
+def list_videos(options: PrepareOptions) -> tuple[list[CheckedVideo], Listing]:
+    """Read the list and find the files.
+
+    Returns:
+        One video per row, those not found or listed before included, and the listing.
 
     Raises:
         InputError: The list, the folder or a label cannot be used.
@@ -110,24 +115,27 @@ def list_videos(options: PrepareOptions) -> list[CheckedVideo]:
     if not folder.is_dir():
         raise InputError(f"--videos {options.videos} is not a folder; give the folder that holds the videos")
     if options.annotations is None:
-        rows, _ = read_class_folders(folder)
+        source = read_class_folders(folder)
     else:
-        listing = Path(options.annotations).expanduser()
-        if not listing.exists():
-            raise InputError(f"--annotations {options.annotations} does not exist; give a Kinetics CSV or a list")
+        absent = f"--annotations {options.annotations} does not exist; give a Kinetics CSV or a list"
+        listing = existing(options.annotations, absent)
         if listing.is_dir():
-            raise InputError(f"--annotations {options.annotations} is a folder; give class folders as --videos alone")
-        rows, _ = read_listing(listing, folder, labelled=False)
-    videos = _mark_duplicates(rows)
+            raise InputError(
+                f"--annotations {options.annotations} is a folder; give class folders as --videos alone; "
+                "of HMDB51's files CLASS_test_split1.txt give one"
+            )
+        source = read_listing(listing, folder, labelled=False)
+    videos = _mark_duplicates(source.rows)
     unique = [video for video in videos if not video.status]
     if any(video.row.label for video in unique):
-        names = None if options.classes is None else read_class_list(options.classes)
+        classes = options.classes or source.class_list
+        names = None if classes is None else read_class_list(classes)
         records, _ = assign_labels([v.row for v in unique], names, folders=options.annotations is None)
         for video, record in zip(unique, records, strict=True):
             video.label = record.class_name or str(record.label)
     for video in unique:
         _find(video)
-    return videos
+    return videos, source
 
 
 def _mark_duplicates(rows: Sequence[Row]) -> list[CheckedVideo]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import torch
 from lightning.pytorch import seed_everything
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dnl_video.config import TrainConfig
 from dnl_video.data.loaders import VideoDataModule
@@ -26,6 +28,8 @@ def build_run(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule
     on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     check_precision(config.trainer.precision, on_cpu=config.trainer.accelerator == "cpu" or not on_gpu)
     datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
+    for note in dict.fromkeys((*datamodule.train.notes, *datamodule.val.notes)):
+        rank_zero_only(print)(f"note: {note}", file=sys.stderr)
     names = _class_names(config, datamodule)
     needed = min_frames(config.model)
     if config.preprocessing.num_frames < needed:

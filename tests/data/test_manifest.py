@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dnl_video.data.listings import fold
-from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_class_list, read_manifest, read_videos
+from dnl_video.data.class_lists import read_class_list
+from dnl_video.data.list_file import fold
+from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_manifest, read_videos
 from dnl_video.errors import InputError
 
 OFFICIAL = "label,youtube_id,time_start,time_end,split"

@@ -1,0 +1,262 @@
+"""The text of a list and its rows, before labels become class ids. Standard library only."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dnl_video.data.folders import VIDEO_EXTENSIONS
+from dnl_video.errors import InputError
+
+ADVICE = (
+    "give an official Kinetics CSV (label,youtube_id,time_start,time_end,split), a CSV with the columns path,label, "
+    "or lines of `path label` without a header (all formats: dnl-video prepare --help)"
+)
+# The same split has these names in lists and folders.
+SPLITS = (("train", "training"), ("val", "validate", "validation"), ("test", "testing"))
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
+EXTENSION = "|".join(re.escape(extension) for extension in VIDEO_EXTENSIONS)
+_COMMENTED_FILE = re.compile(rf".*?(?:{EXTENSION})\b", re.IGNORECASE)
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_TESTED_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a listing.
+
+    Args:
+        source: The listing.
+        place: Line, or file of a folder, for error messages.
+        video_id: Name of the video in predictions and reports.
+        path: Path of the file, which may not exist.
+        label: Text of the label; "" if there is none.
+        decoder: Column `decoder`: decoder that reads the file exactly, decord or av; None if there is none.
+        fps: Column `fps`: frames per second of a folder of frames; None if there is none.
+        split: Split of the row as the listing names it; "" if there is none.
+        label_error: Why the label cannot be used; "" if it can.
+    """
+
+    source: str
+    place: str
+    video_id: str
+    path: str
+    label: str
+    decoder: str | None = None
+    fps: float | None = None
+    split: str = ""
+    label_error: str = ""
+
+    @property
+    def where(self) -> str:
+        """Beginning of error messages about this row."""
+        return f"{self.source}, {self.place}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a list or a class folder contains.
+
+    Args:
+        rows: The videos.
+        sha256: Hash of the content (of a folder: of the sorted relative names).
+        class_list: File with the class names, where it belongs to the listing; its order gives the class ids.
+        notes: Facts about reading it that the user must know, one line each.
+    """
+
+    rows: list[Row]
+    sha256: str
+    class_list: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ListFile:
+    """A list file.
+
+    Args:
+        path: The file.
+        content: Its lines.
+        sha256: Hash of the content.
+        root: Folder of relative paths and of ids.
+        labelled: Whether every row must have a label.
+    """
+
+    path: Path
+    content: list[str]
+    sha256: str
+    root: Path
+    labelled: bool
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines; comments are empty. A comment begins with `#` and names no existing file."""
+        lines = ["" if self._is_comment(line) else line for line in self.content]
+        if not any(line.strip() for line in lines):
+            raise InputError(f"{self.path} has only comments; {ADVICE}")
+        return lines
+
+    def _is_comment(self, line: str) -> bool:
+        if not line.startswith("#"):
+            return False
+        file = _COMMENTED_FILE.match(line)
+        return file is None or not os.path.exists(self.root / file[0])  # noqa: PTH110, never raises
+
+    @cached_property
+    def first(self) -> int:
+        """Index of the first line that is neither blank nor a comment."""
+        return next(number for number, line in enumerate(self.lines) if line.strip())
+
+    @cached_property
+    def delimiter(self) -> str:
+        """The separator of the first line."""
+        return next((separator for separator in "\t;," if separator in self.lines[self.first]), " ")
+
+    @cached_property
+    def header(self) -> list[str]:
+        """Fields of the first line in lower case."""
+        return [name.lower() for name in split_csv(self.lines[self.first].strip(), self.delimiter)]
+
+    @cached_property
+    def json(self) -> Any:
+        """The value of a JSON file, of JSON lines a list of their values; None for other files."""
+        numbered = [(number, line.strip()) for number, line in enumerate(self.content, 1) if line.strip()]
+        if not numbered[0][1].startswith(("{", "[")):
+            return None
+        try:
+            if len(numbered) > 1 and all(line.startswith("{") for _, line in numbered):
+                return [parse_json(line, self.path, ADVICE, number) for number, line in numbered]
+            return parse_json("\n".join(self.content), self.path, ADVICE)
+        except InputError:
+            if self.path.suffix.lower() in (".json", ".jsonl"):
+                raise
+            return None  # names of files that begin with a bracket
+
+    def row(self, place: str, name: str, label: str, *, video_id: str = "", **columns: Any) -> Row:
+        """Return the row of a file ``name``, which is relative to `root` or absolute."""
+        refuse_foreign_path(name, f"{self.path}, {place}", self.root)
+        return Row(str(self.path), place, video_id or name, str(self.root / name), label, **columns)
+
+    def listing(self, rows: list[Row], class_list: Path | None = None) -> Listing:
+        """Return the rows, with a note on the comments that were skipped."""
+        comments = sum(line != content for line, content in zip(self.lines, self.content, strict=True))
+        notes = (f"{self.path}: {comments} comment lines (#) were skipped",) if comments else ()
+        return Listing(rows, self.sha256, class_list, notes)
+
+
+def read_lines(path: Path, advice: str = ADVICE) -> tuple[list[str], str]:
+    """Return a text file's lines and the SHA-256 of its content.
+
+    Args:
+        path: The file.
+        advice: End of the error messages: what to give instead.
+
+    Raises:
+        InputError: It is a video, a device or a pipe, may not be read, is empty, binary, or neither UTF-8 nor UTF-16.
+    """
+    if path.suffix.lower() in VIDEO_EXTENSIONS:
+        raise InputError(f"{path} is a video, not a listing; {advice}")
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # reading a device may never end
+            kind = "folder" if stat.S_ISDIR(mode) else "device or a pipe"
+            raise InputError(f"{path} is a {kind}, not a file; save the lines to a file")
+        with path.open("rb") as file:
+            content = file.read(_TESTED_BYTES)
+            utf16 = content.startswith(_UTF16)
+            if b"\0" in content and not utf16:
+                raise InputError(f"{path} is a binary file, not text; {advice}")
+            content += file.read()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from error
+    try:
+        # utf-8-sig: Excel writes a byte order mark, and UTF-16 as "Unicode text". Not splitlines(), which also splits
+        # at rare characters in names.
+        text = content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}, line {number}: not UTF-8 text; save the listing as UTF-8") from None
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if not any(line.strip() for line in lines):
+        raise InputError(f"{path} is empty; {advice}")
+    return lines, hashlib.sha256(content).hexdigest()
+
+
+def parse_json(text: str, path: Path, advice: str, line: int = 1) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        text: The text.
+        path: Its file.
+        advice: End of the error message: what to do.
+        line: Number of the text's first line in the file.
+
+    Raises:
+        InputError: It is not valid JSON.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        number = line + error.lineno - 1
+        raise InputError(f"{path}, line {number}: not valid JSON ({error.msg}); {advice}") from None
+    except RecursionError:
+        raise InputError(f"{path}: JSON with too many levels; {advice}") from None
+
+
+def split_csv(line: str, delimiter: str) -> list[str]:
+    """Split a CSV line into fields without outer spaces."""
+    return [field.strip() for field in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
+
+
+def fold(name: str) -> str:
+    """Normalise a class name: lower case, spaces for underscores, as folder names differ in these."""
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def existing(source: str | os.PathLike[str], absent: str) -> Path:
+    """Return the path of a file or folder that a user gave.
+
+    Args:
+        source: The path as given.
+        absent: The error message when there is no such file.
+
+    Raises:
+        InputError: There is none, it is an address, or its folder may not be read.
+    """
+    path = Path(source).expanduser()
+    refuse_foreign_path(str(source), "", Path())
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise InputError(absent) from None
+    except OSError as error:
+        raise InputError(f"{source} cannot be read ({error.strerror}); check the path and its permissions") from None
+    return path
+
+
+def refuse_foreign_path(name: str, where: str, root: Path) -> None:
+    """Refuse addresses and paths of Windows.
+
+    Args:
+        name: The path as given.
+        where: Its list and line; "" if it is not from a list.
+        root: Folder of relative paths.
+
+    Raises:
+        InputError: It is an address, or a Windows path on another system and no existing file.
+    """
+    prefix = where and f"{where}: "
+    if _ADDRESS.match(name):
+        raise InputError(f"{prefix}{name} is an address; copy the videos to a disk and give their paths")
+    windows = "\\" in name or _DRIVE.match(name)
+    if windows and os.name != "nt" and not os.path.exists(root / name):  # noqa: PTH110, never raises
+        raise InputError(f"{prefix}{name} is a Windows path; give the path on this system, with / between folders")

@@ -1,0 +1,233 @@
+"""Reads the rows of general lists: `path label` lines, CSVs with a header, JSON. Standard library only."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from dnl_video.data.folders import VIDEO_EXTENSIONS
+from dnl_video.data.list_file import ADVICE, EXTENSION, ListFile, Listing, split_csv
+from dnl_video.errors import InputError
+
+KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+_SPACED_LINE = re.compile(rf"""^(?:"([^"]+)"|'([^']+)'|(.*(?:{EXTENSION})))\s+(\S.*)$""", re.IGNORECASE)
+# mmaction2 writes filename and frame_dir.
+_PATH_KEYS = ("path", "filename", "file_name", "video", "video_path", "frame_dir")
+_MULTI_LABEL = "multi-label lists are not supported; give each video one label"
+_COMPARED_COUNTS = 20
+
+Records = Iterable[tuple[str, dict[str, str]]]
+"""Place and fields of each row of a table."""
+
+
+def csv_records(file: ListFile) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the place and the fields of each line after the header.
+
+    Raises:
+        InputError: A line has another number of fields.
+    """
+    for number, line in enumerate(file.lines[file.first + 1 :], file.first + 2):
+        if not line.strip():
+            continue
+        fields = split_csv(line, file.delimiter)
+        if len(fields) != len(file.header):
+            raise InputError(
+                f"{file.path}, line {number}: {len(fields)} fields where the header has {len(file.header)}; "
+                "put fields that contain the separator in double quotes"
+            )
+        yield f"line {number}", dict(zip(file.header, fields, strict=True))
+
+
+def read_columns(file: ListFile) -> Listing | None:
+    """Read a CSV with the columns path and label, and those that `prepare` writes; None if it has no such header."""
+    if file.delimiter == " " or not {"path", *(["label"] if file.labelled else [])} <= set(file.header):
+        return None
+    rows = []
+    for place, fields in csv_records(file):
+        if not fields["path"]:
+            raise InputError(f"{file.path}, {place}: the path is empty; give the file of every video")
+        decoder = fields.get("decoder") or None
+        if decoder not in (None, "decord", "av"):
+            raise InputError(f"{file.path}, {place}: decoder is {decoder!r}; give decord, av, or leave it empty")
+        more = {"video_id": fields.get("video_id", ""), "split": fields.get("split", "")}
+        fps = _fps(file, place, fields.get("fps", ""))
+        rows.append(file.row(place, fields["path"], fields.get("label", ""), decoder=decoder, fps=fps, **more))
+    return file.listing(rows)
+
+
+def _fps(file: ListFile, place: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        fps = float(text)
+    except ValueError:
+        fps = 0.0
+    if not 0 < fps < math.inf:
+        raise InputError(f"{file.path}, {place}: fps is {text!r}; give frames per second above 0, or leave it empty")
+    return fps
+
+
+def json_objects(value: Any) -> list[dict[str, Any]] | None:
+    """Return the objects of a JSON list, one for each video; None if it is no list of objects."""
+    if isinstance(value, dict):
+        value = value.get("data_list", [value])  # mmaction2 1.x: {"metainfo": ..., "data_list": [...]}
+    return value if isinstance(value, list) and value and all(isinstance(one, dict) for one in value) else None
+
+
+def read_json_objects(file: ListFile) -> Listing | None:
+    """Read JSON objects with a path and a label; None if the file is not JSON.
+
+    Raises:
+        InputError: It has another form, or an object has no path.
+    """
+    if file.json is None:
+        return None
+    form = f"give objects with one of the keys {', '.join(_PATH_KEYS)}, and label"
+    objects = json_objects(file.json)
+    if objects is None:
+        raise InputError(f"{file.path} is no JSON list of objects; {form}")
+    rows = []
+    for number, fields in enumerate(objects):
+        place = f"entry {number}"
+        key = next((key for key in _PATH_KEYS if key in fields), None)
+        if key is None:
+            raise InputError(f"{file.path}, {place}: the keys {', '.join(fields)} are not recognised; {form}")
+        if not isinstance(fields[key], str) or not fields[key]:
+            raise InputError(f"{file.path}, {place}: {key} is {fields[key]!r}; give the file of every video")
+        label, error = _json_label(fields.get("label"))
+        rows.append(file.row(place, fields[key], label, split=str(fields.get("split") or ""), label_error=error))
+    return file.listing(rows)
+
+
+def _json_label(value: Any) -> tuple[str, str]:
+    """Return the text of a label, and why it cannot be used. mmaction2's converter writes lists of one label."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, (list, dict)) and value:
+        return "", f"labels {value}: {_MULTI_LABEL}"
+    return ("" if value is None or value == [] else str(value)), ""
+
+
+def read_path_label(file: ListFile) -> Listing:
+    """Read `path label` and `path frames label` lines with the separator that fits most of them.
+
+    The label is the last field. `path frames label` needs a frame count in every line, which the first videos on disk
+    confirm. Other lines with several numbers after the path have several labels.
+
+    Raises:
+        InputError: The header is unknown, or a line has no label.
+    """
+    has_header = file.delimiter == " " and file.header in (["path", "label"], ["path"])
+    if not has_header:
+        _refuse_unknown_header(file)
+    start = file.first + has_header
+    numbered = [(number, line.strip()) for number, line in enumerate(file.lines[start:], start + 1) if line.strip()]
+    separator = _choose_separator([line for _, line in numbered])
+    numbers = [_split_numbers(line, separator) for _, line in numbered]
+    counted = _are_frame_counts(file, numbers)
+    rows = []
+    for (number, line), split in zip(numbered, numbers, strict=True):
+        error = ""
+        fields = _split_line(line, separator)
+        if split is not None and (counted or _has_several_labels(file, split[0], fields)):
+            fields = split[0], split[1][-1]
+            error = "" if counted else f"labels {' '.join(split[1])}: {_MULTI_LABEL}"
+        bare = line.strip("\"'")
+        if not file.labelled and (fields is None or bare.lower().endswith(VIDEO_EXTENSIONS)):
+            fields = bare, ""
+        if fields is None or (file.labelled and bare.lower().endswith(VIDEO_EXTENSIONS)):
+            raise InputError(f"{file.path}, line {number}: {line!r} has no label; give `path label`, the label last")
+        rows.append(file.row(f"line {number}", *fields, label_error=error))
+    return file.listing(rows)
+
+
+def _refuse_unknown_header(file: ListFile) -> None:
+    header, where = file.header, f"{file.path}, line {file.first + 1}"
+    known = {*KINETICS_COLUMNS, "is_cc", "path", "video_id"}
+    looks_like_header = header[0] in known or header[-1] == "label" or len(known & set(header)) > 1
+    if looks_like_header and not any(field.endswith(VIDEO_EXTENSIONS) for field in header):
+        raise InputError(f"{where}: columns {','.join(header)} are not recognised; {ADVICE}")
+    if file.delimiter == "," and len(header) >= 5 and all(re.fullmatch(r"\d+(\.\d+)?", field) for field in header[2:4]):
+        raise InputError(
+            f"{where}: this looks like an official Kinetics CSV without its header; "
+            f"add the first line {','.join(KINETICS_COLUMNS)}"
+        )
+    columns = [name for name in header if name]
+    following = next((line.strip() for line in file.lines[file.first + 1 :] if line.strip()), "")
+    values = split_csv(following, file.delimiter)[-len(columns) :]
+    numbers = len(columns) > 1 and columns == [str(i) for i in range(len(columns))]
+    if numbers and values and not values[0].isdecimal():
+        raise InputError(
+            f"{where}: {','.join(header)} are column numbers, which pandas writes without names; "
+            "name the columns path,label (df.columns = ['path', 'label'])"
+        )
+
+
+def _choose_separator(lines: Sequence[str]) -> str:
+    best, separator = (-1, -1), " "
+    for candidate in "\t,; ":
+        split = [fields for line in lines if (fields := _split_line(line, candidate))]
+        videos = sum(fields[0].lower().endswith(VIDEO_EXTENSIONS) for fields in split)
+        if (videos, len(split)) > best:
+            best, separator = (videos, len(split)), candidate
+    return separator
+
+
+def _split_line(line: str, separator: str) -> tuple[str, str] | None:
+    """Split a line into path and label; return None if it has no such form."""
+    if separator == " ":
+        match = _SPACED_LINE.match(line)
+        if match:  # the path ends at its extension or quote, so class names may have spaces
+            path, label = match[1] or match[2] or match[3], match[4]
+        else:
+            path, _, label = line.rpartition(" ")
+    elif '"' in line:
+        fields = split_csv(line, separator)
+        path, label = separator.join(fields[:-1]), fields[-1]
+    else:
+        path, _, label = line.rpartition(separator)
+    path, label = path.strip(), label.strip().strip("\"'")
+    return (path, label) if path and label else None
+
+
+_Numbers = tuple[str, list[str]]
+
+
+def _split_numbers(line: str, separator: str) -> _Numbers | None:
+    """Split `path 120 0` into the path and its two or more integers; return None for other lines."""
+    between = r"\s+" if separator == " " else rf"\s*{separator}\s*"
+    match = re.fullmatch(rf"(.+?)((?:{between}\d+){{2,}})", line)
+    return None if match is None else (match[1].strip("\"'"), re.findall(r"\d+", match[2]))
+
+
+def _are_frame_counts(file: ListFile, numbers: Sequence[_Numbers | None]) -> bool:
+    """Return whether the lines are `path frames label`: the counts are at least 1 and those of the videos on disk."""
+    if not all(split is not None and len(split[1]) == 2 and int(split[1][0]) > 0 for split in numbers):
+        return False
+    lines = [split for split in numbers if split is not None]
+    for name, (count, _) in lines[:_COMPARED_COUNTS]:
+        found = _num_frames(file, name)
+        if found is not None:
+            return abs(found - int(count)) <= max(2, found // 10)  # tools count differently
+        if (file.root / f"{name} {count}").exists():
+            return False  # a path that ends with a number
+    return all(name.lower().endswith(VIDEO_EXTENSIONS) or " " not in name for name, _ in lines)
+
+
+def _has_several_labels(file: ListFile, name: str, fields: tuple[str, str] | None) -> bool:
+    """Return whether the numbers after a name are labels: it is a video's, and the longer name no folder's."""
+    if name.lower().endswith(VIDEO_EXTENSIONS) or fields is None:
+        return True
+    return (file.root / name).is_dir() and not (file.root / fields[0]).exists()
+
+
+def _num_frames(file: ListFile, name: str) -> int | None:
+    from dnl_video.data.decoding import VideoDecodeError, open_video
+
+    try:
+        with open_video(file.root / name, decoder="av") as video:
+            return video.num_frames
+    except VideoDecodeError:
+        return None
