@@ -56,7 +56,7 @@ ALLOWED = {
 ONLY_IMPORTERS = {
     "pytorchvideo": {"models/backbones.py"},
     "decord": {"data/readers.py"},
-    "av": {"data/packets.py", "data/encoding.py"},
+    "av": {"data/packets.py", "data/pictures.py", "data/encoding.py"},
     "fvcore": {"training/callbacks.py", "models/inspect/flops.py"},
     "jsonargparse": {"cli/train.py"},
     "safetensors": {"models/weights/source.py"},

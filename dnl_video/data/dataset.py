@@ -51,7 +51,13 @@ class _Videos:
     def _open(self, record: VideoRecord) -> Video:
         if record.path in self._unreadable:
             raise VideoDecodeError(record.path, self._unreadable[record.path])
-        return open_video(record.path, decoder=self.decoder, known=record.decoder, frames_fps=record.fps)
+        return open_video(
+            record.path,
+            decoder=self.decoder,
+            known=record.decoder,
+            recorded=record.recorded,
+            frames_fps=record.fps,
+        )
 
 
 @dataclass(eq=False, repr=False)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from dnl_video.config import Decoder
 from dnl_video.data.crash_record import record_reading
 from dnl_video.data.file_kind import cut_off
+from dnl_video.data.packets import PacketTable
 from dnl_video.data.probing import VideoDecodeError, one_line, probe_video, stat_video
 from dnl_video.data.readers import AVReader, DecordReader, FrameFolderReader, Frames, Reader, can_skip_pictures
 
@@ -165,6 +166,7 @@ def open_video(
     *,
     decoder: Decoder = "decord",
     known: str | None = None,
+    recorded: tuple[int, int, int] | None = None,
     frames_fps: float | None = None,
 ) -> Video:
     """Open a video for exact reading: a file or a folder of extracted frames.
@@ -174,6 +176,7 @@ def open_video(
         decoder: `decord`: decord if it is exact (see `probe_video`), else PyAV; `av`: PyAV; `auto`: the faster of those
             that are exact.
         known: `decord` or `av`, from an earlier probe of this file; `decord` makes a new probe unnecessary.
+        recorded: (frames, height, width) from that probe. If the file has others now, it is probed.
         frames_fps: Frames per second of a folder of frames; None is 30.
 
     Raises:
@@ -187,7 +190,7 @@ def open_video(
             raise VideoDecodeError(name, one_line(error)) from None
     record_reading(name)
     try:
-        reader = _open_reader(name, decoder, known)
+        reader = _open_reader(name, decoder, known, recorded)
     except VideoDecodeError:
         raise
     except Exception as error:  # of many types, as above
@@ -198,16 +201,27 @@ def open_video(
     return Video(name, reader)
 
 
-def _open_reader(name: str, decoder: Decoder, known: str | None) -> Reader:
+def _open_reader(name: str, decoder: Decoder, known: str | None, recorded: tuple[int, int, int] | None) -> Reader:
     if decoder == "decord" and known == "decord":
-        reader = DecordReader(name)
-        if reader.has_exact_timestamps():
+        num_frames, size = (recorded[0], recorded[1:]) if recorded else (None, None)
+        reader = _open_decord(name, size=size, instead=functools.partial(_probed_reader, name, decoder))
+        if reader and num_frames in (None, reader.num_frames) and reader.has_exact_timestamps():
             return reader
-        reader.close()
+    return _probed_reader(name, decoder)
+
+
+def _probed_reader(name: str, decoder: Decoder) -> Reader:
     probe = probe_video(name)
-    if probe.exact and (decoder == "decord" or (decoder == "auto" and not can_skip_pictures(probe.packets))):
-        reader = DecordReader(name, probe.packets)
-        if reader.num_frames == probe.frames:
+    wanted = decoder == "decord" or (decoder == "auto" and not can_skip_pictures(probe.packets))
+    if wanted and probe.exact:
+        reader = _open_decord(name, probe.packets)
+        if reader and reader.num_frames == probe.frames:
             return reader
-        reader.close()
     return AVReader(name, probe.packets, probe.frames)
+
+
+def _open_decord(name: str, packets: PacketTable | None = None, **checks: Any) -> DecordReader | None:
+    try:
+        return DecordReader(name, packets, **checks)
+    except Exception:  # DECORDError; PyAV tells why, or reads the file
+        return None

@@ -75,7 +75,7 @@ def cut_off(path: str) -> str:
             found.append(kind)
             place += max({0: end - place, 1: int.from_bytes(header[8:], "big")}.get(size, size), 8)
     if b"moov" not in found:
-        return "cut off (no moov atom)" if found else ""
+        return "cut off, no moov atom" if found else ""
     return f"cut off in the {found[-1].decode('ascii', 'replace')} atom" if place > end else ""
 
 

@@ -44,6 +44,7 @@ class Row:
         fps: Column `fps`: frames per second of a folder of frames; None if there is none.
         split: Split of the row as the listing names it; "" if there is none.
         label_error: Why the label cannot be used; "" if it can.
+        recorded: Columns `num_frames`, `height`, `width`: what the decoder read; None if there are none.
     """
 
     source: str
@@ -55,6 +56,7 @@ class Row:
     fps: float | None = None
     split: str = ""
     label_error: str = ""
+    recorded: tuple[int, int, int] | None = None
 
     @property
     def where(self) -> str:

@@ -51,9 +51,12 @@ def read_columns(file: ListFile) -> Listing | None:
         decoder = fields.get("decoder") or None
         if decoder not in (None, "decord", "av"):
             raise InputError(f"{file.path}, {place}: decoder is {decoder!r}; give decord, av, or leave it empty")
-        more = {"video_id": fields.get("video_id", ""), "split": fields.get("split", "")}
-        fps = _fps(file, place, fields.get("fps", ""))
-        rows.append(file.row(place, fields["path"], fields.get("label", ""), decoder=decoder, fps=fps, **more))
+        more: dict[str, Any] = {"video_id": fields.get("video_id", ""), "split": fields.get("split", "")}
+        more |= {"decoder": decoder, "fps": _fps(file, place, fields.get("fps", ""))}
+        sizes = [fields.get(name, "") for name in ("num_frames", "height", "width")]
+        if all(map(str.isdecimal, sizes)):
+            more["recorded"] = tuple(map(int, sizes))
+        rows.append(file.row(place, fields["path"], fields.get("label", ""), **more))
     return file.listing(rows)
 
 

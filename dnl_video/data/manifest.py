@@ -32,6 +32,7 @@ class VideoRecord:
         class_name: Name of the class, spelled as in the class list; None if unknown.
         decoder: Decoder that reads the file exactly, `decord` or `av` (column `decoder`); None if unknown.
         fps: Frames per second of a folder of frames (column `fps`); None if unknown.
+        recorded: (frames, height, width) of the file (columns `num_frames`, `height`, `width`); None if unknown.
     """
 
     video_id: str
@@ -40,6 +41,7 @@ class VideoRecord:
     class_name: str | None = None
     decoder: str | None = None
     fps: float | None = None
+    recorded: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _is_missing(path: str) -> bool:
 
 
 def _record(row: Row, label: int | None = None, class_name: str | None = None) -> VideoRecord:
-    return VideoRecord(row.video_id, row.path, label, class_name, row.decoder, row.fps)
+    return VideoRecord(row.video_id, row.path, label, class_name, row.decoder, row.fps, row.recorded)
 
 
 def find_duplicates(rows: Iterable[Row]) -> Iterator[tuple[Row, Row, str]]:

@@ -26,7 +26,7 @@ _KEY_FRAMES_ARE_RANDOM_ACCESS = {"vp8", "vp9", "av1", "mpeg1video", "mpeg2video"
 _CONTAINERS_WITH_TIMES = {"mov", "matroska", "flv", "mpegts"}
 _PICTURE_CODECS = {"mjpeg", "png", "bmp", "tiff", "webp", "gif"}
 _IMAGE_BRANDS = {"avif", "heic", "heix", "mif1"}
-_ONLY_A_PICTURE = " (only a cover picture)"
+_ONLY_A_PICTURE = ", only a cover picture"
 # Bits of AVStream.disposition (libavformat/avformat.h).
 _DEFAULT, _ATTACHED_PICTURE, _THUMBNAILS = 1 << 0, 1 << 10, 1 << 11
 
@@ -58,6 +58,8 @@ class PacketTable:
         key: Whether the container marks the packet as a key frame, [P].
         random_access: Key frames from which all pictures shown at or after them decode exactly, [P].
         damaged: Number of packets that the demuxer found damaged.
+        interlaced: Whether the header tells that pictures consist of two fields.
+        size_changes: Whether the frame size may change within the stream.
     """
 
     container: str
@@ -78,6 +80,8 @@ class PacketTable:
     key: npt.NDArray[np.bool_]
     random_access: npt.NDArray[np.bool_]
     damaged: int
+    interlaced: bool
+    size_changes: bool
 
     @property
     def stores_times(self) -> bool:
@@ -178,13 +182,15 @@ def read_packets(path: str) -> PacketTable:
         stream = choose_stream(container)
         codec = str(stream.codec_context.name)
         codec = {"libdav1d": "av1", "libaom-av1": "av1"}.get(codec, codec)
-        length_size = _length_size(codec, stream.codec_context.extradata)
+        header = bytes(stream.codec_context.extradata or b"")
+        length_size = _length_size(codec, header)
         pts: list[int] = []
         durations: list[int] = []
         shown: list[bool] = []
         key: list[bool] = []
         random_access: list[bool] = []
         damaged = 0
+        size_codes: set[bytes] = set()
         for packet in container.demux(stream):
             if not packet.size:  # the end
                 continue
@@ -194,6 +200,10 @@ def read_packets(path: str) -> PacketTable:
             random_access.append(packet.is_keyframe and _is_random_access(packet, codec, length_size))
             shown.append(not packet.is_discard and (codec != "vp8" or bool(memoryview(packet)[0] >> 4 & 1)))
             damaged += packet.is_corrupt
+            if packet.is_keyframe:
+                size_codes.add(_size_code(packet, codec, header, length_size))
+            elif codec == "vp9" and _is_scaled_vp9(packet):
+                size_codes.add(b"scaled")
         if not pts:
             raise NoVideoError("the video stream is empty")
         if codec in _PICTURE_CODECS and len(pts) == 1:
@@ -219,6 +229,8 @@ def read_packets(path: str) -> PacketTable:
             key=np.array(key),
             random_access=np.array(random_access),
             damaged=damaged,
+            interlaced=stream.codec_context.field_order > 1,  # not AV_FIELD_UNKNOWN or _PROGRESSIVE
+            size_changes=len(size_codes) > 1,
         )
 
 
@@ -228,10 +240,10 @@ def _duration_s(container: Any, stream: Any) -> float:
     return container.duration / av.time_base if container.duration else 0.0
 
 
-def _length_size(codec: str, header: bytes | None) -> int:
+def _length_size(codec: str, header: bytes) -> int:
     """Return the bytes of the length before each NAL unit (ISO/IEC 14496-15); 0 if start codes separate them."""
     place = {"h264": 4, "hevc": 21}.get(codec)
-    if place is None or not header or len(header) <= place or header[0] != 1:
+    if place is None or len(header) <= place or header[0] != 1:
         return 0
     return (header[place] & 3) + 1
 
@@ -255,13 +267,42 @@ def _is_random_access(packet: Any, codec: str, length_size: int) -> bool:
     return False
 
 
+def _size_code(packet: Any, codec: str, header: bytes, length_size: int) -> bytes:
+    """Return bytes of a key frame that differ where the frame size does.
+
+    H.264: a sequence parameter set that is not that of the header. VP8 and VP9: the size (RFC 6386, 9.1; VP9
+    bitstream specification, 6.2.2).
+    """
+    data = memoryview(packet)
+    if codec == "h264":
+        if packet.has_sidedata("new_extradata"):
+            return b"another header"
+        units = (bytes(unit) for unit in _nal_units(data, length_size) if unit[0] & 31 == 7)
+        sets = (unit.partition(b"\0\0\1")[0].rstrip(b"\0") for unit in units)
+        return b"".join(unit for unit in sets if unit not in header)
+    if codec == "vp8":
+        return bytes(data[6:10])
+    return (int.from_bytes(data[4:9], "big") >> 4).to_bytes(5, "big") if codec == "vp9" else b""
+
+
+def _is_scaled_vp9(packet: Any) -> bool:
+    """Return whether a VP9 frame has another size than its first reference (frame_size_with_refs, 6.2.4)."""
+    bits = int.from_bytes(memoryview(packet)[:5], "big")
+    shown, resilient = bits >> 33 & 1, bits >> 32 & 1
+    if bits >> 35 & 1 or (not shown and bits >> 31 & 1):  # shows an earlier frame, or refers to none
+        return False
+    found_ref = 8 + (not shown) + 2 * (not resilient) + 20
+    return not bits >> (39 - found_ref) & 1
+
+
 def _nal_units(data: memoryview, length_size: int) -> Iterator[memoryview]:
-    """Yield the data from the beginning of each NAL unit on."""
+    """Yield the NAL units; with start codes, each with the data after it."""
     place = 0
     if length_size:
         while place + length_size < len(data):
-            yield data[place + length_size :]
-            place += length_size + int.from_bytes(data[place : place + length_size], "big")
+            size = int.from_bytes(data[place : place + length_size], "big")
+            yield data[place + length_size : place + length_size + max(size, 1)]
+            place += length_size + size
         return
     content = bytes(data)
     while 0 <= (place := content.find(b"\0\0\1", place)) < len(content) - 3:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from dnl_video.data.file_kind import cut_off, special_kind, why_not_video
 from dnl_video.data.packets import NoVideoError, PacketTable, read_packets
+from dnl_video.data.pictures import Picture, read_picture
 
 # Containers and codecs, by FFmpeg's names, that decord 0.6.0 (FFmpeg 4.1) reads exactly; measured by comparison with
 # PyAV decoding from the start. (In .flv files with B-frames it is wrong after a seek.)
@@ -60,14 +61,27 @@ class VideoProbe:
     """A video file's packets, and what follows from them.
 
     Args:
+        path: The file.
         packets: The packets.
         frames: Number of frames; None if only decoding tells (`open_video(path).num_frames`).
-        reason: Why decord does not read the file exactly, in one line; "" if it does.
     """
 
+    path: str
     packets: PacketTable
     frames: int | None
-    reason: str
+
+    @functools.cached_property
+    def picture(self) -> Picture | None:
+        """The first picture, decoded when it is first asked for; None if it cannot be."""
+        try:
+            return read_picture(self.path, self.packets.stream)
+        except Exception:  # av.error.* of many kinds
+            return None
+
+    @functools.cached_property
+    def reason(self) -> str:
+        """Why decord does not read the file exactly, in one line; "" if it does."""
+        return why_not_decord(self.packets) or why_not_decord_picture(self.packets, self.picture)
 
     @property
     def exact(self) -> bool:
@@ -99,11 +113,11 @@ def _probe(name: str, mtime_ns: int, size: int) -> VideoProbe:
     try:
         packets = read_packets(name)
     except NoVideoError as error:
-        raise VideoDecodeError(name, cut_off(name) or str(error)) from None
+        raise VideoDecodeError(name, f"cannot be opened ({cut_off(name) or error})") from None
     except Exception as error:  # av.error.* of many kinds
         known = "" if isinstance(error, OSError) else why_not_video(name)
-        raise VideoDecodeError(name, known or f"cannot be opened ({one_line(error)})") from None
-    return VideoProbe(packets, count_frames(packets), why_not_decord(packets))
+        raise VideoDecodeError(name, f"cannot be opened ({known or one_line(error)})") from None
+    return VideoProbe(name, packets, count_frames(packets))
 
 
 forget = _probe.cache_clear
@@ -131,7 +145,7 @@ def stat_video(path: str) -> os.stat_result:
 
 
 def why_not_decord(packets: PacketTable) -> str:
-    """Return why decord does not read a file exactly, in one line; "" if it does."""
+    """Return why decord does not read a file exactly, in one line; "" if its packets tell no reason."""
     if not set(packets.container.split(",")) & set(_EXACT_CONTAINERS):
         return f"container {packets.container} is not one of {', '.join(_EXACT_CONTAINERS.values())}"
     if packets.codec not in _EXACT_CODECS:
@@ -140,6 +154,10 @@ def why_not_decord(packets: PacketTable) -> str:
         return f"{packets.video_streams} video streams, of which decord may read another one"
     if packets.width < _LEAST_WIDTH or packets.width in _BAD_WIDTHS:
         return f"frames of width {packets.width} come back in other shapes"
+    if packets.interlaced:
+        return "interlaced: decord mixes the colours of the fields"
+    if packets.size_changes:
+        return "the frame size may change: decord resizes such frames"
     if not packets.shown.all():
         return "an edit list cuts frames off, or frames are invisible"
     if not packets.has_distinct_times:
@@ -156,9 +174,26 @@ def why_not_decord(packets: PacketTable) -> str:
         return f"{packets.damaged} damaged packets"
     if not (math.isfinite(packets.fps) and packets.fps > 0):
         return "no frame rate"
+    if packets.declared_frames < 1:
+        return "the header tells no length, or one frame"  # then decord finds no frames
     if packets.declared_frames > 2 * len(packets.pts) + 1000:
         # decord allocates memory for all frames that the header declares, and aborts the process if it fails.
         return f"the header declares {packets.declared_frames:.0f} frames, but there are {len(packets.pts)}"
+    return ""
+
+
+def why_not_decord_picture(packets: PacketTable, picture: Picture | None) -> str:
+    """Return why decord does not read a file with this first picture exactly, in one line; "" if it does."""
+    if picture is None:
+        return "the first picture cannot be decoded"
+    if (picture.width, picture.height) != (packets.width, packets.height):
+        return f"frames are {picture.width}x{picture.height}, not {packets.width}x{packets.height} as in the header"
+    if picture.bits > 8:
+        return f"{picture.bits} bits per colour"
+    if picture.interlaced:
+        return "interlaced: decord mixes the colours of the fields"
+    if any(picture.orientation):
+        return "frames are turned or mirrored for display"
     return ""
 
 

@@ -13,7 +13,7 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from dnl_video.data.folders import IMAGE_EXTENSIONS, is_frame
 from dnl_video.data.packets import PacketTable, absolute, open_container
+from dnl_video.data.pictures import orientation_of
 
 Frames = npt.NDArray[np.uint8]
 CHUNK = 32
@@ -68,11 +69,27 @@ def _decord() -> ModuleType:
 
 
 class DecordReader(Reader):
-    """Reads with decord in one thread: loaders use several processes."""
+    """Reads with decord in one thread: loaders use several processes.
 
-    def __init__(self, path: str, packets: PacketTable | None = None) -> None:
+    Args:
+        path: The file.
+        packets: Its packets, if they were read.
+        size: (height, width) that frames must have; None accepts any.
+        instead: Opens the reader that reads frames of another size.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        packets: PacketTable | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        instead: Callable[[], Reader] | None = None,
+    ) -> None:
         self._reader: Any = _decord().VideoReader(absolute(path), num_threads=1)
         self._packets = packets
+        self._size = size
+        self._instead = instead
         self.num_frames = len(self._reader)
         self.fps = float(self._reader.get_avg_fps())
 
@@ -91,7 +108,11 @@ class DecordReader(Reader):
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """See `Reader.chunks`."""
         for first in range(0, len(indices), CHUNK):
-            yield self._reader.get_batch(indices[first : first + CHUNK]).asnumpy()
+            frames = self._reader.get_batch(indices[first : first + CHUNK]).asnumpy()
+            if self._instead is not None and self._size not in (None, frames.shape[1:3]):
+                yield from self._instead().chunks(indices)
+                return
+            yield frames
 
     def close(self) -> None:
         """Free the file and the decoder."""
@@ -142,16 +163,8 @@ class AVReader(Reader):
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """See `Reader.chunks`."""
-        chunk: list[Frames] = []
-        for frame in self._wanted(list(indices)):
-            # Phones store portrait video as rotated landscape. decord rotates it; PyAV (from 13) tells the angle.
-            turns = round(getattr(frame, "rotation", 0) / 90)
-            chunk.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
-            if len(chunk) == CHUNK:
-                yield np.stack(chunk)
-                chunk = []
-        if chunk:
-            yield np.stack(chunk)
+        frames = self._wanted(list(indices))
+        return _stacked(orientation_of(frame).apply(frame.to_ndarray(format="rgb24")) for frame in frames)
 
     def _wanted(self, indices: list[int]) -> Iterator[Any]:
         if self._times is None:
@@ -205,6 +218,13 @@ class AVReader(Reader):
                     yield from decoder.decode(packet)
                 yield from decoder.decode(None)
                 decoder.flush_buffers()
+
+
+def _stacked(images: Iterable[Frames]) -> Iterator[Frames]:
+    """Yield images [H, W, 3] in chunks [n, H, W, 3] of one size, n <= `CHUNK`."""
+    for _, same in itertools.groupby(images, np.shape):
+        while chunk := list(itertools.islice(same, CHUNK)):
+            yield np.stack(chunk)
 
 
 def _in_order(frames: Iterable[tuple[int, Any]], wanted: list[int]) -> Iterator[Any]:
@@ -288,14 +308,18 @@ class FrameFolderReader(Reader):
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """See `Reader.chunks`."""
-        from PIL import Image
+        return _stacked(_read_image(self._files[index]) for index in indices)
 
-        for first in range(0, len(indices), CHUNK):
-            frames = []
-            for index in indices[first : first + CHUNK]:
-                with Image.open(self._files[index]) as image:
-                    frames.append(np.asarray(image.convert("RGB")))
-            yield np.stack(frames)
+
+def _read_image(file: Path) -> Frames:
+    """Read an image as RGB, upright by its EXIF orientation."""
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # grey of 16 bits, which `convert` would clip at 255
+            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        return np.asarray(upright.convert("RGB"))
 
 
 def _colour_prefix(prefixes: list[str]) -> str:

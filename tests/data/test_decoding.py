@@ -148,8 +148,8 @@ def test_files_that_cannot_be_opened(tmp_path):
         ("absent.mp4", "file not found"),
         ("empty.mp4", "file is empty"),
         ("folder.mp4", "the folder holds no numbered images such as img_00001.jpg (.jpg .jpeg .png .webp .bmp)"),
-        ("text.mp4", "not a video: begins with not a video"),
-        ("header.mp4", "cut off in the moov atom"),
+        ("text.mp4", "cannot be opened (not a video: begins with not a video)"),
+        ("header.mp4", "cannot be opened (cut off in the moov atom)"),
     ]:
         with pytest.raises(VideoDecodeError) as caught:
             open_video(tmp_path / name)
@@ -181,7 +181,7 @@ def test_audio_only_file(tmp_path):
         frame.sample_rate = 16000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(VideoDecodeError, match=r"sound.mp4: no video stream$"):
+    with pytest.raises(VideoDecodeError, match=r"cannot be opened \(no video stream\)$"):
         open_video(tmp_path / "sound.mp4")
 
 

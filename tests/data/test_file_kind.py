@@ -54,14 +54,14 @@ def archive() -> bytes:
         (archive(), "not a video: a zip archive"),
         (bytes(4000), "not a video: begins with zeros"),
         (bytes.fromhex("dd0c3a0d1de1209b") + bytes(600), "not a video: begins with the bytes dd 0c 3a 0d 1d e1 20 9b"),
-        (b"\0\0\0\x18ftypisom\0\0\2\0isommp41", "cut off (no moov atom)"),
-        (b"\0\0\0\x10moofabcdefgh", "cut off (no moov atom)"),  # a segment of a stream
+        (b"\0\0\0\x18ftypisom\0\0\2\0isommp41", "cut off, no moov atom"),
+        (b"\0\0\0\x10moofabcdefgh", "cut off, no moov atom"),  # a segment of a stream
     ],
 )
 def test_files_that_are_not_videos(tmp_path, content, expected):
     encode(tmp_path / "good.mp4", frames=2)
     (tmp_path / "a.mp4").write_bytes(content)
-    assert reason(tmp_path / "a.mp4") == expected
+    assert reason(tmp_path / "a.mp4") == f"cannot be opened ({expected})"
 
 
 def test_cut_off_files(tmp_path):
@@ -70,8 +70,8 @@ def test_cut_off_files(tmp_path):
     mdat = re.search(b"....mdat", whole, re.DOTALL).start()
     first = whole[:mdat] + whole[moov:]
     for content, expected in [
-        (whole[: moov // 2], "cut off (no moov atom)"),
-        (whole[:moov], "cut off (no moov atom)"),
+        (whole[: moov // 2], "cut off, no moov atom"),
+        (whole[:moov], "cut off, no moov atom"),
         (whole[: moov + 300], "cut off in the moov atom"),
         (first + whole[mdat : moov - 400], "cut off in the mdat atom"),
     ]:

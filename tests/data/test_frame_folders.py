@@ -60,6 +60,46 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
         assert video.read([0, 1])[:, 5, 7].tolist() == [[77, 77, 77], [1, 2, 3]]
 
 
+@pytest.mark.parametrize(
+    ("mode", "value", "rgb"),
+    [
+        ("1", 1, [255, 255, 255]),
+        ("L", 77, [77, 77, 77]),
+        ("LA", (77, 9), [77, 77, 77]),
+        ("I;16", 77 * 257, [77, 77, 77]),
+        ("I;16", 65535, [255, 255, 255]),
+        ("P", 3, [7, 8, 9]),
+        ("RGBA", (1, 2, 3, 0), [1, 2, 3]),
+    ],
+)
+def test_modes_of_png_images(tmp_path, mode, value, rgb):
+    tmp_path.joinpath("v").mkdir()
+    image = Image.new(mode, (8, 6), value)
+    if mode == "P":
+        image.putpalette([0] * 9 + [7, 8, 9])
+    image.save(tmp_path / "v" / "1.png")
+    with open_video(tmp_path / "v") as video:
+        assert video.read([0])[0, 5, 7].tolist() == rgb
+
+
+def test_jpeg_images(tmp_path):
+    """CMYK is converted; the orientation of EXIF is applied, as OpenCV does."""
+    image = Image.new("RGB", (32, 16), "red")
+    image.paste((0, 0, 255), (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise: the left side comes to the top
+    for name, picture, expected in [
+        ("cmyk", image.convert("CMYK"), [[0, 0, 255], [255, 0, 0]]),
+        ("exif", image, [[0, 0, 255], [255, 0, 0]]),
+    ]:
+        tmp_path.joinpath(name).mkdir()
+        picture.save(tmp_path / name / "1.jpg", quality=100, **({"exif": exif} if name == "exif" else {}))
+        with open_video(tmp_path / name) as video:
+            frame = video.read([0])[0].astype(int)
+        assert frame.shape == ((32, 16, 3) if name == "exif" else (16, 32, 3))
+        assert np.abs(frame[[4, -5], [4, -5]] - expected).max() < 4
+
+
 def test_optical_flow_beside_the_colour_frames_is_left_out(tmp_path):
     folder = write_frames(tmp_path / "v", ["img_1.png", "img_2.png"])
     write_frames(folder, ["flow_x_1.png", "flow_y_1.png", "flow_x_2.png"], red=0)
@@ -85,8 +125,8 @@ def test_folders_that_are_not_videos(tmp_path, names, message):
 def test_a_damaged_frame_and_one_of_another_size(tmp_path):
     folder = write_frames(tmp_path / "v", ["1.png", "2.png"])
     (folder / "2.png").write_bytes((folder / "1.png").read_bytes()[:60])
-    for _ in range(2):
-        with open_video(folder) as video, pytest.raises(VideoDecodeError, match="cannot be decoded"):
+    for message in ("cannot be decoded", r"the frame size changes from \(40, 48\) to \(20, 20\)$"):
+        with open_video(folder) as video, pytest.raises(VideoDecodeError, match=message):
             video.read([0, 1])
         Image.new("RGB", (20, 20)).save(folder / "2.png")
 

@@ -51,7 +51,11 @@ def test_the_cache_keeps_the_last_files(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "file not found"), (b"", "file is empty"), (b"no video" * 99, "not a video: begins with no video")],
+    [
+        (None, "file not found"),
+        (b"", "file is empty"),
+        (b"no video" * 99, "cannot be opened (not a video: begins with no video"),
+    ],
 )
 def test_files_that_are_not_videos(tmp_path, content, reason):
     if content is not None:

@@ -110,7 +110,7 @@ def test_a_song_with_a_cover_is_no_video(tmp_path, kind):
         path = write_tracks(tmp_path / kind, GREY[:1], sound="track" in kind)
     with pytest.raises(VideoDecodeError) as caught:
         open_video(path)
-    assert caught.value.reason == "no video stream (only a cover picture)"
+    assert caught.value.reason == "cannot be opened (no video stream, only a cover picture)"
 
 
 @pytest.mark.parametrize("decoder", ["decord", "av"])

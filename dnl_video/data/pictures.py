@@ -1,0 +1,104 @@
+"""What a decoded picture tells about its video: orientation, bits per colour, interlacing, shape of the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from av.sidedata.sidedata import SideDataContainer
+
+from dnl_video.data.packets import open_container
+
+
+class Orientation(NamedTuple):
+    """How a stored picture becomes upright: swap rows and columns first, then mirror.
+
+    Args:
+        transpose: Swap rows and columns.
+        flip_x: Mirror left and right.
+        flip_y: Mirror top and bottom.
+    """
+
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return a stored picture [H, W, 3] upright."""
+        if self.transpose:
+            image = image.swapaxes(0, 1)
+        return image[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
+
+
+# `frame.side_data` and its frame refer to each other, so that the garbage collector keeps frames for long.
+_side_data: Any = SideDataContainer
+_TURNED = (
+    Orientation(),
+    Orientation(True, False, True),
+    Orientation(False, True, True),
+    Orientation(True, True, False),
+)
+
+
+def orientation_of(frame: Any) -> Orientation:
+    """Return the orientation of a decoded frame, as FFmpeg's autorotation takes it (fftools/ffmpeg_filter.c).
+
+    The display matrix of phones and cameras maps (x, y) to (a x + c y, b x + d y). It has one of eight orientations;
+    other angles are rounded to one of them.
+    """
+    try:
+        matrix = _side_data(frame).get("DISPLAYMATRIX")
+    except ValueError:  # PyAV up to 18 knows not every kind of side data; then it tells the angle only
+        return _TURNED[round(frame.rotation / 90) % 4]
+    if matrix is None:
+        return _TURNED[0]
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    transpose = abs(b) > abs(a)
+    return Orientation(transpose, (c if transpose else a) < 0, (b if transpose else d) < 0)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The first picture of a video.
+
+    Args:
+        width: Stored width in pixels, before rotation.
+        height: Stored height in pixels, before rotation.
+        bits: Bits per colour.
+        interlaced: Whether it consists of two fields.
+        orientation: How it becomes upright.
+        sample_aspect: Width of a pixel divided by its height; 1 if unknown.
+    """
+
+    width: int
+    height: int
+    bits: int
+    interlaced: bool
+    orientation: Orientation
+    sample_aspect: Fraction
+
+
+def read_picture(path: str, index: int) -> Picture | None:
+    """Decode the first picture of a file's stream; None if there is none.
+
+    Raises:
+        av.error.FFmpegError: It cannot be decoded.
+    """
+    with open_container(path) as container:
+        stream = container.streams[index]
+        stream.codec_context.skip_frame = "DEFAULT"
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            return None
+        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
+        return Picture(
+            width=frame.width,
+            height=frame.height,
+            bits=max(component.bits for component in frame.format.components),
+            interlaced=bool(frame.interlaced_frame),
+            orientation=orientation_of(frame),
+            sample_aspect=Fraction(aspect.numerator, aspect.denominator),
+        )
