@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dnl_video.errors import InputError, nearest
 
@@ -69,17 +70,21 @@ class ContextOptions:
     zero_init: bool = True
     checkpoint: bool = False
 
+    RANGES: ClassVar = {
+        "(0, 1]": "inner_ratio value_ratio gc_ratio",
+        "[0.0001, 10000]": "temperature",
+        "[1, 64]": "pool",
+        "[0, 100]": "positions",
+    }
+
     def __post_init__(self) -> None:
-        check_fields(self, ranges={"(0, 1]": "inner_ratio value_ratio gc_ratio", "(0, inf)": "temperature"})
+        check_fields(self)
         if self.output == "gamma" and self.value_ratio not in (None, 1):
             raise InputError(f"value_ratio is {self.value_ratio}; output: gamma has no projection and needs 1, or null")
-        if self.pool is not None:
-            if len(self.pool) != 3 or min(self.pool) < 1:
-                raise InputError(f"pool is {list(self.pool)}; give three sizes (T, H, W) of at least 1, or null")
-            if self.pool[0] > 1 and self.whiten_over == "frame":
-                raise InputError(
-                    f"pool {list(self.pool)} mixes frames; whiten_over: frame needs a pool of 1 along T, or null"
-                )
+        if self.pool is not None and self.pool[0] > 1 and self.whiten_over == "frame":
+            raise InputError(
+                f"pool {list(self.pool)} mixes frames; whiten_over: frame needs a pool of 1 along T, or null"
+            )
 
 
 @dataclass(frozen=True)
@@ -123,14 +128,20 @@ class ModelSpec:
     stem_strides: tuple[int, int] = (1, 1)
     context_options: ContextOptions = field(default_factory=ContextOptions)
 
+    RANGES: ClassVar = {
+        "[1, 100000]": "num_classes",
+        "[8, 1024]": "stem_channels",
+        "[0, 1)": "dropout",
+        "[1, 64]": "slow_alpha fusion_kernel",
+        "[1, 8]": "stem_strides",
+    }
+
     def __post_init__(self) -> None:
-        check_fields(self, ranges={"[1, inf)": "num_classes slow_alpha", "[0, 1)": "dropout"})
-        if self.stem_channels < 8 or self.stem_channels % 8:
+        check_fields(self)
+        if self.stem_channels % 8:
             raise InputError(f"stem_channels is {self.stem_channels}; give a multiple of 8 (published networks: 64)")
-        if self.fusion_kernel is not None and (self.fusion_kernel < 1 or self.fusion_kernel % 2 == 0):
+        if self.fusion_kernel is not None and self.fusion_kernel % 2 == 0:
             raise InputError(f"fusion_kernel is {self.fusion_kernel}; give an odd number of frames, or null")
-        if len(self.stem_strides) != 2 or min(self.stem_strides) < 1:
-            raise InputError(f"stem_strides is {list(self.stem_strides)}; give two numbers of at least 1, as [1, 1]")
         if self.architecture.startswith("slowfast") and max(self.stem_strides) > 1:
             raise InputError(f"stem_strides is {list(self.stem_strides)}; {self.architecture} needs [1, 1]")
         attention = self.context_options.attention
@@ -169,49 +180,108 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
     channel_order: ChannelOrder = "rgb"
 
+    RANGES: ClassVar = {
+        "[1, 1024]": "num_frames",
+        "[1, 100000]": "frame_stride",
+        "[0.001, 10000]": "target_fps",
+        "[1, 4096]": "short_side crop_size",
+        "[-1000, 1000]": "mean",
+        "[0.0001, 1000]": "std",
+    }
+
     def __post_init__(self) -> None:
-        check_fields(
-            self, ranges={"[1, inf)": "num_frames frame_stride short_side crop_size", "(0, inf)": "target_fps"}
-        )
+        check_fields(self)
         if self.crop_size > self.short_side:
             raise InputError(
                 f"crop_size {self.crop_size} exceeds short_side {self.short_side}; the crop must fit inside"
             )
-        if min(self.std) <= 0:
-            raise InputError(f"std is {list(self.std)}; give three numbers above 0")
 
 
-def check_fields(config: Any, section: str = "", ranges: Mapping[str, str] = {}) -> None:
-    """Check the fields of a config whose type is a Literal or that have a range.
+def check_fields(config: Any, section: str = "") -> None:
+    """Check the type of every field of a config, and the numbers by ``RANGES`` of its class.
+
+    ``RANGES`` maps an interval to the names of fields, for example {"[0, 1)": "momentum ema_decay"}; "0 or [1, 9]" also
+    allows 0. It holds for every number of a list. NaN and infinity are never allowed.
 
     Args:
         config: A dataclass instance.
         section: Prefix of the names in messages, for example "data.".
-        ranges: Names of fields by their interval, for example {"[0, 1)": "momentum ema_decay", "(0, inf)": "lr"}.
-            None is always allowed.
 
     Raises:
-        InputError: A value is not allowed; the message lists the allowed ones.
+        InputError: A value is not allowed; the message names the field, its value and the allowed values.
     """
-    hints = get_type_hints(type(config))
-    for name, hint in hints.items():
+    kind: type = type(config)
+    for name, hint in _hints(kind).items():
         value = getattr(config, name)
-        allowed = [str(option) for option in get_args(hint)] if get_origin(hint) is Literal else []
-        if allowed and value not in get_args(hint):
-            raise InputError(
-                f"{section}{name} is {value!r}; allowed: {', '.join(allowed)}{nearest(str(value), allowed)}"
-            )
-    for name, interval in ((name, interval) for interval, names in ranges.items() for name in names.split()):
-        value = getattr(config, name)
-        low, high = (float(bound) for bound in interval[1:-1].split(","))
-        at_bound = (value == low and interval[0] == "(") or (value == high and interval[-1] == ")")
-        if value is None or (low <= value <= high and not at_bound):
-            continue
-        wanted = f"a number in {interval}"
-        if math.isinf(high):
-            wanted = f"at least {low:g}" if interval[0] == "[" else f"a number above {low:g}"
-        optional = ", or null" if type(None) in get_args(hints[name]) else ""
-        raise InputError(f"{section}{name} is {value}; give {wanted}{optional}")
+        if not _fits(value, hint, _interval(kind, name)):
+            shown = "null" if value is None else repr(list(value) if isinstance(value, tuple) else value)
+            raise InputError(f"{section}{name} is {shown}; {allowed_values(kind, name, value)}")
+
+
+def allowed_values(kind: type, name: str, value: Any) -> str:
+    """Return which values a field of a config may have, as the end of a message about ``value``."""
+    hint, interval = _hints(kind)[name], _interval(kind, name)
+    if get_origin(hint) is Literal:
+        allowed = [str(option) for option in get_args(hint)]
+        return f"allowed: {', '.join(allowed)}{nearest(str(value), allowed)}"
+    options = [option for option in _options(hint) if option is not NoneType]
+    optional = ", or null" if len(options) < len(_options(hint)) else ""
+    return f"give {' or '.join(_wanted(option, interval) for option in options)}{optional}"
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+
+
+def _interval(kind: type, name: str) -> str:
+    ranges: Mapping[str, str] = getattr(kind, "RANGES", {})
+    return next((interval for interval, names in ranges.items() if name in names.split()), "(-inf, inf)")
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _fits(value: Any, hint: Any, interval: str) -> bool:
+    """Return whether a value has a type, and its numbers are in an interval."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, option, interval) for option in args)
+    if origin is Literal:
+        return any(value == option and type(value) is type(option) for option in args)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            _fits(key, args[0], interval) and _fits(one, args[1], interval) for key, one in value.items()
+        )
+    if origin in (tuple, list):
+        fixed = origin is tuple and args[-1] is not Ellipsis
+        fits = isinstance(value, (tuple, list)) and (not fixed or len(value) == len(args))
+        return fits and all(_fits(one, args[0], interval) for one in value)
+    if hint not in (int, float):
+        return hint is Any or isinstance(value, hint)
+    if isinstance(value, bool) or not isinstance(value, (int, hint)):
+        return False
+    zero, _, bounds = interval.rpartition(" or ")
+    low, high = (float(bound) for bound in bounds[1:-1].split(","))
+    at_bound = (value == low and bounds[0] == "(") or (value == high and bounds[-1] == ")")
+    return (low <= value <= high and not at_bound) or (zero == "0" and value == 0)
+
+
+def _wanted(hint: Any, interval: str) -> str:
+    """Return the description of a type, with the interval of its numbers."""
+    args = get_args(hint)
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, args))
+    if get_origin(hint) in (tuple, list):
+        count = f"{len(args)} " if get_origin(hint) is tuple and args[-1] is not Ellipsis else ""
+        return f"a list of {count}{_wanted(args[0], interval).removeprefix('a ').replace('number', 'numbers')}"
+    if hint in (int, float):
+        number = "a whole number in " if hint is int else "a number in "
+        return "".join(interval.rpartition("0 or ")[:2]) + number + interval.removeprefix("0 or ")
+    plain = {bool: "true or false", str: "text", dict: "a mapping"}
+    return plain.get(get_origin(hint) or hint, getattr(hint, "__name__", ""))
 
 
 _Spec = TypeVar("_Spec", ModelSpec, Preprocessing, ContextOptions)

@@ -30,6 +30,18 @@ To write your own recipe, start from a copy:
 """
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that occurs twice in a mapping; YAML would take the last value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping."""
+        names = [str(key.value) for key, _ in node.value]
+        for (key, _), name in zip(node.value, names, strict=True):
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{name} occurs twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add no options."""
 
@@ -85,11 +97,12 @@ def read_recipe(name: str) -> dict[str, Any]:
     """
     path = find_recipe(name)
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        recipe = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read; give a recipe such as i3d_dnl") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
+        raise InputError(f"{path}: not valid YAML: {reason}") from error
     if not isinstance(recipe, dict):
         raise InputError(f"{path}: contains no settings; start from a recipe such as i3d_dnl")
     return recipe

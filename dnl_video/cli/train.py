@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_type_hints
 
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
@@ -16,6 +16,7 @@ from dnl_video.cli.recipes import find_recipe, read_recipe
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError, Terminated, nearest
 from dnl_video.files import list_folder
+from dnl_video.spec import allowed_values
 
 if TYPE_CHECKING:
     from dnl_video.training.run import TrainResult
@@ -43,6 +44,11 @@ _COMMON = (
     *("data.batch_size", "model.architecture", "model.context", "model.num_classes", "weights.source"),
     *("optim.lr", "trainer.max_epochs", "trainer.devices", "trainer.precision", "print_config", "help-all"),
 )
+# jsonargparse's messages about the value of a key.
+_WRONG_VALUE = re.compile(
+    r'Parser key "(?P<key>[\w.]+)": (?:Does not validate .*?Given value(?: type)?: (?:<class .*?> Given value: )?'
+    r"(?P<value>.*?)(?: Errors|$)|Expected an? .+?\. Got value: (?P<other>.*))"
+)
 _Config = TypeVar("_Config")
 
 
@@ -63,20 +69,23 @@ class PARSER(ArgumentParser):
 
     command = "dnl-video train"
     common: tuple[str, ...] = _COMMON
+    kind: Any = None  # the config class that it parses
 
     def __init__(self, **kwargs: Any) -> None:
         options = {"prog": self.command, "usage": "%(prog)s --config YAML [options]"} | kwargs
         super().__init__(exit_on_error=False, allow_abbrev=False, **options)
 
     def add_config(self, kind: type) -> None:
-        """Add every field of a config dataclass by its dotted name, and ``--output`` for ``--output_dir``."""
+        """Add every field of a config dataclass by its dotted name, with short names for two of them."""
+        self.kind = kind
         self.add_class_arguments(kind, None)
         for action in self._actions:
             if action.metavar is None:
                 action.metavar = action.dest.rpartition(".")[2].upper()
-        if output := self._option_string_actions.get("--output_dir"):
-            self._option_string_actions["--output"] = output
-            output.option_strings = ["--output", *output.option_strings]
+        for short, name in (("--output", "--output_dir"), ("--limit-videos", "--data.limit_videos")):
+            if long := self._option_string_actions.get(name):
+                self._option_string_actions[short] = long
+                long.option_strings = [short, *long.option_strings]
 
     def keys(self) -> list[str]:
         """Return every dotted name that a recipe may contain."""
@@ -95,15 +104,33 @@ class PARSER(ArgumentParser):
         formatter.end_section()
         return formatter.format_help()
 
+    def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
+        """Return the recipe of ``--print_config``; refuse the values that a training refuses."""
+        build_config(cfg, self.kind)
+        return super().dump(cfg, *args, **kwargs)
+
     def print_all_help(self) -> None:
         """Print every option."""
         print(super().format_help())
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage."""
+        text = " ".join(message.split())
+        if (found := _WRONG_VALUE.search(text)) and (owner := self._owner(found["key"])):
+            value, name = found["value"] or found["other"], found["key"].rpartition(".")[2]
+            shown = "null" if value == "None" else value
+            raise InputError(f"{found['key']} is {shown}; {allowed_values(owner, name, value)}") from ex
         options = [option.lstrip("-") for option in self._option_string_actions]
         names = [name for name in options if not any(other.startswith(f"{name}.") for other in options)]
-        raise InputError(_one_line(message, names, f"{self.command} --help{'-all' if self.common else ''}")) from ex
+        raise InputError(_one_line(text, names, f"{self.command} --help{'-all' if self.common else ''}")) from ex
+
+    def _owner(self, key: str) -> type | None:
+        """Return the config class that has the field of a dotted key."""
+        owner: Any = self.kind
+        *sections, name = key.split(".")
+        for section in sections:
+            owner = get_type_hints(owner).get(section)
+        return owner if owner and name in get_type_hints(owner) else None
 
 
 class RecipeFile(ActionConfigFile):
@@ -133,7 +160,6 @@ def add_arguments(parser: PARSER) -> None:
     )
     add("--dry-run", action="store_true", help="Check lists, files, decoding and memory; write nothing.")
     add("--final-test", action="store_true", help="Evaluate the best checkpoint with many views and write a report.")
-    add("--limit-videos", type=int, metavar="N", help="Use only N videos of each list.")
     parser.add_config(TrainConfig)
 
 
@@ -150,8 +176,6 @@ def build_config(arguments: Any, kind: type[_Config]) -> _Config:
 def run(arguments: Any) -> int:
     """Train; with --final-test also evaluate and report."""
     config = build_config(arguments, TrainConfig)
-    if "limit_videos" in arguments:
-        config.data = dataclasses.replace(config.data, limit_videos=arguments.limit_videos)
     _check_devices(config)
     if "dry_run" in arguments:
         return _dry_run(config)
@@ -244,18 +268,8 @@ def check_keys(values: Mapping[str, Any], known: list[str], path: str, prefix: s
             raise InputError(f"{path}: unknown key {key!r}{nearest(key, [*known, *sections])}")
 
 
-def _one_line(message: str, names: list[str], help_command: str) -> str:
+def _one_line(text: str, names: list[str], help_command: str) -> str:
     """Return jsonargparse's message as one line in terms of dotted keys."""
-    text = " ".join(message.split())
-    if match := re.search(
-        r"Parser key \"([\w.]+)\": Does not validate .*?Given value(?: type)?: (.*?)(?: Errors|$)", text
-    ):
-        return f"{match[1]} is {match[2]}; `{help_command}` lists the allowed values"
-    if match := re.search(r"Parser key \"([\w.]+)\": Expected an? (.+?)\. Got value: (.*)", text):
-        key, expected, value = match.groups()
-        allowed = re.sub(r"typing\.|<class '|'>", "", expected)
-        choices = re.findall(r"'([\w-]+)'", allowed)
-        return f"{key} is {value}; allowed: {', '.join(choices) or allowed}{nearest(value, choices)}"
     if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
         key = ".".join(match.groups())
     elif match := re.search(r"(?:Option '|[Uu]nrecognized arguments?:? --?)([\w.-]+)", text):

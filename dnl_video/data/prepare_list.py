@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dnl_video.data.class_lists import read_class_list
 from dnl_video.data.list_file import Listing, Row, existing
@@ -62,9 +62,17 @@ class PrepareOptions:
     relative: bool = False
     retry_broken: bool = False
 
+    RANGES: ClassVar = {
+        "[1, 512]": "num_workers",
+        "[1, 100000]": "sample_frames",
+        "(0, 1000000]": "timeout_s",
+        "[0.001, 10000]": "frames_fps",
+        "[16, 4096]": "resize",
+        "[0, 63]": "crf",
+    }
+
     def __post_init__(self) -> None:
-        ranges = {"[1, inf)": "num_workers sample_frames", "[16, inf)": "resize", "[0, inf)": "crf"}
-        check_fields(self, ranges=ranges | {"(0, inf)": "timeout_s frames_fps"})
+        check_fields(self)
         if Path(self.output).suffix.lower() != ".csv":
             raise InputError(f"--output is {self.output}; give a name that ends with .csv")
         if (self.resize is None) != (self.resized_dir is None):

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from dnl_video.errors import InputError, nearest
 from dnl_video.spec import Context, check_fields, flat
@@ -47,7 +47,10 @@ class StudyConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     jobs: int = 1
 
+    RANGES: ClassVar = {"[0, 4294967295]": "seeds", "[1, 256]": "jobs"}
+
     def __post_init__(self) -> None:
+        check_fields(self)
         allowed = get_args(Context)
         for context in self.contexts:
             if context not in allowed:
@@ -58,9 +61,6 @@ class StudyConfig:
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise InputError(f"{name} is {list(values)}; give at least one, each once")
-        if min(self.seeds) < 0:
-            raise InputError(f"seeds has {min(self.seeds)}; give 0 or more")
-        check_fields(self, ranges={"[1, inf)": "jobs"})
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def test_set_overrides_the_file(tmp_path: Path) -> None:
             "{source}: has no weights for blocks.2.context_blocks.1.value.weight (context blocks); convert it as it is",
         ),
         (["--set", "model.num_classes=4"], "{source}: has no weights for blocks.5.proj.weight (classifier (3 classes"),
-        (["--num-frames", "0"], "num_frames is 0; give at least 1"),
+        (["--num-frames", "0"], "num_frames is 0; give a whole number in [1, 1024]"),
         (
             ["--classes", "nowhere.txt"],
             "class list nowhere.txt does not exist; give a text file with one class name",

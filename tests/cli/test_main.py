@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from dnl_video.cli.main import COMMANDS, command_module, main, make_parser
@@ -46,6 +48,35 @@ def test_unknown_options_name_the_nearest(capsys):
     assert capsys.readouterr().err == (
         "dnl-video: error: unrecognized arguments: --sizes 64; did you mean '--size'?; see dnl-video models --help\n"
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train --config i3d_dnl --trainer.max 1",
+        "train --config i3d_dnl --dry",
+        "ablate --config study.yaml --job 1",
+        "evaluate --checkpoint c --manifest m --num-cl 1",
+        "predict v --checkpoint c --num-cl 1",
+        "visualize v --checkpoint c --out o",
+        "features v --checkpoint c --output o --num-cl 1",
+        "report d --cl c",
+        "compare a b --out o",
+        "show d --js",
+        "export --checkpoint c --output o --on",
+        "convert s --output o --num-fr 8",
+        "models --si 64",
+        "demo-data --output o --num-w 1",
+        "prepare --videos v --output m.csv --num-w 1",
+        "recipes --he",
+    ],
+)
+def test_abbreviated_options_are_refused(words, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text("recipe: i3d_dnl")
+    assert main(words.split()) == 2
+    option = [word for word in words.split() if word.startswith("--")][-1].removeprefix("--")
+    assert re.search(rf"(unrecognized arguments: --|unknown option '){re.escape(option)}\b", capsys.readouterr().err)
 
 
 def test_debug_adds_the_traceback(capsys):

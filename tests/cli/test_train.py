@@ -114,14 +114,18 @@ def test_only_rank_0_prints_the_result_of_a_dry_run(tiny, tmp_path, capsys, monk
             "RECIPE: unknown key 'model.context_options.poool'; did you mean 'model.context_options.pool'?",
         ),
         ("model: {context: nll}", "model.context is nll; allowed: none, nl, dnl, pairwise, unary"),
-        ("optim: {lr: abc}", "optim.lr is abc; allowed: float"),
+        ("optim: {lr: abc}", "optim.lr is abc; give a number in [1e-12, 1000]"),
         ("data: {decoder: opencv}", "data.decoder is opencv; allowed: decord, av, auto"),
         (
             "evaluation: {decoder: dekord}",
             "evaluation.decoder is dekord; allowed: decord, av, auto; did you mean 'decord'?",
         ),
         ("optim: {ema_decay: 1}", "optim.ema_decay is 1.0; give a number in [0, 1), or null"),
-        ("data: {batch_size: 0}", "data.batch_size is 0; give at least 1"),
+        ("optim: {lr: .nan}", "optim.lr is nan; give a number in [1e-12, 1000]"),
+        ("data: {batch_size: null}", "data.batch_size is null; give a whole number in [1, 4096]"),
+        ("trainer: {devices: 1.5}", "trainer.devices is 1.5; give a whole number in [1, 1024] or auto"),
+        ("optim: {lr: 0.1, lr: 0.2}", "RECIPE: not valid YAML: lr occurs twice in line 1, column 9"),
+        ("data: {batch_size: 0}", "data.batch_size is 0; give a whole number in [1, 4096]"),
         ("augment: {crop_size: 300}", "augment.short_side is [256, 320] with crop_size 300; give [low, high]"),
         ("preprocessing: {crop_size: 300}", "crop_size 300 exceeds short_side 256; the crop must fit inside"),
         ("model: [", "not valid YAML"),
@@ -132,7 +136,8 @@ def test_only_rank_0_prints_the_result_of_a_dry_run(tiny, tmp_path, capsys, monk
 def test_bad_keys_and_values_are_one_line(text, message, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(text, encoding="utf-8")
-    assert message.replace("RECIPE", str(recipe)) in refused(capsys, "train", "--config", str(recipe))
+    for words in ([], ["--print_config"])[: 1 if "train_manifest" in message else 2]:
+        assert message.replace("RECIPE", str(recipe)) in refused(capsys, "train", "--config", str(recipe), *words)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +150,7 @@ def test_bad_keys_and_values_are_one_line(text, message, tmp_path, capsys):
             ["--model.context", "dln"],
             "model.context is dln; allowed: none, nl, dnl, pairwise, unary, snl, gc; did you mean 'dnl'?",
         ),
-        (["--limit-videos", "0"], "data.limit_videos is 0; give at least 1"),
+        (["--limit-videos", "0"], "data.limit_videos is 0; give a whole number in [1, 100000000], or null"),
     ],
 )
 def test_bad_options_are_one_line(words, message, capsys):
@@ -244,8 +249,8 @@ def test_help_is_short_and_starts_with_examples(capsys):
 
 def test_help_all_shows_every_setting(capsys):
     printed = help_text(capsys, "--help-all")
-    assert all(f"  --{key} " in printed for key in settings("slow_r50_8x8_dnl") if key != "output_dir")
-    assert "--output OUTPUT_DIR, --output_dir OUTPUT_DIR" in printed
+    short = {"output_dir": "--output OUTPUT_DIR, ", "data.limit_videos": "--limit-videos LIMIT_VIDEOS, "}
+    assert all(f"  {short.get(key, '')}--{key} " in printed for key in settings("slow_r50_8x8_dnl"))
     assert "--dry-run" in printed
 
 

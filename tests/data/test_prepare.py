@@ -323,11 +323,11 @@ def test_the_manifest_lists_the_resized_copies(tmp_path, write_coloured, monkeyp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_workers": 0}, "num_workers is 0; give at least 1, or null"),
-        ({"sample_frames": 0}, "sample_frames is 0; give at least 1"),
-        ({"resize": 8, "resized_dir": "x"}, "resize is 8; give at least 16, or null"),
-        ({"timeout_s": 0.0}, "timeout_s is 0.0; give a number above 0"),
-        ({"frames_fps": -1.0}, "frames_fps is -1.0; give a number above 0"),
+        ({"num_workers": 0}, "num_workers is 0; give a whole number in [1, 512], or null"),
+        ({"sample_frames": 0}, "sample_frames is 0; give a whole number in [1, 100000]"),
+        ({"resize": 8, "resized_dir": "x"}, "resize is 8; give a whole number in [16, 4096], or null"),
+        ({"timeout_s": 0.0}, "timeout_s is 0.0; give a number in (0, 1000000]"),
+        ({"frames_fps": -1.0}, "frames_fps is -1.0; give a number in [0.001, 10000]"),
         ({"output": "m.txt"}, "--output is m.txt; give a name that ends with .csv"),
         ({"resize": 256}, "--resize and --resized-dir go together; give both, or neither"),
         ({"resized_dir": "x"}, "--resize and --resized-dir go together; give both, or neither"),

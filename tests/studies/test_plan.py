@@ -85,8 +85,8 @@ def test_wrong_override_is_refused(values: dict[str, Any], message: str) -> None
         ({"contexts": ("none", "dln")}, "contexts has 'dln'; allowed: none, nl, dnl, .*; did you mean 'dnl'"),
         ({"contexts": ()}, r"contexts is \[\]; give at least one, each once"),
         ({"seeds": (1, 1)}, r"seeds is \[1, 1\]; give at least one, each once"),
-        ({"seeds": (-1,)}, "seeds has -1; give 0 or more"),
-        ({"jobs": 0}, "jobs is 0; give at least 1"),
+        ({"seeds": (-1,)}, r"seeds is \[-1\]; give a list of whole numbers in \[0, 4294967295\]"),
+        ({"jobs": 0}, r"jobs is 0; give a whole number in \[1, 256\]"),
     ],
 )
 def test_wrong_study_is_refused(values: dict[str, Any], message: str) -> None:

@@ -158,5 +158,5 @@ def test_nothing_is_frozen_by_default() -> None:
 
 
 def test_frozen_stages_out_of_range() -> None:
-    with pytest.raises(InputError, match=r"optim.frozen_stages is 6; give a number in \[0, 5\]"):
+    with pytest.raises(InputError, match=r"optim.frozen_stages is 6; give a whole number in \[0, 5\]"):
         OptimConfig(frozen_stages=6)
