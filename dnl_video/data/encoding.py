@@ -26,6 +26,7 @@ def write_video(
     *,
     crf: int = 18,
     gop: int = 12,
+    sample_aspect: Fraction | None = None,
     options: Mapping[str, str] | None = None,
 ) -> None:
     """Encode RGB frames to an H.264 file (yuv420p) with a constant frame rate.
@@ -41,6 +42,7 @@ def write_video(
         fps: Frames per second.
         crf: Constant rate factor: 0 is lossless, 18 nearly lossless.
         gop: Largest distance of two key frames, in frames.
+        sample_aspect: Width of a pixel divided by its height, which players use; None writes no such tag.
         options: More options of libx264, for example `{"preset": "veryfast", "threads": "1"}`.
 
     Raises:
@@ -69,6 +71,8 @@ def write_video(
             stream.height, stream.width = height, width
             stream.pix_fmt = "yuv420p"
             stream.codec_context.gop_size = gop
+            if sample_aspect is not None:
+                stream.codec_context.sample_aspect_ratio = sample_aspect.limit_denominator(1000)
             # cgop: closed groups. mbtree: with AVX-512, x264's macroblock tree reads uninitialised memory for widths
             # that are no multiple of 128, so its output would change from run to run.
             stream.options = {"flags": "+cgop", "crf": str(crf), "mbtree": "0", **(options or {})}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def check_file(path: str, fps: float, sample: int) -> dict[str, Any]:
 def transcode_file(path: str, fps: float, sample: int, target: str, short_side: int, crf: int) -> dict[str, Any]:
     """Write all frames of a video as a smaller H.264 file with the same frame rate.
 
-    Groups of pictures are closed and short (`GOP`), frames are upright, and there is no sound.
+    Groups of pictures are closed and short (`GOP`), frames are upright, and there is no sound. Pixels that are not
+    square stay so: the file keeps the shape in which players show it.
 
     Args:
         path: See `check_file`.
@@ -77,8 +79,15 @@ def transcode_file(path: str, fps: float, sample: int, target: str, short_side: 
     try:
         with open_video(path, frames_fps=fps) as video:
             num_frames = video.num_frames
-            options = {"preset": "fast", "threads": "1"}
-            write_video(target, _resized_frames(video, short_side), video.fps, crf=crf, gop=GOP, options=options)
+            write_video(
+                target,
+                _resized_frames(video, short_side),
+                video.fps,
+                crf=crf,
+                gop=GOP,
+                sample_aspect=_resized_aspect(video, short_side),
+                options={"preset": "fast", "threads": "1"},
+            )
     except VideoDecodeError as error:
         return {"error": error.reason}
     except (InputError, OSError) as error:
@@ -102,3 +111,14 @@ def _resized_frames(video: Video, short_side: int) -> Iterator[npt.NDArray[np.ui
     for first in range(0, video.num_frames, _FRAMES_PER_READ):
         last = min(first + _FRAMES_PER_READ, video.num_frames)
         yield from video.read(range(first, last), resize=lambda frames: resize_frames(frames, *size))
+
+
+def _resized_aspect(video: Video, short_side: int) -> Fraction | None:
+    """Return the width of a resized pixel divided by its height; None for square pixels."""
+    picture = None if Path(video.path).is_dir() else probe_video(video.path).picture
+    if picture is None or picture.sample_aspect == 1:
+        return None
+    height, width = video.size
+    new_width, new_height = resized(width, height, short_side)
+    aspect = 1 / picture.sample_aspect if picture.orientation.transpose else picture.sample_aspect
+    return aspect * Fraction(width * new_height, height * new_width)

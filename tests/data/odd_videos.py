@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import textwrap
@@ -104,6 +105,15 @@ def _copy(source: Path, target: Path, *, shift: int = 0, skipped_groups: int = 0
                 packet.stream = copied
                 written.mux(packet)
     return target
+
+
+def set_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
+    """Set the display matrix of an .mp4 with one track (tkhd, ISO/IEC 14496-12, 8.3.2)."""
+    content = bytearray(path.read_bytes())
+    matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    place = content.index(b"tkhd") + 44
+    content[place : place + 36] = matrix
+    path.write_bytes(content)
 
 
 def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:

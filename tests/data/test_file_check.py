@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dnl_video.data import file_check
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.encoding import resize_frames, write_video
 from dnl_video.data.file_check import GOP, check_file, resized, transcode_file
+from tests.data.odd_videos import set_matrix
 
 
 def transcode(source: Path, target: Path, short_side: int) -> dict[str, Any]:
@@ -58,6 +60,27 @@ def test_a_transcoded_video_has_the_same_frames_in_closed_short_groups(tmp_path,
         keys = [i for i, f in enumerate(container.decode(video=0)) if f.key_frame]
     assert keys[0] == 0
     assert max(np.diff([*keys, 60])) <= GOP
+
+
+@pytest.mark.parametrize(
+    ("matrix", "sample_aspect", "size", "expected"),
+    [
+        ((1, 0, 0, 1), Fraction(16, 11), (124, 100), Fraction(500, 341)),  # both show 20:11
+        ((0, 1, -1, 0), Fraction(16, 11), (100, 124), Fraction(341, 500)),
+        ((1, 0, 0, 1), None, (124, 100), None),
+    ],
+)
+def test_pixels_that_are_not_square(tmp_path, matrix, sample_aspect, size, expected):
+    source = tmp_path / "s.mp4"
+    frames = np.zeros((3, 576, 720, 3), np.uint8)
+    write_video(source, frames, 25, sample_aspect=sample_aspect, options={"preset": "ultrafast", "threads": "1"})
+    set_matrix(source, *matrix)
+    facts = transcode(source, tmp_path / "t.mp4", 100)
+    assert (facts["width"], facts["height"]) == size
+    with av.open(str(tmp_path / "t.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.sample_aspect_ratio or None) == expected
+        assert next(container.decode(stream)).rotation == 0
 
 
 def test_rotation_is_honoured_and_sound_dropped(tmp_path, shared_clips):

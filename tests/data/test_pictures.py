@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ from dnl_video.data.manifest import read_manifest
 from dnl_video.data.packets import _is_scaled_vp9
 from dnl_video.data.pictures import orientation_of
 from dnl_video.data.probing import probe_video
-from tests.data.odd_videos import FAST, encode, from_the_start, numbered, numbers
+from tests.data.odd_videos import FAST, encode, from_the_start, numbered, numbers, set_matrix
 
 DECODERS = ("decord", "av", "auto")
 CORNERS = {"R": (255, 0, 0), "G": (0, 255, 0), "B": (0, 0, 255), "W": (255, 255, 255)}
@@ -38,15 +37,6 @@ def four_corners(path: Path) -> Path:
     for name, y, x in zip("RGBW", (0, 0, 32, 32), (0, 48, 0, 48), strict=True):
         image[y : y + 32, x : x + 48] = CORNERS[name]
     return encode(path, frames=[image] * 4)
-
-
-def set_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
-    """Set the display matrix of an .mp4 with one track (tkhd, ISO/IEC 14496-12, 8.3.2)."""
-    content = bytearray(path.read_bytes())
-    matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
-    place = content.index(b"tkhd") + 44
-    content[place : place + 36] = matrix
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
