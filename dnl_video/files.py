@@ -8,6 +8,7 @@ import fnmatch
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -85,6 +86,20 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be made ({error.strerror or error}); choose another folder") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, unless it exists, and check that files can be written to it.
+
+    Raises:
+        InputError: It cannot be made or written.
+    """
+    make_folder(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
 
 
 def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:

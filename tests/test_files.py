@@ -17,6 +17,7 @@ from dnl_video.errors import InputError
 from dnl_video.files import (
     append_json_lines,
     atomic_path,
+    check_writable,
     file_sha256,
     list_folder,
     lock_file,
@@ -130,6 +131,18 @@ def test_json_lines_survive_a_torn_last_line(tmp_path: Path) -> None:
 def test_json_lines_keep_names_that_are_not_unicode(tmp_path: Path) -> None:
     append_json_lines(tmp_path / "a.jsonl", "ä\udcff\n")
     assert read_json_lines(tmp_path / "a.jsonl") == ["ä\udcff\n"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_writable(tmp_path / "new" / "folder")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "new", tmp_path / "new" / "folder"]
+
+    def refuse(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(InputError, match=r"new: cannot be written \(Permission denied\); choose another folder$"):
+        check_writable(tmp_path / "new")
 
 
 def test_a_walk_enters_each_folder_once_in_order(tmp_path: Path) -> None:

@@ -19,12 +19,14 @@ examples:
   dnl-video prepare --videos my_classes --output train.csv
   dnl-video prepare --annotations kinetics_train.csv --videos k400/train --output train.csv \\
       --resize 320 --resized-dir k400_320/train
+  dnl-video prepare --annotations kinetics_train.csv --videos youtube --output train.csv --cut --resized-dir clips
 
 Lists; the content tells the format:
 {_FORMATS}
 
-Files of Kinetics are named ID_000010_000020.mp4 or ID.mp4, anywhere below DIR. Without --annotations, DIR contains
-one folder per class. Folders of extracted frames (img_00001.jpg, ...) also count as videos.
+Files of Kinetics are named ID_000010_000020.mp4 or ID.mp4 (the clip, or the whole video: see --cut),
+anywhere below DIR. Without --annotations, DIR contains one folder per class. Folders of extracted frames
+(img_00001.jpg, ...) also count as videos.
 
 Each file is opened as in training and a sample of its frames is decoded, in separate processes: a file that
 crashes or hangs the decoder is reported, and the others continue. A second run, also after an interruption,
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     groups = {
         "list": ("annotations", "videos", "output", "classes", "keep_failed", "relative"),
         "checking": ("num_workers", "sample_frames", "timeout_s", "frames_fps", "retry_broken"),
-        "transcoding": ("resize", "resized_dir", "crf", "keep_small"),
+        "transcoding": ("resize", "cut", "resized_dir", "crf", "keep_small"),
     }
     for title, names in groups.items():
         add_config_options(parser.add_argument_group(title), PrepareOptions, *names, metavars=metavars)
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from dnl_video.cli.screen import file_progress
     from dnl_video.data.prepare import prepare
-    from dnl_video.data.prepare_list import summary_text
+    from dnl_video.data.prepare_summary import summary_text
 
     options = config_from(args, PrepareOptions)
     with file_progress() as show:
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"note: {note}", file=sys.stderr)
     print(summary_text(prepared.summary))
     work = f"{prepared.checked:,} files checked"
-    if options.resize is not None:
+    if options.resized_dir is not None:
         work += f", {prepared.transcoded:,} transcoded"
     print(f"{work}; the others were cached" if prepared.checked < prepared.summary["found"] else work)
     print(f"  {prepared.manifest}\n  {prepared.broken}\n  {prepared.summary_file}")

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +44,8 @@ class Row:
         decoder: Column `decoder`: decoder that reads the file exactly, decord or av; None if there is none.
         fps: Column `fps`: frames per second of a folder of frames; None if there is none.
         split: Split of the row as the listing names it; "" if there is none.
+        segment: Start and end of the clip in seconds, for a file named by its YouTube id alone: it may be the whole
+            video. None for other files.
         label_error: Why the label cannot be used; "" if it can.
         recorded: Columns `num_frames`, `height`, `width`: what the decoder read; None if there are none.
     """
@@ -55,6 +58,7 @@ class Row:
     decoder: str | None = None
     fps: float | None = None
     split: str = ""
+    segment: tuple[int, int] | None = None
     label_error: str = ""
     recorded: tuple[int, int, int] | None = None
 
@@ -220,8 +224,8 @@ def split_csv(line: str, delimiter: str) -> list[str]:
 
 
 def fold(name: str) -> str:
-    """Normalise a class name: lower case, spaces for underscores, as folder names differ in these."""
-    return " ".join(name.replace("_", " ").lower().split())
+    """Normalise a class name: Unicode's NFC, lower case, spaces for underscores; folder names differ in these."""
+    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").lower().split())
 
 
 def existing(source: str | os.PathLike[str], absent: str) -> Path:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from dnl_video.data.class_ids import some
 from dnl_video.data.folders import VIDEO_EXTENSIONS, walk_videos
 from dnl_video.data.list_file import ADVICE, SPLITS, ListFile, Listing, Row, read_lines
 from dnl_video.data.list_formats import read_columns, read_json_objects, read_path_label
@@ -23,6 +24,7 @@ from dnl_video.data.official_lists import (
     read_ucf101,
 )
 from dnl_video.errors import InputError
+from dnl_video.files import walk
 
 LIST_EXTENSIONS = (".txt", ".csv", ".tsv", ".lst", ".list", ".json", ".jsonl")
 
@@ -98,7 +100,7 @@ def take_split(listing: Listing, source: str, split: str) -> Listing:
 
 
 def read_class_folders(folder: Path) -> Listing:
-    """Read a folder of class folders; return its rows.
+    """Read a folder of class folders; a note names those without videos.
 
     Raises:
         InputError: There is no video, a video outside a class folder, or the folder holds splits.
@@ -114,4 +116,6 @@ def read_class_folders(folder: Path) -> Listing:
         splits = ", ".join(sorted(classes))
         raise InputError(f"folder {folder} holds splits ({splits}), not classes; give one of them")
     rows = [Row(str(folder), name, name, str(folder / name), name.split("/")[0]) for name in names]
-    return Listing(rows, hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest())
+    empty = [name for name in next(walk(folder))[1] if name not in classes]
+    notes = (f"{len(empty)} class folders of {folder} hold no video: {some(empty)}",) if empty else ()
+    return Listing(rows, hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest(), notes=notes)

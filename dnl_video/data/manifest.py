@@ -5,20 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dnl_video.data.class_ids import assign_labels
 from dnl_video.data.class_lists import read_class_list
 from dnl_video.data.folders import VIDEO_EXTENSIONS, is_frame, walk_videos
-from dnl_video.data.list_file import Row, existing, fold
+from dnl_video.data.list_file import Row, existing
 from dnl_video.data.listings import LIST_EXTENSIONS, read_class_folders, read_listing, take_split
-from dnl_video.errors import InputError, nearest
+from dnl_video.errors import InputError
 from dnl_video.files import list_folder
-
-_INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,7 @@ class Manifest:
         class_names: Names by class id; None if the labels are integers and no names were given.
         sha256: Hash of the listing's content (of a folder: of the sorted relative names).
         notes: Facts about reading it that the user must know, one line each.
+        labels: Class ids of all videos of the listing, also of those that `limit_videos` leaves out.
     """
 
     source: str
@@ -61,6 +60,7 @@ class Manifest:
     class_names: tuple[str, ...] | None
     sha256: str
     notes: tuple[str, ...] = ()
+    labels: frozenset[int] = frozenset()
 
 
 def read_manifest(
@@ -105,10 +105,11 @@ def read_manifest(
     rows = listing.rows
     for row, earlier, shared in find_duplicates(rows):
         raise InputError(f"{row.where}: {shared} was already listed in {earlier.place}; list it once")
-    records, names = assign_labels(rows, class_names, folders=path.is_dir())
+    labels, names, notes = assign_labels(rows, class_names, folders=path.is_dir())
+    records = [_record(row, k, names[k] if names else None) for row, k in zip(rows, labels, strict=True)]
     if limit_videos is not None and limit_videos < len(records):
         records = [records[i * len(records) // limit_videos] for i in range(limit_videos)]
-    return Manifest(str(source), tuple(records), names, listing.sha256, listing.notes)
+    return Manifest(str(source), tuple(records), names, listing.sha256, (*listing.notes, *notes), frozenset(labels))
 
 
 def read_videos(sources: Sequence[str], *, root: str | os.PathLike[str] | None = None) -> Manifest:
@@ -185,77 +186,3 @@ def find_duplicates(rows: Iterable[Row]) -> Iterator[tuple[Row, Row, str]]:
             earlier = first.setdefault(key, row)
             if earlier is not row:
                 yield row, earlier, shared
-
-
-def assign_labels(
-    rows: list[Row], class_names: Sequence[str] | None, *, folders: bool
-) -> tuple[list[VideoRecord], tuple[str, ...] | None]:
-    """Turn label texts into class ids.
-
-    Args:
-        rows: The listing, without duplicates.
-        class_names: Names by class id; None takes those of the rows in alphabetical order, or integers as they are.
-        folders: Whether labels are names of folders, which are never integers.
-
-    Returns:
-        The records, and the names by class id.
-
-    Raises:
-        InputError: A label is empty, unknown, or spelled in two ways, or integers and names are mixed.
-    """
-    names = None if class_names is None else tuple(class_names)
-    for row in rows:
-        if row.label_error:
-            raise InputError(f"{row.where}: {row.label_error}")
-        if not row.label:
-            raise InputError(f"{row.where}: the label is empty; give every video a label")
-    integers = [] if folders else [row for row in rows if _INTEGER.fullmatch(row.label)]
-    # A class list may hold names such as "7": if every integer is one of its names, they are names.
-    if integers and not {row.label for row in integers} <= set(names or ()):
-        named = next((row for row in rows if not _INTEGER.fullmatch(row.label)), None)
-        if named:
-            raise InputError(
-                f"{integers[0].where}: label {integers[0].label} is an integer, but {named.place} has the name "
-                f"{named.label!r}; use integers throughout, or names throughout"
-            )
-        return [_record_by_id(row, names) for row in rows], names
-    if names is None:
-        _refuse_two_spellings(rows)
-        names = tuple(sorted({row.label for row in rows}))
-    return _match_names(rows, names), names
-
-
-def _match_names(rows: list[Row], names: tuple[str, ...]) -> list[VideoRecord]:
-    exact = {name: index for index, name in enumerate(names)}
-    folded: dict[str, int | None] = {}
-    for index, name in enumerate(names):
-        folded[fold(name)] = None if fold(name) in folded else index  # None: two names differ only in spelling
-    records = []
-    for row in rows:
-        label = exact.get(row.label)
-        label = folded.get(fold(row.label)) if label is None else label
-        if label is None:
-            hint = nearest(row.label, names) or "; check the class list"
-            raise InputError(f"{row.where}: unknown label {row.label!r}, not one of the {len(names)} classes{hint}")
-        records.append(_record(row, label, names[label]))
-    return records
-
-
-def _record_by_id(row: Row, names: tuple[str, ...] | None) -> VideoRecord:
-    label = int(row.label)
-    if label < 0 or (names is not None and label >= len(names)):
-        allowed = "0 or more" if names is None else f"0 to {len(names) - 1} ({len(names)} classes)"
-        raise InputError(f"{row.where}: label {label} is not allowed; give {allowed}")
-    return _record(row, label, None if names is None else names[label])
-
-
-def _refuse_two_spellings(rows: list[Row]) -> None:
-    """Refuse "air drumming" beside "air_drumming": as two classes they would shift all later ids."""
-    first: dict[str, Row] = {}
-    for row in rows:
-        earlier = first.setdefault(fold(row.label), row)
-        if earlier.label != row.label:
-            raise InputError(
-                f"{row.where}: label {row.label!r} is spelled {earlier.label!r} in {earlier.place}; "
-                "spell each class the same way"
-            )

@@ -62,7 +62,8 @@ def _kinetics_rows(file: ListFile, records: Iterable[tuple[str, dict[str, str]]]
         video_id = f"{youtube_id}_{start:06d}_{end:06d}"
         candidates = [*names.get(video_id, ()), *names.get(youtube_id, ())] or [f"{video_id}.mp4"]
         name = _best_name(candidates, video_id, label, split)
-        rows.append(file.row(place, name, label, video_id=video_id, split=split))
+        segment = (start, end) if _stem(name) == youtube_id else None
+        rows.append(file.row(place, name, label, video_id=video_id, split=split, segment=segment))
     return rows
 
 
@@ -165,6 +166,8 @@ def _best_name(candidates: list[str], video_id: str, label: str, split: str) -> 
 
 
 def _stem(name: str) -> str:
-    """Return a video's file name without its extension, or the name of a folder of frames."""
+    """Return the name of a file without its extensions (merged files: ID.mp4.mkv), or of a folder of frames."""
     base = name.rpartition("/")[2]
-    return base.rpartition(".")[0] if base.lower().endswith(VIDEO_EXTENSIONS) else base
+    while base.lower().endswith(VIDEO_EXTENSIONS):
+        base = base.rpartition(".")[0]
+    return base

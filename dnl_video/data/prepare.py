@@ -18,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.cores import default_workers
-from dnl_video.data.file_check import GOP, check_file, transcode_file
+from dnl_video.data.file_check import GOP, check_file, hash_file, transcode_file
 from dnl_video.data.folders import VIDEO_EXTENSIONS
 from dnl_video.data.isolation import run_isolated
-from dnl_video.data.prepare_list import CheckedVideo, PrepareOptions, list_videos, summarise
+from dnl_video.data.prepare_list import CheckedVideo, PrepareOptions, choose_segments, list_videos
+from dnl_video.data.prepare_summary import summarise
 from dnl_video.errors import InputError
-from dnl_video.files import append_json_lines, read_json_lines, remove_partial, write_atomic, write_csv
+from dnl_video.files import append_json_lines, check_writable, read_json_lines, remove_partial, write_atomic, write_csv
 
 FACTS = ("num_frames", "fps", "width", "height", "codec", "duration_s", "decoder")
 COLUMNS = ("path", "label", "video_id", *FACTS, "status")
 BROKEN_COLUMNS = ("path", "label", "video_id", "status", "reason")
 # Increase it when `check_file` returns other facts: this makes the cached checks of earlier versions invalid.
-_CHECK_VERSION = 1
+_CHECK_VERSION = 2
 
 Progress = Callable[[str, int, int, int], None]
 """Called with the name of the step, files done, files in total, and broken files."""
@@ -57,7 +58,7 @@ class Prepared:
 
 
 def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepared:
-    """Find, check and (with `resize`) transcode the listed videos; write the manifest and its companion files.
+    """Find, check and (with `resize` or `cut`) transcode the listed videos; write the manifest and its companion files.
 
     Raises:
         InputError: The list, the folder or a label cannot be used, no listed video exists, none can be read, or the
@@ -65,7 +66,7 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
     """
     report = progress or (lambda *_: None)
     report("reading the list", 0, 0, 0)
-    videos, listing = list_videos(options)
+    videos, listing, class_names = list_videos(options)
     found = [video for video in videos if not video.status]
     if not found:
         raise InputError(
@@ -74,13 +75,16 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
         )
     output = Path(options.output).expanduser()
     broken_file, summary_file = output.with_suffix(".broken.csv"), output.with_suffix(".summary.json")
+    if options.resized_dir is not None:
+        check_writable(Path(options.resized_dir).expanduser())
     work = _FileWork(options, output.with_suffix(".journal.jsonl"), report)
     checked = work.check(found)
-    good = [video for video in found if not video.status]
-    transcoded = 0 if options.resize is None else work.transcode(good)
+    good = choose_segments([video for video in found if not video.status], cut=options.cut)
+    work.compare(good)
+    transcoded = 0 if options.resized_dir is None else work.transcode(good)
     for video in good:
         video.status = video.status or "ok"
-    summary = summarise(videos, options.annotations or options.videos)
+    summary = summarise(videos, options.annotations or options.videos, class_names)
     splits = Counter(row.split for row in listing.rows)
     summary |= {"notes": list(listing.notes), "splits": dict(splits) if len(splits) > 1 else {}}
     summary["class_list"] = str(options.classes or listing.class_list or "")
@@ -130,27 +134,42 @@ class _FileWork:
         sample = self.options.sample_frames
         tasks = [self._task(video, self._check_job(video), f"check {video.path}", sample) for video in videos]
         done = self._run("checking", check_file, tasks)
+        _take_facts(tasks)
         for video in videos:
             if "head" in video.facts:
                 video.content = video.facts["bytes"], video.facts["head"]
         return done
 
+    def compare(self, videos: Sequence[CheckedVideo]) -> None:
+        """Hash the whole content of the files with equal size and equal first bytes."""
+        number = Counter(video.content for video in videos if video.content is not None)
+        alike = [video for video in videos if video.content is not None and number[video.content] > 1]
+        tasks = [self._task(video, (video.path,), f"hash {video.path}") for video in alike]
+        self._run("comparing", hash_file, tasks)
+        for task in tasks:
+            assert task.facts is not None
+            same = task.facts.get("sha256")
+            task.video.content = None if same is None else (task.video.facts["bytes"], same)
+
     def transcode(self, videos: Sequence[CheckedVideo]) -> int:
         """Transcode every file without an unchanged copy; return their number."""
         size, crf, folder = self.options.resize, self.options.crf, self.options.resized_dir
-        assert size is not None
         assert folder is not None
-        if self.options.keep_small:
-            videos = [v for v in videos if min(v.facts["width"], v.facts["height"]) > size or v.is_folder]
+        if size is None:
+            videos = [video for video in videos if video.cut]
+        elif self.options.keep_small:
+            videos = [v for v in videos if min(v.facts["width"], v.facts["height"]) > size or v.is_folder or v.cut]
         targets = _targets(videos, Path(self.options.videos).expanduser(), Path(folder).expanduser())
         tasks = []
         for video, target in zip(videos, targets, strict=True):
-            job = (*self._check_job(video), target, size, crf)
-            task = self._task(video, job, f"resize {target}", size, crf, GOP)
+            segment = video.row.segment if video.cut else None
+            job = (*self._check_job(video), target, size, crf, segment)
+            task = self._task(video, job, f"resize {target}", size, crf, GOP, *(segment or ()))
             if task.facts is not None and "error" not in task.facts and task.facts.get("bytes") != _size(target):
                 task.facts = None  # the copy was deleted or changed
             tasks.append(task)
-        done = self._run("resizing", transcode_file, tasks)
+        done = self._run("transcoding", transcode_file, tasks)
+        _take_facts(tasks)
         for video, target in zip(videos, targets, strict=True):
             if video.status == "broken":
                 # The transcoding process may have been killed.
@@ -162,7 +181,7 @@ class _FileWork:
     def _check_job(self, video: CheckedVideo) -> tuple[str, float, int]:
         return video.path, video.row.fps or self.options.frames_fps, self.options.sample_frames
 
-    def _task(self, video: CheckedVideo, job: tuple[Any, ...], key: str, *settings: int) -> _Task:
+    def _task(self, video: CheckedVideo, job: tuple[Any, ...], key: str, *settings: float | None) -> _Task:
         fps = (video.row.fps or self.options.frames_fps) if video.is_folder else None
         stamp = [_CHECK_VERSION, *video.state, fps, *settings]
         cached_stamp, value = self.cached.get(key, (None, None))
@@ -185,16 +204,19 @@ class _FileWork:
             append_json_lines(self.cache, {"key": task.key, "stamp": task.stamp, "value": task.facts}, sync=False)
             done, broken = done + 1, broken + ("error" in task.facts)
             self.report(step, done, len(tasks), broken)
-        for task in tasks:
-            assert task.facts is not None
-            task.video.facts = task.facts
-            if "error" in task.facts:
-                task.video.status, task.video.reason = "broken", task.facts["error"]
         return len(todo)
 
 
+def _take_facts(tasks: Sequence[_Task]) -> None:
+    for task in tasks:
+        assert task.facts is not None
+        task.video.facts = task.facts
+        if "error" in task.facts:
+            task.video.status, task.video.reason = "broken", task.facts["error"]
+
+
 def _targets(videos: Sequence[CheckedVideo], root: Path, folder: Path) -> list[str]:
-    """Return the path of each copy: that of the file relative to the videos' folder, as .mp4."""
+    """Return the path of each copy: that of the file relative to the videos' folder, as .mp4; a segment has its id."""
     taken: set[str] = set()
     targets = []
     for video in videos:
@@ -205,7 +227,9 @@ def _targets(videos: Sequence[CheckedVideo], root: Path, folder: Path) -> list[s
             relative = path.relative_to(path.anchor)
         is_file = relative.suffix.lower() in VIDEO_EXTENSIONS
         target = relative.with_suffix(".mp4") if is_file else relative.with_name(relative.name + ".mp4")
-        if str(target) in taken:
+        if video.cut:
+            target = relative.with_name(f"{video.row.video_id}.mp4")
+        elif str(target) in taken:
             target = relative.with_name(relative.name + ".mp4")
         taken.add(str(target))
         targets.append(str(folder.absolute() / target))
@@ -213,7 +237,10 @@ def _targets(videos: Sequence[CheckedVideo], root: Path, folder: Path) -> list[s
 
 
 def _size(path: str) -> int | None:
-    return Path(path).stat().st_size if Path(path).is_file() else None
+    try:
+        return os.stat(path).st_size  # noqa: PTH116
+    except OSError:
+        return None
 
 
 def _line(video: CheckedVideo, root: Path | None) -> list[Any]:
@@ -222,4 +249,6 @@ def _line(video: CheckedVideo, root: Path | None) -> list[Any]:
 
 
 def _broken_line(video: CheckedVideo) -> list[Any]:
-    return [video.path, video.label, video.row.video_id, video.status, video.reason]
+    # One line a video: line breaks in names become escapes.
+    texts = (video.path, video.label, video.row.video_id, video.status, video.reason)
+    return [text.replace("\n", "\\n").replace("\r", "\\r") for text in texts]

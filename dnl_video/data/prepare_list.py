@@ -1,24 +1,28 @@
-"""The list of videos of `dnl-video prepare`: options, rows and their status, counts. Standard library only."""
+"""The list of videos of `dnl-video prepare`: options, rows and their status. Standard library only."""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import stat
-import statistics
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dnl_video.data.class_ids import assign_labels
 from dnl_video.data.class_lists import read_class_list
 from dnl_video.data.list_file import Listing, Row, existing
 from dnl_video.data.listings import read_class_folders, read_listing
-from dnl_video.data.manifest import assign_labels, find_duplicates
+from dnl_video.data.manifest import find_duplicates
 from dnl_video.errors import InputError
+from dnl_video.files import list_folder
 from dnl_video.spec import check_fields
 
-_LISTED_NAMES = 5
-_LISTED_REASONS = 8
+# Lists have one line a video, and spaces around their fields are removed on reading.
+_LINE_BREAK, _OUTER_SPACE = re.compile(r"[\r\n]"), re.compile(r"^\s|\s$")
+_MUCH_LONGER = 1.5
+"""A file that lasts this many times its segment is taken for the whole video. Cutters add a few frames only."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,9 @@ class PrepareOptions:
         frames_fps: Frame rate of frame folders.
         resize: Transcode to H.264 with this short side (for example 320 or 256). Smaller videos keep their size. All
             frames are kept, with a key frame at least every 16 frames; sound is dropped.
-        resized_dir: Folder for the transcoded files. The manifest then lists these.
+        cut: Of files named by their YouTube id alone that are much longer than their clip (the whole video), write only
+            the clip from time_start to time_end. Without it they are used whole, with a warning.
+        resized_dir: Folder for the transcoded files of `resize` and `cut`. The manifest then lists these.
         crf: Constant rate factor of the transcoded files; lower is better and larger.
         keep_small: Do not transcode files whose short side is at most `resize`.
         keep_failed: Also list missing and broken videos in the manifest. Use it for validation, so that evaluate counts
@@ -55,6 +61,7 @@ class PrepareOptions:
     timeout_s: float = 120.0
     frames_fps: float = 30.0
     resize: int | None = None
+    cut: bool = False
     resized_dir: str | None = None
     crf: int = 20
     keep_small: bool = False
@@ -75,7 +82,9 @@ class PrepareOptions:
         check_fields(self)
         if Path(self.output).suffix.lower() != ".csv":
             raise InputError(f"--output is {self.output}; give a name that ends with .csv")
-        if (self.resize is None) != (self.resized_dir is None):
+        if self.cut and self.resized_dir is None:
+            raise InputError("--cut writes files; give their folder as --resized-dir")
+        if not self.cut and (self.resize is None) != (self.resized_dir is None):
             raise InputError("--resize and --resized-dir go together; give both, or neither")
         if self.resized_dir is not None:
             videos, resized = Path(self.videos).expanduser().resolve(), Path(self.resized_dir).expanduser().resolve()
@@ -96,7 +105,9 @@ class CheckedVideo:
         facts: Result of `check_file`.
         state: Size and modification time (ns) of the row's file; cached checks are valid while both are unchanged.
         is_folder: Whether it is a folder of frames.
-        content: Size and hash of the first bytes of the row's file; None for a folder.
+        content: Size and hash of the row's file: of the first bytes, or of the whole file if other files have equal
+            first bytes; None for a folder.
+        cut: Whether only the row's segment of the file is used.
     """
 
     row: Row
@@ -108,13 +119,20 @@ class CheckedVideo:
     state: tuple[int, int] = (0, 0)
     is_folder: bool = False
     content: tuple[int, str] | None = None
+    cut: bool = False
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether the file is much longer than the row's segment."""
+        start, end = self.row.segment or (0, 0)
+        return start < end and self.facts.get("duration_s", 0) > _MUCH_LONGER * (end - start)
 
 
-def list_videos(options: PrepareOptions) -> tuple[list[CheckedVideo], Listing]:
+def list_videos(options: PrepareOptions) -> tuple[list[CheckedVideo], Listing, tuple[str, ...]]:
     """Read the list and find the files.
 
     Returns:
-        One video per row, those not found or listed before included, and the listing.
+        One video per row, those not found or listed before included; the listing; the names of the class list, if any.
 
     Raises:
         InputError: The list, the folder or a label cannot be used.
@@ -128,127 +146,69 @@ def list_videos(options: PrepareOptions) -> tuple[list[CheckedVideo], Listing]:
         absent = f"--annotations {options.annotations} does not exist; give a Kinetics CSV or a list"
         listing = existing(options.annotations, absent)
         if listing.is_dir():
+            hmdb51 = list_folder(listing, "*_test_split?.txt")
+            hint = "; of HMDB51's files CLASS_test_split1.txt give one" if hmdb51 else ""
             raise InputError(
-                f"--annotations {options.annotations} is a folder; give class folders as --videos alone; "
-                "of HMDB51's files CLASS_test_split1.txt give one"
+                f"--annotations {options.annotations} is a folder; give class folders as --videos alone{hint}"
             )
         source = read_listing(listing, folder, labelled=False)
-    videos = _mark_duplicates(source.rows)
+    videos = _mark_duplicates(source.rows, cut=options.cut)
+    names: tuple[str, ...] = ()
     unique = [video for video in videos if not video.status]
     if any(video.row.label for video in unique):
         classes = options.classes or source.class_list
-        names = None if classes is None else read_class_list(classes)
-        records, _ = assign_labels([v.row for v in unique], names, folders=options.annotations is None)
-        for video, record in zip(unique, records, strict=True):
-            video.label = record.class_name or str(record.label)
+        names = () if classes is None else read_class_list(classes)
+        rows, folders = [video.row for video in unique], options.annotations is None
+        labels, spelled, notes = assign_labels(rows, names or None, folders=folders)
+        source = dataclasses.replace(source, notes=(*source.notes, *notes))
+        for video, label in zip(unique, labels, strict=True):
+            video.label = spelled[label] if spelled else str(label)
     for video in unique:
         _find(video)
-    return videos, source
+    return videos, source, names
 
 
-def _mark_duplicates(rows: Sequence[Row]) -> list[CheckedVideo]:
+def _mark_duplicates(rows: Sequence[Row], *, cut: bool) -> list[CheckedVideo]:
+    """Return one video per row; with `cut`, one file may hold the segments of several rows."""
     videos = {row.place: CheckedVideo(row, row.label, str(Path(row.path).absolute())) for row in rows}
     for row, earlier, _ in find_duplicates(rows):
-        video = videos[row.place]
-        if not video.status:
-            other = "" if earlier.label == row.label else f" as {earlier.label!r}"
-            video.status, video.reason = "duplicate", f"{row.place}: already listed in {earlier.place}{other}"
+        if not (cut and row.segment and row.video_id != earlier.video_id):
+            _mark_duplicate(videos[row.place], earlier)
     return list(videos.values())
+
+
+def choose_segments(videos: Sequence[CheckedVideo], *, cut: bool) -> list[CheckedVideo]:
+    """Decide which videos are cut; return all but those that would use the whole file of an earlier row again."""
+    first: dict[str, CheckedVideo] = {}
+    for video in videos:
+        video.cut = cut and video.is_longer
+        if not video.cut and (earlier := first.setdefault(video.path, video)) is not video:
+            _mark_duplicate(video, earlier.row)
+    return [video for video in videos if not video.status]
+
+
+def _mark_duplicate(video: CheckedVideo, earlier: Row) -> None:
+    if not video.status:
+        other = "" if earlier.label == video.row.label else f" as {earlier.label!r}"
+        video.status, video.reason = "duplicate", f"{video.row.place}: already listed in {earlier.place}{other}"
 
 
 def _find(video: CheckedVideo) -> None:
     try:
         video.path.encode()
         status = Path(video.path).stat()  # the only `stat` of this file: it is slow on network file systems
+        names = (video.path, video.row.video_id)
+        if any(map(_LINE_BREAK.search, names)):
+            video.status, video.reason = "broken", "the name has a line break, which no list can hold; rename the file"
+        elif any(map(_OUTER_SPACE.search, names)):
+            video.status, video.reason = "broken", "the name begins or ends with a space, which a list loses; rename it"
     except (FileNotFoundError, NotADirectoryError):
         video.status, video.reason = "missing", "file not found"
     except OSError as error:
         video.status, video.reason = "broken", error.strerror or str(error)
     except UnicodeEncodeError:
         video.status, video.reason = "broken", "the name is not UTF-8, which a list cannot hold; rename the file"
+    except ValueError as error:  # a null byte
+        video.status, video.reason = "broken", str(error)
     else:
         video.state, video.is_folder = (status.st_size, status.st_mtime_ns), stat.S_ISDIR(status.st_mode)
-
-
-def summarise(videos: Sequence[CheckedVideo], source: str) -> dict[str, Any]:
-    """Count videos by status, reason, class, codec and decoder.
-
-    Returns:
-        listed = duplicates + missing + broken + usable; found = broken + usable; reasons: number of broken files by
-        reason; classes: their number and the usable videos per class (min, median, max, the smallest); duplicate_rows:
-        reason by id; copies: paths of usable files with equal size and equal first 64 KiB; codecs and decoders of the
-        usable files; hours of usable video.
-    """
-    status = Counter(video.status for video in videos)
-    usable = [video for video in videos if video.status == "ok"]
-    reasons = Counter(v.reason.replace(v.path, "the file") for v in videos if v.status == "broken")
-    copies = defaultdict(list)
-    for video in usable:
-        if video.content is not None:
-            copies[video.content].append(video.path)
-    return {
-        "schema": "dnl-video-prepare/1",
-        "source": source,
-        "listed": len(videos),
-        "duplicates": status["duplicate"],
-        "found": status["ok"] + status["broken"],
-        "missing": status["missing"],
-        "broken": status["broken"],
-        "usable": status["ok"],
-        "reasons": dict(reasons.most_common()),
-        "classes": _classes(videos),
-        "duplicate_rows": {v.row.video_id: v.reason for v in videos if v.status == "duplicate"},
-        "copies": [paths for paths in copies.values() if len(paths) > 1],
-        "codecs": dict(Counter(video.facts["codec"] for video in usable).most_common()),
-        "decoders": dict(Counter(video.facts["decoder"] or "images" for video in usable).most_common()),
-        "hours": round(sum(video.facts["num_frames"] / video.facts["fps"] for video in usable) / 3600, 3),
-    }
-
-
-def _classes(videos: Sequence[CheckedVideo]) -> dict[str, Any] | None:
-    listed = Counter(video.label for video in videos if video.status != "duplicate" and video.label)
-    if not listed:
-        return None
-    usable = Counter(video.label for video in videos if video.status == "ok")
-    counts = [usable[name] for name in listed]
-    smallest = sorted(listed, key=lambda name: (usable[name], name))[:_LISTED_NAMES]
-    return {
-        "count": len(listed),
-        "min": min(counts),
-        "median": statistics.median(counts),
-        "max": max(counts),
-        "smallest": {name: {"usable": usable[name], "listed": listed[name]} for name in smallest},
-        "empty": sorted(name for name in listed if not usable[name]),
-    }
-
-
-def summary_text(summary: dict[str, Any]) -> str:
-    """Return the summary as lines for a terminal."""
-    share = 100 * summary["usable"] / max(summary["listed"] - summary["duplicates"], 1)
-    lines = [f"{name:<12}{summary[name]:>9,}" for name in ("listed", "duplicates", "missing", "found", "broken")]
-    lines.append(
-        f"{'usable':<12}{summary['usable']:>9,}  ({share:.1f} % of the videos listed, {summary['hours']:.1f} h)"
-    )
-    shown = list(summary["reasons"].items())[:_LISTED_REASONS]
-    if shown:
-        lines.append("broken files by reason")
-        lines += [f"  {count:>7,}  {reason}" for reason, count in shown]
-        if len(summary["reasons"]) > len(shown):
-            lines.append(f"           and {len(summary['reasons']) - len(shown)} more reasons")
-    if classes := summary["classes"]:
-        lines.append(
-            f"{classes['count']} classes with {classes['min']} to {classes['max']} usable videos, "
-            f"median {classes['median']:g}; smallest: "
-            + ", ".join(f"{name} {n['usable']} of {n['listed']}" for name, n in classes["smallest"].items())
-        )
-        if classes["empty"]:
-            lines.append(f"warning: {len(classes['empty'])} classes have no usable video: {_some(classes['empty'])}")
-    if summary["copies"]:
-        pairs = [" = ".join(paths[:3]) for paths in summary["copies"]]
-        lines.append(f"warning: {len(pairs)} sets of files with the same content: {_some(pairs)}")
-    lines.append("decoded by  " + ", ".join(f"{name} {count:,}" for name, count in summary["decoders"].items()))
-    return "\n".join(lines)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED_NAMES]) + (", ..." if len(names) > _LISTED_NAMES else "")

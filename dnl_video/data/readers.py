@@ -302,13 +302,13 @@ class FrameFolderReader(Reader):
         for (number, name), (following, after) in itertools.pairwise(numbered):
             if following - number != step or step < 1:
                 raise ValueError(f"{name} is followed by {after}: frames are missing or listed twice")
-        self._files = [Path(folder, name) for _, name in numbered]
-        self.num_frames = len(self._files)
+        self.files = [Path(folder, name) for _, name in numbered]
+        self.num_frames = len(self.files)
         self.fps = DEFAULT_FPS if fps is None else float(fps)
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """See `Reader.chunks`."""
-        return _stacked(_read_image(self._files[index]) for index in indices)
+        return _stacked(_read_image(self.files[index]) for index in indices)
 
 
 def _read_image(file: Path) -> Frames:

@@ -10,6 +10,7 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dnl_video.config import TrainConfig
+from dnl_video.data.class_ids import classes_without_training_videos, labels_from_one
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import min_frames
@@ -31,6 +32,10 @@ def build_run(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule
     for note in dict.fromkeys((*datamodule.train.notes, *datamodule.val.notes)):
         rank_zero_only(print)(f"note: {note}", file=sys.stderr)
     names = _class_names(config, datamodule)
+    # A class whose videos are all missing on disk has none.
+    lost = {record.label for record in datamodule.train.records} - {r.label for r in datamodule.train_records}
+    if empty := classes_without_training_videos(names, datamodule.train.labels - lost, datamodule.val.labels):
+        rank_zero_only(print)(f"warning: {empty}", file=sys.stderr)
     needed = min_frames(config.model)
     if config.preprocessing.num_frames < needed:
         raise InputError(
@@ -45,11 +50,12 @@ def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str,
     classes = config.model.num_classes
     names = datamodule.class_names
     if names is None:
-        largest = max(r.label for r in (*datamodule.train.records, *datamodule.val.records) if r.label is not None)
-        if largest >= classes:
+        labels = datamodule.train.labels | datamodule.val.labels
+        if max(labels) >= classes:
+            advice = labels_from_one(labels, classes) or "set model.num_classes"
             raise InputError(
-                f"label {largest} in the manifests, but model.num_classes is {classes} (labels 0 to {classes - 1}); "
-                "set model.num_classes"
+                f"label {max(labels)} in the manifests, but model.num_classes is {classes} "
+                f"(labels 0 to {classes - 1}); {advice}"
             )
         return tuple(str(i) for i in range(classes))
     if len(names) != classes:

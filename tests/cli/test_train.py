@@ -210,6 +210,28 @@ def test_label_ids_must_fit(tiny, tmp_path, capsys):
     assert message == "label 8 in the manifests, but model.num_classes is 8 (labels 0 to 7); set model.num_classes"
 
 
+def test_labels_that_start_at_1_are_named(tiny, tmp_path, capsys):
+    words = listed(tiny, tmp_path)
+    path = tmp_path / "list.txt"
+    lines = [line.rpartition(" ") for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("\n".join(f"{name} {int(label) + 1}" for name, _, label in lines), encoding="utf-8")
+    message = refused(capsys, *words)
+    assert message.endswith("is 8 (labels 0 to 7); no video has label 0; do labels start at 1?")
+
+
+def test_classes_without_training_videos_are_named(tiny, tmp_path, capsys):
+    words = listed(tiny, tmp_path)
+    path = tmp_path / "list.txt"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lost = [f"{line.rpartition(' ')[0]}.gone 5" if line.endswith(" 5") else line for line in lines]
+    train = tmp_path / "train.txt"
+    train.write_text("\n".join(line for line in lost if not line.endswith(" 3")), encoding="utf-8")
+    words += ["--data.train_manifest", str(train), "--data.max_failed_share", "1", "--weights.source", "gone.ckpt"]
+    assert main(words) == 2
+    warning = "warning: 2 of 8 classes have no training video: 3, 5; 2 of them have validation videos: 3, 5\n"
+    assert warning in capsys.readouterr().err
+
+
 def test_a_broken_video_is_replaced_counted_and_reported_once(tiny, tmp_path, capsys):
     assert main([*listed(tiny, tmp_path, broken=1), "--trainer.max_epochs", "2"]) == 0
     captured = capsys.readouterr()

@@ -12,8 +12,9 @@ from PIL import Image
 from dnl_video.data import file_check
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.encoding import resize_frames, write_video
-from dnl_video.data.file_check import GOP, check_file, resized, transcode_file
-from tests.data.odd_videos import set_matrix
+from dnl_video.data.file_check import GOP, check_file, hash_file, resized, transcode_file
+from tests.data.odd_videos import encode, numbers, set_matrix
+from tests.data.test_frame_folders import write_frames
 
 
 def transcode(source: Path, target: Path, short_side: int) -> dict[str, Any]:
@@ -120,3 +121,50 @@ def test_a_sample_reaches_the_last_frame(tmp_path, write_coloured, monkeypatch):
     for sample in (1, 4, 100):
         assert check_file(str(source), 30.0, sample)["num_frames"] == 24
     assert asked == [[0], [0, 8, 15, 23], list(range(24))]
+
+
+def _cut(source: Path, target: Path, start: float, end: float) -> tuple[dict[str, Any], list[int]]:
+    facts = transcode_file(str(source), 12.5, 8, str(target), None, 1, (start, end))
+    if "error" in facts:
+        return facts, []
+    with open_video(target) as video:
+        return facts, numbers(video.read(range(video.num_frames)))
+
+
+def test_a_segment_has_the_frames_that_begin_in_it(tmp_path):
+    mp4, mkv = (encode(tmp_path / f"s.{kind}", frames=150) for kind in ("mp4", "mkv"))  # 30 frames per second
+    for source in (mp4, mkv):
+        facts, frames = _cut(source, tmp_path / "t.mp4", 1, 3)
+        assert frames == list(range(30, 90))
+        assert (facts["num_frames"], facts["duration_s"], facts["width"], facts["height"]) == (60, 2.0, 96, 64)
+        assert facts["fps"] == pytest.approx(30, abs=1e-4)
+    assert _cut(mp4, tmp_path / "t.mp4", 4, 9)[1] == list(range(120, 150))  # as far as the file goes
+    facts, _ = _cut(mp4, tmp_path / "late.mp4", 5, 15)
+    assert facts == {"error": "ends at 5.0 s, before the segment from 5 to 15 s"}
+    assert not (tmp_path / "late.mp4").exists()
+
+
+def test_a_segment_is_in_presentation_time(tmp_path):
+    # 60 frames 1/30 s apart, then 60 frames 1/10 s apart; the frames begin at 0 to 7.9 s.
+    slow = encode(tmp_path / "s.mp4", frames=120, times=lambda i: 20 * i if i < 60 else 1200 + 60 * (i - 60))
+    facts, frames = _cut(slow, tmp_path / "t.mp4", 4, 6)
+    assert frames == list(range(80, 100))
+    assert facts["fps"] == pytest.approx(10)
+    folder = write_frames(tmp_path / "frames", [f"{i}.png" for i in range(25)])  # 12.5 frames per second
+    assert transcode_file(str(folder), 12.5, 8, str(tmp_path / "f.mp4"), None, 1, (1.0, 2.0))["num_frames"] == 12
+
+
+def test_empty_and_cut_off_images_of_a_folder_are_found(tmp_path):
+    folder = write_frames(tmp_path / "v", [f"{i}.png" for i in range(1, 26)])
+    (folder / "flow_x_1.png").touch()  # not read
+    assert check_file(str(folder), 30.0, 2)["num_frames"] == 25
+    content = (folder / "9.png").read_bytes()
+    (folder / "9.png").write_bytes(content[:60])
+    assert "cannot be decoded" in check_file(str(folder), 30.0, 2)["error"]
+    for name in ("9.png", "12.png"):
+        (folder / name).write_bytes(b"")
+    assert check_file(str(folder), 30.0, 2) == {"error": "2 images are empty, for example 9.png"}
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
+    assert hash_file(str(tmp_path / "gone.mp4")) == {"error": "No such file or directory"}

@@ -16,7 +16,7 @@ from tests.data.test_manifest import CLASSES, labels, listing, paths, refusal, t
 
 def test_comments_are_skipped_and_counted(tmp_path):
     touch(tmp_path, "#1 dunk.mp4")
-    source = listing(tmp_path, "# path label", "#1 dunk.mp4 3", "#old.mp4 2", "b.mp4 1", "#")
+    source = listing(tmp_path, "# path label", "#1 dunk.mp4 0", "#old.mp4 2", "b.mp4 1", "#")
     manifest = read_manifest(source)
     assert paths(manifest, tmp_path) == ["#1 dunk.mp4", "b.mp4"]
     assert manifest.notes == (f"{source}: 3 comment lines (#) were skipped",)

@@ -52,6 +52,7 @@ def refusal(action, *arguments, **options) -> str:
     [
         ["-Abc_1_xyz0_000010_000020.mp4", "bbbbbbbbbbb_000003_000013.mp4", "ccccccccccc_000120_000130.mp4"],
         ["-Abc_1_xyz0.mp4", "bbbbbbbbbbb.webm", "ccccccccccc.mkv"],
+        ["-Abc_1_xyz0_000010_000020.mp4.mkv", "bbbbbbbbbbb.mp4.webm", "ccccccccccc_000120_000130.MP4"],
         [f"{name}.mp4" for name in ("clean and jerk/-Abc_1_xyz0", "air drumming/bbbbbbbbbbb", "archery/ccccccccccc")],
         [
             "train/clean_and_jerk/-Abc_1_xyz0_000010_000020.mp4",
@@ -59,7 +60,7 @@ def refusal(action, *arguments, **options) -> str:
             "train/archery/ccccccccccc_000120_000130.avi",
         ],
     ],
-    ids=["flat", "ids", "class folders, spaces", "split and class folders, underscores"],
+    ids=["flat", "ids", "merged by a downloader", "class folders, spaces", "split and class folders, underscores"],
 )
 def test_official_csv_finds_files_in_every_layout(tmp_path, files):
     touch(tmp_path / "videos", *files)
@@ -315,7 +316,7 @@ def test_unknown_label_and_id(tmp_path):
     assert refusal(read_manifest, source, class_names=CLASSES) == (
         f"{source}, line 1: unknown label 'zumba', not one of the 3 classes; check the class list"
     )
-    source = listing(tmp_path, "a.mp4 2", "b.mp4 3")
+    source = listing(tmp_path, "a.mp4 2", "b.mp4 3", "c.mp4 0")
     assert refusal(read_manifest, source, class_names=CLASSES) == (
         f"{source}, line 2: label 3 is not allowed; give 0 to 2 (3 classes)"
     )
@@ -346,6 +347,8 @@ def test_class_folders(tmp_path):
     assert manifest.sha256 == hashlib.sha256("\n".join(names).encode()).hexdigest()
     assert labels(read_manifest(tmp_path, class_names=["x", "B class", "a", "10"])) == [3, 2, 1, 1]
     assert read_manifest(tmp_path, root=tmp_path) == manifest
+    assert manifest.notes == (f"1 class folders of {tmp_path} hold no video: empty",)
+    assert manifest.labels == {0, 1, 2}
 
 
 def test_class_folder_errors(tmp_path):

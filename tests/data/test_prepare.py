@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -21,8 +22,10 @@ from dnl_video.data.decoding import open_video
 from dnl_video.data.manifest import read_manifest, read_videos
 from dnl_video.data.prepare import COLUMNS, Prepared, prepare
 from dnl_video.data.prepare_list import PrepareOptions
+from dnl_video.data.prepare_summary import summary_text
 from dnl_video.errors import InputError
 from tests.conftest import REPOSITORY
+from tests.data.odd_videos import encode, numbers
 from tests.data.test_frame_folders import write_frames
 
 CLASSES = ("air drumming", "archery", "zumba")
@@ -189,6 +192,63 @@ def test_names_that_a_list_cannot_hold_are_broken(tmp_path, write_coloured):
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a/new\nline.mp4", "the name has a line break, which no list can hold; rename the file"),
+        ("new\rclass/2.mp4", "the name has a line break, which no list can hold; rename the file"),
+        (" b/2.mp4", "the name begins or ends with a space, which a list loses; rename it"),
+        ("a/2 ", "the name begins or ends with a space, which a list loses; rename it"),
+    ],
+)
+def test_names_that_a_list_would_change_are_broken(tmp_path, write_coloured, name, reason):
+    source = write_coloured(tmp_path / "v" / "a" / "1.mp4", red=1)
+    odd = tmp_path / "v" / name
+    if odd.suffix:
+        odd.parent.mkdir(exist_ok=True)
+        odd.write_bytes(source.read_bytes())
+    else:
+        write_frames(odd, ["1.png", "2.png"])
+    prepared = prepare(options_for(tmp_path))
+    assert [row["video_id"] for row in table(prepared.manifest)] == ["a/1.mp4"]
+    assert [(row["video_id"], row["reason"]) for row in table(prepared.broken)] == [
+        (name.replace("\n", "\\n").replace("\r", "\\r"), reason)
+    ]
+    assert len(read_manifest(prepared.manifest).records) == 1
+
+
+def test_an_id_of_300_characters_fails_that_video_alone(tmp_path, write_coloured):
+    write_coloured(tmp_path / "v" / "1.mp4", red=1)
+    (tmp_path / "list.txt").write_text(f"1.mp4 0\n{'x' * 300}.mp4 0\n")
+    prepared = prepare(options_for(tmp_path, annotations="list.txt", resize=32, resized_dir=str(tmp_path / "small")))
+    assert [row["reason"] for row in table(prepared.broken)] == ["File name too long"]
+    assert len(table(prepared.manifest)) == 1
+
+
+def test_files_have_the_same_content_only_if_all_bytes_are_equal(tmp_path, write_coloured):
+    content = write_coloured(tmp_path / "v" / "a" / "1.mp4", red=1).read_bytes()
+    for name, end in (("a/1", b"x"), ("a/2", b"x"), ("a/3", b"y"), ("a/4", b"z")):
+        # A box `free` of 100 kB at the end, which readers skip.
+        (tmp_path / "v" / f"{name}.mp4").write_bytes(content + struct.pack(">I4s99991x", 100_000, b"free") + end)
+    prepared = prepare(options_for(tmp_path))
+    assert prepared.summary["usable"] == 4
+    assert prepared.summary["copies"] == [[str(tmp_path / "v" / "a" / f"{i}.mp4") for i in (1, 2)]]
+    journal = (tmp_path / "m.journal.jsonl").read_bytes()
+    assert prepare(options_for(tmp_path)).summary == prepared.summary
+    assert (tmp_path / "m.journal.jsonl").read_bytes() == journal  # the hashes are cached
+
+
+def test_classes_without_videos_are_named(tmp_path, write_coloured):
+    write_coloured(tmp_path / "v" / "archery" / "1.mp4", red=1)
+    (tmp_path / "v" / "zumba").mkdir()
+    (tmp_path / "classes.txt").write_text("archery\nbowling\nzumba\n")
+    summary = prepare(options_for(tmp_path)).summary
+    assert summary["notes"] == [f"1 class folders of {tmp_path / 'v'} hold no video: zumba"]
+    classes = prepare(options_for(tmp_path, classes=str(tmp_path / "classes.txt"))).summary["classes"]
+    assert (classes["count"], classes["min"], classes["max"]) == (3, 0, 1)
+    assert classes["empty"] == ["bowling", "zumba"]
+
+
 # --- layouts -----------------------------------------------------------------------------------------------------
 
 
@@ -317,6 +377,54 @@ def test_the_manifest_lists_the_resized_copies(tmp_path, write_coloured, monkeyp
     assert not list(small.rglob(".*"))
 
 
+def test_whole_videos_are_cut_to_their_segments(tmp_path, monkeypatch):
+    videos, clips = tmp_path / "v", tmp_path / "clips"
+    (videos / "x").mkdir(parents=True)
+    encode(videos / "x" / "whole______.mp4.mkv", frames=180)  # 6 s; merged by a downloader
+    encode(videos / "x" / "short______.mp4", frames=60)  # 2 s: a clip already, though named by its id
+    encode(videos / "x" / "named_______000010_000012.mp4", frames=180)
+    encode(videos / "x" / "late_______.mp4", frames=180)
+    rows = ("whole______,2,4", "whole______,4,5", "short______,7,9", "short______,8,10", "named______,10,12")
+    lines = [OFFICIAL, *(f"archery,{row},train,0" for row in (*rows, "late_______,50,52"))]
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+
+    warned = prepare(options_for(tmp_path, annotations="list.csv")).summary
+    assert (warned["usable"], warned["duplicates"], warned["longer"]) == (4, 2, 2)
+    example = f"for example {videos}/x/whole______.mp4.mkv (6.0 s for the clip from 2 to 4 s); --cut writes only"
+    assert f"warning: 2 files are much longer than their clip, {example}" in summary_text(warned)
+
+    options = options_for(tmp_path, annotations="list.csv", cut=True, resized_dir=str(clips))
+    prepared = prepare(options)
+    assert (prepared.summary["usable"], prepared.summary["duplicates"], prepared.summary["longer"]) == (4, 1, 0)
+    found = {row["video_id"]: row["path"] for row in table(prepared.manifest)}
+    assert found == {
+        "whole_______000002_000004": str(clips / "x" / "whole_______000002_000004.mp4"),
+        "whole_______000004_000005": str(clips / "x" / "whole_______000004_000005.mp4"),
+        "short_______000007_000009": str(videos / "x" / "short______.mp4"),
+        "named_______000010_000012": str(videos / "x" / "named_______000010_000012.mp4"),
+    }
+    for video_id, first, end in (("whole_______000002_000004", 60, 120), ("whole_______000004_000005", 120, 150)):
+        with open_video(found[video_id]) as video:
+            assert numbers(video.read(range(video.num_frames))) == list(range(first, end))
+    reasons = {row["video_id"]: row["reason"] for row in table(prepared.broken)}
+    assert reasons == {
+        "short_______000008_000010": "line 5: already listed in line 4",
+        "late________000050_000052": "ends at 6.0 s, before the segment from 50 to 52 s",
+    }
+    assert len(read_manifest(prepared.manifest).records) == 4
+    assert (prepared.transcoded, prepare(options).transcoded) == (3, 0)
+    (clips / "x" / "whole_______000002_000004.mp4").unlink()
+    assert prepare(options).transcoded == 1
+    assert prepare(replace(options, resize=32)).transcoded == 5
+
+
+def test_the_folder_of_copies_must_be_writable(tmp_path, write_coloured):
+    write_coloured(tmp_path / "v" / "a" / "1.mp4", red=1)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/small: cannot be made .*; choose another folder"):
+        prepare(options_for(tmp_path, resize=32, resized_dir=str(tmp_path / "file" / "small")))
+
+
 # --- errors ------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +439,7 @@ def test_the_manifest_lists_the_resized_copies(tmp_path, write_coloured, monkeyp
         ({"output": "m.txt"}, "--output is m.txt; give a name that ends with .csv"),
         ({"resize": 256}, "--resize and --resized-dir go together; give both, or neither"),
         ({"resized_dir": "x"}, "--resize and --resized-dir go together; give both, or neither"),
+        ({"cut": True}, "--cut writes files; give their folder as --resized-dir"),
         ({"resize": 256, "resized_dir": "v/x"}, "--resized-dir v/x lies in --videos v; choose one outside"),
         ({"videos": "none"}, "--videos none is not a folder; give the folder that holds the videos"),
         ({"annotations": "none.csv"}, "--annotations none.csv does not exist; give a Kinetics CSV or a list"),
