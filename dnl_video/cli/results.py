@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,8 @@ def _read_file(path: str, args: argparse.Namespace) -> Predictions:
     if args.manifest is None:
         return read_foreign(path, class_names=names)
     manifest = read_manifest(args.manifest, class_names=names, split="val")
+    for note in manifest.notes:
+        print(f"note: {note}", file=sys.stderr)
     videos = [ListEntry(record.video_id, record.path, record.label) for record in manifest.records]
     predictions = read_foreign(path, class_names=names or manifest.class_names, videos=videos)
     predictions.meta = dataclasses.replace(predictions.meta, manifest=manifest.source, manifest_sha256=manifest.sha256)

@@ -27,6 +27,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
 EXTENSION = "|".join(re.escape(extension) for extension in VIDEO_EXTENSIONS)
 _COMMENTED_FILE = re.compile(rf".*?(?:{EXTENSION})\b", re.IGNORECASE)
+_SEVERAL_NUMBERS = re.compile(r"\[?\d+(?:\s*[\s,;|]\s*\d+)+\]?")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _TESTED_BYTES = 1 << 16
 
@@ -147,10 +148,14 @@ class ListFile:
                 raise
             return None  # names of files that begin with a bracket
 
-    def row(self, place: str, name: str, label: str, *, video_id: str = "", **columns: Any) -> Row:
+    def row(self, place: str, name: str, label: Any, video_id: str = "", **columns: Any) -> Row:
         """Return the row of a file ``name``, which is relative to `root` or absolute."""
-        refuse_foreign_path(name, f"{self.path}, {place}", self.root)
-        return Row(str(self.path), place, video_id or name, str(self.root / name), label, **columns)
+        if ":" in name or "\\" in name:
+            refuse_foreign_path(name, f"{self.path}, {place}", self.root)
+        several = isinstance(label, (list, dict)) or _SEVERAL_NUMBERS.fullmatch(str(label))
+        error = f"labels {label}: multi-label lists are not supported; give each video one label" if several else ""
+        text = "" if label is None else str(label)
+        return Row(str(self.path), place, video_id or name, str(self.root / name), text, label_error=error, **columns)
 
     def listing(self, rows: list[Row], class_list: Path | None = None) -> Listing:
         """Return the rows, with a note on the comments that were skipped."""
@@ -172,18 +177,17 @@ def read_lines(path: Path, advice: str = ADVICE) -> tuple[list[str], str]:
     if path.suffix.lower() in VIDEO_EXTENSIONS:
         raise InputError(f"{path} is a video, not a listing; {advice}")
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # reading a device may never end
-            kind = "folder" if stat.S_ISDIR(mode) else "device or a pipe"
-            raise InputError(f"{path} is a {kind}, not a file; save the lines to a file")
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a device may never end
+            raise InputError(f"{path} is a folder, a device or a pipe, not a file; save the lines to a file")
         with path.open("rb") as file:
             content = file.read(_TESTED_BYTES)
             utf16 = content.startswith(_UTF16)
-            if b"\0" in content and not utf16:
-                raise InputError(f"{path} is a binary file, not text; {advice}")
-            content += file.read()
+            if utf16 or b"\0" not in content:
+                content += file.read()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from error
+    if b"\0" in content and not utf16:
+        raise InputError(f"{path} is a binary file, not text; {advice}")
     try:
         # utf-8-sig: Excel writes a byte order mark, and UTF-16 as "Unicode text". Not splitlines(), which also splits
         # at rare characters in names.

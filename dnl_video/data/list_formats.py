@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dnl_video.data.folders import VIDEO_EXTENSIONS
@@ -15,11 +16,7 @@ KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 _SPACED_LINE = re.compile(rf"""^(?:"([^"]+)"|'([^']+)'|(.*(?:{EXTENSION})))\s+(\S.*)$""", re.IGNORECASE)
 # mmaction2 writes filename and frame_dir.
 _PATH_KEYS = ("path", "filename", "file_name", "video", "video_path", "frame_dir")
-_MULTI_LABEL = "multi-label lists are not supported; give each video one label"
 _COMPARED_COUNTS = 20
-
-Records = Iterable[tuple[str, dict[str, str]]]
-"""Place and fields of each row of a table."""
 
 
 def csv_records(file: ListFile) -> Iterator[tuple[str, dict[str, str]]]:
@@ -93,36 +90,26 @@ def read_json_objects(file: ListFile) -> Listing | None:
         raise InputError(f"{file.path} is no JSON list of objects; {form}")
     rows = []
     for number, fields in enumerate(objects):
-        place = f"entry {number}"
-        key = next((key for key in _PATH_KEYS if key in fields), None)
-        if key is None:
-            raise InputError(f"{file.path}, {place}: the keys {', '.join(fields)} are not recognised; {form}")
-        if not isinstance(fields[key], str) or not fields[key]:
-            raise InputError(f"{file.path}, {place}: {key} is {fields[key]!r}; give the file of every video")
-        label, error = _json_label(fields.get("label"))
-        rows.append(file.row(place, fields[key], label, split=str(fields.get("split") or ""), label_error=error))
+        name = next((fields[key] for key in _PATH_KEYS if key in fields), None)
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{file.path}, entry {number}: no path in the keys {', '.join(fields)}; {form}")
+        label = fields.get("label")
+        if isinstance(label, list) and len(label) <= 1:  # mmaction2's converter writes lists of one label
+            label = label[0] if label else None
+        rows.append(file.row(f"entry {number}", name, label, split=str(fields.get("split") or "")))
     return file.listing(rows)
-
-
-def _json_label(value: Any) -> tuple[str, str]:
-    """Return the text of a label, and why it cannot be used. mmaction2's converter writes lists of one label."""
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, (list, dict)) and value:
-        return "", f"labels {value}: {_MULTI_LABEL}"
-    return ("" if value is None or value == [] else str(value)), ""
 
 
 def read_path_label(file: ListFile) -> Listing:
     """Read `path label` and `path frames label` lines with the separator that fits most of them.
 
-    The label is the last field. `path frames label` needs a frame count in every line, which the first videos on disk
-    confirm. Other lines with several numbers after the path have several labels.
+    The label is the last field. `path frames label` needs a frame count in every line, which a video on disk confirms.
+    Other lines with several numbers after the path have several labels.
 
     Raises:
         InputError: The header is unknown, or a line has no label.
     """
-    has_header = file.delimiter == " " and file.header in (["path", "label"], ["path"])
+    has_header = file.delimiter == " " and file.header in (["path", "label"], ["path"], ["path", "frames", "label"])
     if not has_header:
         _refuse_unknown_header(file)
     start = file.first + has_header
@@ -132,17 +119,15 @@ def read_path_label(file: ListFile) -> Listing:
     counted = _are_frame_counts(file, numbers)
     rows = []
     for (number, line), split in zip(numbered, numbers, strict=True):
-        error = ""
         fields = _split_line(line, separator)
-        if split is not None and (counted or _has_several_labels(file, split[0], fields)):
-            fields = split[0], split[1][-1]
-            error = "" if counted else f"labels {' '.join(split[1])}: {_MULTI_LABEL}"
+        if split is not None and (counted or _has_several_labels(file, split, fields)):
+            fields = split[0], split[-1] if counted else " ".join(split[1:])
         bare = line.strip("\"'")
         if not file.labelled and (fields is None or bare.lower().endswith(VIDEO_EXTENSIONS)):
             fields = bare, ""
         if fields is None or (file.labelled and bare.lower().endswith(VIDEO_EXTENSIONS)):
             raise InputError(f"{file.path}, line {number}: {line!r} has no label; give `path label`, the label last")
-        rows.append(file.row(f"line {number}", *fields, label_error=error))
+        rows.append(file.row(f"line {number}", *fields))
     return file.listing(rows)
 
 
@@ -158,10 +143,9 @@ def _refuse_unknown_header(file: ListFile) -> None:
             f"add the first line {','.join(KINETICS_COLUMNS)}"
         )
     columns = [name for name in header if name]
-    following = next((line.strip() for line in file.lines[file.first + 1 :] if line.strip()), "")
-    values = split_csv(following, file.delimiter)[-len(columns) :]
-    numbers = len(columns) > 1 and columns == [str(i) for i in range(len(columns))]
-    if numbers and values and not values[0].isdecimal():
+    following = next((line.strip() for line in file.lines[file.first + 1 :] if line.strip()), "0")
+    value = split_csv(following, file.delimiter)[-len(columns) :][0]
+    if len(header) > 1 and columns == [str(i) for i in range(len(columns))] and not value.isdecimal():
         raise InputError(
             f"{where}: {','.join(header)} are column numbers, which pandas writes without names; "
             "name the columns path,label (df.columns = ['path', 'label'])"
@@ -195,35 +179,33 @@ def _split_line(line: str, separator: str) -> tuple[str, str] | None:
     return (path, label) if path and label else None
 
 
-_Numbers = tuple[str, list[str]]
-
-
-def _split_numbers(line: str, separator: str) -> _Numbers | None:
-    """Split `path 120 0` into the path and its two or more integers; return None for other lines."""
+def _split_numbers(line: str, separator: str) -> list[str] | None:
+    """Split `path 120 0` or `video.mp4 120 name` into its three or more fields; return None for other lines."""
     between = r"\s+" if separator == " " else rf"\s*{separator}\s*"
-    match = re.fullmatch(rf"(.+?)((?:{between}\d+){{2,}})", line)
-    return None if match is None else (match[1].strip("\"'"), re.findall(r"\d+", match[2]))
+    named = re.match(rf"(.*(?:{EXTENSION})[\"']?){between}(\d+){between}(.*[^\d\s].*)", line, re.IGNORECASE)
+    if named:
+        return [field.strip("\"'") for field in named.groups()]
+    by = None if separator == " " else separator
+    values = itertools.takewhile(str.isdecimal, (field.strip() for field in reversed(line.split(by)[1:])))
+    count = sum(1 for _ in values)
+    return [field.strip(" \"'") for field in line.rsplit(by, count)] if count > 1 else None
 
 
-def _are_frame_counts(file: ListFile, numbers: Sequence[_Numbers | None]) -> bool:
-    """Return whether the lines are `path frames label`: the counts are at least 1 and those of the videos on disk."""
-    if not all(split is not None and len(split[1]) == 2 and int(split[1][0]) > 0 for split in numbers):
+def _are_frame_counts(file: ListFile, lines: Sequence[list[str] | None]) -> bool:
+    """Return whether the lines are `path frames label`: the counts are at least 1 and those of a video on disk."""
+    counted = [line for line in lines if line is not None and len(line) == 3 and int(line[1]) > 0]
+    if len(counted) < len(lines):
         return False
-    lines = [split for split in numbers if split is not None]
-    for name, (count, _) in lines[:_COMPARED_COUNTS]:
+    for name, count, _ in counted[:_COMPARED_COUNTS]:
         found = _num_frames(file, name)
         if found is not None:
             return abs(found - int(count)) <= max(2, found // 10)  # tools count differently
         if (file.root / f"{name} {count}").exists():
             return False  # a path that ends with a number
-    return all(name.lower().endswith(VIDEO_EXTENSIONS) or " " not in name for name, _ in lines)
-
-
-def _has_several_labels(file: ListFile, name: str, fields: tuple[str, str] | None) -> bool:
-    """Return whether the numbers after a name are labels: it is a video's, and the longer name no folder's."""
-    if name.lower().endswith(VIDEO_EXTENSIONS) or fields is None:
-        return True
-    return (file.root / name).is_dir() and not (file.root / fields[0]).exists()
+    # No video is on disk. A name with a space or a class name may contain the number.
+    return all(
+        label.isdecimal() and (name.lower().endswith(VIDEO_EXTENSIONS) or " " not in name) for name, _, label in counted
+    )
 
 
 def _num_frames(file: ListFile, name: str) -> int | None:
@@ -234,3 +216,10 @@ def _num_frames(file: ListFile, name: str) -> int | None:
             return video.num_frames
     except VideoDecodeError:
         return None
+
+
+def _has_several_labels(file: ListFile, split: Sequence[str], fields: tuple[str, str] | None) -> bool:
+    """Return whether the numbers after a name are labels, and not the end of a folder's name."""
+    if split[0].lower().endswith(VIDEO_EXTENSIONS) or fields is None:
+        return split[-1].isdecimal()
+    return (file.root / split[0]).is_dir() and not (file.root / fields[0]).exists()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from dnl_video.data.class_ids import some
 from dnl_video.data.folders import VIDEO_EXTENSIONS, walk_videos
-from dnl_video.data.list_file import ADVICE, SPLITS, ListFile, Listing, Row, read_lines
+from dnl_video.data.list_file import ADVICE, SPLITS, ListFile, Listing, Row, existing, read_lines
 from dnl_video.data.list_formats import read_columns, read_json_objects, read_path_label
 from dnl_video.data.official_lists import (
     read_hmdb51,
@@ -63,9 +63,10 @@ def read_listing(path: Path, root: str | os.PathLike[str] | None, *, labelled: b
             line).
     """
     lines, digest = read_lines(path)
-    folder = path.parent if root is None else Path(root).expanduser()
-    if root is not None and not folder.is_dir():
-        raise InputError(f"root {root} of {path} is not a folder; give the folder that holds the videos")
+    no_folder = f"root {root} of {path} is not a folder; give the folder that holds the videos"
+    folder = path.parent if root is None else existing(root, no_folder)
+    if not folder.is_dir():
+        raise InputError(no_folder)
     file = ListFile(path, lines, digest, folder, labelled)
     listing = next(found for form in LIST_FORMATS if (found := form.read(file)) is not None)
     if not listing.rows:

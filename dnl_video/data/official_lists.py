@@ -17,6 +17,7 @@ from dnl_video.data.folders import VIDEO_EXTENSIONS, walk_videos
 from dnl_video.data.list_file import SPLITS, ListFile, Listing, Row, fold, read_lines
 from dnl_video.data.list_formats import KINETICS_COLUMNS, csv_records, json_objects
 from dnl_video.errors import InputError
+from dnl_video.files import list_folder
 
 _HMDB51_FILE = re.compile(r"(.+)(_test_split[123]\.txt)")
 _HMDB51_SPLITS = {"1": "train", "2": "test"}
@@ -97,7 +98,7 @@ def read_hmdb51(file: ListFile) -> Listing | None:
         return None
     names = _names_by_stem(file.root)
     rows, unused, digest = [], 0, hashlib.sha256()
-    files = sorted(file.path.parent.glob(f"*{match[2]}"))
+    files = sorted(list_folder(file.path.parent, f"*{match[2]}"))
     for one in files:
         lines, sha256 = read_lines(one)
         digest.update(f"{one.name} {sha256}\n".encode())

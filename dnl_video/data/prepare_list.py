@@ -137,9 +137,10 @@ def list_videos(options: PrepareOptions) -> tuple[list[CheckedVideo], Listing, t
     Raises:
         InputError: The list, the folder or a label cannot be used.
     """
-    folder = Path(options.videos).expanduser()
+    no_folder = f"--videos {options.videos} is not a folder; give the folder that holds the videos"
+    folder = existing(options.videos, no_folder)
     if not folder.is_dir():
-        raise InputError(f"--videos {options.videos} is not a folder; give the folder that holds the videos")
+        raise InputError(no_folder)
     if options.annotations is None:
         source = read_class_folders(folder)
     else:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from dnl_video.cli.main import main
+from dnl_video.data.listings import LIST_FORMATS
 
 
 def prepare(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
@@ -57,6 +59,38 @@ def test_a_list_without_labels(tiny, tmp_path, capsys):
     text = prepare(capsys, *words)
     assert "classes" not in text
     assert f"next (the list has no labels):\n  dnl-video predict {tmp_path / 'm.csv'} --checkpoint ...\n" in text
+
+
+def test_a_list_of_several_splits_serves_both_sides_of_a_training(tiny, tmp_path, capsys):
+    files = [*tiny.files("train")[:4], *tiny.files("val")[:2]]
+    rows = [f"{file},c{i % 2},{'train' if i < 4 else 'val'}" for i, file in enumerate(files)]
+    (tmp_path / "all.csv").write_text("\n".join(["# made by hand", "path,label,split", *rows]))
+    (tmp_path / "classInd.txt").write_text("1 c1\n2 c0\n")
+    options = ["--annotations", tmp_path / "all.csv", "--videos", tmp_path, "--classes", tmp_path / "classInd.txt"]
+    assert main(["prepare", *map(str, options), "--output", str(tmp_path / "my list.csv"), "--num-workers", "1"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == f"note: {tmp_path / 'all.csv'}: 1 comment lines (#) were skipped\n"
+    words = [f"--data.{side}_{what}" for side in ("train", "val") for what in ("manifest", "root")]
+    values = [str(tmp_path / "my list.csv"), str(tmp_path)] * 2
+    options = [word for pair in zip(words, values, strict=True) for word in pair]
+    options += ["--data.class_list", str(tmp_path / "classInd.txt")]
+    command = f"next:\n  dnl-video train --config ... {shlex.join(options)}\n"
+    assert printed.out.endswith(command)
+    run = ["--config", str(tiny.config), "--output_dir", str(tmp_path / "run"), "--dry-run", "--model.num_classes", "2"]
+    assert main(["train", *run, *options]) == 0
+    printed = capsys.readouterr()
+    assert re.search(r"training videos +4\n.*validation videos +2\n", printed.out, re.DOTALL)
+    assert printed.err.splitlines()[:2] == [
+        f"note: {tmp_path / 'my list.csv'}: {count} of 6 rows are used, those of the split {split}"
+        for count, split in ((4, "train"), (2, "val"))
+    ]
+
+
+def test_the_help_shows_every_format(capsys):
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    text = capsys.readouterr().out
+    assert all(f"  {form.name} " in text and form.form in text for form in LIST_FORMATS)
 
 
 def test_errors_are_one_line(tmp_path, capsys):

@@ -84,8 +84,9 @@ def test_files_that_hold_no_text(tmp_path, read):
     )
     os.mkfifo(tmp_path / "pipe")
     for device in (tmp_path / "pipe", Path("/dev/zero"), Path("/dev/null")):
-        assert refusal(read, device) == f"{device} is a device or a pipe, not a file; save the lines to a file"
-    assert refusal(read_class_list, tmp_path) == f"{tmp_path} is a folder, not a file; save the lines to a file"
+        assert (
+            refusal(read, device) == f"{device} is a folder, a device or a pipe, not a file; save the lines to a file"
+        )
 
 
 @pytest.mark.parametrize("command", ["evaluate --manifest", "prepare --output m.csv --videos . --annotations"])

@@ -29,6 +29,7 @@ MULTI = "multi-label lists are not supported; give each video one label"
         # One label.
         (["my video 1.mp4 3", "my video 2.mp4 4"], [("my video 1.mp4", 3), ("my video 2.mp4", 4)]),
         (["my clip 1 3", "my clip 2 4"], [("my clip 1", 3), ("my clip 2", 4)]),
+        (["a.mp4 3 point shot", "b.mp4 2 hand throw"], [("a.mp4", 1), ("b.mp4", 0)]),
         (["a.mp4 120 0", "b.mp4 3"], None),
     ],
 )
@@ -51,12 +52,14 @@ def test_frame_counts_are_no_part_of_path_or_label(tmp_path, lines, expected):
         (["test.mp4,1", "test2.mp4,1,3"], "line 2: labels 1 3"),
         (["test.mp4 5 1", "test2.mp4 5 3 5"], "line 1: labels 5 1"),
         (["test.mp4 2 5 127"], "line 1: labels 2 5 127"),
+        (["path,label", 'test.mp4,"0,3"'], "line 2: labels 0,3"),
+        (["path,label", "test.mp4,[0 3]"], "line 2: labels [0 3]"),
     ],
 )
 def test_several_labels_are_refused_by_name(tmp_path, lines, where):
     source = listing(tmp_path, *lines)
     assert refusal(read_manifest, source) == f"{source}, {where}: {MULTI}"
-    assert len(read_videos([str(source)]).records) == len(lines)  # predict needs no labels
+    assert len(read_videos([str(source)]).records) == len(lines) - lines.count("path,label")  # needs no labels
 
 
 @pytest.mark.parametrize(("numbers", "read"), [("24 3", True), ("23 3", True), ("3 24", False), ("1 3", False)])
@@ -70,6 +73,8 @@ def test_videos_on_disk_tell_frame_counts_from_labels(tmp_path, write_coloured: 
             assert labels(read_manifest(source)) == [2, 3]
         else:
             assert refusal(read_manifest, source) == f"{source}, line 1: labels 400 2: {MULTI}"
+    source = listing(tmp_path, "b.mp4 24 archery", "c.mp4 300 hand stand")
+    assert read_manifest(source).class_names == ("archery", "hand stand")
 
 
 def test_folders_whose_names_end_with_a_number(tmp_path):
@@ -136,9 +141,12 @@ def test_json_lists_with_splits(tmp_path):
         ([{"filename": "a.mp4", "label": {"scene": [206]}}], ", entry 0: labels {'scene': [206]}: " + MULTI),
         ([{"filename": "a.mp4", "label": []}], ", entry 0: the label is empty; give every video a label"),
         ([{"filename": "a.mp4"}], ", entry 0: the label is empty; give every video a label"),
-        ([{"path": "a.mp4", "label": 1}, {"path": 3, "label": 1}], ", entry 1: path is 3; give the file of every"),
-        ([{"file": "a.mp4", "label": 1}], ", entry 0: the keys file, label are not recognised; give objects with one"),
-        ({"archery": 0, "zumba": 1}, ", entry 0: the keys archery, zumba are not recognised; give objects with one of"),
+        (
+            [{"path": "a.mp4", "label": 1}, {"path": 3, "label": 1}],
+            ", entry 1: no path in the keys path, label; give objects ",
+        ),
+        ([{"file": "a.mp4", "label": 1}], ", entry 0: no path in the keys file, label; give objects with one"),
+        ({"archery": 0, "zumba": 1}, ", entry 0: no path in the keys archery, zumba; give objects with one of"),
         (
             ["a.mp4"],
             " is no JSON list of objects; give objects with one of the keys path, filename, file_name, video, ",

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
 import pytest
 
 from dnl_video.data.class_lists import read_class_list
-from dnl_video.data.list_file import fold
 from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_manifest, read_videos
 from dnl_video.errors import InputError
 
@@ -499,60 +497,3 @@ def test_the_fps_column(tmp_path):
         assert refusal(read_manifest, source) == (
             f"{source}, line 2: fps is {text!r}; give frames per second above 0, or leave it empty"
         )
-
-
-# --- class lists -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("c.txt", "clean and jerk\nair drumming\narchery\n\n"),
-        ("c.txt", "\ufeffclean and jerk\r\n air drumming \r\narchery"),
-        ("c.json", json.dumps(["clean and jerk", "air drumming", "archery"])),
-        ("c.json", json.dumps({"archery": 2, "air drumming": 1, '"clean and jerk"': 0}, indent=1)),
-    ],
-)
-def test_class_lists(tmp_path, name, text):
-    (tmp_path / name).write_text(text, encoding="utf-8")
-    assert read_class_list(tmp_path / name) == ("clean and jerk", "air drumming", "archery")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a\nb\na\n", "{file}, line 3: class 'a' was already listed in line 1; list it once"),
-        ("a\n\nb\n", "{file}, line 2: the class name is empty; give every class a name"),
-        ('["a", ""]', "{file}, entry 1: the class name is empty; give every class a name"),
-        ('["a", "b", "a"]', "{file}, entry 2: class 'a' was already listed in entry 0; list it once"),
-        ("[]", "class list {file} has no class; give at least one name"),
-        ("", "{file} is empty; give one class name per line, or JSON"),
-        ('{"a": 0, "b": 2}', "class list {file} must give each name one id, from 0 to 1"),
-        ('{"a": "b"}', "class list {file} must give each name one id, from 0 to 0"),
-        ("[1, 2]", "class list {file} must be a JSON list of names, or an object {{name: id}}"),
-        ('["a",\n"b"', "{file}, line 2: not valid JSON (Expecting ',' delimiter); fix it, or list names"),
-    ],
-)
-def test_class_list_errors(tmp_path, text, message):
-    file = tmp_path / "classes.txt"
-    file.write_text(text)
-    assert refusal(read_class_list, file) == message.format(file=file)
-
-
-def test_absent_class_list(tmp_path):
-    expected = (
-        "class list {} does not exist; give a text file with one class name per line, JSON, or one of kinetics400, "
-        "kinetics600, kinetics700{}"
-    )
-    assert refusal(read_class_list, tmp_path / "no.txt") == expected.format(tmp_path / "no.txt", "")
-    assert refusal(read_class_list, "kinetics_400") == expected.format("kinetics_400", "; did you mean 'kinetics400'?")
-
-
-@pytest.mark.parametrize("number", [400, 600, 700])
-def test_shipped_class_lists_are_in_the_published_order(number):
-    names = read_class_list(f"kinetics{number}")
-    assert len(names) == len(set(map(fold, names))) == number
-    # The order of training listings without a class list, and of torchvision, PySlowFast and mmaction2.
-    assert list(names) == sorted(names)
-    assert (names[0], names[1][0], names[-1]) == ("abseiling", "a", "zumba")
-    assert names.index("yoga") == number - 2
