@@ -157,7 +157,8 @@ class Preprocessing:
     Args:
         num_frames: Frames T of a clip.
         frame_stride: Distance between frames of a clip ("8x8" is num_frames 8, frame_stride 8).
-        target_fps: Frame rate to which frame_stride refers. null: the frame rate of the file.
+        target_fps: Frame rate to which frame_stride refers; a variable rate is sampled by time. null: frames of the
+            file are counted.
         sampling: stride (this package: exact spacing that reaches both ends of the video) or pyslowfast (PySlowFast's
             rule, for its weights).
         past_end: A clip longer than its video repeats the last frame (repeat_last) or starts again (loop).

@@ -22,7 +22,7 @@ from dnl_video.config import AugmentConfig, Decoder, FrameOrder
 from dnl_video.data import transforms
 from dnl_video.data.decoding import Video, VideoDecodeError, open_video
 from dnl_video.data.manifest import VideoRecord
-from dnl_video.data.sampling import reorder_frames, train_indices, view_indices
+from dnl_video.data.sampling import clip_times, reorder_frames, train_indices, view_indices
 from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
 
@@ -128,7 +128,8 @@ class ClipDataset(_Videos, Dataset[dict[str, Any]]):
 
     def _read(self, record: VideoRecord, rngs: Sequence[np.random.Generator]) -> list[Tensor]:
         with self._open(record) as video:
-            indices = [train_indices(video.num_frames, video.fps, self.preprocessing, rng) for rng in rngs]
+            clock = video.clock(self.preprocessing)
+            indices = [train_indices(video.num_frames, video.fps, self.preprocessing, rng, clock) for rng in rngs]
             # Each frame that any clip needs is decoded once.
             frames = video.read(np.concatenate(indices))
         mirror = record.label not in self.never_mirrored
@@ -205,16 +206,16 @@ class ViewDataset(_Videos, Dataset[VideoViews]):
         preprocessing = self.preprocessing
         resize = functools.partial(transforms.resize_short_side, short_side=preprocessing.short_side)
         with self._open(self.records[index]) as video:
-            indices = view_indices(video.num_frames, video.fps, preprocessing, self.num_clips)
+            clock = video.clock(preprocessing)
+            indices = view_indices(video.num_frames, video.fps, preprocessing, self.num_clips, clock)
             indices = reorder_frames(indices, self.frame_order, np.random.default_rng(index))
             union, inverse = np.unique(indices, return_inverse=True)
             frames = torch.from_numpy(video.read(union, resize=resize))
-            fps = video.fps
+            start_s, end_s = clip_times(indices, video.times_s)
         # [union, H, W, 3] -> [J, T, H, W, 3] (numpy 2.0 shapes `inverse` like `indices`, other versions flat)
         clips = frames[torch.from_numpy(inverse.reshape(indices.shape))]
         views = transforms.crop_views(clips, preprocessing.crop_size, self.num_crops)
-        # With `loop`, a clip's last frame may be an early one, hence min and max.
-        return VideoViews(index, views, indices.min(axis=1) / fps, (indices.max(axis=1) + 1) / fps, None)
+        return VideoViews(index, views, start_s, end_s, None)
 
 
 @dataclass(eq=False)

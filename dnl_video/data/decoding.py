@@ -22,6 +22,8 @@ from dnl_video.data.file_kind import cut_off
 from dnl_video.data.packets import PacketTable
 from dnl_video.data.probing import VideoDecodeError, one_line, probe_video, stat_video
 from dnl_video.data.readers import AVReader, DecordReader, FrameFolderReader, Frames, Reader, can_skip_pictures
+from dnl_video.data.sampling import Clock, has_variable_rate
+from dnl_video.spec import Preprocessing
 
 __all__ = ["Frames", "Video", "VideoDecodeError", "open_video"]
 
@@ -46,10 +48,27 @@ class Video:
         """Start of each frame in seconds from the first, and the end of the last, [num_frames + 1].
 
         Frame i is shown in [times_s[i], times_s[i + 1]). The times are those of the file; frames of a folder, and of a
-        container that stores no times (.avi, .wmv, .mpg), have a constant rate.
+        container that stores no times (.avi, .wmv, .mpg), have a constant rate. Containers do not agree on the length
+        of the last frame; it is as long as the one before.
         """
         assert self._reader is not None
-        return self._reader.times_s()
+        starts = self._reader.starts_s()
+        last = starts[-1] - starts[-2] if len(starts) > 1 else 1 / self.fps
+        return np.append(starts, starts[-1] + last) - starts[0]
+
+    @property
+    def has_variable_rate(self) -> bool:
+        """Whether the times of the frames depart from a constant rate (see `sampling.has_variable_rate`)."""
+        return has_variable_rate(self.times_s, self.fps)
+
+    def clock(self, preprocessing: Preprocessing) -> Clock | None:
+        """Return the times of the frames if the sampling rule needs them."""
+        if preprocessing.sampling == "pyslowfast" and not isinstance(self._reader, FrameFolderReader):
+            packets = probe_video(self.path).packets
+            if packets.has_distinct_times and packets.guessed_fps > 0 and packets.shown.sum() == self.num_frames:
+                length_s = packets.header_ticks * float(packets.time_base)
+                return Clock(self.times_s, packets.shown_pts, packets.time_base, length_s, packets.guessed_fps)
+        return None if preprocessing.target_fps is None else Clock(self.times_s)
 
     @property
     def size(self) -> tuple[int, int]:

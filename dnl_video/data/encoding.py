@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dnl_video.errors import InputError
 from dnl_video.files import atomic_path
 
+_TICK_S = Fraction(1, 90_000)  # as in MPEG systems
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}
 
 
@@ -24,12 +25,13 @@ def write_video(
     frames: Iterable[NDArray[np.uint8]],
     fps: float | Fraction,
     *,
+    times_s: NDArray[np.float64] | None = None,
     crf: int = 18,
     gop: int = 12,
     sample_aspect: Fraction | None = None,
     options: Mapping[str, str] | None = None,
 ) -> None:
-    """Encode RGB frames to an H.264 file (yuv420p) with a constant frame rate.
+    """Encode RGB frames to an H.264 file (yuv420p).
 
     Memory is constant: frames are consumed one at a time. Every group of pictures is closed (it decodes without its
     neighbours) and has at most `gop` frames. The file is written atomically. The same frames and options give the same
@@ -39,7 +41,9 @@ def write_video(
         path: File to write; its suffix chooses the container (.mp4, .m4v, .mov, .mkv, .avi). Missing folders
             are made, an existing file is replaced.
         frames: Array [T, H, W, 3] or iterable of arrays [H, W, 3]: RGB, uint8, all of one even size.
-        fps: Frames per second.
+        fps: Frames per second; their mean, if the rate is variable.
+        times_s: Start of each frame in seconds, for a variable frame rate (but .avi stores no times). The last frame is
+            shown for 1 / fps.
         crf: Constant rate factor: 0 is lossless, 18 nearly lossless.
         gop: Largest distance of two key frames, in frames.
         sample_aspect: Width of a pixel divided by its height, which players use; None writes no such tag.
@@ -50,6 +54,8 @@ def write_video(
     """
     path = Path(path)
     container_format = container_of(path)
+    if container_format == "avi":
+        times_s = None
     if not fps > 0:
         raise InputError(f"fps is {fps}; give frames per second above 0")
     images = iter(frames)
@@ -76,13 +82,14 @@ def write_video(
             # cgop: closed groups. mbtree: with AVX-512, x264's macroblock tree reads uninitialised memory for widths
             # that are no multiple of 128, so its output would change from run to run.
             stream.options = {"flags": "+cgop", "crf": str(crf), "mbtree": "0", **(options or {})}
-            stream.codec_context.time_base = 1 / rate
-            for pts, image in enumerate(itertools.chain([first], images)):
+            time_base = 1 / rate if times_s is None else _TICK_S
+            stream.codec_context.time_base = time_base
+            for number, image in enumerate(itertools.chain([first], images)):
                 if image.shape != first.shape:
-                    raise InputError(f"frame {pts} has shape {image.shape}, frame 0 {first.shape}; give one size")
+                    raise InputError(f"frame {number} has shape {image.shape}, frame 0 {first.shape}; give one size")
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                frame.pts = pts
-                frame.time_base = 1 / rate
+                frame.pts = number if times_s is None else round(times_s[number] / _TICK_S)
+                frame.time_base = time_base
                 output.mux(stream.encode(frame))
             output.mux(stream.encode(None))
 

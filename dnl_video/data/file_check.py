@@ -40,8 +40,8 @@ def check_file(path: str, fps: float, sample: int) -> dict[str, Any]:
             which may be cut off.
 
     Returns:
-        num_frames, fps, width, height (after rotation), codec, duration_s, decoder; for files also bytes (the size) and
-        head (SHA-256 of the first 64 KiB). Or ``{"error": reason}``.
+        num_frames, fps, variable_rate (true or false), width, height (after rotation), codec, duration_s, decoder; for
+        files also bytes (the size) and head (SHA-256 of the first 64 KiB). Or ``{"error": reason}``.
     """
     try:
         with open_video(path, frames_fps=fps) as video:
@@ -55,6 +55,7 @@ def check_file(path: str, fps: float, sample: int) -> dict[str, Any]:
                 wanted = np.append(wanted, smallest)
             video.read(wanted, resize=lambda frames: frames[:, :1, :1])  # keeps memory small
             facts: dict[str, Any] = {"num_frames": video.num_frames, "fps": round(video.fps, 6)}
+            facts["variable_rate"] = video.has_variable_rate
             facts["height"], facts["width"] = video.size
         if is_folder:
             seconds = facts["num_frames"] / facts["fps"]
@@ -87,7 +88,8 @@ def transcode_file(
     crf: int,
     segment: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """Write the frames of a video, or of a segment of it, as a smaller H.264 file with the same frame rate.
+    """Write the frames of a video, or of a segment of it, as a smaller H.264 file with the same frame rate, or the
+    same times if the rate is variable.
 
     Groups of pictures are closed and short (`GOP`), frames are upright, and there is no sound. Pixels that are not
     square stay so: the file keeps the shape in which players show it.
@@ -112,6 +114,7 @@ def transcode_file(
                 target,
                 _resized_frames(video, frames, short_side),
                 rate,
+                times_s=video.times_s[frames] - video.times_s[frames.start] if video.has_variable_rate else None,
                 crf=crf,
                 gop=GOP,
                 sample_aspect=_resized_aspect(video, short_side),

@@ -49,11 +49,10 @@ class PacketTable:
         fps: Mean frames per second; 0 if unknown.
         duration_s: Length in seconds; 0 if unknown.
         declared_frames: Number of frames in the header, or length times rate if that is larger.
-        header_frames: Number of frames of the stream in the header; 0 if unknown.
+        guessed_fps: FFmpeg's guess of the base frame rate (av_guess_frame_rate); 0 if unknown.
         header_ticks: Length of the stream in the header, in ticks; 0 if unknown.
         time_base: Seconds per tick.
         pts: Presentation times in ticks, `NO_TIME` if missing, [P].
-        durations: Times for which the pictures are shown, in ticks; 0 if unknown, [P].
         shown: Whether the picture is shown: not cut off by an edit list, not an invisible reference, [P].
         key: Whether the container marks the packet as a key frame, [P].
         random_access: Key frames from which all pictures shown at or after them decode exactly, [P].
@@ -71,11 +70,10 @@ class PacketTable:
     fps: float
     duration_s: float
     declared_frames: float
-    header_frames: int
+    guessed_fps: float
     header_ticks: int
     time_base: Fraction
     pts: npt.NDArray[np.int64]
-    durations: npt.NDArray[np.int64]
     shown: npt.NDArray[np.bool_]
     key: npt.NDArray[np.bool_]
     random_access: npt.NDArray[np.bool_]
@@ -98,17 +96,9 @@ class PacketTable:
         """Presentation times of the shown pictures in their order, [n]."""
         return np.sort(self.pts[self.shown])
 
-    def times_s(self, pts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Convert presentation times, in rising order, to seconds from the first.
-
-        Returns:
-            Start of each picture, and the end of the last, [n + 1].
-        """
-        last = int(self.durations[self.pts == pts[-1]][0])
-        times = np.append(pts - pts[0], pts[-1] - pts[0] + last) * float(self.time_base)
-        if not last:
-            times[-1] += 1 / self.fps
-        return times
+    def seconds(self, pts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Convert presentation times to seconds."""
+        return pts * self.time_base.numerator / self.time_base.denominator
 
     @property
     def has_leading_pictures(self) -> bool:
@@ -185,7 +175,6 @@ def read_packets(path: str) -> PacketTable:
         header = bytes(stream.codec_context.extradata or b"")
         length_size = _length_size(codec, header)
         pts: list[int] = []
-        durations: list[int] = []
         shown: list[bool] = []
         key: list[bool] = []
         random_access: list[bool] = []
@@ -195,7 +184,6 @@ def read_packets(path: str) -> PacketTable:
             if not packet.size:  # the end
                 continue
             pts.append(NO_TIME if packet.pts is None else packet.pts)
-            durations.append(packet.duration or 0)
             key.append(packet.is_keyframe)
             random_access.append(packet.is_keyframe and _is_random_access(packet, codec, length_size))
             shown.append(not packet.is_discard and (codec != "vp8" or bool(memoryview(packet)[0] >> 4 & 1)))
@@ -220,11 +208,11 @@ def read_packets(path: str) -> PacketTable:
             fps=fps,
             duration_s=duration_s,
             declared_frames=max(stream.frames, duration_s * fps),
-            header_frames=stream.frames,
-            header_ticks=stream.duration or 0,
+            guessed_fps=float(stream.guessed_rate or 0),
+            # Matroska stores no length of a stream, but FFmpeg fills it in if it opens the file without a decoder.
+            header_ticks=0 if "matroska" in container.format.name else stream.duration or 0,
             time_base=stream.time_base,
             pts=np.array(pts, np.int64),
-            durations=np.array(durations, np.int64),
             shown=np.array(shown),
             key=np.array(key),
             random_access=np.array(random_access),

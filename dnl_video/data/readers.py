@@ -44,12 +44,9 @@ class Reader:
     num_frames: int
     fps: float
 
-    def times_s(self) -> npt.NDArray[np.float64]:
-        """Return the start of each frame in seconds from the first, and the end of the last, [num_frames + 1].
-
-        By default the frame rate is constant.
-        """
-        return np.arange(self.num_frames + 1) / self.fps
+    def starts_s(self) -> npt.NDArray[np.float64]:
+        """Return the start of each frame in seconds; by default the frame rate is constant."""
+        return np.arange(self.num_frames) / self.fps
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """Yield the frames at sorted, distinct indices, uint8 [n, H, W, 3] RGB with n <= `CHUNK`."""
@@ -93,12 +90,11 @@ class DecordReader(Reader):
         self.num_frames = len(self._reader)
         self.fps = float(self._reader.get_avg_fps())
 
-    def times_s(self) -> npt.NDArray[np.float64]:
-        """See `Reader.times_s`; without the packets, decord tells the times (as float32)."""
+    def starts_s(self) -> npt.NDArray[np.float64]:
+        """See `Reader.starts_s`; without the packets, decord tells the times (as float32)."""
         if self._packets is not None:
-            return self._packets.times_s(self._packets.shown_pts)
-        starts, ends = np.asarray(self._reader.get_frame_timestamp(range(self.num_frames)), np.float64).T
-        return np.append(starts, ends[-1]) - starts[0]
+            return self._packets.seconds(self._packets.shown_pts)
+        return np.asarray(self._reader.get_frame_timestamp(range(self.num_frames)), np.float64)[:, 0]
 
     def has_exact_timestamps(self) -> bool:
         """Return whether frame times are finite, >= 0 and rising; if not, decord returns wrong frames."""
@@ -157,9 +153,9 @@ class AVReader(Reader):
         rising = known and set(times) <= set(packets.pts.tolist()) and all(a < b for a, b in itertools.pairwise(times))
         self._times = np.array(times, np.int64) if rising else None
 
-    def times_s(self) -> npt.NDArray[np.float64]:
-        """See `Reader.times_s`."""
-        return super().times_s() if self._times is None else self._packets.times_s(self._times)
+    def starts_s(self) -> npt.NDArray[np.float64]:
+        """See `Reader.starts_s`."""
+        return super().starts_s() if self._times is None else self._packets.seconds(self._times)
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """See `Reader.chunks`."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dnl_video.data import transforms
 from dnl_video.data.decoding import open_video
-from dnl_video.data.sampling import sliding_indices
+from dnl_video.data.sampling import Clock, clip_times, sliding_indices
 from dnl_video.spec import Preprocessing
 
 
@@ -50,7 +50,7 @@ class SlidingClips:
 
     Attributes:
         indices: Frames of the clips, int64 [J, T].
-        clip_start_s: Start of each clip's first frame in seconds, [J].
+        clip_start_s: Start of each clip's first frame in seconds from the first frame of the video, [J].
         clip_end_s: End of each clip's last frame in seconds, [J].
 
     Raises:
@@ -68,9 +68,9 @@ class SlidingClips:
 
     def __post_init__(self) -> None:
         with open_video(self.path) as video:
-            self.indices = sliding_indices(video.num_frames, video.fps, self.preprocessing, self.hop_s)
-            self.clip_start_s: npt.NDArray[np.float64] = self.indices.min(axis=1) / video.fps
-            self.clip_end_s: npt.NDArray[np.float64] = (self.indices.max(axis=1) + 1) / video.fps
+            clock = video.clock(self.preprocessing) or Clock(video.times_s)
+            self.indices = sliding_indices(video.num_frames, video.fps, self.preprocessing, self.hop_s, clock)
+            self.clip_start_s, self.clip_end_s = clip_times(self.indices, video.times_s)
 
     def __iter__(self) -> Iterator[ClipBatch]:
         """Yield the clips.

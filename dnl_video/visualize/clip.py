@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,11 +66,11 @@ def read_clip(path: str | os.PathLike[str], preprocessing: Preprocessing, start_
         with open_video(path) as video:
             indices = _indices(video, preprocessing, start_s)
             frames = torch.from_numpy(video.read(indices, resize=resize))
-            fps = video.fps
+            times_s = video.times_s
     except VideoDecodeError as error:
         raise InputError(f"{error}; give another video") from error
     view = transforms.crop_views(frames[None], preprocessing.crop_size, 1)[0]
-    return Clip(Path(path).name, view.numpy(), indices / fps, float(indices.max() + 1) / fps)
+    return Clip(Path(path).name, view.numpy(), times_s[indices], float(times_s[indices.max() + 1]))
 
 
 def refuse_other_clips(first: Preprocessing, second: Preprocessing) -> None:
@@ -90,14 +89,13 @@ def refuse_other_clips(first: Preprocessing, second: Preprocessing) -> None:
 
 
 def _indices(video: Video, preprocessing: Preprocessing, start_s: float | None) -> Indices:
+    clock = video.clock(preprocessing)
     if start_s is None:
-        return view_indices(video.num_frames, video.fps, preprocessing, 1)[0]
-    start = round(start_s * video.fps) if math.isfinite(start_s) else -1
-    if not 0 <= start < video.num_frames:
-        raise InputError(
-            f"clip start {start_s:g} s lies outside {video.path}; give 0 to {(video.num_frames - 1) / video.fps:.2f} s"
-        )
-    return clip_from(start, video.num_frames, video.fps, preprocessing)
+        return view_indices(video.num_frames, video.fps, preprocessing, 1, clock)[0]
+    if not 0 <= start_s < video.times_s[-1]:
+        raise InputError(f"clip start {start_s:g} s lies outside {video.path}; give 0 to {video.times_s[-2]:.2f} s")
+    start = int(np.abs(video.times_s[:-1] - start_s).argmin())
+    return clip_from(start, video.num_frames, video.fps, preprocessing, clock)
 
 
 def parse_query(text: str) -> Query:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import matplotlib as mpl
@@ -102,6 +101,8 @@ def annotate_video(
 ) -> None:
     """Write a copy of a video, without sound, that shows the k best classes at each time; memory is constant.
 
+    Frames keep their times, except in .avi.
+
     Args:
         source: The video.
         target: File to write; its suffix chooses the container, such as .mp4.
@@ -118,7 +119,7 @@ def annotate_video(
     def annotated() -> Iterator[Frame]:
         shown, panel = None, None
         for number, frame in enumerate(frame for chunk in chunks for frame in chunk):
-            second = number / video.fps
+            second = video.times_s[number]
             image = _enlarged(frame)
             now = timeline.cell_at(second), int(second)
             if panel is None or now != shown:
@@ -131,8 +132,8 @@ def annotate_video(
 
     with open_video(source) as video:
         chunks = video.stream(np.arange(video.num_frames), threads=default_workers(None))
-        fps = Fraction(video.fps).limit_denominator(1001)
-        write_video(target, annotated(), fps, options={"preset": "veryfast"})
+        times_s = video.times_s if video.has_variable_rate else None
+        write_video(target, annotated(), video.fps, times_s=times_s, options={"preset": "veryfast"})
 
 
 def _enlarged(frame: Frame) -> Frame:

@@ -80,6 +80,15 @@ def encode(
     return path
 
 
+FILM_TICKS = [20 * i if i < 96 else 1920 + 100 * (i - 96) for i in range(192)]
+"""Times of 96 frames at 1/30 s and then 96 at 1/6 s, in 1/600 s: the second half begins at 3.2 s."""
+
+
+def film(path: Path, frames: int | Iterable[np.ndarray] = 192) -> Path:
+    """Write frames with the times `FILM_TICKS`."""
+    return encode(path, "libx264", _CLOSED, frames, times=FILM_TICKS.__getitem__)
+
+
 def cut(source: Path, target: Path, frames: int) -> Path:
     """Copy a 30 fps stream with its first frames before time 0, as `ffmpeg -ss ... -c copy` does (an edit list)."""
     return _copy(source, target, shift=frames)

@@ -16,6 +16,7 @@ from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.data.sampling import view_indices
 from dnl_video.spec import Preprocessing
+from tests.data.odd_videos import film
 
 # 4 frames every 2 of 24: starts 0 to 17. The videos are 48 x 64 at 10 fps.
 PREPROCESSING = Preprocessing(num_frames=4, frame_stride=2, short_side=48, crop_size=48)
@@ -197,6 +198,39 @@ def test_views_of_a_short_looped_video(tmp_path, write_coloured):
     assert seen(item.views[0])[1] == pytest.approx([0, 3, 1, 4], abs=0.4)
     assert item.clip_start_s.tolist() == [0.0, 0.0]
     assert item.clip_end_s.tolist() == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize("decoder", ["decord", "av"])
+@pytest.mark.parametrize("known", ["", "decord"])
+def test_clip_times_come_from_presentation_times(tmp_path, decoder, known):
+    path = str(film(tmp_path / "film.mp4"))
+    record = VideoRecord("film", path, decoder=known)
+    native = Preprocessing(num_frames=4, frame_stride=2, short_side=64, crop_size=64)
+    item = ViewDataset([record], native, num_clips=3, num_crops=1, decoder=decoder)[0]
+    # Clips from frames 0, 93 (r(92.5)) and 185; the film lasts 19.2 s.
+    np.testing.assert_allclose(item.clip_start_s, [0, 93 / 30, 3.2 + 89 / 6], atol=1e-5)
+    np.testing.assert_allclose(item.clip_end_s, [7 / 30, 3.2 + 4 / 6, 19.2], atol=1e-5)
+    # By time: 6 frames a second, so every fifth frame of the first half, and every one of the second.
+    by_time = dataclasses.replace(native, target_fps=12.0)
+    item = ViewDataset([record], by_time, num_clips=3, num_crops=1, decoder=decoder)[0]
+    np.testing.assert_allclose(item.clip_end_s - item.clip_start_s, [16 / 30, 22 / 30, 4 / 6], atol=1e-5)
+    with open_video(path, known=known) as video:
+        indices = view_indices(192, video.fps, by_time, 3, video.clock(by_time))
+    assert indices[0].tolist() == [0, 5, 10, 15]
+    assert indices[1:].tolist() == [[94, 97, 98, 99], [188, 189, 190, 191]]
+    clips = ClipDataset([record], by_time, AugmentConfig(repeats=20), seed=0, decoder=decoder)[0, 0]["clips"]
+    assert len({tuple(clip[:, 0, 0, 0].tolist()) for clip in clips}) > 5
+
+
+def test_clip_times_of_a_loop_that_begins_with_a_late_frame(tmp_path, write_coloured):
+    path = write_coloured(tmp_path / "short.mp4", 9, 5)
+    preprocessing = Preprocessing(num_frames=2, frame_stride=3, short_side=48, crop_size=48, past_end="loop")
+    # Frame orders are tests of the network; reversed, clip [0, 3] begins with frame 3.
+    dataset = ViewDataset(
+        [VideoRecord("9", str(path))], preprocessing, num_clips=2, num_crops=1, frame_order="reversed"
+    )
+    assert dataset[0].clip_start_s.tolist() == pytest.approx([0.0, 0.1])
+    assert dataset[0].clip_end_s.tolist() == pytest.approx([0.4, 0.5])
 
 
 def test_views_of_bad_videos_are_errors_not_replacements(records, tmp_path):

@@ -13,7 +13,7 @@ from dnl_video.data import file_check
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.encoding import resize_frames, write_video
 from dnl_video.data.file_check import GOP, check_file, hash_file, resized, transcode_file
-from tests.data.odd_videos import encode, numbers, set_matrix
+from tests.data.odd_videos import FILM_TICKS, encode, film, numbers, set_matrix
 from tests.data.test_frame_folders import write_frames
 
 
@@ -33,6 +33,18 @@ def transcode(source: Path, target: Path, short_side: int) -> dict[str, Any]:
 )
 def test_sizes(size, short_side, expected):
     assert resized(*size, short_side) == expected
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_variable_rate_is_a_fact_and_stays(tmp_path, suffix):
+    source = film(tmp_path / f"film{suffix}")
+    assert check_file(str(source), 0, 8)["variable_rate"] is True
+    assert transcode(source, tmp_path / "small.mp4", 48)["variable_rate"] is True
+    with open_video(tmp_path / "small.mp4") as video:
+        np.testing.assert_allclose(video.times_s[:-1], np.array(FILM_TICKS) / 600, atol=1e-3)
+    write_video(tmp_path / "constant.mkv", np.zeros((50, 32, 32, 3), np.uint8), 30000 / 1001)
+    assert check_file(str(tmp_path / "constant.mkv"), 0, 8)["variable_rate"] is False
+    assert transcode(tmp_path / "constant.mkv", tmp_path / "small.mp4", 32)["variable_rate"] is False
 
 
 def test_resizing_equals_pillow():

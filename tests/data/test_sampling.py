@@ -1,12 +1,27 @@
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnl_video.data.sampling import clip_from, clip_span, reorder_frames, sliding_indices, train_indices, view_indices
+from dnl_video.data.sampling import (
+    Clock,
+    clip_from,
+    clip_span,
+    clip_times,
+    has_variable_rate,
+    reorder_frames,
+    sliding_indices,
+    train_indices,
+    view_indices,
+)
 from dnl_video.spec import Preprocessing
+from tests.data.odd_videos import FILM_TICKS
 
 
 def stride(num_frames: int, frame_stride: int, **options) -> Preprocessing:
@@ -251,3 +266,177 @@ def test_sliding_covers_the_video(n, fps, hop_s, preprocessing):
 def test_sliding_refuses(fps, hop_s):
     with pytest.raises(ValueError, match=r"hop_s is .*; both must be above 0"):
         sliding_indices(100, fps, stride(4, 3), hop_s)
+
+
+def decoded_by_pyslowfast(clock: Clock, preprocessing: Preprocessing, share: float) -> list[int]:
+    """Return the frames of a clip as PySlowFast finds them: it looks at each frame's time in turn.
+
+    ``share`` tells the start: j / J for clip j of J, a random number in training.
+    """
+    fps, length, stride = float(np.float32(clock.guessed_fps)), preprocessing.num_frames, preprocessing.frame_stride
+    span = max(length * stride / 30 * fps, 1.0)
+    n = len(clock.pts)
+
+    def microseconds(ticks: int) -> int:
+        return math.floor(ticks * clock.time_base * 10**6 + Fraction(1, 2))
+
+    frames: list[int] = []
+    if fps * clock.length_s > length * stride:
+        start = max(fps * clock.length_s - span, 0.0) * share
+        begin, end = (int(place * clock.time_base.denominator / fps) for place in (start, start + span - 1))
+        for frame in range(n):
+            time = microseconds(int(clock.pts[frame]))
+            if microseconds(begin) <= time and (end == 0 or time <= microseconds(end) + 100):
+                frames.append(frame)
+    start = 0.0
+    if not frames:  # it decodes the whole video
+        frames, start = list(range(n)), max(n - span, 0.0) * share
+    places = torch.linspace(start, start + span - 1, length).tolist()
+    return [frames[min(int(place), len(frames) - 1)] for place in places]
+
+
+def file_clock(pts: list[int], ticks_per_s: int, guessed_fps: float, length: int | None = None) -> Clock:
+    """Return the clock of a file with these times in ticks; by default the last frame is as long as the one before."""
+    end = 2 * pts[-1] - pts[-2] if len(pts) > 1 else pts[-1] + ticks_per_s // 30
+    times_s = (np.array([*pts, end]) - pts[0]) / ticks_per_s
+    length_s = (end - pts[0] if length is None else length) / ticks_per_s
+    return Clock(times_s, np.array(pts), Fraction(1, ticks_per_s), length_s, guessed_fps)
+
+
+CLOCKS = {
+    "30": file_clock([512 * i for i in range(300)], 15360, 30.0),
+    "29.97": file_clock([1001 * i for i in range(300)], 30000, 30000 / 1001),
+    "25": file_clock([512 * i for i in range(250)], 12800, 25.0),
+    "24": file_clock([512 * i for i in range(240)], 12288, 24.0),
+    "23.976": file_clock([1001 * i for i in range(240)], 24000, 24000 / 1001),
+    "60": file_clock([256 * i for i in range(600)], 15360, 60.0),
+    "15, rounded to 1/1000 s": file_clock([round(1000 * i / 15) for i in range(150)], 1000, 15.0),
+    "one tick a frame": file_clock(list(range(300)), 30, 30.0),
+    "film": file_clock(FILM_TICKS, 600, 30.0),
+    "starts late": file_clock([132000 + 3000 * i for i in range(300)], 90000, 30.0),
+    "at most T times stride": file_clock([1024 * i for i in range(60)], 15360, 15.0),
+    "no length": file_clock([33 * i for i in range(300)], 1000, 30.0, length=0),
+    "a gap without frames": file_clock([*range(0, 900, 30), *range(9000, 9900, 30)], 900, 30.0),
+}
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+@pytest.mark.parametrize("preprocessing", [pyslowfast(8, 8), pyslowfast(32, 2), pyslowfast(4, 16), pyslowfast(64, 1)])
+def test_pyslowfast_gives_the_frames_of_its_decoder(name, preprocessing):
+    clock = CLOCKS[name]
+    n = len(clock.pts)
+    fps = n / clock.times_s[-1]
+    views = view_indices(n, fps, preprocessing, 10, clock)
+    assert views.tolist() == [decoded_by_pyslowfast(clock, preprocessing, j / 10) for j in range(10)]
+    for seed in range(20):
+        drawn = train_indices(n, fps, preprocessing, np.random.default_rng(seed), clock)
+        share = np.random.default_rng(seed).random()
+        assert drawn.tolist() == decoded_by_pyslowfast(clock, preprocessing, share)
+
+
+def test_pyslowfast_starts_at_the_frame_after_a_start_between_frames():
+    # 23.6 is before frame 24, and 23.6 + 63 after frame 86, so the last of 8 frames is 86 and not 24 + 63.
+    clips = view_indices(300, 30.0, pyslowfast(8, 8), 10, CLOCKS["30"])
+    assert clips[0].tolist() == [0, 9, 18, 27, 36, 45, 54, 63]
+    assert clips[1].tolist() == [24, 33, 42, 51, 60, 69, 78, 86]
+    assert clip_from(24, 300, 30.0, pyslowfast(8, 8), CLOCKS["30"]).tolist() == [24, 33, 42, 51, 60, 69, 78, 87]
+    slides = sliding_indices(300, 30.0, pyslowfast(8, 8), 1.0, CLOCKS["30"])
+    assert slides[:, 0].tolist() == [0, 30, 60, 90, 120, 150, 180, 210, 236]
+    late = CLOCKS["starts late"]
+    assert clip_from(24, 300, 30.0, pyslowfast(8, 8), late).tolist() == [24, 33, 42, 51, 60, 69, 78, 87]
+    looped = pyslowfast(8, 8, past_end="loop")
+    assert clip_from(260, 300, 30.0, looped, CLOCKS["30"]).tolist() == [260, 269, 278, 287, 296, 5, 14, 23]
+
+
+def nearest_frames(times_s: np.ndarray, wanted: list[float], past_end: str) -> list[int]:
+    """Return the frame nearest to each time, by a loop over all frames; the end counts as one more."""
+    frames = []
+    for time in wanted:
+        rounds = int(time // times_s[-1]) if past_end == "loop" else 0
+        frame = min(range(len(times_s)), key=lambda i: (abs(times_s[i] - (time - rounds * times_s[-1])), -i))
+        frames.append(frame % (len(times_s) - 1) if past_end == "loop" else min(frame, len(times_s) - 2))
+    return frames
+
+
+@pytest.mark.parametrize("past_end", ["repeat_last", "loop"])
+@pytest.mark.parametrize(("num_frames", "frame_stride", "target_fps"), [(8, 4, 24.0), (16, 2, 7.0), (8, 8, 31.0)])
+def test_a_variable_rate_is_sampled_by_time(num_frames, frame_stride, target_fps, past_end):
+    preprocessing = stride(num_frames, frame_stride, target_fps=target_fps, past_end=past_end)
+    clock = Clock(CLOCKS["film"].times_s)
+    times, fps = clock.times_s, 192 / 19.2
+    steps = [i * frame_stride / target_fps for i in range(num_frames)]
+
+    def expected(start: int) -> list[int]:
+        return nearest_frames(times, [times[start] + step for step in steps], past_end)
+
+    for start in (0, 90, 95, 96, 150, 188, 191):
+        assert clip_from(start, 192, fps, preprocessing, clock).tolist() == expected(start)
+    # A clip is complete if its last time is nearer to the last frame than to the end.
+    last = max(s for s in range(192) if times[s] + steps[-1] < (times[-2] + times[-1]) / 2)
+    views = view_indices(192, fps, preprocessing, 3, clock)
+    assert views.tolist() == [expected(0), expected(math.floor(last / 2 + 0.5)), expected(last)]
+    drawn = [train_indices(192, fps, preprocessing, np.random.default_rng(s), clock)[0] for s in range(300)]
+    assert min(drawn) == 0
+    assert last - 3 < max(drawn) <= last
+    # Without a target, frames are counted.
+    native = stride(num_frames, frame_stride, past_end=past_end)
+    assert view_indices(192, fps, native, 3, clock).tolist() == view_indices(192, fps, native, 3).tolist()
+
+
+def test_a_video_shorter_than_its_clip_by_time():
+    clock = Clock(np.array([0.0, 0.1, 0.5, 0.6]))
+    assert view_indices(3, 5.0, stride(4, 3, target_fps=10.0), 2, clock).tolist() == [[0, 2, 2, 2]] * 2
+    looped = stride(4, 3, target_fps=10.0, past_end="loop")
+    # 0, 0.3 (nearer to 0.5 than to 0.1, or as near: the later), 0.6 = 0, 0.9 = 0.3.
+    assert view_indices(3, 5.0, looped, 1, clock).tolist() == [[0, 2, 0, 2]]
+
+
+@pytest.mark.parametrize("name", ["30", "29.97", "25", "24", "60", "15, rounded to 1/1000 s"])
+def test_times_do_not_change_the_frames_of_a_constant_rate(name):
+    clock, fps = CLOCKS[name], CLOCKS[name].guessed_fps
+    n = len(clock.times_s) - 1
+    for preprocessing in (stride(8, 8), stride(8, 4, target_fps=30.0), stride(4, 1, target_fps=30.0)):
+        for hop_s in (0.1, 1.0, 1 / 30):
+            by_time = sliding_indices(n, fps, preprocessing, hop_s, clock)
+            assert by_time.tolist() == sliding_indices(n, fps, preprocessing, hop_s).tolist()
+        assert view_indices(n, fps, preprocessing, 7, clock).tolist() == view_indices(n, fps, preprocessing, 7).tolist()
+
+
+def test_clips_slide_by_the_clock():
+    clock = CLOCKS["film"]
+    for preprocessing in (stride(4, 3), stride(4, 3, target_fps=30.0), pyslowfast(4, 3)):
+        clips = sliding_indices(192, 10.0, preprocessing, 0.5, clock)
+        # Every 15 frames at 30 frames per second, then every 3 at 6; frame 99 is shown at 3.7 s, frame 96 at 3.2 s.
+        assert clips[:12, 0].tolist() == [0, 15, 30, 45, 60, 75, 90, 98, 101, 104, 107, 110]
+        assert (np.diff(clips[:, 0]) > 0).all()
+        assert clips[-1].max() == 191 or preprocessing.sampling == "pyslowfast"
+    # A hop of less than a frame takes every frame.
+    every = sliding_indices(192, 10.0, stride(4, 3), 1e-6, clock)
+    assert every[:, 0].tolist() == list(range(183))
+
+
+@pytest.mark.parametrize(
+    ("times_s", "fps", "variable"),
+    [
+        (CLOCKS["30"].times_s, 30.0, False),
+        (CLOCKS["15, rounded to 1/1000 s"].times_s, 15.0, False),
+        (CLOCKS["film"].times_s, 10.0, True),
+        # A frame of 30 per second that is 8 ms, then 9 ms late.
+        (np.array([0, 0.0333, 0.0747, 0.1, 0.1333]), 30.0, False),
+        (np.array([0, 0.0333, 0.0757, 0.1, 0.1333]), 30.0, True),
+        # A frame is missing; a declared rate that is not that of the frames.
+        (np.array([0, 1, 2, 4, 5, 6, 7]) / 30, 30.0, True),
+        (np.arange(11) / 30, 1000.0, True),
+        (np.array([0.0, 5.0]), 30.0, False),
+    ],
+)
+def test_variable_rates(times_s, fps, variable):
+    assert has_variable_rate(times_s, fps) is variable
+
+
+def test_clip_times_are_those_of_the_earliest_and_the_latest_frame():
+    times_s = np.array([0.0, 0.1, 0.3, 0.6, 1.0, 1.5])
+    # With `loop` the first frame of a clip is not always the smallest.
+    start_s, end_s = clip_times(np.array([[0, 2], [4, 1], [3, 3]]), times_s)
+    assert start_s.tolist() == [0.0, 0.1, 0.6]
+    assert end_s.tolist() == [0.6, 1.5, 1.0]

@@ -11,6 +11,7 @@ from dnl_video.data import readers
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.sliding_clips import SlidingClips, read_ahead
 from dnl_video.spec import Preprocessing
+from tests.data.odd_videos import film
 
 
 class Chunk(np.ndarray):
@@ -73,6 +74,16 @@ def test_a_short_video_gives_one_clip(tmp_path, write_coloured):
     assert clips.indices.tolist() == [[0, 3, 4, 4]]
     assert batch.views.shape == (1, 4, 32, 32, 3)
     assert clips.clip_end_s.tolist() == [0.5]
+
+
+def test_clips_slide_over_the_seconds_of_a_film(tmp_path):
+    path = str(film(tmp_path / "film.mp4"))
+    clips = SlidingClips(path, Preprocessing(num_frames=4, frame_stride=3, short_side=32, crop_size=32), hop_s=0.8)
+    # Every 24 frames at 30 frames per second, then every 5 (4.8) at 6; the last one starts at 182.
+    assert clips.indices[:8, 0].tolist() == [0, 24, 48, 72, 96, 101, 106, 110]
+    assert clips.indices[-1].tolist() == [182, 185, 188, 191]
+    np.testing.assert_allclose(clips.clip_start_s[:7], [0, 0.8, 1.6, 2.4, 3.2, 3.2 + 5 / 6, 3.2 + 10 / 6])
+    np.testing.assert_allclose(clips.clip_end_s[[0, 3, 4, -1]], [1 / 3, 2.4 + 1 / 3, 3.2 + 10 / 6, 19.2])
 
 
 @pytest.mark.parametrize("loader", [iter, read_ahead])

@@ -16,6 +16,7 @@ from dnl_video.data.encoding import write_video
 from dnl_video.inference.predictor import Predictor
 from dnl_video.inference.segments import find_segments, make_timeline
 from dnl_video.spec import Preprocessing
+from tests.data.odd_videos import film
 
 FAST = {"preset": "ultrafast", "threads": "1"}
 PREPROCESSING = Preprocessing(num_frames=4, frame_stride=5, short_side=32, crop_size=32)
@@ -67,6 +68,18 @@ def test_segments_follow_the_content(minute, num_workers):
     assert [one.start_s for one in segments] == pytest.approx([0, 14, 20, 47], abs=0.5)
     assert segments[-1].end_s == 60.0
     assert all(one.score > 0.8 for one in segments)
+
+
+@pytest.mark.parametrize("target_fps", [None, 10.0])
+def test_the_class_of_a_film_with_a_variable_rate_changes_at_the_right_time(tmp_path, target_fps):
+    film(tmp_path / "film.mp4", colours((0, 96), (2, 96), fps=1))
+    found = predictor()
+    found.preprocessing = Preprocessing(2, 1, target_fps, short_side=32, crop_size=32)
+    scores = found.predict_sliding(tmp_path / "film.mp4", hop_s=0.1)
+    segments = find_segments(make_timeline(scores.clip_start_s, scores.clip_end_s, scores.clip_scores))
+    assert [one.class_index for one in segments] == [0, 2]
+    assert [one.start_s for one in segments] == pytest.approx([0, 3.2], abs=0.1)
+    assert segments[-1].end_s == pytest.approx(19.2)
 
 
 def test_a_video_shorter_than_a_clip_is_one_clip(tmp_path):

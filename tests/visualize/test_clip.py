@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from dnl_video.visualize.clip import (
     refuse_other_clips,
     strongest_motion,
 )
+from tests.data.odd_videos import film
 
 PREPROCESSING = Preprocessing(num_frames=4, frame_stride=3, short_side=64, crop_size=64)
 
@@ -42,6 +44,17 @@ def test_the_default_clip_and_one_with_a_given_start(video):
     chosen = read_clip(video, PREPROCESSING, 2.5)
     np.testing.assert_allclose(chosen.seconds, [2.5, 2.8, 2.9, 2.9])  # the last frame repeats
     np.testing.assert_array_equal(chosen.frames, truth[[25, 28, 29, 29], :, 8:72])
+
+
+def test_the_seconds_of_a_variable_rate(tmp_path):
+    path = film(tmp_path / "film.mp4")
+    clip = read_clip(path, PREPROCESSING, 3.1)
+    np.testing.assert_allclose(clip.seconds, [3.1, 3.2, 3.7, 4.2])  # frames 93, 96, 99 and 102
+    assert clip.end_s == pytest.approx(4.2 + 1 / 6)
+    by_time = dataclasses.replace(PREPROCESSING, frame_stride=1, target_fps=6.0)
+    np.testing.assert_allclose(read_clip(path, by_time, 2.9).seconds, [2.9, 3.0667, 3.2, 3.3667], atol=1e-4)
+    with pytest.raises(InputError, match=r"clip start 19\.3 s lies outside .*; give 0 to 19\.03 s"):
+        read_clip(path, PREPROCESSING, 19.3)
 
 
 def test_messages(video, tmp_path):

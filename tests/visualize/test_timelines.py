@@ -12,7 +12,7 @@ from dnl_video.data.encoding import write_video
 from dnl_video.inference.segments import Timeline
 from dnl_video.visualize.panels import save_figure
 from dnl_video.visualize.timelines import annotate_video, clock, draw_panel, draw_timeline
-from tests.data.odd_videos import encode
+from tests.data.odd_videos import FILM_TICKS, encode, film
 
 TIMELINE = Timeline(np.array([0.0, 4.0, 10.0]), np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]))
 NAMES = ["run", "jump", "sit down very slowly on a chair that is not there"]
@@ -95,6 +95,19 @@ def test_the_copy_has_every_frame_and_follows_the_timeline(tmp_path):
     same = [np.abs(panel[i] - panel[i + 1]).mean() for i in (3, 8, 14, 17)]
     assert max(same) < 2 < 5 < np.abs(panel[11] - panel[12]).mean()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_the_copy_of_a_variable_rate_keeps_the_times(tmp_path, suffix):
+    film(tmp_path / "in.mp4", np.full((192, 240, 320, 3), 255, np.uint8))
+    timeline = Timeline(np.array([0.0, 3.2, 19.2]), np.array([[1.0, 0.0, 0.0], [0.0, 0.4, 0.6]]))
+    annotate_video(tmp_path / "in.mp4", tmp_path / f"out{suffix}", timeline, NAMES)
+    with open_video(tmp_path / f"out{suffix}") as video:
+        shown = np.array(FILM_TICKS) / 600 if suffix != ".avi" else np.arange(192) / video.fps
+        np.testing.assert_allclose(video.times_s[:-1], shown, atol=1e-3)
+        panel = video.read([80, 95, 96, 97])[:, 170:, :200].astype(int)
+    change = np.abs(np.diff(panel, axis=0)).mean(axis=(1, 2, 3))  # 80 -> 95: another second is written
+    assert change[1] > 5 > change[2]
 
 
 def test_small_videos_are_enlarged(tmp_path):
