@@ -254,6 +254,25 @@ def test_clustered_interval_at_the_edges():
         m.clustered_interval([], [])
 
 
+@pytest.mark.parametrize(
+    ("hits", "sizes", "effective"),
+    [
+        # One right clip in nine videos of two, two in the tenth: V = 0.9 / 90 / 4, 0.55 * 0.45 / V = 99 > 20 clips.
+        ([1, 0] * 9 + [1, 1], [2] * 10, 20),
+        # A video of 10 clips is right, five of one clip are wrong: V = 13.33 / 30 / 6.25, p(1 - p) / V = 3.1 < 6 videos.
+        ([1] * 10 + [0] * 5, [10, 1, 1, 1, 1, 1], 6),
+        # 2, 1, 0 and 1 right of two clips: V = 2 / 12 / 4, 0.25 / V = 6.
+        ([1, 1, 0, 1, 0, 0, 1, 0], [2] * 4, 6),
+        # One right clip in every video: V is 0, which proves nothing about other videos.
+        ([1, 0] * 4, [2] * 4, 4),
+    ],
+)
+def test_the_effective_number_lies_between_videos_and_clips(hits, sizes, effective):
+    result = m.clustered_interval(hits, np.repeat(np.arange(len(sizes)), sizes))
+    p = np.mean(hits)
+    assert result == pytest.approx((p, *m.wilson_interval(p * effective, effective)))
+
+
 def test_clustered_interval_contains_the_truth_in_95_percent_of_samples():
     rng = np.random.default_rng(1)
     group, covered = np.repeat(np.arange(100), 10), 0
@@ -297,6 +316,8 @@ def test_a_perfectly_calibrated_network():
     ("scores", "bins", "message"),
     [
         ([[3.0, -2.0]], 15, r"the highest scores span \[3, 3\]; calibration needs probabilities in \[0, 1\]"),
+        ([[1.0002, 0.0]], 15, r"the highest scores span \[1.0002, 1.0002\]"),
+        ([[-0.0001, -0.5]], 15, r"the highest scores span \[-0.0001, -0.0001\]"),
         ([[np.nan, np.nan]], 15, "calibration needs at least one video with scores"),
         ([[0.5, 0.5]], 0, "bins is 0; give at least 1"),
     ],
@@ -304,6 +325,12 @@ def test_a_perfectly_calibrated_network():
 def test_scores_without_calibration_are_refused(scores, bins, message):
     with pytest.raises(InputError, match=message):
         m.expected_calibration_error(scores, [0], bins=bins)
+
+
+def test_a_softmax_that_sums_to_a_little_more_than_1_is_in_the_last_bin():
+    result = m.expected_calibration_error([[1.00009, 0.0], [0.0, 0.0]], [0, 0], bins=4)
+    assert [b.videos for b in result.bins] == [1, 0, 0, 1]  # a confidence of 0 is in the first one
+    assert result.ece == pytest.approx(0.00009 / 2, abs=1e-7)
 
 
 # ---------------------------------------------------------------- clips
@@ -360,5 +387,6 @@ def test_many_clips_are_tried_at_32_numbers():
 def test_clips_that_are_missing_or_unsorted_are_refused():
     with pytest.raises(InputError, match="clip accuracy needs at least one clip"):
         accuracy_by_num_clips(np.zeros((0, 2)), [], [0])
-    with pytest.raises(InputError, match="clip_video must be ascending"):
-        accuracy_by_num_clips(np.zeros((2, 2)), [1, 0], [0, 0])
+    for clip_video in ([1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 1, 1, 0, 1]):
+        with pytest.raises(InputError, match="clip_video must be ascending"):
+            accuracy_by_num_clips(np.zeros((len(clip_video), 2)), clip_video, [0, 0])

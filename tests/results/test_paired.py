@@ -78,6 +78,8 @@ def test_holm_by_hand() -> None:
     # Sorted 0.01, 0.03, 0.04: multiplied by 3, 2 and 1, and never below the previous one.
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.6, 0.9]) == [1.0, 1.0]  # 2 x 0.6 is no probability
+    assert holm([0.9, 0.01, 0.8]) == [1.0, pytest.approx(0.03), 1.0]
     assert holm([0.2]) == [0.2]
     assert holm([]) == []
 
@@ -97,6 +99,26 @@ def test_newcombe_published(table: tuple[int, int, int, int], estimate: float, l
     result = paired_difference(PairedCounts(*table))
     digits = 5e-5 if abs(estimate) < 0.1 else 5e-4
     np.testing.assert_allclose(result, (-estimate, -high, -low), atol=digits)
+
+
+@pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [
+        # Wilson: 10 of 10 is [0.72247, 1], 7 of 10 is [0.39678, 0.89221], 4 of 10 is [0.16818, 0.68733].
+        # -0.3 - sqrt(0 + 0.30322^2) and -0.3 + sqrt(0.27753^2 + 0.19221^2)
+        ((7, 3, 0, 0), -0.60322, 0.03759),
+        # 0.4 - sqrt(0.27753^2 + 0.23182^2) and 0.4 + sqrt(0 + 0.28733^2)
+        ((0, 0, 4, 6), 0.03839, 0.68733),
+        # 0 -+ sqrt(0.27753^2 + 0)
+        ((10, 0, 0, 0), -0.27753, 0.27753),
+        ((0, 0, 0, 10), -0.27753, 0.27753),
+    ],
+)
+def test_a_network_that_is_always_right_or_always_wrong_has_no_correlation(table, low, high) -> None:
+    counts = PairedCounts(*table)
+    assert paired_difference(counts)[1:] == pytest.approx((low, high), abs=2e-5)
+    by_class = paired_mean_class_difference(*hits_of(counts), np.zeros(10, dtype=int))
+    assert by_class[1:] == pytest.approx((low, high), abs=2e-5)
 
 
 def test_a_difference_mirrors_and_stays_within_bounds() -> None:
