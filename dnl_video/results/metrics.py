@@ -139,7 +139,7 @@ def mean_class_accuracy(hits: ArrayLike, labels: ArrayLike) -> Interval:
     smooth = (correct + 1) / (counts + 2)
     variance = float(np.sum(smooth * (1 - smooth) / counts)) / len(counts) ** 2
     effective = float(smooth.mean() * (1 - smooth.mean())) / variance
-    return Interval(mean, *wilson_interval(min(mean, 1.0) * effective, effective))
+    return Interval(mean, *wilson_interval(mean * effective, effective))
 
 
 def share_interval(hits: ArrayLike) -> Interval:

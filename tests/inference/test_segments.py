@@ -92,7 +92,8 @@ def test_condensed_scores_are_means_over_time():
 
 
 @pytest.mark.parametrize(
-    ("start", "end"), [([], []), ([1.0, 0.0], [2.0, 3.0]), ([0.0, 1.0], [3.0, 2.0]), ([0.0], [0.0])]
+    ("start", "end"),
+    [([], []), ([1.0, 0.0], [2.0, 3.0]), ([0.0, 1.0], [3.0, 2.0]), ([0.0], [0.0]), ([0.0, 3.0], [2.0, 3.0])],
 )
 def test_clips_out_of_order_are_refused(start, end):
     with pytest.raises(ValueError, match="in order of time, at least one, and each end after its start"):

@@ -86,6 +86,7 @@ def test_ranks_do_not_depend_on_the_chunk_size(monkeypatch):
         ([[0.5, 0.5]], [-1], "label -1 has no score; allowed: 0 to 1"),
         ([[0.5, 0.5]], [0, 1], r"scores of shape \(1, 2\) with labels of shape \(2,\); give \[n, K\]"),
         ([0.5, 0.5], [0, 1], r"scores of shape \(2,\) with labels"),
+        (np.zeros((0, 0)), [], r"scores of shape \(0, 0\) with labels of shape \(0,\); give \[n, K\] with K >= 1"),
     ],
 )
 def test_scores_and_labels_that_do_not_fit_are_refused(scores, labels, message):
@@ -259,10 +260,12 @@ def test_clustered_interval_at_the_edges():
     [
         # One right clip in nine videos of two, two in the tenth: V = 0.9 / 90 / 4, 0.55 * 0.45 / V = 99 > 20 clips.
         ([1, 0] * 9 + [1, 1], [2] * 10, 20),
-        # A video of 10 clips is right, five of one clip are wrong: V = 13.33 / 30 / 6.25, p(1 - p) / V = 3.1 < 6 videos.
+        # A video of 10 clips is right, five of one clip are wrong: V = 13.33 / 30 / 6.25, 0.222 / V = 3.1 < 6 videos.
         ([1] * 10 + [0] * 5, [10, 1, 1, 1, 1, 1], 6),
         # 2, 1, 0 and 1 right of two clips: V = 2 / 12 / 4, 0.25 / V = 6.
         ([1, 1, 0, 1, 0, 0, 1, 0], [2] * 4, 6),
+        # 2 and 1 right of two clips: V = 0.5 / 2 / 4, 0.1875 / V = 3.
+        ([1, 1, 1, 0], [2, 2], 3),
         # One right clip in every video: V is 0, which proves nothing about other videos.
         ([1, 0] * 4, [2] * 4, 4),
     ],

@@ -168,11 +168,18 @@ def test_videos_that_pyslowfast_did_not_score_count_as_failed(read: Reader) -> N
         (LOGITS, SCORES, "Scores are not probabilities; they are read as logits, and converted by a softmax."),
         (LOGITS + 1000, SCORES, "logits"),
         (np.minimum(SCORES * 1.1, 1), SCORES, "Scores in [0, 1] do not sum to 1; they are divided by their sum"),
+        ([[0.75, 0.25], [0.75, 2.25]], [[0.75, 0.25], [0.25, 0.75]], "Scores sum to 1 to 3: they are"),
+        ([[0.01, 0.0], [0.0, 0.01]], [[1.0, 0.0], [0.0, 1.0]], "Scores in [0, 1] do not sum to 1"),
+        ([[0.9, -0.2], [0.0, 0.5]], [[0.7503, 0.2497], [0.3775, 0.6225]], "Scores are not probabilities"),
+        ([[0.0, 0.0], [0.0, 0.5]], [[0.5, 0.5], [0.3775, 0.6225]], "Scores are not probabilities"),
     ],
-    ids=["probabilities", "rounded", "sums", "uneven sums", "logits", "positive logits", "not summing to 1"],
+    ids=[
+        *("probabilities", "rounded", "sums", "uneven sums", "logits", "positive logits", "not summing to 1"),
+        *("one view and sums", "sums near 0", "small logits", "a row of zeros"),
+    ],
 )
 def test_scores_become_probabilities(scores: np.ndarray, expected: np.ndarray, note: str | None) -> None:
-    result, notes = as_probabilities(scores)
+    result, notes = as_probabilities(np.asarray(scores))
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4)  # + 1000 costs digits
     np.testing.assert_array_equal(result.argmax(axis=1), np.asarray(scores).argmax(axis=1))

@@ -32,6 +32,8 @@ def test_pairs_are_counted() -> None:
     assert sum(counts) == 7
     with pytest.raises(InputError, match=r"hits of shapes \(2,\) and \(3,\); give the same videos for both"):
         count_pairs([1, 0], [1, 0, 1])
+    with pytest.raises(InputError, match=r"hits of shapes \(1, 2\) and \(1, 2\)"):
+        count_pairs([[1, 0]], [[1, 0]])
 
 
 @pytest.mark.parametrize(

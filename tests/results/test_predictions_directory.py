@@ -110,6 +110,14 @@ def test_files_have_the_documented_layout(tmp_path):
         }
 
 
+def test_rows_name_the_five_best_classes(tmp_path):
+    meta = make_meta(class_names=list("abcdefg"))
+    video = VideoPrediction("v", "v.mp4", scores=np.array([0.1, 0.3, 0.05, 0.25, 0.1, 0.2, 0.0]), num_views=1)
+    write(tmp_path, [video], meta=meta)
+    (row,) = (json.loads(line) for line in next(tmp_path.glob("*.jsonl")).read_text().splitlines())
+    assert row["top5"] == [[1, "b", 0.3], [3, "d", 0.25], [5, "f", 0.2], [0, "a", 0.1], [4, "e", 0.1]]
+
+
 def test_failed_videos_have_nan_scores_and_their_error(tmp_path):
     write(tmp_path, [make_video(0), failed(1), make_video(2, label=None)])
     table = read_predictions(tmp_path)
