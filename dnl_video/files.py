@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import fnmatch
 import hashlib
 import json
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +19,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dnl_video.errors import InputError
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # with the apostrophes of earlier texts, so that `cell_text` is exact
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 
 @contextlib.contextmanager
@@ -66,6 +71,9 @@ def write_atomic(path: Path, content: bytes | str, *, advice: str = "choose anot
 def write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
     """Write lines of fields as CSV with an atomic write; see `encode` for text that is not Unicode.
 
+    Spreadsheets run text that begins with ``=``, ``+``, ``-`` or ``@`` as a formula. Unless it is a number, it gets an
+    apostrophe in front, which marks text; `cell_text` removes it.
+
     Raises:
         InputError: The file cannot be written.
     """
@@ -73,7 +81,17 @@ def write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
         atomic_path(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
-        csv.writer(file, lineterminator="\n").writerows(lines)
+        csv.writer(file, lineterminator="\n").writerows(map(_cell, line) for line in lines)
+
+
+def cell_text(cell: str) -> str:
+    """Return the text of a cell that `write_csv` wrote."""
+    return cell[1:] if _FORMULA.match(cell) and cell[0] == "'" else cell
+
+
+def _cell(value: Any) -> Any:
+    formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if formula else value
 
 
 def make_folder(path: Path) -> None:
@@ -88,18 +106,22 @@ def make_folder(path: Path) -> None:
         raise InputError(f"{path}: cannot be made ({error.strerror or error}); choose another folder") from error
 
 
-def check_writable(folder: Path) -> None:
-    """Make a folder, unless it exists, and check that files can be written to it.
+def check_output(path: Path, *, is_file: bool = False) -> None:
+    """Check before long work that an output folder, or an output file, can be written. Nothing is made.
 
     Raises:
-        InputError: It cannot be made or written.
+        InputError: It cannot be written.
     """
-    make_folder(folder)
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        if is_file and path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        place = path.absolute().parent if is_file else path.absolute()
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another path") from error
 
 
 def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:

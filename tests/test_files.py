@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import hashlib
 import os
@@ -17,7 +18,8 @@ from dnl_video.errors import InputError
 from dnl_video.files import (
     append_json_lines,
     atomic_path,
-    check_writable,
+    cell_text,
+    check_output,
     file_sha256,
     list_folder,
     lock_file,
@@ -25,6 +27,7 @@ from dnl_video.files import (
     remove_partial,
     walk,
     write_atomic,
+    write_csv,
 )
 
 
@@ -68,6 +71,42 @@ def test_a_file_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> None
     ):
         temporary.write_bytes(b"")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_cells_that_spreadsheets_would_run_are_marked_as_text(tmp_path: Path) -> None:
+    texts = ["=1+1", "+a", "-3NNxb2uA8Y", "@x", "\tq", "'=x", "''-y", "'x", "-", "-1_0", "-٣", "a=b", "", " =x"]
+    numbers = ["-5", "+1.5e-3", "-.5", "7", -5, 0.25]
+    write_csv(tmp_path / "a.csv", [texts, numbers])
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        first, second = csv.reader(file)
+    assert [cell for cell in first if cell[:1] in tuple("=+-@\t\r")] == []
+    assert first[:3] == ["'=1+1", "'+a", "'-3NNxb2uA8Y"]
+    assert list(map(cell_text, first)) == texts
+    assert second == list(map(str, numbers)) == list(map(cell_text, second))
+
+
+def test_outputs_are_checked_before_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for path, is_file in ((tmp_path, False), (tmp_path / "a" / "b", False), (tmp_path / "a" / "b.mp4", True)):
+        check_output(path, is_file=is_file)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    for path, is_file, reason in (
+        (tmp_path, True, "Is a directory"),
+        (tmp_path / "file" / "a", False, "Not a directory"),
+        (tmp_path / "file" / "a.mp4", True, "Not a directory"),
+        (tmp_path / "file", False, "Not a directory"),
+        (tmp_path / ("x" * 300), False, "File name too long"),
+    ):
+        with pytest.raises(InputError) as info:
+            check_output(path, is_file=is_file)
+        assert str(info.value) == f"{path}: cannot be written ({reason}); choose another path"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(InputError, match=r"a/b: cannot be written \(Permission denied\); choose another path"):
+        check_output(tmp_path / "a" / "b")
 
 
 def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:
@@ -131,18 +170,6 @@ def test_json_lines_survive_a_torn_last_line(tmp_path: Path) -> None:
 def test_json_lines_keep_names_that_are_not_unicode(tmp_path: Path) -> None:
     append_json_lines(tmp_path / "a.jsonl", "ä\udcff\n")
     assert read_json_lines(tmp_path / "a.jsonl") == ["ä\udcff\n"]
-
-
-def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_writable(tmp_path / "new" / "folder")
-    assert list(tmp_path.rglob("*")) == [tmp_path / "new", tmp_path / "new" / "folder"]
-
-    def refuse(dir: Path) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with pytest.raises(InputError, match=r"new: cannot be written \(Permission denied\); choose another folder$"):
-        check_writable(tmp_path / "new")
 
 
 def test_a_walk_enters_each_folder_once_in_order(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.cli import recipes, train
+from dnl_video.cli.terminal import say
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError
 from dnl_video.spec import flat
@@ -65,10 +66,9 @@ def run(arguments: Any) -> int:
     # SIGTERM stops the runs like Ctrl-C.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        print(
+        say(
             f"{len(runs)} runs: {len(config.contexts)} contexts x {len(config.seeds)} seeds, {config.jobs} at a time"
-            + (f", after {len(starts)} that give the starting weights" if starts else ""),
-            flush=True,
+            + (f", after {len(starts)} that give the starting weights" if starts else "")
         )
         rows = run_study(config, starts, runs, _print_progress)
         # Without "ablate", `main` was called from Python.
@@ -76,9 +76,7 @@ def run(arguments: Any) -> int:
         paths = write_results(config, runs, rows, shlex.join(["dnl-video", *words]))
     finally:
         signal.signal(signal.SIGTERM, previous)
-    print(f"\n{Path(config.output_dir, 'study.md').read_text(encoding='utf-8')}")
-    for path in paths:
-        print(path)
+    say("", Path(config.output_dir, "study.md").read_text(encoding="utf-8"), *paths)
     return 0
 
 
@@ -99,4 +97,4 @@ def _print_progress(run: StudyRun, result: Mapping[str, Any], done: int, total: 
         outcome = f"validation top-1 {100 * curve[-1][1]:.1f}%" if curve else "trained"
     else:
         outcome = f"test top-1 {100 * result['top1']:.1f}%, trained in {result['train_s']:.0f} s"
-    print(f"run {done} of {total}  {run.name:<16}  {outcome}  left {timedelta(seconds=round(left_s))}", flush=True)
+    say(f"run {done} of {total}  {run.name:<16}  {outcome}  left {timedelta(seconds=round(left_s))}")

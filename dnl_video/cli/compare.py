@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from dnl_video.cli.results import add_foreign_arguments, read_results
+from dnl_video.cli.terminal import say
 from dnl_video.errors import InputError
+from dnl_video.files import check_output
 
 DESCRIPTION = """Compare networks that were evaluated on the same videos.
 
@@ -43,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"only one run was given ({args.runs[0]}); give two or more, the reference first")
     if len({Path(path).resolve() for path in args.runs}) < len(args.runs):
         raise InputError("a run is given twice; give each once, the reference first")
+    output = Path(args.output or Path(args.runs[0]).parent / "comparison")
+    check_output(output)
     from dnl_video.cli.screen import print_nodes
     from dnl_video.report import save_comparison
     from dnl_video.report.compare import build_comparison
@@ -50,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     runs = read_results(args.runs, args, clip_scores=False)
     comparison = build_comparison(list(zip(args.runs, runs, strict=True)))
-    paths = save_comparison(comparison, args.output or Path(args.runs[0]).parent / "comparison")
+    paths = save_comparison(comparison, output)
     print_nodes(compare_summary(comparison))
-    print(*(f"wrote {path}" for path in paths), sep="\n")
+    say(*(f"wrote {path}" for path in paths))
     return 0

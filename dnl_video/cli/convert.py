@@ -7,6 +7,7 @@ from typing import get_args
 
 from dnl_video.cli.options import add_output_file_argument
 from dnl_video.cli.recipes import parse_setting
+from dnl_video.cli.terminal import say
 from dnl_video.spec import Architecture
 
 DESCRIPTION = """Turn weights of other projects into a file that `predict`, `evaluate` and `train` read.
@@ -62,21 +63,21 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.source, architecture=arguments.architecture, class_names=names, settings=settings
     )
     written = export_model(checkpoint, arguments.output)
-    print(report.text())
+    say(report.text())
     spec, clips = checkpoint.spec, checkpoint.preprocessing
-    print(
+    say(
         f"{spec.architecture} with context {spec.context}, "
         + ("no classifier" if checkpoint.backbone_only else f"{spec.num_classes} classes, head {spec.head}")
         + f"\nclips: {clips.num_frames} frames, stride {clips.frame_stride}, sampling {clips.sampling}, "
         f"{clips.channel_order}, mean {_numbers(clips.mean)}, std {_numbers(clips.std)}, crop {clips.crop_size}"
     )
     if names is None and checkpoint.class_names[:2] == ("0", "1"):
-        print("the file names no classes; they are numbers until --classes names them")
-    print(*(f"wrote {path}" for path in written), sep="\n")
+        say("the file names no classes; they are numbers until --classes names them")
+    say(*(f"wrote {path}" for path in written))
     if checkpoint.backbone_only:
-        print(f"next: dnl-video train --config RECIPE --weights.source {arguments.output}")
+        say(f"next: dnl-video train --config RECIPE --weights.source {arguments.output}")
     else:
-        print(f"next: dnl-video predict VIDEO --checkpoint {arguments.output}")
+        say(f"next: dnl-video predict VIDEO --checkpoint {arguments.output}")
     return 0
 
 

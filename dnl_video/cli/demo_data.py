@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 
+from dnl_video.cli.terminal import say
+
 DESCRIPTION = """Generate a small data set of H.264 videos in the official Kinetics layout (under a minute).
 
 examples:
@@ -59,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
     made = f"wrote {data.written} videos" if data.written else "nothing to do: all videos exist"
-    print(f"{data.directory}: {data.train_videos} training and {data.val_videos} validation videos ({made})")
-    print(f"  {data.train_csv}\n  {data.val_csv}")
+    say(f"{data.directory}: {data.train_videos} training and {data.val_videos} validation videos ({made})")
+    say(f"  {data.train_csv}", f"  {data.val_csv}")
     lists = {"--data.train_manifest": data.train_csv, "--data.val_manifest": data.val_csv}
     words = [f"{option} {shlex.quote(str(path))}" for option, path in lists.items()]
-    print("next:\n  dnl-video train --config i3d_dnl", *words)
+    say("next:", " ".join(["  dnl-video train --config i3d_dnl", *words]))
     return 0

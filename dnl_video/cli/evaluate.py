@@ -9,6 +9,7 @@ from typing import Any
 from dnl_video.cli.main import VIDEOS_FAILED
 from dnl_video.cli.options import add_checkpoint_argument, add_view_options, config_from
 from dnl_video.cli.predict import score_videos
+from dnl_video.cli.terminal import say
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
 
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     predictions = read_predictions(output)
     print_nodes(report_summary(build_report(predictions)))
-    print(f"predictions: {output}\nnext: dnl-video report {output}")
+    say(f"predictions: {output}", f"next: dnl-video report {output}")
     return VIDEOS_FAILED if any(predictions.error) and not arguments.allow_failed else 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnl_video.cli.options import add_checkpoint_argument, add_output_file_argument
+from dnl_video.cli.terminal import say
 from dnl_video.files import walk
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
         require_onnx()
     checkpoint = load_checkpoint(arguments.checkpoint)
     written = export_model(checkpoint, arguments.output, results=_results(checkpoint))
-    print(*(f"wrote {path}" for path in written), sep="\n")
+    say(*(f"wrote {path}" for path in written))
     file = Path(arguments.output, EXPORTED_NAME) if folder else Path(arguments.output)
     if arguments.onnx or arguments.torch_export:
         _write_programs(checkpoint, file, onnx=arguments.onnx, program=arguments.torch_export)
-    print(f"next: dnl-video predict VIDEO --checkpoint {arguments.output}")
+    say(f"next: dnl-video predict VIDEO --checkpoint {arguments.output}")
     return 0
 
 
@@ -64,7 +65,7 @@ def _write_programs(checkpoint: Checkpoint, file: Path, *, onnx: bool, program: 
     for wanted, export, suffix in ((program, export_program, ".pt2"), (onnx, export_onnx, ".onnx")):
         if wanted:
             difference = export(checkpoint, file.with_suffix(suffix))
-            print(f"wrote {file.with_suffix(suffix)} (largest difference of logits {difference:.1e} of the largest)")
+            say(f"wrote {file.with_suffix(suffix)} (largest difference of logits {difference:.1e} of the largest)")
 
 
 def _results(checkpoint: Checkpoint) -> str:

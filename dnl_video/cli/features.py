@@ -7,6 +7,7 @@ import argparse
 from dnl_video.cli.main import VIDEOS_FAILED
 from dnl_video.cli.options import add_view_options, config_from
 from dnl_video.cli.predict import add_video_arguments, score_videos
+from dnl_video.cli.terminal import say
 from dnl_video.config import EvaluationConfig
 
 DESCRIPTION = """Store the pooled backbone features of every clip in a predictions directory.
@@ -44,9 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     failed = [video for video in iter_predictions(arguments.output) if video.error is not None]
     for video in failed[:_MOST_FAILURES]:
-        print(f"failed: {video.video_id}: {video.error}")
+        say(f"failed: {video.video_id}: {video.error}")
     if len(failed) > _MOST_FAILURES:
-        print(f"and {len(failed) - _MOST_FAILURES} more: see {arguments.output}/videos-*.jsonl")
+        say(f"and {len(failed) - _MOST_FAILURES} more: see {arguments.output}/videos-*.jsonl")
     num_videos = len(manifest.records)
-    print(f"features of {num_videos - len(failed)} of {num_videos} videos: {arguments.output}")
+    say(f"features of {num_videos - len(failed)} of {num_videos} videos: {arguments.output}")
     return VIDEOS_FAILED if failed else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -16,6 +17,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NoReturn
 
+from dnl_video.cli.terminal import say, write
 from dnl_video.errors import InputError, Terminated, nearest
 
 # Command -> its line in the overview, in the order of work. The module has the same name, with underscores.
@@ -47,23 +49,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the encoding may lack characters of a name, as ASCII does
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files; matplotlib cannot be imported with an unknown backend
     try:
         return _dispatch(words)
-    except InputError as error:
+    except BrokenPipeError:
+        return 0
+    except (InputError, OSError) as error:
+        message = str(error)
+        if isinstance(error, OSError):
+            if error.filename is None:
+                raise
+            message = f"{error.filename}: {error.strerror}; check the path, its permissions and the free space"
         if debug:
             traceback.print_exc()
-        print(f"dnl-video: error: {error}", file=sys.stderr)
+        say("dnl-video: error: " + message.replace("\n", "\\n"), error=True)
         return USAGE_ERROR
     except KeyboardInterrupt:
-        print("dnl-video: interrupted; finished work is kept", file=sys.stderr)
+        say("dnl-video: interrupted; finished work is kept", error=True)
         return INTERRUPTED
     except Terminated as stop:
-        print(f"dnl-video: terminated by {stop}; finished work is kept", file=sys.stderr)
+        say(f"dnl-video: terminated by {stop}; finished work is kept", error=True)
         return TERMINATED
-    except BrokenPipeError:
-        # The reader of stdout (head, less) has ended.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    finally:
+        write("")  # flush here, because an error at the end of Python cannot be caught
 
 
 def _dispatch(words: list[str]) -> int:

@@ -39,9 +39,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: A size is too small for the networks.
     """
-    from rich.console import Console
-
-    from dnl_video.cli.screen import plain_table
+    from dnl_video.cli.screen import plain_table, show
     from dnl_video.models.create import create_model
     from dnl_video.models.inspect.flops import count
 
@@ -63,10 +61,8 @@ def run(args: argparse.Namespace) -> int:
             for cost, base in zip(costs, bare, strict=True):
                 cells += [f"{cost.macs / 1e9:.2f}", f"{(cost.macs - base.macs) / 1e9:.2f}"]
             table.add_row(architecture, context, *cells)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print("One clip: 8 frames, 32 for SlowFast. added, +: share of the context blocks.")
+    show(table, "One clip: 8 frames, 32 for SlowFast. added, +: share of the context blocks.")
     others = [name for name in get_args(Architecture) if name not in args.architecture]
     if others:
-        console.print(f"other networks: --architecture {' '.join(others)}", soft_wrap=True)
+        show(f"other networks: --architecture {' '.join(others)}", wrap=False)
     return 0

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnl_video.cli.main import INTERRUPTED, VIDEOS_FAILED
 from dnl_video.cli.options import add_checkpoint_argument, add_view_options, config_from
+from dnl_video.cli.terminal import say
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
+from dnl_video.files import check_output
 from dnl_video.launcher import rank_and_world_size
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--annotate writes one video, and {len(manifest.records)} were given; give one")
         if Path(arguments.annotate).resolve() == Path(manifest.records[0].path).resolve():
             raise InputError(f"--annotate {arguments.annotate} is the video itself; give another name")
+        check_output(Path(arguments.annotate), is_file=True)
     rank, world_size = rank_and_world_size()
     keep = bool(arguments.output) or hop_s is not None or world_size > 1 or len(manifest.records) > MANY_VIDEOS
     default = Path("predictions") / Path(arguments.videos[0]).resolve().stem
@@ -92,11 +94,11 @@ def run(arguments: argparse.Namespace) -> int:
                 # Several processes come here if they finish at the same time; one of them merges.
                 if needed or world_size == 1:
                     return _finish(arguments, manifest, output, keep)
-            print(f"process {rank} of {world_size} is done; another one merged {output}")
+            say(f"process {rank} of {world_size} is done; another one merged {output}")
             return 0
         except KeyboardInterrupt:
             kept = f"finished videos are kept in {output}; give the same command again to continue"
-            print(f"dnl-video: interrupted; {kept if keep else 'nothing is kept without --output'}", file=sys.stderr)
+            say(f"dnl-video: interrupted; {kept if keep else 'nothing is kept without --output'}", error=True)
             return INTERRUPTED
 
 
@@ -119,13 +121,13 @@ def score_videos(
 
     rank, world_size = process or rank_and_world_size()
     for note in manifest.notes if rank == 0 else ():
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", error=True)
     verb = command if world_size == 1 else f"{command} (process {rank} of {world_size})"
     with prediction_progress(verb, quiet=rank != 0) as progress:
         more |= {"rank": rank, "world_size": world_size, "progress": progress, "clip_progress": progress.clips}
         complete = run_predictions(checkpoint, manifest, output, options, **more)
     if not complete:
-        print(f"process {rank} of {world_size} is done; others are still at work in {output}")
+        say(f"process {rank} of {world_size} is done; others are still at work in {output}")
     return complete
 
 
@@ -170,11 +172,11 @@ def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, kee
         show.print_summary(top, names)
     if keep:
         write_top_classes(output / "predictions.csv", paths, top, names)
-        print(f"wrote {output / 'predictions.csv'}")
+        say(f"wrote {output / 'predictions.csv'}")
     if arguments.sliding:
         show.write_and_print_timelines(output, records, names, arguments.plot_format, MANY_VIDEOS)
         if arguments.annotate and not top.errors:
             show.annotate(output, records[0], names, Path(arguments.annotate))
     if keep:
-        print(f"predictions: {output}")
+        say(f"predictions: {output}")
     return VIDEOS_FAILED if top.errors else 0

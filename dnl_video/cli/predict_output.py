@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.text import Text
 
-from dnl_video.cli.screen import plain_table, progress_bar
+from dnl_video.cli.screen import plain, plain_table, progress_bar, show
+from dnl_video.cli.terminal import say
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.inference.segments import Segment, find_segments, make_timeline, read_clips, write_segments
 from dnl_video.results.tables import TopClasses
@@ -25,12 +24,12 @@ def print_table(paths: Sequence[str], top: TopClasses, names: Sequence[str]) -> 
     last = top.classes.shape[1] - 1
     for row, path in enumerate(paths):
         if row in top.errors:
-            table.add_row(Text(path), Text(f"failed: {top.errors[row]}", style="red"), "", end_section=True)
+            table.add_row(plain(path), plain(f"failed: {top.errors[row]}", "red"), "", end_section=True)
             continue
         for place, (index, score) in enumerate(zip(top.classes[row], top.scores[row], strict=True)):
-            name = Text(path) if place == 0 else ""
-            table.add_row(name, Text(names[index]), f"{100 * score:.1f}%", end_section=place == last)
-    Console().print(table)
+            name = plain(path) if place == 0 else ""
+            table.add_row(name, plain(names[index]), f"{100 * score:.1f}%", end_section=place == last)
+    show(table)
 
 
 def print_summary(top: TopClasses, names: Sequence[str]) -> None:
@@ -40,11 +39,11 @@ def print_summary(top: TopClasses, names: Sequence[str]) -> None:
     table = plain_table("best class", "videos", numbers=["videos"], title=title)
     for index in np.argsort(-best, kind="stable")[:_MOST_CLASSES]:
         if best[index]:
-            table.add_row(Text(names[index]), str(best[index]))
+            table.add_row(plain(names[index]), str(best[index]))
     more = np.count_nonzero(best) - _MOST_CLASSES
     if more > 0:
-        table.add_row(Text(f"{more} more", style="dim"), str(np.sort(best)[:-_MOST_CLASSES].sum()))
-    Console().print(table)
+        table.add_row(plain(f"{more} more", "dim"), str(np.sort(best)[:-_MOST_CLASSES].sum()))
+    show(table)
 
 
 def print_clips(output: Path, records: Sequence[VideoRecord], names: Sequence[str]) -> None:
@@ -56,7 +55,7 @@ def print_clips(output: Path, records: Sequence[VideoRecord], names: Sequence[st
     if clips:
         _print_segments([(record.path, clips.get(record.video_id, [])) for record in records], names, "score")
     else:
-        print("no clip scores were stored; drop --no-clip-scores to see them")
+        say("no clip scores were stored; drop --no-clip-scores to see them")
 
 
 def write_and_print_timelines(
@@ -80,12 +79,12 @@ def write_and_print_timelines(
     table, document = write_segments(output, [(record.video_id, record.path) for record in records], segments)
     shown = [(record.path, segments.get(record.video_id, [])) for record in records[:most_plots]]
     _print_segments(shown, names, "mean score", _MOST_SEGMENTS)
-    print(f"wrote {table}\nwrote {document}")
+    say(f"wrote {table}", f"wrote {document}")
     if len(drawn) == 1:
-        print(f"wrote {drawn[0]}")
+        say(f"wrote {drawn[0]}")
     elif drawn:
         only = f" (of the first {most_plots} videos)" if len(records) > most_plots else ""
-        print(f"wrote {len(drawn)} timelines in {output / 'timelines'}{only}")
+        say(f"wrote {len(drawn)} timelines in {output / 'timelines'}{only}")
 
 
 def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Path) -> None:
@@ -99,7 +98,7 @@ def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Pa
         annotate_video(
             record.path, target, timeline, names, progress=lambda done, n: bar.update(task, completed=done, total=n)
         )
-    print(f"wrote {target}")
+    say(f"wrote {target}")
 
 
 def _plot_paths(folder: Path, records: Sequence[VideoRecord], plot_format: str) -> dict[str, tuple[str, Path]]:
@@ -122,8 +121,8 @@ def _print_segments(
     rows = [(path, place, one) for path, found in videos for place, one in enumerate(found)]
     for path, place, one in rows[:most]:
         times = (f"{one.start_s:.2f}", f"{one.end_s:.2f}")
-        name = Text(path) if place == 0 else ""
-        table.add_row(name, *times, Text(names[one.class_index]), f"{100 * one.score:.1f}%")
+        name = plain(path) if place == 0 else ""
+        table.add_row(name, *times, plain(names[one.class_index]), f"{100 * one.score:.1f}%")
     if most is not None and len(rows) > most:
-        table.add_row(Text(f"{len(rows) - most} more in segments.csv", style="dim"))
-    Console().print(table)
+        table.add_row(plain(f"{len(rows) - most} more in segments.csv", "dim"))
+    show(table)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 import dnl_video
+from dnl_video.cli.terminal import say
 from dnl_video.errors import InputError, nearest
 
 DESCRIPTION = """List the training recipes of the package.
@@ -51,11 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
     found = recipe_files()
     width = max(len(path.stem) for path in found.values())
     for folder, group in groupby(found, key=lambda name: name.partition("/")[0]):
-        print(f"{folder}:")
+        say(f"{folder}:")
         for path in (found[name] for name in group):
             line = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-            print(f"  {path.stem:<{width}}  {line}")
-    print("next: dnl-video train --config NAME")
+            say(f"  {path.stem:<{width}}  {line}")
+    say("next: dnl-video train --config NAME")
     return 0
 
 

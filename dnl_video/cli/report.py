@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dnl_video.cli.results import add_foreign_arguments, read_results, thumbnail_reader
+from dnl_video.cli.terminal import say
+from dnl_video.files import check_output
 
 if TYPE_CHECKING:
     from dnl_video.results.predictions import Predictions
@@ -51,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     source = Path(args.directory)
     is_file = source.is_file()
     output = args.output or (source.with_name(f"{source.stem}-report") if is_file else source)
+    check_output(Path(output))
     has_paths = not is_file or args.manifest is not None or args.video_root is not None
     (predictions,) = read_results([args.directory], args)
     _report(predictions, output, args.video_root, has_paths and not args.no_thumbnails)
@@ -73,4 +76,4 @@ def _report(predictions: Predictions, output: str | Path, video_root: str | None
     report = build_report(predictions)
     paths = save_report(report, output, read_frames)
     print_nodes(report_summary(report))
-    print(*(f"wrote {path}" for path in paths), sep="\n")
+    say(*(f"wrote {path}" for path in paths))

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,6 +23,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from dnl_video.cli.terminal import write
+from dnl_video.errors import visible
+
 if TYPE_CHECKING:
     from dnl_video.report import document
     from dnl_video.results.predictions import VideoPrediction
@@ -33,7 +36,7 @@ _LOG_EVERY_S = 60.0
 def plain_table(*columns: str, numbers: Collection[str] = (), title: str = "", header: bool = True) -> Table:
     """Return an empty table without a frame; the columns in ``numbers`` are right-aligned and never wrap."""
     table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False, show_header=header, title_justify="left")
-    table.title = Text(title, style="bold") if title else None
+    table.title = plain(title, "bold") if title else None
     for name in columns:
         if name in numbers:
             table.add_column(name, justify="right", no_wrap=True)
@@ -42,20 +45,33 @@ def plain_table(*columns: str, numbers: Collection[str] = (), title: str = "", h
     return table
 
 
+def plain(text: str, style: str = "") -> Text:
+    """Return text without markup; see `visible`."""
+    return Text(visible(text), style=style)
+
+
+def show(*parts: RenderableType, wrap: bool = True, width: int | None = None) -> None:
+    """Print tables and texts on stdout; with ``wrap`` false, lines may be longer than the terminal is wide."""
+    console = Console(highlight=False, width=width)
+    with console.capture() as captured:
+        for part in parts:
+            console.print(part, soft_wrap=not wrap)
+    write(captured.get())
+
+
 def print_nodes(nodes: Iterable[document.Text | document.Table]) -> None:
     """Print texts and tables of a report."""
     from dnl_video.report import document
 
-    console = Console(highlight=False)
     for node in nodes:
         if isinstance(node, document.Text):
-            console.print(Text(node.text, style="yellow" if node.style == "warning" else ""))
+            show(plain(node.text, "yellow" if node.style == "warning" else ""))
             continue
         numbers = [name for name, kind in zip(node.header, node.kinds, strict=True) if kind not in "lc"]
         table = plain_table(*node.header, numbers=numbers, title=node.caption)
         for row in node.rows:
-            table.add_row(*(Text(text) for text, _ in node.cells(row)))
-        console.print(table)
+            table.add_row(*(plain(text) for text, _ in node.cells(row)))
+        show(table)
 
 
 def progress_bar(*texts: str, **options: Any) -> Progress:
@@ -115,7 +131,7 @@ class PredictionProgress:
         self._print(f"{state.description.strip()}: {done} of {total} {state.fields['unit']}, {rate}, {left} left")
 
     def _print(self, line: str) -> None:
-        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._bar.console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+from dnl_video.cli.terminal import say
+
 DESCRIPTION = """Show the facts about a run, a checkpoint, an exported model or a predictions directory.
 
 examples:
@@ -48,36 +50,30 @@ def run(args: argparse.Namespace) -> int:
 
     facts = facts_of(args.path, gmacs=args.gmacs)
     if args.json:
-        print(json.dumps(facts, ensure_ascii=False, indent=1))
+        say(json.dumps(facts, ensure_ascii=False, indent=1))
     else:
         _print(facts)
     return 0
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.text import Text
+    from dnl_video.cli.screen import plain, plain_table, show
 
-    from dnl_video.cli.screen import plain_table
-
-    # Files and pipes have no width; a wide line keeps paths and checksums in one piece.
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
     state = {True: ", finished", False: ", unfinished", None: ""}[facts.get("finished")]
-    console.print(Text(f"{facts['kind']} {facts['path']}{state}", style="bold"), soft_wrap=True)
+    show(plain(f"{facts['kind']} {facts['path']}{state}", "bold"), wrap=False)
     table = plain_table("part", "name", "value", header=False)
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for part in _PARTS:
         values = dict(facts.get(part) or {})
         values |= values.pop("metrics", {})
         for number, (key, value) in enumerate(values.items()):
-            table.add_row(part if number == 0 else "", key, Text(_text(key, value)))
+            table.add_row(part if number == 0 else "", plain(key), plain(_text(key, value)))
         if values:
             table.add_section()
-    console.print(table)
-    for path in facts.get("evaluations", []):
-        console.print(Text(f"evaluated: {path}"), soft_wrap=True)
-    for command in facts["next"]:
-        console.print(Text(f"next: {command}"), soft_wrap=True)
+    # Files and pipes have no width; a wide line keeps paths and checksums in one piece.
+    show(table, width=None if sys.stdout.isatty() else 200)
+    say(*(f"evaluated: {path}" for path in facts.get("evaluations", [])))
+    say(*(f"next: {command}" for command in facts["next"]))
 
 
 def _text(key: str, value: Any) -> str:

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from dnl_video.cli.options import add_checkpoint_argument, add_config_options
+from dnl_video.cli.terminal import say
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
-from dnl_video.files import make_folder
+from dnl_video.files import check_output, make_folder
 
 DESCRIPTION = """Draw the attention of the context blocks in a clip of a video.
 
@@ -67,13 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not 0 < arguments.fps <= 50:
         raise InputError(f"--fps is {arguments.fps:g}; give frames per second above 0, at most 50")
+    output = Path(arguments.output or Path("attention") / Path(arguments.video).stem)
+    check_output(output)
     queries = [parse_query(text) for text in arguments.query]
     paths = [arguments.checkpoint] + ([arguments.compare_to] if arguments.compare_to else [])
     predictors = [Predictor.from_checkpoint(path, EvaluationConfig(device=arguments.device)) for path in paths]
     examination = examine(predictors, arguments.video, queries, start_s=arguments.clip_start, blocks=arguments.block)
-    output = Path(arguments.output or Path("attention") / Path(arguments.video).stem)
     make_folder(output)
-    print(examination.caption)
+    say(examination.caption)
     for block in examination.blocks:
         figures = {f"{block}.png": examination.sheet(block)}
         for name, figure in examination.decompositions(block):
@@ -81,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             figures[f"{block}-decomposition{suffix}.png"] = figure
         for file, figure in figures.items():
             save_figure(figure, output / file)
-            print(f"wrote {output / file}")
+            say(f"wrote {output / file}")
     endings = _ANIMATIONS[arguments.animation]
     if endings:
         total, quiet = len(examination.networks[0][1].shown), not sys.stderr.isatty()
@@ -89,5 +91,5 @@ def run(arguments: argparse.Namespace) -> int:
         frames = list(track(animate(examination), "animation", total, console=console, transient=True, disable=quiet))
         for path in (output / f"attention{ending}" for ending in endings):
             write_animation(path, frames, arguments.fps)
-            print(f"wrote {path}")
+            say(f"wrote {path}")
     return 0

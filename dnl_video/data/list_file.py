@@ -16,6 +16,7 @@ from typing import Any
 
 from dnl_video.data.folders import VIDEO_EXTENSIONS
 from dnl_video.errors import InputError
+from dnl_video.files import cell_text
 
 ADVICE = (
     "give an official Kinetics CSV (label,youtube_id,time_start,time_end,split), a CSV with the columns path,label, "
@@ -224,7 +225,7 @@ def parse_json(text: str, path: Path, advice: str, line: int = 1) -> Any:
 
 def split_csv(line: str, delimiter: str) -> list[str]:
     """Split a CSV line into fields without outer spaces."""
-    return [field.strip() for field in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
+    return [cell_text(field.strip()) for field in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
 
 
 def fold(name: str) -> str:

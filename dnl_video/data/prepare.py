@@ -24,7 +24,7 @@ from dnl_video.data.isolation import run_isolated
 from dnl_video.data.prepare_list import CheckedVideo, PrepareOptions, choose_segments, list_videos
 from dnl_video.data.prepare_summary import summarise
 from dnl_video.errors import InputError
-from dnl_video.files import append_json_lines, check_writable, read_json_lines, remove_partial, write_atomic, write_csv
+from dnl_video.files import append_json_lines, check_output, read_json_lines, remove_partial, write_atomic, write_csv
 
 FACTS = ("num_frames", "fps", "width", "height", "codec", "duration_s", "decoder")
 COLUMNS = ("path", "label", "video_id", *FACTS, "status")
@@ -74,9 +74,10 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
             "give the folder that holds them as --videos"
         )
     output = Path(options.output).expanduser()
-    broken_file, summary_file = output.with_suffix(".broken.csv"), output.with_suffix(".summary.json")
+    check_output(output, is_file=True)
     if options.resized_dir is not None:
-        check_writable(Path(options.resized_dir).expanduser())
+        check_output(Path(options.resized_dir).expanduser())
+    broken_file, summary_file = output.with_suffix(".broken.csv"), output.with_suffix(".summary.json")
     work = _FileWork(options, output.with_suffix(".journal.jsonl"), report)
     checked = work.check(found)
     good = choose_segments([video for video in found if not video.status], cut=options.cut)

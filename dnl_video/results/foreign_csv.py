@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError, nearest
+from dnl_video.files import cell_text
 
 _LAYOUT = "video_id,label,score_0,score_1,..."
 
@@ -44,9 +45,12 @@ def read_csv(
                 continue
             if len(row) != len(header):
                 raise InputError(f"{where}: {len(row)} values, but the first line names {len(header)}")
-            if ids.setdefault(row[0], lines.line_num) != lines.line_num:
-                raise InputError(f"{where}: video {row[0]!r} was already listed in line {ids[row[0]]}; list it once")
-            labels.append(_label(row[1].strip(), index, where))
+            video_id = cell_text(row[0])
+            if ids.setdefault(video_id, lines.line_num) != lines.line_num:
+                raise InputError(
+                    f"{where}: video {video_id!r} was already listed in line {ids[video_id]}; list it once"
+                )
+            labels.append(_label(cell_text(row[1].strip()), index, where))
             try:
                 scores.append(np.array(row[2:], dtype=np.float32))
             except ValueError as error:

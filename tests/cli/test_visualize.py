@@ -72,7 +72,7 @@ def test_comparison_draws_the_decomposition(tiny, video, tmp_path):
         (["--fps", "0"], "--fps is 0; give frames per second above 0, at most 50"),
         (["--checkpoint", "none.ckpt"], "no context blocks (context: none), so there is no attention to draw"),
         (["--checkpoint", "dot.ckpt"], "attention dot_product has no softmax"),
-        (["--output", "file/below"], "below: cannot be made"),
+        (["--output", "file/below"], "below: cannot be written (Not a directory)"),
     ],
 )
 def test_bad_options(words, message, tiny, video, tmp_path, monkeypatch, capsys):

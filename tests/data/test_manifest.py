@@ -9,6 +9,7 @@ import pytest
 from dnl_video.data.class_lists import read_class_list
 from dnl_video.data.manifest import Manifest, VideoRecord, missing, read_manifest, read_videos
 from dnl_video.errors import InputError
+from dnl_video.files import write_csv
 
 OFFICIAL = "label,youtube_id,time_start,time_end,split"
 CLASSES = ("air drumming", "archery", "clean and jerk")
@@ -201,6 +202,17 @@ def test_own_csv_takes_ids_and_ignores_other_columns(tmp_path):
     assert manifest.records == (
         VideoRecord("one", str(tmp_path / "a, b.mp4"), 1, "archery"),
         VideoRecord("two", str(tmp_path / "c.mp4"), 0, "air drumming"),
+    )
+
+
+def test_own_csv_keeps_names_that_look_like_formulas(tmp_path):
+    write_csv(
+        tmp_path / "a.csv", [["path", "label", "video_id"], ["-a.mp4", "=b", "-3NNxb2uA8Y"], ["@.mp4", "c", "-5"]]
+    )
+    manifest = read_manifest(tmp_path / "a.csv")
+    assert manifest.records == (
+        VideoRecord("-3NNxb2uA8Y", str(tmp_path / "-a.mp4"), 0, "=b"),
+        VideoRecord("-5", str(tmp_path / "@.mp4"), 1, "c"),
     )
 
 

@@ -421,7 +421,7 @@ def test_whole_videos_are_cut_to_their_segments(tmp_path, monkeypatch):
 def test_the_folder_of_copies_must_be_writable(tmp_path, write_coloured):
     write_coloured(tmp_path / "v" / "a" / "1.mp4", red=1)
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file/small: cannot be made .*; choose another folder"):
+    with pytest.raises(InputError, match=r"file/small: cannot be written .*; choose another path"):
         prepare(options_for(tmp_path, resize=32, resized_dir=str(tmp_path / "file" / "small")))
 
 
@@ -453,7 +453,7 @@ def test_the_folder_of_copies_must_be_writable(tmp_path, write_coloured):
             {},
             "none of the 1 videos found can be read, for example {folder}/v/a/bad.mp4: file is empty; see m.broken.csv",
         ),
-        ({"output": "file/m.csv"}, "file/m.journal.jsonl: cannot be written (File exists); choose another folder"),
+        ({"output": "file/m.csv"}, "file/m.csv: cannot be written (Not a directory); choose another path"),
     ],
 )
 def test_errors(tmp_path, monkeypatch, options, message):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.errors import InputError
-from dnl_video.files import write_atomic
+from dnl_video.files import check_output, write_atomic
 from dnl_video.models.build import block_positions
 from dnl_video.models.weights.checkpoint import EXPORTED_NAME, Checkpoint, payload
 from dnl_video.models.weights.source import write_exported
@@ -73,12 +73,13 @@ def check_out(out: str | Path) -> bool:
     """Check an output path before long work; return whether it is a folder. An earlier export may be replaced.
 
     Raises:
-        InputError: It is neither a folder nor a ``.safetensors`` file, or a text that is no model card has the card's
-            name.
+        InputError: It is neither a folder nor a ``.safetensors`` file, cannot be written, or a text that is no model
+            card has the card's name.
     """
     out = Path(out)
     if not _is_folder(out) and out.suffix != ".safetensors":
         raise InputError(f"{out}: give a name that ends in .safetensors, or a folder")
+    check_output(out, is_file=not _is_folder(out))
     card = _card(out)
     if card.is_file() and f"\n{_MADE}dnl-video " not in card.read_text(encoding="utf-8", errors="replace"):
         raise InputError(
