@@ -32,6 +32,12 @@ def local_rank() -> int:
     return int(os.environ["SLURM_LOCALID"]) if _tasks() > 1 else 0
 
 
+def local_processes() -> int:
+    """Return how many processes torchrun or srun started on this machine; 1 without a launcher."""
+    here, _ = devices_and_nodes("auto", 1)
+    return 1 if here == "auto" else here
+
+
 def devices_and_nodes(devices: int | Literal["auto"], num_nodes: int) -> tuple[int | Literal["auto"], int]:
     """Return the devices per node and the number of nodes, as the launcher started them.
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from dnl_video.errors import InputError
-from dnl_video.launcher import alone_under_slurm, devices_and_nodes, local_rank, rank_and_world_size
+from dnl_video.launcher import alone_under_slurm, devices_and_nodes, local_processes, local_rank, rank_and_world_size
 
 # The third process on the second of four nodes with eight processes each.
 TORCHRUN = {"RANK": 10, "LOCAL_RANK": 2, "WORLD_SIZE": 32, "LOCAL_WORLD_SIZE": 8, "TORCHELASTIC_RUN_ID": "none"}
@@ -47,6 +47,7 @@ def test_launchers(
     assert rank_and_world_size() == rank
     assert local_rank() == local
     assert devices_and_nodes("auto", 1) == layout
+    assert local_processes() == (1 if layout[0] == "auto" else layout[0])
     assert alone_under_slurm() == alone
 
 

@@ -27,7 +27,7 @@ ALLOWED = {
     "config": {"errors", "spec"},
     "safe_pickle": set(),
     "models": {"errors", "files", "spec", "safe_pickle"},
-    "data": {"errors", "files", "cores", "spec", "config"},
+    "data": {"errors", "files", "cores", "launcher", "spec", "config"},
     "results": {"errors", "files", "spec", "safe_pickle"},
     "report": {"errors", "files", "results"},
     "synthetic": {"errors", "files", "cores", "data"},

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from dnl_video.data.shared_memory import ADVICE
 from dnl_video.errors import InputError
 
 STOPPED_REASON = "stopped the process that decoded it"
@@ -100,6 +101,9 @@ def loader_faults(timeout_s: float) -> Iterator[None]:
     except (RuntimeError, ConnectionError, EOFError) as error:
         # PyTorch raises two errors. Only the one from its signal handler names the signal.
         text = f"{error.__cause__ or error.__context__ or ''}\n{error}"
+        if full := re.search(r"</torch_\w+>.*: (.*) \(\d+\)|signal: (Bus error)", text):  # a file in shared memory
+            _disable_signal_handler()
+            raise LoaderStopped(_full_message(full[1] or full[2])) from error
         if "DataLoader timed out" in text:
             videos = _stuck(timeout_s)
             raise LoaderStopped(_hung_message(timeout_s, videos), videos) from error
@@ -132,6 +136,13 @@ def _dead_message(pids: list[int], reason: str | None, videos: tuple[str, ...]) 
     return (
         f"{who} {how}{where}; if memory ran out, lower num_workers; start again (train with --resume): "
         "finished work is kept"
+    )
+
+
+def _full_message(reason: str) -> str:
+    return (
+        f"a loader process cannot put a batch into shared memory, /dev/shm ({reason}); {ADVICE}; "
+        "start again (train with --resume): finished work is kept"
     )
 
 

@@ -194,6 +194,11 @@ class ViewDataset(_Videos, Dataset[VideoViews]):
     num_crops: int
     frame_order: FrameOrder = "natural"
 
+    @property
+    def video_bytes(self) -> int:
+        """Size of the views of one video."""
+        return self.num_clips * self.num_crops * self.preprocessing.num_frames * self.preprocessing.crop_size**2 * 3
+
     def __getitem__(self, index: int) -> VideoViews:
         """Return the views of a video, or its error if it cannot be read."""
         try:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
 
 from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
 from dnl_video.cores import default_workers
@@ -17,10 +18,13 @@ from dnl_video.data.class_lists import read_class_list
 from dnl_video.data.crash_record import record_folder, start_record
 from dnl_video.data.dataset import ClipBatchSampler, ClipDataset, ViewDataset, collate_clips, shard_batches
 from dnl_video.data.manifest import Manifest, missing, read_manifest
+from dnl_video.data.shared_memory import fitting_workers
 from dnl_video.errors import InputError, nearest
 from dnl_video.spec import Preprocessing
 
 _VALIDATION_BATCH = 4
+_PREFETCH = 4
+_VIEW_PREFETCH = 2  # all views of a video are large
 VIEW_TIMEOUT_S = 300.0
 """Default timeout of evaluation loaders in seconds."""
 
@@ -163,7 +167,8 @@ class VideoDataModule(LightningDataModule):
         dataset.refuse(self.crashed)
         batches = shard_batches(len(dataset), _VALIDATION_BATCH, rank, world_size)
         workers = min(default_workers(self.config.num_workers), len(batches))
-        return DataLoader(dataset, batch_sampler=batches, **_view_options(workers, self.config.timeout_s))
+        options = _view_options(workers, self.config.timeout_s, _VALIDATION_BATCH * dataset.video_bytes, self._loaders)
+        return DataLoader(dataset, batch_sampler=batches, **options)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move training batches to the device; `validation_step` moves a few validation views at a time."""
@@ -190,18 +195,39 @@ class VideoDataModule(LightningDataModule):
             world_size=world_size,
             accumulate=self.trainer.accumulate_grad_batches if self.trainer is not None else 1,
         )
-        options = worker_options(default_workers(self.config.num_workers), self.config.timeout_s, persistent)
-        return ResumableLoader(dataset, batch_sampler=sampler, collate_fn=collate_clips, **options)
+        workers, prefetch = self._clip_workers
+        options = worker_options(workers, self.config.timeout_s, persistent, prefetch)
+        return ResumableLoader(dataset, batch_sampler=sampler, collate_fn=_shared_clips, **options)
+
+    @functools.cached_property
+    def _clip_workers(self) -> tuple[int, int]:
+        """Loader processes and batches ahead; the same for every loader of clips, so that a change is printed once."""
+        size = self.config.batch_size * self.preprocessing.num_frames * self.augment.crop_size**2 * 3
+        workers = default_workers(self.config.num_workers)
+        return fitting_workers("training clips", workers, _PREFETCH, size, self._loaders)
+
+    @property
+    def _loaders(self) -> int:
+        # Precise batch norm and validation run at the same time.
+        return 2 * (self.trainer.num_devices if self.trainer is not None else 1)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
 
-def view_loader(dataset: ViewDataset, order: Sequence[int], num_workers: int | None) -> DataLoader:
-    """Return a loader of single videos with their views, in the given order of indices."""
+def view_loader(dataset: ViewDataset, order: Sequence[int], num_workers: int | None, processes: int = 1) -> DataLoader:
+    """Return a loader of single videos with their views, in the given order of indices.
+
+    Args:
+        dataset: The views.
+        order: Indices of the videos.
+        num_workers: Loader processes; None: one per available core, at most 8.
+        processes: Processes of this machine that have such a loader.
+    """
     workers = min(default_workers(num_workers), len(order))
-    return DataLoader(dataset, sampler=order, batch_size=None, **_view_options(workers, VIEW_TIMEOUT_S))
+    options = _view_options(workers, VIEW_TIMEOUT_S, dataset.video_bytes, processes)
+    return DataLoader(dataset, sampler=order, batch_size=None, **options)
 
 
 def class_ids(names: Sequence[str], class_names: Sequence[str] | None) -> frozenset[int]:
@@ -224,26 +250,45 @@ def allowed_failures(num_videos: int, max_failed_share: float) -> int:
     return int(np.ceil(num_videos * max_failed_share - 1e-9))
 
 
-def worker_options(workers: int, timeout_s: float, persistent: bool = False) -> dict[str, Any]:
+def worker_options(
+    workers: int, timeout_s: float, persistent: bool = False, prefetch: int = _PREFETCH
+) -> dict[str, Any]:
     """Return `DataLoader` options for loader processes that keep crash records."""
     return {
         "num_workers": workers,
         "persistent_workers": persistent and workers > 0,
         "timeout": timeout_s if workers else 0,
         "pin_memory": torch.cuda.is_available(),
-        "prefetch_factor": 4 if workers else None,
+        "prefetch_factor": prefetch if workers else None,
         "worker_init_fn": functools.partial(start_record, record_folder()) if workers else None,
         # The loader draws its workers' seed from this generator, not from the global random state.
         "generator": torch.Generator(),
     }
 
 
-def _view_options(workers: int, timeout_s: float) -> dict[str, Any]:
-    # All views of a video are large, so few of them wait in shared memory. `collate_fn` keeps the arrays: with
-    # batch_size None, DataLoader would turn them into tensors.
-    options = worker_options(workers, timeout_s) | {"prefetch_factor": 2 if workers else None}
-    return options | {"collate_fn": _unchanged}
+def _view_options(workers: int, timeout_s: float, batch_bytes: int, loaders: int) -> dict[str, Any]:
+    workers, prefetch = fitting_workers("views", workers, _VIEW_PREFETCH, batch_bytes, loaders)
+    # With batch_size None, DataLoader's own `collate_fn` would turn the arrays into tensors.
+    return worker_options(workers, timeout_s, prefetch=prefetch) | {"collate_fn": _shared_views}
 
 
-def _unchanged(items: Any) -> Any:
+def _shared_clips(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    batch = collate_clips(samples)
+    _share(*batch.values())
+    return batch
+
+
+def _shared_views(items: Any) -> Any:
+    _share(*(item.views for item in (items if isinstance(items, list) else [items])))
     return items
+
+
+def _share(*values: Any) -> None:
+    """Move tensors to shared memory, in a loader process.
+
+    The queue would do it in a thread, which loses the batch when the memory is full; here the error reaches the caller.
+    """
+    if get_worker_info() is not None:
+        for value in values:
+            if isinstance(value, Tensor):
+                value.share_memory_()

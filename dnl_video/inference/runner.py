@@ -24,6 +24,7 @@ from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VIEW_TIMEOUT_S, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
 from dnl_video.inference.predictor import Predictor, VideoScores
+from dnl_video.launcher import local_processes
 from dnl_video.models.weights.checkpoint import Checkpoint
 from dnl_video.results.predictions import CLIP_COLUMNS, PredictionsMeta, VideoPrediction
 from dnl_video.results.reader import finished_ids
@@ -72,7 +73,7 @@ def run_predictions(
     predictor, records = Predictor.from_checkpoint(checkpoint, options), manifest.records
     meta = _meta(checkpoint, manifest, predictor, features, hop_s)
     if predictor.device.type == "cpu":
-        torch.set_num_threads(network_threads(default_workers(options.num_workers)))
+        torch.set_num_threads(network_threads(default_workers(options.num_workers), local_processes()))
     with PredictionsWriter(output, meta, rank=rank, clip_scores=options.clip_scores) as writer:
         done = finished_ids(output, retry_failed=retry_failed)
         mine = shard(len(records), rank, world_size)
@@ -106,8 +107,8 @@ def _score(
 ) -> Iterator[tuple[int, VideoScores | str]]:
     """Yield (index, scores or error) of each video."""
     if hop_s is None:
-        loader = view_loader(predictor.dataset(records), todo, predictor.options.num_workers) if todo else ()
-        for item in loader:
+        workers, processes = predictor.options.num_workers, local_processes()
+        for item in view_loader(predictor.dataset(records), todo, workers, processes) if todo else ():
             yield item.index, predictor.score(item, features=features) if item.error is None else item.error
         return
     for index in todo:

@@ -84,8 +84,9 @@ def paths(tmp_path_factory) -> list[Path]:
     ],
 )
 def test_the_error_names_the_video(paths, end, message):
-    loader = DataLoader(Fatal(paths, end), batch_size=None, **worker_options(1, 2.0))
-    with pytest.raises(LoaderStopped) as caught, loader_faults(2.0):
+    timeout_s = 2.0 if end == "hang" else 60.0  # a process that starts slowly does not hang
+    loader = DataLoader(Fatal(paths, end), batch_size=None, **worker_options(1, timeout_s))
+    with pytest.raises(LoaderStopped) as caught, loader_faults(timeout_s):
         for _ in loader:
             pass
     assert re.fullmatch(message, str(caught.value)), str(caught.value)
