@@ -38,7 +38,9 @@ def atomic_path(path: Path, *, advice: str = "choose another path") -> Iterator[
     Raises:
         InputError: The file cannot be written (disk full, no permission).
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    # File systems allow names of 255 bytes.
+    name = path.name if len(os.fsencode(path.name)) < 240 else path.suffix[1:]
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{name}")
     try:
         yield temporary
         with temporary.open("rb+") as file:

@@ -39,6 +39,12 @@ def test_a_write_replaces_the_file_and_leaves_no_temporary(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    file = tmp_path / f"{'ä' * 125}.json"
+    write_atomic(file, "{}")
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_temporary_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     file, other = tmp_path / "a [1].mp4", tmp_path / "b.a [1].mp4"
     other.touch()

@@ -134,7 +134,7 @@ def stat_video(path: str) -> os.stat_result:
         status = os.stat(path)  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError):
         raise VideoDecodeError(path, "file not found") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise VideoDecodeError(path, f"cannot be opened ({one_line(error)})") from None
     special = special_kind(status.st_mode)
     if special:

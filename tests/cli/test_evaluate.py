@@ -49,6 +49,15 @@ def test_predictions_and_printed_accuracy(tiny, tmp_path, capsys):
     assert [truth[video[:11]] for video in predictions.video_id] == predictions.label.tolist()
 
 
+def test_integer_labels_of_named_classes_are_shown(tiny, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text(f"{tiny.files()[0]} 0.0\n{tiny.files()[1]} 1.0\n", encoding="utf-8")
+    assert evaluate(tiny, tmp_path / "out", manifest=tmp_path / "list.txt") == 0
+    pairs = "0 = growing, 1 = moving down, 2 = moving left"
+    note = f"note: {tmp_path / 'list.txt'}: integer labels are taken as ids of the class names: {pairs}\n"
+    assert capsys.readouterr().err.count(note) == 1
+    assert read_predictions(tmp_path / "out").label.tolist() == [0, 1]
+
+
 def test_processes_score_every_video_once_and_agree(tiny, tmp_path, monkeypatch):
     assert evaluate(tiny, tmp_path / "one") == 0
     for rank in range(3):

@@ -238,6 +238,15 @@ def test_files_have_the_same_content_only_if_all_bytes_are_equal(tmp_path, write
     assert (tmp_path / "m.journal.jsonl").read_bytes() == journal  # the hashes are cached
 
 
+def test_files_with_a_variable_rate_are_counted(tmp_path):
+    (tmp_path / "v" / "a").mkdir(parents=True)
+    encode(tmp_path / "v" / "a" / "1.mp4", frames=9)
+    encode(tmp_path / "v" / "a" / "2.mp4", frames=9, times=lambda i: 20 * i + 100 * (i > 4))
+    summary = prepare(options_for(tmp_path)).summary
+    assert summary["variable_rate"] == 1
+    assert "1 files have a variable frame rate\n" in summary_text(summary)
+
+
 def test_classes_without_videos_are_named(tmp_path, write_coloured):
     write_coloured(tmp_path / "v" / "archery" / "1.mp4", red=1)
     (tmp_path / "v" / "zumba").mkdir()

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from dnl_video.data import probing
+from dnl_video.data import packets, probing
 from dnl_video.data.decoding import open_video
 from dnl_video.data.packets import _recovers_at_once, read_packets
 from dnl_video.data.probing import VideoDecodeError, probe_video
@@ -63,6 +63,28 @@ def test_files_that_are_not_videos(tmp_path, content, reason):
     with pytest.raises(VideoDecodeError) as caught:
         probe_video(tmp_path / "a.mp4")
     assert str(caught.value).startswith(f"{tmp_path / 'a.mp4'}: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("x" * 300, "cannot be opened (File name too long)"), ("a\0b", "cannot be opened (embedded null")],
+)
+def test_names_that_no_file_can_have(tmp_path, name, reason):
+    with pytest.raises(VideoDecodeError) as caught:
+        open_video(f"{tmp_path / name}.mp4")
+    assert caught.value.reason.startswith(reason)
+
+
+def test_a_file_without_permission(tmp_path, monkeypatch):
+    path = encode(tmp_path / "a.mp4", frames=5)
+
+    def refuse(path: str) -> str:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(packets, "why_not_text", refuse)
+    with pytest.raises(VideoDecodeError) as caught:
+        open_video(path)
+    assert caught.value.reason == "cannot be opened (Permission denied)"
 
 
 def test_choice_of_the_reader(tmp_path):
