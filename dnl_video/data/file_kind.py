@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 
 _HEAD_BYTES = 512
-_SPECIAL = (
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 # First bytes of the containers that FFmpeg reads; of .mp4 and .mov, the names of the first boxes at byte 4.
 _VIDEO = (b"RIFF", b"FLV", b"\x1aE\xdf\xa3", b"\0\0\1", b"\0\0\0\1", b"G", b"0&\xb2u", b"OggS")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"moof", b"sidx")
+_IMAGE_BRANDS = (b"avif", b"heic", b"heix", b"mif1")
 _OTHER = {
     b"PK\3\4": "a zip archive",
     b"\x1f\x8b": "a gzip archive",
@@ -25,17 +19,14 @@ _OTHER = {
 _NOT_IN_TEXT = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
 
 
-def special_kind(mode: int) -> str:
-    """Return `a FIFO`, `a socket` or `a device` for the mode of such a file, else ""; reading it could wait forever."""
-    return next((name for test, name in _SPECIAL if test(mode)), "")
+def why_not_opened(path: str) -> str:
+    """Return why a file must not be opened as a video, in one line: it is text or a still picture; "" for others.
 
-
-def why_not_text(path: str) -> str:
-    """Return why a text file is not a video, in one line; "" for other files.
-
-    FFmpeg must not open text: it takes a playlist in it for the video, and reads the files or URLs that it lists.
+    FFmpeg takes a playlist in a text file for the video, and reads the files or URLs that it lists.
     """
     head = _head(path)
+    if head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS:
+        return f"not a video: an image ({head[8:12].decode()})"
     if _NOT_IN_TEXT.search(head):
         return ""
     if head.startswith(b"version https://git-lfs"):
@@ -74,9 +65,9 @@ def cut_off(path: str) -> str:
                 return ""
             found.append(kind)
             place += max({0: end - place, 1: int.from_bytes(header[8:], "big")}.get(size, size), 8)
-    if b"moov" not in found:
-        return "cut off, no moov atom" if found else ""
-    return f"cut off in the {found[-1].decode('ascii', 'replace')} atom" if place > end else ""
+    if found and b"moov" not in found and b"meta" not in found:  # meta: of a still picture
+        return "cut off, no moov atom"
+    return f"cut off in the {found[-1].decode()} atom" if place > end and found[-1].isalnum() else ""
 
 
 def _head(path: str) -> bytes:

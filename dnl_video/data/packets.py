@@ -17,7 +17,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from dnl_video.data.file_kind import why_not_text
+from dnl_video.data.file_kind import why_not_opened
 
 NO_TIME = np.iinfo(np.int64).min
 """Presentation time of a packet that has none."""
@@ -25,7 +25,6 @@ NO_TIME = np.iinfo(np.int64).min
 _KEY_FRAMES_ARE_RANDOM_ACCESS = {"vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "prores"}
 _CONTAINERS_WITH_TIMES = {"mov", "matroska", "flv", "mpegts"}
 _PICTURE_CODECS = {"mjpeg", "png", "bmp", "tiff", "webp", "gif"}
-_IMAGE_BRANDS = {"avif", "heic", "heix", "mif1"}
 _ONLY_A_PICTURE = ", only a cover picture"
 # Bits of AVStream.disposition (libavformat/avformat.h).
 _DEFAULT, _ATTACHED_PICTURE, _THUMBNAILS = 1 << 0, 1 << 10, 1 << 11
@@ -57,7 +56,6 @@ class PacketTable:
         key: Whether the container marks the packet as a key frame, [P].
         random_access: Key frames from which all pictures shown at or after them decode exactly, [P].
         damaged: Number of packets that the demuxer found damaged.
-        interlaced: Whether the header tells that pictures consist of two fields.
         size_changes: Whether the frame size may change within the stream.
     """
 
@@ -78,7 +76,6 @@ class PacketTable:
     key: npt.NDArray[np.bool_]
     random_access: npt.NDArray[np.bool_]
     damaged: int
-    interlaced: bool
     size_changes: bool
 
     @property
@@ -140,11 +137,11 @@ def choose_stream(container: Any) -> Any:
         NoVideoError: There is no such stream.
     """
     videos = [s for s in container.streams.video if not s.disposition & (_ATTACHED_PICTURE | _THUMBNAILS)]
-    known = [stream for stream in videos if stream.codec_context is not None]
-    if videos and not known:
-        raise NoVideoError("no video stream of a codec that FFmpeg decodes")
-    if not known:
+    if not videos:
         raise NoVideoError(f"no video stream{_ONLY_A_PICTURE if container.streams.video else ''}")
+    known = [stream for stream in videos if stream.codec_context is not None]
+    if not known:
+        raise NoVideoError("no video stream of a codec that FFmpeg decodes")
     best = container.streams.best("video")
 
     def rank(stream: Any) -> tuple[bool, bool, bool, int]:
@@ -162,13 +159,12 @@ def read_packets(path: str) -> PacketTable:
         av.error.FFmpegError, OSError: The file cannot be opened.
         NoVideoError: It is no video, or has no video stream or no packet.
     """
-    text = why_not_text(path)
-    if text:
-        raise NoVideoError(text)
+    reason = why_not_opened(path)
+    if reason:
+        raise NoVideoError(reason)
     with open_container(path) as container:
-        kind, _, pipe = container.format.name.rpartition("_")
-        if pipe == "pipe" or (kind := container.metadata.get("major_brand", "")) in _IMAGE_BRANDS:
-            raise NoVideoError(f"not a video: an image ({kind})")
+        if container.format.name.endswith("_pipe"):  # jpeg_pipe, png_pipe, ...
+            raise NoVideoError(f"not a video: an image ({container.format.name.removesuffix('_pipe')})")
         stream = choose_stream(container)
         codec = str(stream.codec_context.name)
         codec = {"libdav1d": "av1", "libaom-av1": "av1"}.get(codec, codec)
@@ -189,9 +185,9 @@ def read_packets(path: str) -> PacketTable:
             shown.append(not packet.is_discard and (codec != "vp8" or bool(memoryview(packet)[0] >> 4 & 1)))
             damaged += packet.is_corrupt
             if packet.is_keyframe:
+                if packet.has_sidedata("encryption_info"):
+                    raise NoVideoError("the video is encrypted")
                 size_codes.add(_size_code(packet, codec, header, length_size))
-            elif codec == "vp9" and _is_scaled_vp9(packet):
-                size_codes.add(b"scaled")
         if not pts:
             raise NoVideoError("the video stream is empty")
         if codec in _PICTURE_CODECS and len(pts) == 1:
@@ -217,7 +213,6 @@ def read_packets(path: str) -> PacketTable:
             key=np.array(key),
             random_access=np.array(random_access),
             damaged=damaged,
-            interlaced=stream.codec_context.field_order > 1,  # not AV_FIELD_UNKNOWN or _PROGRESSIVE
             size_changes=len(size_codes) > 1,
         )
 
@@ -271,16 +266,6 @@ def _size_code(packet: Any, codec: str, header: bytes, length_size: int) -> byte
     if codec == "vp8":
         return bytes(data[6:10])
     return (int.from_bytes(data[4:9], "big") >> 4).to_bytes(5, "big") if codec == "vp9" else b""
-
-
-def _is_scaled_vp9(packet: Any) -> bool:
-    """Return whether a VP9 frame has another size than its first reference (frame_size_with_refs, 6.2.4)."""
-    bits = int.from_bytes(memoryview(packet)[:5], "big")
-    shown, resilient = bits >> 33 & 1, bits >> 32 & 1
-    if bits >> 35 & 1 or (not shown and bits >> 31 & 1):  # shows an earlier frame, or refers to none
-        return False
-    found_ref = 8 + (not shown) + 2 * (not resilient) + 20
-    return not bits >> (39 - found_ref) & 1
 
 
 def _nal_units(data: memoryview, length_size: int) -> Iterator[memoryview]:

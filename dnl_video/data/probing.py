@@ -14,7 +14,7 @@ import re
 import stat
 from dataclasses import dataclass
 
-from dnl_video.data.file_kind import cut_off, special_kind, why_not_video
+from dnl_video.data.file_kind import cut_off, why_not_video
 from dnl_video.data.packets import NoVideoError, PacketTable, read_packets
 from dnl_video.data.pictures import Picture, read_picture
 
@@ -26,6 +26,7 @@ _COUNTED_BY_PACKETS = ("h264", "hevc", "vp8", "vp9", "av1")
 # For these widths decord returns frames with 4 to 6 channels, or an error.
 _BAD_WIDTHS = (48, 72)
 _LEAST_WIDTH = 32
+_NO_FILES = {"p": "a FIFO", "s": "a socket", "c": "a device", "b": "a device"}
 
 
 class VideoDecodeError(Exception):
@@ -136,9 +137,9 @@ def stat_video(path: str) -> os.stat_result:
         raise VideoDecodeError(path, "file not found") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise VideoDecodeError(path, f"cannot be opened ({one_line(error)})") from None
-    special = special_kind(status.st_mode)
-    if special:
-        raise VideoDecodeError(path, f"{special}, not a video")
+    kind = stat.filemode(status.st_mode)[0]
+    if kind in _NO_FILES:  # reading it could wait forever
+        raise VideoDecodeError(path, f"{_NO_FILES[kind]}, not a video")
     if status.st_size == 0 and not stat.S_ISDIR(status.st_mode):
         raise VideoDecodeError(path, "file is empty")
     return status
@@ -154,8 +155,6 @@ def why_not_decord(packets: PacketTable) -> str:
         return f"{packets.video_streams} video streams, of which decord may read another one"
     if packets.width < _LEAST_WIDTH or packets.width in _BAD_WIDTHS:
         return f"frames of width {packets.width} come back in other shapes"
-    if packets.interlaced:
-        return "interlaced: decord mixes the colours of the fields"
     if packets.size_changes:
         return "the frame size may change: decord resizes such frames"
     if not packets.shown.all():

@@ -51,6 +51,7 @@ def archive() -> bytes:
         (image("jpeg"), "not a video: an image (jpeg)"),
         (image("png"), "not a video: an image (png)"),
         (image("webp"), "not a video: an image (webp)"),
+        (b"\0\0\0\x10ftypavif\0\0\0\0\0\0\0\x08meta", "not a video: an image (avif)"),
         (archive(), "not a video: a zip archive"),
         (bytes(4000), "not a video: begins with zeros"),
         (bytes.fromhex("dd0c3a0d1de1209b") + bytes(600), "not a video: begins with the bytes dd 0c 3a 0d 1d e1 20 9b"),

@@ -14,7 +14,6 @@ from dnl_video.data import dataset, pictures
 from dnl_video.data.dataset import ViewDataset
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.manifest import read_manifest
-from dnl_video.data.packets import _is_scaled_vp9
 from dnl_video.data.pictures import orientation_of
 from dnl_video.data.probing import probe_video
 from tests.data.odd_videos import FAST, encode, from_the_start, numbered, numbers, set_matrix
@@ -138,23 +137,6 @@ def test_a_change_of_frame_size(tmp_path, name, codec, decoder):
     with open_video(path, decoder=decoder) as video, pytest.raises(VideoDecodeError) as caught:
         video.read(range(video.num_frames))
     assert caught.value.reason == "the frame size changes from (64, 96) to (128, 192)"
-
-
-@pytest.mark.parametrize(
-    ("bits", "scaled"),
-    [  # marker, profile, show_existing, inter, shown, resilient; [intra_only], [reset], refresh, references, found_ref
-        ("10 00 0 1 1 0" + "00" + "00000001" + "0000 0010 0100" + "1", False),
-        ("10 00 0 1 1 0" + "00" + "00000001" + "0000 0010 0100" + "0", True),
-        ("10 00 0 1 1 1" + "00000001" + "0000 0010 0100" + "1", False),
-        ("10 00 0 1 1 1" + "00000001" + "0000 0010 0100" + "0", True),
-        ("10 00 0 1 0 0" + "0" + "00" + "00000001" + "0000 0010 0100" + "0", True),
-        ("10 00 0 1 0 0" + "1" + "00" + "00000001" + "0000 0010 0100" + "0", False),  # refers to no frame
-        ("10 00 1 000", False),  # shows an earlier frame
-    ],
-)
-def test_vp9_frames_of_another_size_than_their_reference(bits, scaled):
-    data = int(bits.replace(" ", "").ljust(40, "0"), 2).to_bytes(5, "big")
-    assert _is_scaled_vp9(data) is scaled
 
 
 @pytest.mark.parametrize("recorded", [(12, 64, 96), (11, 64, 96), (12, 64, 64), (12, 96, 64), None])

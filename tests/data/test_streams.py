@@ -113,6 +113,23 @@ def test_a_song_with_a_cover_is_no_video(tmp_path, kind):
     assert caught.value.reason == "cannot be opened (no video stream, only a cover picture)"
 
 
+def test_streams_that_cannot_be_decoded(tmp_path):
+    keys = {f"encryption_{name}": 32 * "a" for name in ("key", "kid")}
+    path = tmp_path / "encrypted.mp4"
+    with av.open(str(path), "w", options={"encryption_scheme": "cenc-aes-ctr", **keys}) as container:
+        stream = container.add_stream("libx264", rate=30, options=FAST)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for image in GREY:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    unknown = write_tracks(tmp_path / "unknown.mp4", GREY)
+    unknown.write_bytes(unknown.read_bytes().replace(b"avc1", b"xyz1").replace(b"avcC", b"xyzC"))
+    for file, reason in ((path, "the video is encrypted"), (unknown, "no video stream of a codec that FFmpeg decodes")):
+        with pytest.raises(VideoDecodeError) as caught:
+            open_video(file)
+        assert caught.value.reason == f"cannot be opened ({reason})"
+
+
 @pytest.mark.parametrize("decoder", ["decord", "av"])
 def test_a_file_name_that_looks_like_a_url(tmp_path, monkeypatch, decoder):
     write_tracks(tmp_path / "12:30.mp4", list(numbered(3)))
