@@ -27,10 +27,10 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     Args:
         model: A network of `create_model`, or any other module; it is not changed.
     """
-    network = copy.deepcopy(model).eval().requires_grad_(False)
+    network = copy.deepcopy(model).requires_grad_(False)
     # oneDNN's ReLU turns NaN into 0, which would hide a broken network.
     finite = all(tensor.isfinite().all() for tensor in network.state_dict().values())
-    return _converted(network) if finite else network
+    return (_converted(network) if finite else network).eval()
 
 
 class FoldedConv3d(nn.Module):

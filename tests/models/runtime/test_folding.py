@@ -77,6 +77,7 @@ def test_the_original_is_unchanged_and_the_copy_can_be_copied() -> None:
     with torch.inference_mode():
         assert torch.equal(fast(x), copy.deepcopy(fast)(x))
     assert model.training
+    assert not any(module.training for module in fast.modules())
     assert all(p.requires_grad for p in model.parameters())
     assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
     assert not any(p.requires_grad for p in fast.parameters())
@@ -90,10 +91,17 @@ def test_unknown_parts_are_kept() -> None:
     check(model, tuple(x.shape))
 
 
-def test_nan_weights_give_nan_logits() -> None:
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_network_with_infinite_weights_is_copied_without_changes(value: str) -> None:
     x = torch.randn(1, 3, 4, 32, 32)
     model = perturbed("slow_r50", "none", x)
     name = next(k for k in model.state_dict() if k.endswith("branch2.norm_a.bias"))
-    model.load_state_dict({name: torch.full_like(model.state_dict()[name], float("nan"))}, strict=False)
+    model.load_state_dict({name: torch.full_like(model.state_dict()[name], float(value))}, strict=False)
+    copied = optimize_for_inference(model.train())
+    assert not any(module.training for module in copied.modules())
     with torch.inference_mode():
-        assert optimize_for_inference(model)(x).isnan().all()
+        logits, expected = copied(x), model.eval()(x)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=0, equal_nan=True)
+    if value == "nan":
+        assert logits.isnan().all()
+    assert [type(module) for module in copied.modules()] == [type(module) for module in model.modules()]

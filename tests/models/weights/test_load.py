@@ -247,6 +247,12 @@ def test_allow_missing_must_name_something() -> None:
     )
 
 
+def test_allow_missing_of_a_module_does_not_cover_longer_names() -> None:
+    source = given(net("none", "slow_r101"), without("blocks.3.res_blocks.10.branch2.conv_a"))
+    message = refused(net("none", "slow_r101"), source, allow_missing=["blocks.3.res_blocks.1"])
+    assert "are not in it, first blocks.3.res_blocks.10.branch2.conv_a.weight" in message
+
+
 def test_another_shape_is_refused() -> None:
     message = refused(net("none"), given(net("none", "i3d_r50")))
     assert "tensors of slow_r50 with context none, stem_channels 8 have another shape, first" in message
@@ -304,12 +310,14 @@ def test_a_block_of_another_width_is_refused() -> None:
     )
 
 
-def test_infinite_weights_are_refused() -> None:
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("name", ["blocks.0.conv.weight", LAST_BN + "running_var"])
+def test_infinite_weights_are_refused(name: str, value: str) -> None:
     def damage(state: dict[str, Tensor]) -> None:
-        state["blocks.0.conv.weight"][0, 0, 0, 0, 0] = float("nan")
+        state[name].view(-1)[-1] = float(value)
 
     message = refused(net(), given(net(), damage))
-    assert message == "the weights of elsewhere: their.blocks.0.conv.weight has NaN or infinite values"
+    assert message == f"the weights of elsewhere: their.{name} has NaN or infinite values"
 
 
 @torch.no_grad()
