@@ -22,6 +22,7 @@ Head = Literal["dense_logits", "dense_probabilities", "global"]
 SlowFrames = Literal["linspace", "strided"]
 Fusion = Literal["conv_bn_relu", "conv"]
 ChannelOrder = Literal["rgb", "bgr"]
+Rounding = Literal["pyslowfast", "mmaction2"]
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,9 @@ class Preprocessing:
         std: Standard deviation of the input, in the channel order of the network.
         channel_order: Channel order of the network: rgb, or bgr (some converted weights). Files are always decoded to
             rgb.
+        antialias: Antialias when frames are made smaller. PySlowFast's and mmaction2's networks were trained without.
+        rounding: Sizes and crops in evaluation: pyslowfast (long side rounded down, centre up) or mmaction2 (long side
+            to the nearest pixel, centre down, last crop at twice the centre).
     """
 
     num_frames: int = 8
@@ -180,6 +184,8 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
     channel_order: ChannelOrder = "rgb"
+    antialias: bool = True
+    rounding: Rounding = "pyslowfast"
 
     RANGES: ClassVar = {
         "[1, 1024]": "num_frames",

@@ -134,7 +134,9 @@ class ClipDataset(_Videos, Dataset[dict[str, Any]]):
             frames = video.read(np.concatenate(indices))
         mirror = record.label not in self.never_mirrored
         return [
-            transforms.train_transform(clip, self.augment, rng, mirror=mirror, fill=self._fill)
+            transforms.train_transform(
+                clip, self.augment, rng, mirror=mirror, fill=self._fill, antialias=self.preprocessing.antialias
+            )
             for clip, rng in zip(np.split(frames, len(rngs)), rngs, strict=True)
         ]
 
@@ -209,7 +211,7 @@ class ViewDataset(_Videos, Dataset[VideoViews]):
 
     def _read(self, index: int) -> VideoViews:
         preprocessing = self.preprocessing
-        resize = functools.partial(transforms.resize_short_side, short_side=preprocessing.short_side)
+        resize = functools.partial(transforms.resize_short_side, preprocessing=preprocessing)
         with self._open(self.records[index]) as video:
             clock = video.clock(preprocessing)
             indices = view_indices(video.num_frames, video.fps, preprocessing, self.num_clips, clock)
@@ -219,7 +221,7 @@ class ViewDataset(_Videos, Dataset[VideoViews]):
             start_s, end_s = clip_times(indices, video.times_s)
         # [union, H, W, 3] -> [J, T, H, W, 3] (numpy 2.0 shapes `inverse` like `indices`, other versions flat)
         clips = frames[torch.from_numpy(inverse.reshape(indices.shape))]
-        views = transforms.crop_views(clips, preprocessing.crop_size, self.num_crops)
+        views = transforms.crop_views(clips, preprocessing, self.num_crops)
         return VideoViews(index, views, start_s, end_s, None)
 
 

@@ -81,12 +81,12 @@ class SlidingClips:
         clips = self._clips()
         for first in range(0, len(self.indices), self.clips_at_once):
             batch = torch.from_numpy(np.stack(list(itertools.islice(clips, self.clips_at_once))))
-            yield ClipBatch(first, transforms.crop_views(batch, self.preprocessing.crop_size, self.num_crops))
+            yield ClipBatch(first, transforms.crop_views(batch, self.preprocessing, self.num_crops))
 
     def _clips(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield the resized frames [T, H, W, 3] of each clip."""
         indices = self.indices
-        resize = functools.partial(transforms.resize_short_side, short_side=self.preprocessing.short_side)
+        resize = functools.partial(transforms.resize_short_side, preprocessing=self.preprocessing)
         wanted = np.unique(indices)
         window: dict[int, npt.NDArray[np.uint8]] = {}
         ready = count = 0

@@ -1,9 +1,9 @@
 """Transforms of clips: random views for training, fixed views for evaluation, normalisation on the device.
 
 The geometry is that of PySlowFast (slowfast/datasets/transform.py: `random_short_side_scale_jitter`, `random_crop`,
-`uniform_crop`), with two differences: resizing is antialiased, and a training crop is cut before it is resized, which
-gives the same view for a fraction of the work. Pixel augmentation is that of torchvision.transforms.v2, with one draw
-for all frames of a clip.
+`uniform_crop`), with two differences: resizing is antialiased by default, and a training crop is cut before it is
+resized, which gives the same view for a fraction of the work. `Preprocessing.rounding` chooses mmaction2's sizes and
+crops instead. Pixel augmentation is that of torchvision.transforms.v2, with one draw for all frames of a clip.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torchvision.transforms import v2  # type: ignore[import-untyped]
 from torchvision.transforms.v2 import functional as F  # type: ignore[import-untyped]
 
 from dnl_video.config import AugmentConfig
-from dnl_video.spec import ChannelOrder
+from dnl_video.spec import ChannelOrder, Preprocessing, Rounding
 
 Frames = npt.NDArray[np.uint8]
 
@@ -33,6 +33,7 @@ def train_transform(
     *,
     mirror: bool = True,
     fill: Sequence[int] = (0, 0, 0),
+    antialias: bool = True,
 ) -> Tensor:
     """Cut one random view out of all frames of a clip, and augment its pixels if configured.
 
@@ -42,6 +43,7 @@ def train_transform(
         rng: Source of all random numbers, always drawn in the same order.
         mirror: False never flips.
         fill: RGB of pixels that augmentation leaves empty or erases.
+        antialias: Antialias when resizing.
 
     Returns:
         uint8 [T, crop, crop, 3].
@@ -52,10 +54,11 @@ def train_transform(
     uses_torchvision = augment.crop_area or augment.randaugment_ops or any(augment.color_jitter) or augment.erasing
     with seeded(int(rng.integers(2**63))) if uses_torchvision else contextlib.nullcontext():
         if augment.crop_area is not None:
-            crop = v2.RandomResizedCrop(augment.crop_size, augment.crop_area, augment.crop_aspect, antialias=True)
+            crop = v2.RandomResizedCrop(augment.crop_size, augment.crop_area, augment.crop_aspect, antialias=antialias)
             view = crop(clip.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         else:
-            view = _resize(clip[:, top : top + size, left : left + size], augment.crop_size, augment.crop_size)
+            window = clip[:, top : top + size, left : left + size]
+            view = _resize(window, augment.crop_size, augment.crop_size, antialias)
         return augment_pixels(view.flip(2) if flip else view, augment, fill).contiguous()
 
 
@@ -118,26 +121,27 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def resize_short_side(frames: Frames, short_side: int) -> Frames:
-    """Resize frames to a short side in pixels, with the same aspect ratio (long side rounded down, as in PySlowFast).
+def resize_short_side(frames: Frames, preprocessing: Preprocessing) -> Frames:
+    """Resize frames to the short side of the preprocessing, with the same aspect ratio.
 
     Args:
         frames: uint8 [n, H, W, 3].
-        short_side: Length of the shorter side after resizing.
+        preprocessing: Its short_side, antialias and rounding apply.
 
     Returns:
         uint8 [n, H', W', 3] with min(H', W') = short_side.
     """
-    height, width = _scaled_size(frames.shape[1], frames.shape[2], short_side)
-    return _resize(torch.from_numpy(np.ascontiguousarray(frames)), height, width).contiguous().numpy()
+    size = _scaled_size(frames.shape[1], frames.shape[2], preprocessing.short_side, preprocessing.rounding)
+    resized = _resize(torch.from_numpy(np.ascontiguousarray(frames)), *size, preprocessing.antialias)
+    return resized.contiguous().numpy()
 
 
-def crop_views(frames: Tensor, crop_size: int, num_crops: int) -> Tensor:
+def crop_views(frames: Tensor, preprocessing: Preprocessing, num_crops: int) -> Tensor:
     """Cut square crops out of every clip: spaced along the longer side, centred on the shorter.
 
     Args:
         frames: uint8 [J, T, H, W, 3].
-        crop_size: Side c of the crops in pixels.
+        preprocessing: Its crop_size c and rounding apply.
         num_crops: R; 1 is the centre, 3 is left, centre, right (portrait video: top, centre, bottom).
 
     Returns:
@@ -149,16 +153,20 @@ def crop_views(frames: Tensor, crop_size: int, num_crops: int) -> Tensor:
     if num_crops not in (1, 3):
         raise ValueError(f"num_crops is {num_crops}; allowed: 1 (centre), 3 (left, centre, right)")
     height, width = frames.shape[2:4]
+    crop_size = preprocessing.crop_size
     if min(height, width) < crop_size:
         raise ValueError(f"frames of {height} x {width} are smaller than the crop of {crop_size}; resize them first")
     down, right = height - crop_size, width - crop_size
-    centre = (-(-down // 2), -(-right // 2))  # rounded up, as uniform_crop does
+    if preprocessing.rounding == "pyslowfast":  # uniform_crop
+        centre, last = (-(-down // 2), -(-right // 2)), (down, right)
+    else:  # mmaction2's CenterCrop and ThreeCrop: up to one pixel is left at the end
+        centre, last = (down // 2, right // 2), (down // 2 * 2, right // 2 * 2)
     if num_crops == 1:
         corners = [centre]
     elif height > width:
-        corners = [(0, centre[1]), centre, (down, centre[1])]
+        corners = [(0, centre[1]), centre, (last[0], centre[1])]
     else:
-        corners = [(centre[0], 0), centre, (centre[0], right)]
+        corners = [(centre[0], 0), centre, (centre[0], last[1])]
     crops = [frames[:, :, y : y + crop_size, x : x + crop_size] for y, x in corners]
     # [J, R, T, c, c, 3] -> [J * R, T, c, c, 3]
     return torch.stack(crops, dim=1).flatten(0, 1)
@@ -187,16 +195,20 @@ def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float], channel
     return torch.addcmul(shift, pixels, scale, out=pixels).permute(0, 4, 1, 2, 3)
 
 
-def _scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    if height < width:
-        return short_side, width * short_side // height
-    return height * short_side // width, short_side
+def _scaled_size(height: int, width: int, short_side: int, rounding: Rounding = "pyslowfast") -> tuple[int, int]:
+    """Return (height, width) with the given short side, by the arithmetic of each project."""
+    short, long = sorted((height, width))
+    if short == short_side:
+        return height, width
+    # PySlowFast's random_short_side_scale_jitter rounds down, mmcv's rescale_size to the nearest.
+    scaled = long / short * short_side if rounding == "pyslowfast" else long * (short_side / short) + 0.5
+    return (short_side, int(scaled)) if height < width else (int(scaled), short_side)
 
 
-def _resize(clip: Tensor, height: int, width: int) -> Tensor:
-    """Resize uint8 [T, H, W, 3], antialiased bilinear."""
+def _resize(clip: Tensor, height: int, width: int, antialias: bool) -> Tensor:
+    """Resize uint8 [T, H, W, 3], bilinear."""
     if clip.shape[1:3] == (height, width):
         return clip
     # [T, H, W, 3] -> [T, 3, H, W] without a copy: torch's fast uint8 kernel needs channels-last memory.
-    resized = F.resize(clip.permute(0, 3, 1, 2), [height, width], antialias=True)
+    resized = F.resize(clip.permute(0, 3, 1, 2), [height, width], antialias=antialias)
     return resized.permute(0, 2, 3, 1)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dnl_video.errors import InputError
 from dnl_video.files import atomic_path, dump_json, list_folder, lock_file, locked, make_folder, write_atomic
 from dnl_video.results.predictions import CLIP_COLUMNS, PredictionsMeta, VideoPrediction, list_shards, read_meta
-from dnl_video.spec import differences, to_dict
+from dnl_video.spec import Preprocessing, differences, to_dict
 
 _ADVICE = "fix that and run the same command again (finished videos are kept)"
 # A restart may change these, because they do not change the scores. Files are compared by their hashes.
@@ -191,7 +191,13 @@ def _agree_on_meta(directory: Path, meta: PredictionsMeta) -> None:
         with locked(directory / ".lock"):
             if not path.exists():
                 write_atomic(path, dump_json(dataclasses.asdict(meta), indent=1) + "\n")
-    found = differences(to_dict(read_meta(directory)), to_dict(meta))
+    # Settings that an older version did not have had their defaults.
+    defaults = to_dict(Preprocessing())
+    there, now = (
+        run | {"preprocessing": defaults | run["preprocessing"]}
+        for run in (to_dict(read_meta(directory)), to_dict(meta))
+    )
+    found = differences(there, now)
     named = [_difference(key, *values) for key, values in found.items() if key.split(".")[0] not in _NOT_COMPARED]
     if named:
         raise InputError(

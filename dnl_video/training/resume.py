@@ -100,9 +100,11 @@ def check_same_run(point: ResumePoint, module: VideoTrainingModule, world_size: 
     if stored["class_names"] != list(module.class_names):
         raise InputError(f"{file}: its classes are not those of data.train_manifest; resume with the run's own videos")
     config = to_dict(module.config)
-    known = flat(config)  # an older version may have had other settings
+    # An older version may have had other settings; those it did not have had their defaults.
+    known, before, defaults = flat(config), flat(stored["config"]), flat(to_dict(type(module.config)()))
     for key, (old, new) in differences(stored["config"], config).items():
-        if key.startswith(_FIXED_SETTINGS) and key in known:
+        same = key not in before and new == defaults.get(key)
+        if key.startswith(_FIXED_SETTINGS) and key in known and not same:
             raise InputError(
                 f"{file}: its {key} is {old}, the configuration's is {new}; resume with the run's own config.yaml"
             )

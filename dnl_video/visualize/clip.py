@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +19,8 @@ from dnl_video.data.sampling import Indices, clip_from, view_indices
 from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
 
-# Fields that decide which pixels a clip has; the others apply after cropping.
-_GEOMETRY = ("num_frames", "frame_stride", "target_fps", "sampling", "past_end", "short_side", "crop_size")
+# Fields that apply after cropping; the others decide which pixels a clip has.
+_AFTER_CROPPING = ("mean", "std", "channel_order")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_clip(path: str | os.PathLike[str], preprocessing: Preprocessing, start_
     if not Path(path).is_file():
         problem = "is a folder" if Path(path).is_dir() else "does not exist"
         raise InputError(f"{path} {problem}; give one video file")
-    resize = functools.partial(transforms.resize_short_side, short_side=preprocessing.short_side)
+    resize = functools.partial(transforms.resize_short_side, preprocessing=preprocessing)
     try:
         with open_video(path) as video:
             indices = _indices(video, preprocessing, start_s)
@@ -69,7 +69,7 @@ def read_clip(path: str | os.PathLike[str], preprocessing: Preprocessing, start_
             times_s = video.times_s
     except VideoDecodeError as error:
         raise InputError(f"{error}; give another video") from error
-    view = transforms.crop_views(frames[None], preprocessing.crop_size, 1)[0]
+    view = transforms.crop_views(frames[None], preprocessing, 1)[0]
     return Clip(Path(path).name, view.numpy(), times_s[indices], float(times_s[indices.max() + 1]))
 
 
@@ -79,9 +79,9 @@ def refuse_other_clips(first: Preprocessing, second: Preprocessing) -> None:
     Raises:
         InputError: They differ.
     """
-    for name in _GEOMETRY:
+    for name in (f.name for f in fields(Preprocessing)):
         ours, theirs = getattr(first, name), getattr(second, name)
-        if ours != theirs:
+        if ours != theirs and name not in _AFTER_CROPPING:
             raise InputError(
                 f"the two checkpoints see different clips: {name} is {ours} and {theirs}; "
                 "compare networks trained with the same preprocessing"

@@ -174,8 +174,8 @@ def separate_views(path: str, fps: float, preprocessing: Preprocessing, num_clip
     for item in range(num_clips * num_crops):
         reader = decord.VideoReader(path, num_threads=1)
         indices = view_indices(len(reader), fps, preprocessing, num_clips)[item // num_crops]
-        frames = torch.from_numpy(resize_short_side(reader.get_batch(indices).asnumpy(), preprocessing.short_side))
-        views.append(crop_views(frames[None], preprocessing.crop_size, num_crops)[item % num_crops])
+        frames = torch.from_numpy(resize_short_side(reader.get_batch(indices).asnumpy(), preprocessing))
+        views.append(crop_views(frames[None], preprocessing, num_crops)[item % num_crops])
     return torch.stack(views)
 
 

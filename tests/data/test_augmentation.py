@@ -13,6 +13,7 @@ from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
 from dnl_video.data import dataset as dataset_module
 from dnl_video.data.dataset import ClipBatchSampler, ClipDataset, collate_clips
 from dnl_video.data.decoding import open_video
+from dnl_video.data.encoding import write_video
 from dnl_video.data.loaders import VideoDataModule, class_ids
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.data.transforms import augment_pixels, seeded, train_transform
@@ -122,7 +123,11 @@ def test_datasets_fill_with_the_mean_of_rgb(records):
     assert ((view == torch.tensor([255, 51, 0])).all(dim=-1).float().mean(dim=(1, 2)) > 0.2).all()
 
 
-def test_classes_that_are_never_mirrored(records):
+def test_classes_that_are_never_mirrored(tmp_path):
+    frames = np.zeros((24, 48, 64, 3), np.uint8)
+    frames[..., 2] = 3 * np.arange(64)  # blue tells left from right
+    write_video(tmp_path / "a.mp4", frames, 10, options={"preset": "ultrafast", "threads": "1"})
+    records = [VideoRecord(f"v{i}", str(tmp_path / "a.mp4"), i, f"class {i}") for i in range(6)]
     augment = AugmentConfig(short_side=(48, 48), crop_size=48, flip=1.0)
     plain = ClipDataset(records, PREPROCESSING, dataclasses.replace(augment, flip=0.0), seed=0)
     dataset = ClipDataset(records, PREPROCESSING, augment, seed=0, never_mirrored={1, 4})
@@ -130,10 +135,32 @@ def test_classes_that_are_never_mirrored(records):
     flipped, same = (train_transform(frames, augment, np.random.default_rng(0), mirror=m) for m in (True, False))
     assert torch.equal(flipped, same.flip(2))
     for index in range(6):
-        # The coloured videos are the same from left to right except for compression noise.
-        same = torch.equal(dataset[0, index]["clips"][0], plain[0, index]["clips"][0])
-        mirrored = torch.equal(dataset[0, index]["clips"][0], plain[0, index]["clips"][0].flip(2))
-        assert same if index in (1, 4) else mirrored
+        shown, expected = dataset[0, index]["clips"][0], plain[0, index]["clips"][0]
+        assert not torch.equal(expected, expected.flip(2))
+        assert torch.equal(shown, expected if index in (1, 4) else expected.flip(2))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"crop_area": (0.2, 0.6)},
+        {"randaugment_ops": 2, "randaugment_magnitude": 0},  # the operations that remain do not depend on the place
+        {"color_jitter": (0.5, 0.5, 0.5, 0.2)},
+        {"erasing": 1.0, "erasing_area": (0.2, 0.2)},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_a_flip_is_kept_with_augmentation(options):
+    augment = AugmentConfig(**{**SQUARE, "flip": 1.0}, **options)
+    for seed in range(5):
+        flipped, plain = (
+            train_transform(noise(), augment, np.random.default_rng(seed), mirror=m) for m in (True, False)
+        )
+        if "erasing" in options:  # the box has one place in both
+            kept = (flipped != 0).any(dim=-1) & (plain != 0).any(dim=-1).flip(2)
+            assert kept.float().mean() > 0.5
+            flipped, plain = flipped * kept[..., None], plain * kept.flip(2)[..., None]
+        assert torch.equal(flipped, plain.flip(2))
 
 
 def test_clips_do_not_depend_on_workers_and_processes(records):

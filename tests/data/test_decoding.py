@@ -13,6 +13,7 @@ from dnl_video.data.encoding import write_video
 from dnl_video.data.probing import one_line
 from dnl_video.data.readers import CHUNK, DecordReader
 from dnl_video.data.transforms import resize_short_side
+from dnl_video.spec import Preprocessing
 from tests.data.odd_videos import FAST, encode, run_python
 
 B_FRAMES = {"threads": "1", "bf": "3", "b-adapt": "0", "sc_threshold": "0"}
@@ -115,7 +116,7 @@ def test_resize_is_applied_to_chunks_of_distinct_frames(video, reader):
 
     def halve(frames: np.ndarray) -> np.ndarray:
         sizes.append(len(frames))
-        return resize_short_side(frames, 24)
+        return resize_short_side(frames, Preprocessing(short_side=24, crop_size=24))
 
     indices = [*range(69, -1, -1), 3, 3]
     with open_video(path, decoder=reader) as opened:

@@ -57,7 +57,7 @@ def test_frames_are_kept_only_as_long_as_a_clip_needs_them(video, monkeypatch):
     alive: weakref.WeakSet[Chunk] = weakref.WeakSet()
     most = 0
 
-    def resize(frames, short_side):
+    def resize(frames, preprocessing):
         chunk = frames.view(Chunk)
         alive.add(chunk)
         return chunk

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,12 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from dnl_video.config import AugmentConfig
+from dnl_video.data.dataset import ClipDataset, ViewDataset
+from dnl_video.data.encoding import write_video
+from dnl_video.data.manifest import VideoRecord
+from dnl_video.data.sliding_clips import SlidingClips
 from dnl_video.data.transforms import crop_views, normalize, resize_short_side, train_transform
+from dnl_video.spec import Preprocessing
 
 
 def coordinates(num_frames: int, height: int, width: int, gain: int = 1) -> np.ndarray:
@@ -105,6 +112,17 @@ def test_short_side_reaches_both_ends_of_its_range():
     assert np.mean(sizes) == pytest.approx(120.6, abs=1.0)
 
 
+def test_training_windows_lie_inside_the_frame():
+    """Side 59 of 82 gives windows of 29.5 of 41 pixels, rounded to 30; offset 23 of 23 gives 11.5, rounded to 12."""
+    frames = coordinates(1, 41, 61, gain=4)
+    for seed in range(200):
+        view = random_view(frames, (82, 82), 59, seed)[0].double()
+        across, down = view[29, 54, 0] - view[29, 5, 0], view[54, 29, 1] - view[5, 29, 1]
+        # A window cut off at the border would be stretched: 29 columns on 59 pixels in place of 30.
+        for gradient in (across, down):
+            assert gradient == pytest.approx(4 * 49 * 30 / 59, abs=1.1)
+
+
 @pytest.mark.parametrize(("height", "width"), [(7, 300), (300, 7), (1, 1), (33, 32)])
 def test_training_crop_of_odd_sizes(height, width):
     for seed in range(20):
@@ -121,16 +139,100 @@ def test_training_crop_of_odd_sizes(height, width):
         ((100, 48), 24, (50, 24)),
         ((240, 427), 256, (256, 455)),  # 455.47
         ((50, 50), 64, (64, 64)),
+        ((272, 480), 256, (256, 451)),  # 451.76
+        ((480, 272), 256, (451, 256)),
         ((48, 64), 48, (48, 64)),
     ],
 )
 def test_resize_short_side(size, short_side, expected):
     frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
-    resized = resize_short_side(frames, short_side)
+    resized = resize_short_side(frames, Preprocessing(short_side=short_side, crop_size=1))
     assert resized.shape == (2, *expected, 3)
     assert resized.dtype == np.uint8
     for frame, source in zip(resized, frames, strict=True):
         assert np.abs(frame - pil_resize(source, *expected)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "pyslowfast", "mmaction2"),
+    [
+        ((272, 480), 256, (256, 451), (256, 452)),  # 451.76
+        ((480, 272), 256, (451, 256), (452, 256)),
+        ((240, 320), 256, (256, 341), (256, 341)),  # 341.33
+        ((512, 601), 256, (256, 300), (256, 301)),  # 300.5
+        ((112, 122), 224, (224, 243), (224, 244)),  # 244, and floor(122 / 112 * 224) = 243 in float64
+        ((640, 650), 224, (224, 227), (224, 227)),  # 227.5, and 650 * (224 / 640) + 0.5 < 228 in float64
+        ((256, 301), 256, (256, 301), (256, 301)),
+        ((300, 300), 256, (256, 256), (256, 256)),
+    ],
+)
+def test_sizes_of_both_projects(size, short_side, pyslowfast, mmaction2):
+    frames = np.zeros((1, *size, 3), np.uint8)
+    for rounding, expected in (("pyslowfast", pyslowfast), ("mmaction2", mmaction2)):
+        preprocessing = Preprocessing(short_side=short_side, crop_size=1, rounding=rounding)
+        assert resize_short_side(frames, preprocessing).shape == (1, *expected, 3)
+
+
+def half_pixel_bilinear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear resizing by its definition, as OpenCV's INTER_LINEAR: pixel i lies at (i + 1/2) * scale - 1/2."""
+    result = np.empty((height, width, 3))
+    for y in range(height):
+        for x in range(width):
+            at = [
+                (i + 0.5) * old / new - 0.5 for i, old, new in zip((y, x), frame.shape, (height, width), strict=False)
+            ]
+            y0, x0 = (int(np.floor(position)) for position in at)
+            fy, fx = at[0] - y0, at[1] - x0
+            rows, columns = (np.clip([i, i + 1], 0, n - 1) for i, n in zip((y0, x0), frame.shape, strict=False))
+            four = frame[np.ix_(rows, columns)].astype(float)
+            result[y, x] = np.einsum("i,j,ijc->c", [1 - fy, fy], [1 - fx, fx], four)
+    return result
+
+
+@pytest.mark.parametrize(("size", "short_side"), [((70, 100), 32), ((64, 90), 48), ((20, 33), 32)])
+def test_resizing_without_antialiasing(size, short_side):
+    frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    preprocessing = Preprocessing(short_side=short_side, crop_size=short_side, antialias=False)
+    resized = resize_short_side(frames, preprocessing)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(frames).permute(0, 3, 1, 2).double(), resized.shape[1:3], mode="bilinear", align_corners=False
+    ).permute(0, 2, 3, 1)
+    # Rounded once per axis.
+    assert np.abs(resized - expected.numpy()).max() < 1.001
+    assert np.abs(resized[0] - half_pixel_bilinear(frames[0], *resized.shape[1:3])).max() < 1.001
+    if short_side < size[0]:  # enlarging never antialiases
+        antialiased = resize_short_side(frames, dataclasses.replace(preprocessing, antialias=True))
+        assert np.abs(resized.astype(int) - antialiased).max() > 20
+
+
+@pytest.mark.parametrize("crop_area", [None, (1.0, 1.0)])
+def test_a_reduced_training_crop_without_antialiasing(crop_area):
+    frames = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), dtype=np.uint8)
+    augment = AugmentConfig((32, 32), 32, 0.0, crop_area=crop_area, crop_aspect=(1.0, 1.0))
+    view = train_transform(frames, augment, np.random.default_rng(0), antialias=False)[0].numpy()
+    # To a third: each pixel is the middle one of nine.
+    assert np.abs(view.astype(int) - frames[0, 1::3, 1::3]).max() <= 1
+
+
+def test_all_readers_follow_the_preprocessing(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (1, 96, 98, 1), dtype=np.uint8)
+    frames = np.broadcast_to(noise, (4, 96, 98, 3))
+    write_video(tmp_path / "a.mp4", frames, 10, crf=1, options={"threads": "1"})
+    records = [VideoRecord("a", str(tmp_path / "a.mp4"), 0, "a")]
+
+    def views(preprocessing: Preprocessing) -> list[torch.Tensor]:
+        trained = ClipDataset(records, preprocessing, AugmentConfig((32, 32), 32, 0.0), seed=0)[0, 0]["clips"][0]
+        evaluated = ViewDataset(records, preprocessing, num_clips=1, num_crops=3)[0].views
+        slid = next(iter(SlidingClips(records[0].path, preprocessing, hop_s=10.0, num_crops=3))).views
+        return [trained, evaluated, slid]
+
+    default = Preprocessing(1, 1, short_side=32, crop_size=32)
+    for antialiased, plain in zip(views(default), views(dataclasses.replace(default, antialias=False)), strict=True):
+        assert plain.float().std() > 1.5 * antialiased.float().std()
+    other = Preprocessing(1, 1, short_side=95, crop_size=95, rounding="mmaction2")  # 96.98 pixels wide
+    default = dataclasses.replace(other, rounding="pyslowfast")
+    for rounded, pixels in zip(views(other)[1:], views(default)[1:], strict=True):
+        assert not torch.equal(rounded, pixels)
 
 
 @pytest.mark.parametrize(
@@ -142,12 +244,32 @@ def test_resize_short_side(size, short_side, expected):
         ((10, 16), 1, [(4, 1)]),
         ((15, 8), 1, [(0, 4)]),
         ((8, 8), 3, [(0, 0), (0, 0), (0, 0)]),
+        ((16, 16), 3, [(0, 4), (4, 4), (8, 4)]),  # a square counts as landscape
     ],
 )
 def test_crop_views(size, num_crops, corners):
+    check_corners(size, num_crops, corners, "pyslowfast")
+
+
+@pytest.mark.parametrize(
+    ("size", "num_crops", "corners"),  # corners are (x, y)
+    [
+        ((8, 16), 3, [(0, 0), (4, 0), (8, 0)]),
+        ((8, 17), 3, [(0, 0), (4, 0), (8, 0)]),  # ThreeCrop's steps of (17 - 8) // 2 leave the last column
+        ((17, 8), 3, [(0, 0), (0, 4), (0, 8)]),
+        ((9, 17), 1, [(4, 0)]),  # CenterCrop rounds down
+        ((15, 8), 1, [(0, 3)]),
+        ((8, 8), 3, [(0, 0), (0, 0), (0, 0)]),
+    ],
+)
+def test_crops_of_mmaction2(size, num_crops, corners):
+    check_corners(size, num_crops, corners, "mmaction2")
+
+
+def check_corners(size, num_crops, corners, rounding):
     clip = torch.from_numpy(coordinates(2, *size))
     clips = torch.stack([clip, clip + 100])
-    views = crop_views(clips, 8, num_crops)
+    views = crop_views(clips, Preprocessing(short_side=8, crop_size=8, rounding=rounding), num_crops)
     assert views.shape == (2 * num_crops, 2, 8, 8, 3)
     for j in range(2):
         for r, (x, y) in enumerate(corners):
@@ -157,9 +279,9 @@ def test_crop_views(size, num_crops, corners):
 def test_crop_views_errors():
     clips = torch.zeros(1, 2, 10, 16, 3, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"^num_crops is 2; allowed: 1 \(centre\), 3 \(left, centre, right\)$"):
-        crop_views(clips, 8, 2)
+        crop_views(clips, Preprocessing(crop_size=8), 2)
     with pytest.raises(ValueError, match=r"^frames of 10 x 16 are smaller than the crop of 12; resize them first$"):
-        crop_views(clips, 12, 3)
+        crop_views(clips, Preprocessing(crop_size=12), 3)
 
 
 def test_normalize_equals_the_definition():

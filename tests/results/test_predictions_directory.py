@@ -384,6 +384,16 @@ def test_a_directory_from_before_features_were_stored_is_continued(tmp_path):
     assert_table_of(read_predictions(tmp_path), range(2))
 
 
+def test_a_directory_from_before_a_setting_existed_is_continued(tmp_path):
+    write(tmp_path, [make_video(0)])
+    now = make_meta()
+    now = make_meta(preprocessing={**now.preprocessing, "antialias": True})
+    write(tmp_path, [make_video(1)], meta=now)
+    assert_table_of(read_predictions(tmp_path), range(2))
+    refused = refusal(PredictionsWriter, tmp_path, make_meta(preprocessing={**now.preprocessing, "antialias": False}))
+    assert "preprocessing.antialias (True there, False now)" in refused
+
+
 def test_tuples_and_lists_are_equal(tmp_path):
     for mean in ((0.45, 0.45, 0.45), [0.45, 0.45, 0.45]):
         write(tmp_path, [], meta=make_meta(preprocessing={"mean": mean}))

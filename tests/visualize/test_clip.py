@@ -74,6 +74,8 @@ def test_networks_that_see_different_clips():
     refuse_other_clips(PREPROCESSING, Preprocessing(4, 3, short_side=64, crop_size=64, mean=(0.0, 0.0, 0.0)))
     with pytest.raises(InputError, match="see different clips: frame_stride is 3 and 8; compare networks trained with"):
         refuse_other_clips(PREPROCESSING, Preprocessing(4, 8, short_side=64, crop_size=64))
+    with pytest.raises(InputError, match="see different clips: antialias is True and False;"):
+        refuse_other_clips(PREPROCESSING, Preprocessing(4, 3, short_side=64, crop_size=64, antialias=False))
 
 
 def test_parsing():

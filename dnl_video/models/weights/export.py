@@ -147,8 +147,8 @@ def _input(checkpoint: Checkpoint) -> str:
     rate = f" of {p.target_fps:g} frames per second" if p.target_fps else ""
     return (
         f"Clips of {p.num_frames} frames at stride {p.frame_stride}{rate} (`sampling: {p.sampling}`), short side "
-        f"{p.short_side} pixels, crops of {p.crop_size}; {p.channel_order.upper()} in [0, 1], minus mean "
-        f"{list(p.mean)}, divided by {list(p.std)}."
+        f"{p.short_side} pixels{'' if p.antialias else ' (not antialiased)'}, crops of {p.crop_size} (`rounding: "
+        f"{p.rounding}`); {p.channel_order.upper()} in [0, 1], minus mean {list(p.mean)}, divided by {list(p.std)}."
     )
 
 

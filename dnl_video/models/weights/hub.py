@@ -1,8 +1,9 @@
 """pytorchvideo's hub files, with or without context blocks; their tensor names are ours.
 
 Source: pytorchvideo 0.1.5, models/hub/resnet.py and models/hub/slowfast.py. Clip settings are those of the 8x8 recipes
-of its model zoo (docs/source/model_zoo.md) and its hub tutorials: short side and crop 256, frames by a truncated
-linspace over T·stride/30 seconds, which is PySlowFast's rule.
+of its model zoo (docs/source/model_zoo.md) and its hub tutorials: short side and crop 256, resized without antialiasing
+(transforms/functional.py, `short_side_scale`), frames by a truncated linspace over T·stride/30 seconds, which is
+PySlowFast's rule.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _PREPROCESSING = {
     "sampling": "pyslowfast",
     "short_side": 256,
     "crop_size": 256,
+    "antialias": False,
 }
 # Tensor names that only other families of the hub have.
 _OTHERS = {

@@ -21,13 +21,16 @@ from torch import Tensor
 from dnl_video.errors import InputError
 from dnl_video.models.weights.imagenet import MEAN, STD
 from dnl_video.models.weights.places import Place, TranslatedWeights, at_places, by_our_names, find_place
-from dnl_video.models.weights.recognition import LOADABLE, Blocks, Network, context_blocks, recognise
+from dnl_video.models.weights.recognition import LOADABLE, Blocks, Network, context_blocks, recognise, temporal_kernels
 from dnl_video.spec import Architecture, Context, ModelSpec
 
 _ORIGIN = "mmaction2"
-# out_of_bound_opt of SampleFrames is "loop" throughout the configs.
-_PREPROCESSING = {"mean": MEAN, "std": STD, "channel_order": "rgb", "sampling": "stride", "past_end": "loop"}
-# Clips of I3D (except `heavy`) and of SlowFast, both 4x16 and 8x8; SlowOnly has configs with two different clips.
+# out_of_bound_opt of SampleFrames is "loop" throughout the configs. Resize is OpenCV's, bilinear (mmcv, imresize).
+_PREPROCESSING = {
+    **{"mean": MEAN, "std": STD, "channel_order": "rgb", "sampling": "stride", "past_end": "loop"},
+    **{"antialias": False, "rounding": "mmaction2"},
+}
+# Clips of I3D and of SlowFast, both 4x16 and 8x8; SlowOnly has configs with two different clips.
 _CLIP_32X2 = {"num_frames": 32, "frame_stride": 2}
 _KNOWN = "only SlowOnly, I3D and SlowFast can be loaded"
 _FOREIGN = {"roi_head.": "a detector", "neck.": "a network with a neck"}
@@ -59,6 +62,10 @@ def convert(
         if any(name.startswith(prefix) for name in tensors):
             raise InputError(f"{_ORIGIN}: {prefix}* tensors belong to {what}; {LOADABLE}")
     places, shapes, rest = at_places(_ORIGIN, tensors, partial(find_place, "mmaction"))
+    if {n for place, n in temporal_kernels(shapes).items() if place.part != "stem"} == {3}:
+        raise InputError(
+            f"{_ORIGIN}: kernels span frames in every block, as in its I3D `heavy` (inflate=(1, 1, 1, 1)); {LOADABLE}"
+        )
     network = recognise(_ORIGIN, shapes)
     if network.image:
         raise InputError(f"{_ORIGIN}: 2-D kernels, as in TSN, TSM and C2D; {_KNOWN}")
@@ -119,8 +126,7 @@ def _spec(network: Network, blocks: Blocks, pooled: bool) -> tuple[ModelSpec, li
     elif family == "i3d":
         fields["stem_strides"] = (2, 2)
         notes.append(
-            "the frame strides of the stem and its pooling are not in the file; 2 is taken, as in mmaction2's I3D 32x2 "
-            "(its `heavy` config has stem_strides [1, 1] and clips of 8x8)"
+            "the frame strides of the stem and its pooling are not in the file; 2 is taken, as in mmaction2's I3D 32x2"
         )
     else:
         raise InputError(f"{_ORIGIN}: one pathway with the temporal kernels of {family}; {_KNOWN}")

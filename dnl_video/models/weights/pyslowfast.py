@@ -8,7 +8,7 @@ stem_helper.py, nonlocal_helper.py, head_helper.py, batchnorm_helper.py (`SubBat
 (facebookresearch/video-nonlocal-net, lib/models), with ``t_`` for the fast pathway and ``..._subsample`` for its
 lateral convolutions (slowfast/utils/c2_model_loading.py); ``riv`` holds the running variance, not its inverse.
 Clips are RGB, normalised by 0.45 and 0.225 (config/defaults.py: DATA.MEAN, DATA.STD, DATA.REVERSE_INPUT_CHANNEL False
-in every Kinetics configuration).
+in every Kinetics configuration), and resized without antialiasing (datasets/transform.py).
 """
 
 from __future__ import annotations
@@ -158,7 +158,9 @@ def _assemble(
     spec, notes = (None, []) if network.image else _spec(origin, found, network, shapes, settings)
     if padded:
         notes.append(f"{padded} temporal kernels were padded with zeros to those of {found}; outputs stay the same")
-    norm: dict[str, Any] = _IMAGE_NORM if network.image else _VIDEO_NORM | {"sampling": "pyslowfast"}
+    norm: dict[str, Any] = (
+        _IMAGE_NORM if network.image else _VIDEO_NORM | {"sampling": "pyslowfast", "antialias": False}
+    )
     # Images have no frames, and their crop sizes are not a video's.
     usable = ("mean", "std", "channel_order") if network.image else tuple(settings.preprocessing)
     stated = {key: value for key, value in settings.preprocessing.items() if key in usable}

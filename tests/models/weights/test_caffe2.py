@@ -129,6 +129,7 @@ def test_classifier_as_convolution():
 def test_preprocessing_is_recorded():
     weights = pyslowfast.convert_caffe2(blobs(draw(shapes("slow"))))
     assert (weights.preprocessing["channel_order"], weights.preprocessing["sampling"]) == ("rgb", "pyslowfast")
+    assert weights.preprocessing["antialias"] is False
 
 
 def test_frozen_norms_are_refused():

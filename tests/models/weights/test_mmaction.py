@@ -267,12 +267,11 @@ def test_i3d_takes_every_fourth_frame_behind_its_stem() -> None:
     source = check(sd, clip, i3d_forward(sd, clip))
     assert source.spec == ModelSpec("i3d_r50", "none", 5, "global", 8, stem_strides=(2, 2))
     assert source.notes == (
-        "the frame strides of the stem and its pooling are not in the file; 2 is taken, as in mmaction2's I3D 32x2 "
-        "(its `heavy` config has stem_strides [1, 1] and clips of 8x8)",
+        "the frame strides of the stem and its pooling are not in the file; 2 is taken, as in mmaction2's I3D 32x2",
     )
 
 
-def test_heavy_i3d_loads_into_a_given_network() -> None:
+def test_i3d_with_stem_strides_of_1_loads_into_a_given_network() -> None:
     sd, clip = single(I3D, 5), clip_of(4)
     check(sd, clip, i3d_forward(sd, clip, strides=(1, 1)), ModelSpec("i3d_r50", "none", 5, "global", 8))
 
@@ -392,6 +391,7 @@ def test_preprocessing_is_imagenets_in_rgb() -> None:
     assert std == pytest.approx([58.395, 57.12, 57.375])
     assert (preprocessing["channel_order"], preprocessing["sampling"]) == ("rgb", "stride")
     assert Preprocessing(**preprocessing).past_end == "loop"
+    assert (preprocessing["antialias"], preprocessing["rounding"]) == (False, "mmaction2")
 
 
 def test_clips_are_known_if_all_configs_agree() -> None:
@@ -434,6 +434,13 @@ PLAIN = "only plain Slow, C2D, I3D and SlowFast R50 and R101 can be loaded"
         (
             lambda: single(((0,) * 3, (0,) * 4, (0,) * 6, (0,) * 3), 1),
             f": one pathway with the temporal kernels of c2d; {KNOWN}",
+        ),
+        *(
+            (
+                partial(single, ALL, stem),
+                f": kernels span frames in every block, as in its I3D `heavy` (inflate=(1, 1, 1, 1)); {PLAIN}",
+            )
+            for stem in (5, 3)
         ),
         (
             lambda: single(SLOW_ONLY, 3),

@@ -204,6 +204,7 @@ def test_preprocessing_is_recorded():
         "std": (0.225, 0.225, 0.225),
         "channel_order": "rgb",
         "sampling": "pyslowfast",
+        "antialias": False,
     }
 
 

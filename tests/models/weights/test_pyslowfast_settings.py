@@ -82,6 +82,7 @@ def test_preprocessing_comes_from_the_cfg():
         mean=(0.3, 0.2, 0.1),  # of the network's channels: they are normalised, then reversed
         std=(0.6, 0.5, 0.4),
         channel_order="bgr",
+        antialias=False,
     )
 
 
