@@ -148,7 +148,7 @@ def centered_projections(tokens: Tensor, *projections: tuple[Tensor, Tensor | No
     Returns:
         [B, N, D] for each projection.
     """
-    if tokens.dtype in _HALF or _autocasts(tokens.device):
+    if tokens.dtype in _HALF or (_has_autocast(tokens.device) and torch.is_autocast_enabled(tokens.device.type)):
         centered = center(tokens)
         return [F.linear(centered, weight, _cancelled(bias)) for weight, bias in projections]
     mean = position_mean(tokens)
@@ -199,13 +199,11 @@ def unary_map(logits: Tensor) -> Tensor:
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """Switch autocast off inside a ``with`` block."""
-    # The meta device has no autocast.
-    available = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if available else nullcontext()
+    return torch.autocast(device.type, enabled=False) if _has_autocast(device) else nullcontext()
 
 
-def _autocasts(device: torch.device) -> bool:
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+def _has_autocast(device: torch.device) -> bool:
+    return device.type != "meta"  # torch.amp.is_autocast_available breaks the graph in torch 2.8
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
