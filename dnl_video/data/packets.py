@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dnl_video.data.file_kind import why_not_opened
+from dnl_video.data.h264_header import may_have_fields
 
 NO_TIME = np.iinfo(np.int64).min
 """Presentation time of a packet that has none."""
@@ -56,6 +57,7 @@ class PacketTable:
         key: Whether the container marks the packet as a key frame, [P].
         random_access: Key frames from which all pictures shown at or after them decode exactly, [P].
         damaged: Number of packets that the demuxer found damaged.
+        may_have_fields: Whether an H.264 header allows pictures of two fields, in the whole file or a part of it.
         size_changes: Whether the frame size may change within the stream.
     """
 
@@ -76,6 +78,7 @@ class PacketTable:
     key: npt.NDArray[np.bool_]
     random_access: npt.NDArray[np.bool_]
     damaged: int
+    may_have_fields: bool
     size_changes: bool
 
     @property
@@ -136,7 +139,7 @@ def choose_stream(container: Any) -> Any:
     Raises:
         NoVideoError: There is no such stream.
     """
-    videos = [s for s in container.streams.video if not s.disposition & (_ATTACHED_PICTURE | _THUMBNAILS)]
+    videos = [s for s in container.streams.video if not s.disposition.value & (_ATTACHED_PICTURE | _THUMBNAILS)]
     if not videos:
         raise NoVideoError(f"no video stream{_ONLY_A_PICTURE if container.streams.video else ''}")
     known = [stream for stream in videos if stream.codec_context is not None]
@@ -147,7 +150,8 @@ def choose_stream(container: Any) -> Any:
     def rank(stream: Any) -> tuple[bool, bool, bool, int]:
         # Matroska does not tell the number of frames: 0.
         picture = stream.codec_context.name in _PICTURE_CODECS and stream.frames <= 1
-        return picture, not stream.disposition & _DEFAULT, stream is not best, -(stream.codec_context.bit_rate or 0)
+        default = bool(stream.disposition.value & _DEFAULT)
+        return picture, not default, stream is not best, -(stream.codec_context.bit_rate or 0)
 
     return min(known, key=rank)
 
@@ -213,6 +217,7 @@ def read_packets(path: str) -> PacketTable:
             key=np.array(key),
             random_access=np.array(random_access),
             damaged=damaged,
+            may_have_fields=codec == "h264" and may_have_fields(header),
             size_changes=len(size_codes) > 1,
         )
 

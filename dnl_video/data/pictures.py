@@ -68,7 +68,6 @@ class Picture:
         width: Stored width in pixels, before rotation.
         height: Stored height in pixels, before rotation.
         bits: Bits per colour.
-        interlaced: Whether it consists of two fields.
         orientation: How it becomes upright.
         sample_aspect: Width of a pixel divided by its height; 1 if unknown.
     """
@@ -76,7 +75,6 @@ class Picture:
     width: int
     height: int
     bits: int
-    interlaced: bool
     orientation: Orientation
     sample_aspect: Fraction
 
@@ -98,7 +96,6 @@ def read_picture(path: str, index: int) -> Picture | None:
             width=frame.width,
             height=frame.height,
             bits=max(component.bits for component in frame.format.components),
-            interlaced=bool(frame.interlaced_frame),
             orientation=orientation_of(frame),
             sample_aspect=Fraction(aspect.numerator, aspect.denominator),
         )

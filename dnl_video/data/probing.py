@@ -155,6 +155,8 @@ def why_not_decord(packets: PacketTable) -> str:
         return f"{packets.video_streams} video streams, of which decord may read another one"
     if packets.width < _LEAST_WIDTH or packets.width in _BAD_WIDTHS:
         return f"frames of width {packets.width} come back in other shapes"
+    if packets.may_have_fields:
+        return "interlaced pictures are allowed: decord mixes the colours of their fields"
     if packets.size_changes:
         return "the frame size may change: decord resizes such frames"
     if not packets.shown.all():
@@ -189,8 +191,6 @@ def why_not_decord_picture(packets: PacketTable, picture: Picture | None) -> str
         return f"frames are {picture.width}x{picture.height}, not {packets.width}x{packets.height} as in the header"
     if picture.bits > 8:
         return f"{picture.bits} bits per colour"
-    if picture.interlaced:
-        return "interlaced: decord mixes the colours of the fields"
     if any(picture.orientation):
         return "frames are turned or mirrored for display"
     return ""

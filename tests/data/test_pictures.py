@@ -79,7 +79,7 @@ def test_a_frame_with_side_data_that_pyav_does_not_know(monkeypatch):
     [
         ("mbaff.mp4", "libx264", {**X264, "x264-params": "interlaced=1"}, "yuv420p", "interlaced"),
         ("bottom.mkv", "libx264", {**X264, "x264-params": "bff=1"}, "yuv420p", "interlaced"),
-        ("fake.mp4", "libx264", {**X264, "x264-params": "fake-interlaced=1"}, "yuv420p", ""),
+        ("fake.mp4", "libx264", {**X264, "x264-params": "fake-interlaced=1"}, "yuv420p", "interlaced"),
         ("ten.mp4", "libx264", X264, "yuv420p10le", "10 bits per colour"),
         ("422.mp4", "libx264", X264, "yuv422p", ""),
         ("422_10.mkv", "libx264", X264, "yuv422p10le", "10 bits per colour"),
