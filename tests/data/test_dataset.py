@@ -131,6 +131,22 @@ def test_a_bad_video_is_replaced_and_reported(records, opened, tmp_path):
     assert fresh["failures"] == sample["failures"]
 
 
+def test_replacements_depend_on_seed_epoch_and_index(records):
+    # Every second video is bad. The label of a sample tells which of the 20 good ones replaces it.
+    many = [dataclasses.replace(records[i % 4], label=i) for i in range(40)]
+    many = with_bad(many, *range(0, 40, 2))
+
+    def replacements(seed: int, epoch: int) -> list[int]:
+        dataset = ClipDataset(many, PREPROCESSING, AUGMENT, seed=seed)
+        return [dataset[epoch, index]["label"] for index in range(0, 40, 2)]
+
+    first = replacements(0, 0)
+    assert first == replacements(0, 0)
+    assert len(set(first)) >= 8
+    for other in (replacements(0, 1), replacements(1, 0)):
+        assert sum(a != b for a, b in zip(first, other, strict=True)) >= 12
+
+
 def test_each_replacement_is_another_video(records):
     dataset = ClipDataset(with_bad(records, 0, 1, 3), PREPROCESSING, AUGMENT, seed=0)
     for epoch in range(5):

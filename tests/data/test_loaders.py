@@ -42,6 +42,24 @@ def test_accumulated_batches_form_one_batch_and_incomplete_steps_are_dropped(vid
     assert [list(itertools.chain(*parts[3 * i : 3 * i + 3])) for i in range(steps)] == whole
 
 
+@pytest.mark.parametrize(("videos", "accumulate"), [(8, 1), (24, 3)])
+def test_a_training_set_of_exactly_one_step(videos, accumulate):
+    parts = [ClipBatchSampler(videos, 4, seed=0, rank=r, world_size=2, accumulate=accumulate) for r in (0, 1)]
+    assert [len(part) for part in parts] == [accumulate, accumulate]
+    batches = [list(part) for part in parts]
+    assert {len(batch) for part in batches for batch in part} == {4}
+    assert sorted(i for part in batches for batch in part for _, i in batch) == list(range(videos))
+
+
+def test_every_seed_and_epoch_has_its_own_order():
+    orders = set()
+    for seed, epoch in itertools.product(range(5), range(5)):
+        sampler = ClipBatchSampler(20, 4, seed=seed)
+        sampler.epoch = epoch
+        orders.add(tuple(i for batch in sampler for _, i in batch))
+    assert len(orders) == 25
+
+
 def test_too_few_videos():
     with pytest.raises(InputError) as refused:
         ClipBatchSampler(7, 4, seed=0, world_size=2)

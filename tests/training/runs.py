@@ -93,10 +93,10 @@ def fit(config: TrainConfig, *callbacks: Callback, **options: Any) -> VideoTrain
     return module
 
 
-def check_logged_top1(run: Path, tiny: TinyRun, output: Path) -> Predictions:
+def check_logged_top1(run: Path, tiny: TinyRun, output: Path, clips: int = 1, crops: int = 1) -> Predictions:
     """Evaluate the best checkpoint like the validation did; compare top-1 with that in the checkpoint's name."""
     words = ["--checkpoint", str(run), "--manifest", str(tiny.val), "--output", str(output)]
-    views = ["--num-clips", "1", "--num-crops", "1", "--num-workers", "0", "--device", "cpu"]
+    views = ["--num-clips", str(clips), "--num-crops", str(crops), "--num-workers", "0", "--device", "cpu"]
     assert main(["evaluate", *words, *views]) == 0
     predictions = read_predictions(output)
     top1 = (predictions.scores.argmax(axis=1) == predictions.label).mean()

@@ -115,7 +115,8 @@ def averaged(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Average
     output = tmp_path_factory.mktemp("averaged") / "run"
     # A high learning rate, so that the average and the weights give different predictions.
     trainer = {"max_epochs": 2, "accumulate_grad_batches": 2, "check_val_every_n_epoch": 2}
-    config = configured(tiny, output, optim={"ema_decay": DECAY, "lr": 0.2}, trainer=trainer)
+    views = {"num_clips": 2, "num_crops": 3, "views_per_forward": 4}
+    config = configured(tiny, output, optim={"ema_decay": DECAY, "lr": 0.2}, trainer=trainer, validation=views)
     steps: list[dict[str, torch.Tensor]] = []
     hook = LastCheckpoint.on_train_batch_end
 
@@ -149,7 +150,7 @@ def test_evaluation_of_the_checkpoint_reproduces_the_logged_values(
     averaged: Averaged, tiny: TinyRun, tmp_path: Path
 ) -> None:
     output, _ = averaged
-    predictions = check_logged_top1(output, tiny, tmp_path / "out")
+    predictions = check_logged_top1(output, tiny, tmp_path / "out", clips=2, crops=3)
     # The accuracy of eight videos is coarse; the logged loss depends on all scores.
     own = predictions.scores[range(len(predictions.label)), predictions.label]
     (loss,) = logged(output, "val/loss").values()
