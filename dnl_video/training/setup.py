@@ -50,12 +50,13 @@ def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str,
     classes = config.model.num_classes
     names = datamodule.class_names
     if names is None:
-        labels = datamodule.train.labels | datamodule.val.labels
-        if max(labels) >= classes:
-            advice = labels_from_one(labels, classes) or "set model.num_classes"
+        lists = datamodule.train.labels, datamodule.val.labels
+        largest = max(map(max, lists))
+        if largest >= classes:
+            advice = max(labels_from_one(labels, classes) for labels in lists) or "set model.num_classes"
             raise InputError(
-                f"label {max(labels)} in the manifests, but model.num_classes is {classes} "
-                f"(labels 0 to {classes - 1}); {advice}"
+                f"label {largest} in the manifests, but model.num_classes is {classes} (labels 0 to {classes - 1}); "
+                f"{advice}"
             )
         return tuple(str(i) for i in range(classes))
     if len(names) != classes:

@@ -213,10 +213,12 @@ def test_label_ids_must_fit(tiny, tmp_path, capsys):
 def test_labels_that_start_at_1_are_named(tiny, tmp_path, capsys):
     words = listed(tiny, tmp_path)
     path = tmp_path / "list.txt"
+    zero = shutil.copy(path, tmp_path / "zero.txt")
     lines = [line.rpartition(" ") for line in path.read_text(encoding="utf-8").splitlines()]
     path.write_text("\n".join(f"{name} {int(label) + 1}" for name, _, label in lines), encoding="utf-8")
-    message = refused(capsys, *words)
-    assert message.endswith("is 8 (labels 0 to 7); no video has label 0; do labels start at 1?")
+    for word in ("--seed=1", f"--data.val_manifest={zero}"):
+        message = refused(capsys, *words, word)
+        assert message.endswith("is 8 (labels 0 to 7); no video has label 0; do labels start at 1?")
 
 
 def test_classes_without_training_videos_are_named(tiny, tmp_path, capsys):
