@@ -10,7 +10,7 @@ from dnl_video.data.list_file import Row, fold
 from dnl_video.errors import InputError, nearest
 
 # pandas writes a column of integers with gaps as 0.0, 1.0, ...
-_INTEGER = re.compile(r"([+-]?[0-9]+)(\.0*)?")
+_INTEGER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")
 _SHOWN = 5
 _NO_LABEL_0 = "no video has label 0; do labels start at 1?"
 

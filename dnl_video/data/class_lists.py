@@ -67,7 +67,7 @@ def _parse_json_classes(file: Path, text: str) -> list[tuple[str, str]]:
     data = parse_json(text, file, "fix it, or list names")
     if isinstance(data, dict):
         # Something-Something writes its ids as text.
-        ids = {name: int(i) if isinstance(i, str) and i.isdecimal() else i for name, i in data.items()}
+        ids = {name: int(i) if isinstance(i, str) and i.isdecimal() and len(i) < 9 else i for name, i in data.items()}
         if any(type(i) is not int for i in ids.values()) or sorted(ids.values()) != list(range(len(ids))):
             raise InputError(f"class list {file} must give each name one id, from 0 to {len(ids) - 1}")
         data = sorted(ids, key=ids.__getitem__)

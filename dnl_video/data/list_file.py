@@ -31,6 +31,7 @@ _COMMENTED_FILE = re.compile(rf".*?(?:{EXTENSION})\b", re.IGNORECASE)
 _SEVERAL_NUMBERS = re.compile(r"\[?\d+(?:\s*[\s,;|]\s*\d+)+\]?")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _TESTED_BYTES = 1 << 16
+_LONGEST_LINE = 100_000  # csv reads fields of up to 131,072
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,19 @@ class ListFile:
         lines = ["" if self._is_comment(line) else line for line in self.content]
         if not any(line.strip() for line in lines):
             raise InputError(f"{self.path} has only comments; {ADVICE}")
+        if max(map(len, lines)) > _LONGEST_LINE:
+            raise InputError(f"{self.path} has a line of over {_LONGEST_LINE:,} characters; give one video a line")
         return lines
 
     def _is_comment(self, line: str) -> bool:
         if not line.startswith("#"):
             return False
         file = _COMMENTED_FILE.match(line)
-        return file is None or not os.path.exists(self.root / file[0])  # noqa: PTH110, never raises
+        return file is None or not self.has(file[0])
+
+    def has(self, name: str) -> bool:
+        """Return whether a file or folder of this name exists."""
+        return os.path.exists(self.root / name)  # noqa: PTH110, never raises
 
     @cached_property
     def first(self) -> int:
@@ -160,7 +167,8 @@ class ListFile:
 
     def listing(self, rows: list[Row], class_list: Path | None = None) -> Listing:
         """Return the rows, with a note on the comments that were skipped."""
-        comments = sum(line != content for line, content in zip(self.lines, self.content, strict=True))
+        lines = self.lines if self.json is None else self.content
+        comments = sum(line != content for line, content in zip(lines, self.content, strict=True))
         notes = (f"{self.path}: {comments} comment lines (#) were skipped",) if comments else ()
         return Listing(rows, self.sha256, class_list, notes)
 
@@ -219,8 +227,8 @@ def parse_json(text: str, path: Path, advice: str, line: int = 1) -> Any:
     except json.JSONDecodeError as error:
         number = line + error.lineno - 1
         raise InputError(f"{path}, line {number}: not valid JSON ({error.msg}); {advice}") from None
-    except RecursionError:
-        raise InputError(f"{path}: JSON with too many levels; {advice}") from None
+    except (RecursionError, ValueError):
+        raise InputError(f"{path}: JSON with too many levels or digits; {advice}") from None
 
 
 def split_csv(line: str, delimiter: str) -> list[str]:

@@ -126,7 +126,9 @@ def read_path_label(file: ListFile) -> Listing:
         if not file.labelled and (fields is None or bare.lower().endswith(VIDEO_EXTENSIONS)):
             fields = bare, ""
         if fields is None or (file.labelled and bare.lower().endswith(VIDEO_EXTENSIONS)):
-            raise InputError(f"{file.path}, line {number}: {line!r} has no label; give `path label`, the label last")
+            raise InputError(
+                f"{file.path}, line {number}: {line[:200]!r} has no label; give `path label`, the label last"
+            )
         rows.append(file.row(f"line {number}", *fields))
     return file.listing(rows)
 
@@ -193,14 +195,14 @@ def _split_numbers(line: str, separator: str) -> list[str] | None:
 
 def _are_frame_counts(file: ListFile, lines: Sequence[list[str] | None]) -> bool:
     """Return whether the lines are `path frames label`: the counts are at least 1 and those of a video on disk."""
-    counted = [line for line in lines if line is not None and len(line) == 3 and int(line[1]) > 0]
+    counted = [line for line in lines if line is not None and len(line) == 3 and 0 < float(line[1]) < 1e9]
     if len(counted) < len(lines):
         return False
     for name, count, _ in counted[:_COMPARED_COUNTS]:
         found = _num_frames(file, name)
         if found is not None:
             return abs(found - int(count)) <= max(2, found // 10)  # tools count differently
-        if (file.root / f"{name} {count}").exists():
+        if file.has(f"{name} {count}"):
             return False  # a path that ends with a number
     # No video is on disk. A name with a space or a class name may contain the number.
     return all(
@@ -222,4 +224,4 @@ def _has_several_labels(file: ListFile, split: Sequence[str], fields: tuple[str,
     """Return whether the numbers after a name are labels, and not the end of a folder's name."""
     if split[0].lower().endswith(VIDEO_EXTENSIONS) or fields is None:
         return split[-1].isdecimal()
-    return (file.root / split[0]).is_dir() and not (file.root / fields[0]).exists()
+    return file.has(split[0]) and not file.has(fields[0])

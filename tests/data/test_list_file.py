@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -118,6 +119,21 @@ def test_permissions_are_named(tmp_path, monkeypatch):
     for read in (read_manifest, lambda source: read_videos([str(source)]), read_class_list):
         message = f"{denied} cannot be read (Permission denied); check the path and its permissions"
         assert refusal(read, denied) == message
+
+
+@pytest.mark.parametrize("text", ["x" * 200_000 + ",1", "a.mp4,1\n" + "b," * 100_000, '"' + "x" * 200_000])
+def test_lines_without_end(tmp_path, text):
+    source = listing(tmp_path, text)
+    assert refusal(read_manifest, source) == f"{source} has a line of over 100,000 characters; give one video a line"
+    (tmp_path / "long.json").write_text(json.dumps([{"path": f"{i}.mp4", "label": 1} for i in range(9999)]))
+    assert len(read_manifest(tmp_path / "long.json").records) == 9999
+
+
+@pytest.mark.parametrize("lines", [[f"a.mp4 {'9' * 5000} 0"], ['{"path": "a.mp4", "label": ' + "9" * 5000 + "}"]])
+def test_numbers_without_end(tmp_path, lines):
+    assert str(tmp_path / "list.json") in refusal(read_manifest, listing(tmp_path, *lines, name="list.json"))
+    (tmp_path / "c.json").write_text('{"a": "' + "9" * 5000 + '"}')
+    assert refusal(read_class_list, tmp_path / "c.json").endswith(" must give each name one id, from 0 to 0")
 
 
 def test_a_name_that_is_too_long(tmp_path):
