@@ -8,6 +8,7 @@ import pytest
 
 from dnl_video.cli.main import main
 from dnl_video.data.listings import LIST_FORMATS
+from tests.conftest import REPOSITORY
 
 
 def prepare(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
@@ -91,6 +92,10 @@ def test_the_help_shows_every_format(capsys):
         main(["prepare", "--help"])
     text = capsys.readouterr().out
     assert all(f"  {form.name} " in text and form.form in text for form in LIST_FORMATS)
+    page = (REPOSITORY / "docs" / "formats.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (.+?) \|", page.partition("## Lists\n")[2].partition("**")[0], re.MULTILINE)[1:] == [
+        form.name for form in LIST_FORMATS
+    ]
 
 
 def test_errors_are_one_line(tmp_path, capsys):
