@@ -90,12 +90,20 @@ def test_files_that_hold_no_text(tmp_path, read):
         )
 
 
-@pytest.mark.parametrize("command", ["evaluate --manifest", "prepare --output m.csv --videos . --annotations"])
-def test_a_device_as_a_list_ends_with_a_line(tmp_path, monkeypatch, capsys, command):
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate --checkpoint {run} --manifest /dev/zero",
+        "prepare --output m.csv --videos . --annotations /dev/zero",
+        "train --config {config} --dry-run --data.train_manifest /dev/zero",
+        "train --config {config} --dry-run --data.class_list /dev/zero",
+    ],
+)
+def test_a_device_as_a_list_ends_with_a_line(tiny, tmp_path, monkeypatch, capsys, command):
     monkeypatch.chdir(tmp_path)
-    checkpoint = ["--checkpoint", "none"] if "evaluate" in command else []
-    assert main([*command.split(), "/dev/zero", *checkpoint]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert main(command.format(run=tiny.run, config=tiny.config).split()) == 2
+    line = "/dev/zero is a folder, a device or a pipe, not a file; save the lines to a file"
+    assert capsys.readouterr().err == f"dnl-video: error: {line}\n"
 
 
 def test_permissions_are_named(tmp_path, monkeypatch):
