@@ -14,7 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -134,26 +134,21 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     Raises:
         InputError: A folder cannot be read; `os.walk` and `Path.glob` leave it out without an error.
     """
-
-    def refuse(error: OSError) -> None:
-        reason = error.strerror or error
-        raise InputError(f"folder {error.filename} cannot be read ({reason}); make it readable, or move it away")
-
     seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse_folder):
         real = os.path.realpath(parent)
         if real in seen:  # a link to a folder already read
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if "." not in name:  # os.walk takes a link to a folder that is gone (a drive not mounted) for a file
-                try:
-                    os.stat(os.path.join(parent, name))  # noqa: PTH116, PTH118
-                except OSError as error:
-                    refuse(error)
         yield parent, folders, files
+
+
+def refuse_folder(error: OSError) -> NoReturn:
+    """Raise an InputError that names the folder that could not be read."""
+    reason = error.strerror or error
+    raise InputError(f"folder {error.filename} cannot be read ({reason}); make it readable, or move it away")
 
 
 def list_folder(folder: Path, pattern: str = "*") -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect
 from pathlib import Path
 
-from dnl_video.files import walk
+from dnl_video.files import refuse_folder, walk
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
@@ -27,11 +27,17 @@ def walk_videos(folder: Path) -> list[str]:
     frames, if neither it nor a folder below it holds videos or other frames.
 
     Raises:
-        InputError: A folder cannot be read.
+        InputError: A folder cannot be read, or a link to one leads nowhere.
     """
     found: list[str] = []
     with_frames: list[str] = []
     for parent, _, files in walk(folder):
+        for name in files:
+            if "." not in name:  # a link to a folder that is gone (a drive not mounted) counts as a file
+                try:
+                    Path(parent, name).stat()
+                except OSError as error:
+                    refuse_folder(error)
         prefix = "" if parent == str(folder) else Path(parent).relative_to(folder).as_posix() + "/"
         # Hidden files: "._name.mp4" of macOS beside a copied file, and the rest of an interrupted atomic write.
         videos = [prefix + n for n in files if n.lower().endswith(VIDEO_EXTENSIONS) and not n.startswith(".")]

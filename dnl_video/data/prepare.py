@@ -142,9 +142,10 @@ class _FileWork:
         return done
 
     def compare(self, videos: Sequence[CheckedVideo]) -> None:
-        """Hash the whole content of the files with equal size and equal first bytes."""
-        number = Counter(video.content for video in videos if video.content is not None)
-        alike = [video for video in videos if video.content is not None and number[video.content] > 1]
+        """Hash the whole content of the files with equal size and equal first bytes; clips of one file differ."""
+        whole = [video for video in videos if video.content is not None and not video.cut]
+        number = Counter(video.content for video in whole)
+        alike = [video for video in whole if number[video.content] > 1]
         tasks = [self._task(video, (video.path,), f"hash {video.path}") for video in alike]
         self._run("comparing", hash_file, tasks)
         for task in tasks:

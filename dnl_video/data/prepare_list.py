@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,6 @@ from dnl_video.errors import InputError
 from dnl_video.files import list_folder
 from dnl_video.spec import check_fields
 
-# Lists have one line a video, and spaces around their fields are removed on reading.
-_LINE_BREAK, _OUTER_SPACE = re.compile(r"[\r\n]"), re.compile(r"^\s|\s$")
 _MUCH_LONGER = 1.5
 """A file that lasts this many times its segment is taken for the whole video. Cutters add a few frames only."""
 
@@ -198,11 +195,8 @@ def _find(video: CheckedVideo) -> None:
     try:
         video.path.encode()
         status = Path(video.path).stat()  # the only `stat` of this file: it is slow on network file systems
-        names = (video.path, video.row.video_id)
-        if any(map(_LINE_BREAK.search, names)):
+        if {"\n", "\r"} & set(video.path + video.row.video_id + video.label):
             video.status, video.reason = "broken", "the name has a line break, which no list can hold; rename the file"
-        elif any(map(_OUTER_SPACE.search, names)):
-            video.status, video.reason = "broken", "the name begins or ends with a space, which a list loses; rename it"
     except (FileNotFoundError, NotADirectoryError):
         video.status, video.reason = "missing", "file not found"
     except OSError as error:

@@ -35,7 +35,7 @@ def summarise(videos: Sequence[CheckedVideo], source: str, class_names: Sequence
     longer = [video for video in usable if video.is_longer]
     copies = defaultdict(list)
     for video in usable:
-        if video.content is not None:
+        if video.content is not None and not video.cut:
             copies[video.content].append(video.path)
     return {
         "schema": "dnl-video-prepare/1",
@@ -51,17 +51,12 @@ def summarise(videos: Sequence[CheckedVideo], source: str, class_names: Sequence
         "duplicate_rows": {v.row.video_id: v.reason for v in videos if v.status == "duplicate"},
         "copies": [paths for paths in copies.values() if len(paths) > 1],
         "longer": len(longer),
-        "longer_example": _segment_text(longer[0]) if longer else "",
+        "longer_example": longer[0].path if longer else "",
         "variable_rate": sum(bool(video.facts.get("variable_rate")) for video in usable),
         "codecs": dict(Counter(video.facts["codec"] for video in usable).most_common()),
         "decoders": dict(Counter(video.facts["decoder"] or "images" for video in usable).most_common()),
         "hours": round(sum(video.facts["num_frames"] / video.facts["fps"] for video in usable) / 3600, 3),
     }
-
-
-def _segment_text(video: CheckedVideo) -> str:
-    start, end = video.row.segment or (0, 0)
-    return f"{video.path} ({video.facts['duration_s']:.1f} s for the clip from {start} to {end} s)"
 
 
 def _classes(videos: Sequence[CheckedVideo], class_names: Sequence[str]) -> dict[str, Any] | None:

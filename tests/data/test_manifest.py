@@ -113,6 +113,14 @@ def test_links_are_followed_once(tmp_path):
     assert paths(read_manifest(tmp_path / "videos"), tmp_path) == ["videos/archery/aaa.mp4"]
 
 
+def test_a_link_to_a_folder_that_is_gone_is_an_error(tmp_path):
+    touch(tmp_path, "videos/archery/a.mp4", "videos/README")
+    (tmp_path / "videos" / "zumba").symlink_to("/mnt/a drive that is not mounted")
+    assert refusal(read_manifest, tmp_path / "videos") == (
+        f"folder {tmp_path}/videos/zumba cannot be read (No such file or directory); make it readable, or move it away"
+    )
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

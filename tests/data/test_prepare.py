@@ -192,27 +192,18 @@ def test_names_that_a_list_cannot_hold_are_broken(tmp_path, write_coloured):
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("a/new\nline.mp4", "the name has a line break, which no list can hold; rename the file"),
-        ("new\rclass/2.mp4", "the name has a line break, which no list can hold; rename the file"),
-        (" b/2.mp4", "the name begins or ends with a space, which a list loses; rename it"),
-        ("a/2 ", "the name begins or ends with a space, which a list loses; rename it"),
-    ],
-)
-def test_names_that_a_list_would_change_are_broken(tmp_path, write_coloured, name, reason):
+@pytest.mark.parametrize("name", ["a/new\nline.mp4", "new\rclass/2.mp4"])
+def test_names_with_a_line_break_are_broken(tmp_path, write_coloured, name):
     source = write_coloured(tmp_path / "v" / "a" / "1.mp4", red=1)
-    odd = tmp_path / "v" / name
-    if odd.suffix:
-        odd.parent.mkdir(exist_ok=True)
-        odd.write_bytes(source.read_bytes())
-    else:
-        write_frames(odd, ["1.png", "2.png"])
+    (tmp_path / "v" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "v" / name).write_bytes(source.read_bytes())
     prepared = prepare(options_for(tmp_path))
     assert [row["video_id"] for row in table(prepared.manifest)] == ["a/1.mp4"]
     assert [(row["video_id"], row["reason"]) for row in table(prepared.broken)] == [
-        (name.replace("\n", "\\n").replace("\r", "\\r"), reason)
+        (
+            name.replace("\n", "\\n").replace("\r", "\\r"),
+            "the name has a line break, which no list can hold; rename the file",
+        )
     ]
     assert len(read_manifest(prepared.manifest).records) == 1
 
@@ -399,7 +390,7 @@ def test_whole_videos_are_cut_to_their_segments(tmp_path, monkeypatch):
 
     warned = prepare(options_for(tmp_path, annotations="list.csv")).summary
     assert (warned["usable"], warned["duplicates"], warned["longer"]) == (4, 2, 2)
-    example = f"for example {videos}/x/whole______.mp4.mkv (6.0 s for the clip from 2 to 4 s); --cut writes only"
+    example = f"for example {videos}/x/whole______.mp4.mkv; --cut writes only the clips"
     assert f"warning: 2 files are much longer than their clip, {example}" in summary_text(warned)
 
     options = options_for(tmp_path, annotations="list.csv", cut=True, resized_dir=str(clips))
@@ -421,6 +412,7 @@ def test_whole_videos_are_cut_to_their_segments(tmp_path, monkeypatch):
         "late________000050_000052": "ends at 6.0 s, before the segment from 50 to 52 s",
     }
     assert len(read_manifest(prepared.manifest).records) == 4
+    assert prepared.summary["copies"] == []  # two clips of one file
     assert (prepared.transcoded, prepare(options).transcoded) == (3, 0)
     (clips / "x" / "whole_______000002_000004.mp4").unlink()
     assert prepare(options).transcoded == 1
