@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import SideDataContainer
 
-from dnl_video.data.packets import open_container
+from dnl_video.data.packets import PacketTable, open_container
 
 
 class Orientation(NamedTuple):
@@ -79,23 +79,29 @@ class Picture:
     sample_aspect: Fraction
 
 
-def read_picture(path: str, index: int) -> Picture | None:
-    """Decode the first picture of a file's stream; None if there is none.
+def read_picture(path: str, packets: PacketTable) -> Picture | None:
+    """Decode the first picture of a file; None if there is none.
 
     Raises:
         av.error.FFmpegError: It cannot be decoded.
     """
-    with open_container(path) as container:
-        stream = container.streams[index]
-        stream.codec_context.skip_frame = "DEFAULT"
-        frame = next(container.decode(stream), None)
-        if frame is None:
+    with open_container(path, header_only=packets.container.startswith(("mov,", "matroska,"))) as container:
+        stream = container.streams[packets.stream]
+        decoder = stream.codec_context
+        decoder.skip_frame = "DEFAULT"
+        frames: list[Any] = []
+        for packet in container.demux(stream):
+            frames = decoder.decode(packet) or decoder.decode(None)  # None: do not wait for reordered pictures
+            if frames:
+                break
+            decoder.flush_buffers()
+        if not frames:
             return None
-        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
+        aspect = stream.sample_aspect_ratio or decoder.sample_aspect_ratio or 1
         return Picture(
-            width=frame.width,
-            height=frame.height,
-            bits=max(component.bits for component in frame.format.components),
-            orientation=orientation_of(frame),
+            width=frames[0].width,
+            height=frames[0].height,
+            bits=max(component.bits for component in frames[0].format.components),
+            orientation=orientation_of(frames[0]),
             sample_aspect=Fraction(aspect.numerator, aspect.denominator),
         )

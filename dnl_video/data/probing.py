@@ -75,7 +75,7 @@ class VideoProbe:
     def picture(self) -> Picture | None:
         """The first picture, decoded when it is first asked for; None if it cannot be."""
         try:
-            return read_picture(self.path, self.packets.stream)
+            return read_picture(self.path, self.packets)
         except Exception:  # av.error.* of many kinds
             return None
 
