@@ -100,16 +100,6 @@ def test_special_files_are_never_opened(tmp_path, monkeypatch):
     assert (done.stdout, done.stderr) == (expected, "")
 
 
-def test_a_file_without_permission(tmp_path, monkeypatch):
-    path = encode(tmp_path / "a.mp4", frames=2)
-
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr("builtins.open", refuse)
-    assert reason(path) == "cannot be opened (Permission denied)"
-
-
 def test_text_in_a_binary_file_is_no_text(tmp_path):
     """A video that begins with text, as YUV4MPEG2 does, is opened."""
     frames = np.zeros((2, 16 * 16 * 3 // 2), np.uint8)

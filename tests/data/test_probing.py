@@ -81,7 +81,7 @@ def test_a_file_without_permission(tmp_path, monkeypatch):
     def refuse(path: str) -> str:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(packets, "why_not_text", refuse)
+    monkeypatch.setattr(packets, "why_not_opened", refuse)
     with pytest.raises(VideoDecodeError) as caught:
         open_video(path)
     assert caught.value.reason == "cannot be opened (Permission denied)"
