@@ -51,7 +51,7 @@ def read_columns(file: ListFile) -> Listing | None:
         more: dict[str, Any] = {"video_id": fields.get("video_id", ""), "split": fields.get("split", "")}
         more |= {"decoder": decoder, "fps": _fps(file, place, fields.get("fps", ""))}
         sizes = [fields.get(name, "") for name in ("num_frames", "height", "width")]
-        if all(map(str.isdecimal, sizes)):
+        if all(size.isdecimal() and len(size) < 10 for size in sizes):
             more["recorded"] = tuple(map(int, sizes))
         rows.append(file.row(place, fields["path"], fields.get("label", ""), **more))
     return file.listing(rows)
@@ -144,7 +144,7 @@ def _refuse_unknown_header(file: ListFile) -> None:
             f"{where}: this looks like an official Kinetics CSV without its header; "
             f"add the first line {','.join(KINETICS_COLUMNS)}"
         )
-    columns = [name for name in header if name]
+    columns = [name for name in header if name] or [""]
     following = next((line.strip() for line in file.lines[file.first + 1 :] if line.strip()), "0")
     value = split_csv(following, file.delimiter)[-len(columns) :][0]
     if len(header) > 1 and columns == [str(i) for i in range(len(columns))] and not value.isdecimal():

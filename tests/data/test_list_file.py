@@ -51,11 +51,11 @@ def test_windows_paths_are_named(tmp_path, path, monkeypatch):
     assert paths(read_manifest(source), tmp_path) == [path]
 
 
-@pytest.mark.parametrize("header", [",0,1", "0,1", "\t0\t1", "0;1"])
+@pytest.mark.parametrize("header", [",0,1", "0,1", "\t0\t1", "0;1", ",0"])
 def test_column_numbers_of_pandas_are_named(tmp_path, header):
     separator = next(one for one in "\t;," if one in header)
     index = "0" + separator if header[0] == separator else ""
-    source = listing(tmp_path, header, f"{index}a.mp4{separator}3")
+    source = listing(tmp_path, header, f"{index}a.mp4{separator}3" if "1" in header else f"{index}a.mp4")
     assert refusal(read_manifest, source).endswith(
         "are column numbers, which pandas writes without names; name the columns path,label "
         "(df.columns = ['path', 'label'])"
@@ -137,9 +137,17 @@ def test_lines_without_end(tmp_path, text):
     assert len(read_manifest(tmp_path / "long.json").records) == 9999
 
 
-@pytest.mark.parametrize("lines", [[f"a.mp4 {'9' * 5000} 0"], ['{"path": "a.mp4", "label": ' + "9" * 5000 + "}"]])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f"a.mp4 {'9' * 5000} 0"],
+        ['{"path": "a.mp4", "label": ' + "9" * 5000 + "}"],
+    ],
+)
 def test_numbers_without_end(tmp_path, lines):
     assert str(tmp_path / "list.json") in refusal(read_manifest, listing(tmp_path, *lines, name="list.json"))
+    source = listing(tmp_path, "path,label,num_frames,height,width", f"a.mp4,0,{'9' * 5000},3,4", name="list.csv")
+    assert read_manifest(source).records[0].recorded is None
     (tmp_path / "c.json").write_text('{"a": "' + "9" * 5000 + '"}')
     assert refusal(read_class_list, tmp_path / "c.json").endswith(" must give each name one id, from 0 to 0")
 
