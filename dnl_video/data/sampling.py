@@ -37,7 +37,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,7 @@ Indices = npt.NDArray[np.int64]
 Seconds = npt.NDArray[np.float64]
 _PYSLOWFAST_FPS = 30.0
 # torchvision adds this to the end of a range, against rounding.
-_JITTER_US = 100
+_JITTER_S = 1e-4
 # Differences below this are rounding: decord tells times as float32.
 _EQUAL_S = 1e-4
 _LEAST_HOP_S = 1e-3
@@ -248,7 +248,7 @@ def _nearest(times_s: Seconds, seconds: Seconds) -> Indices:
 def _pyslowfast(n: int, fps: float, preprocessing: Preprocessing, clock: Clock | None) -> _Rule:
     pts = None if clock is None else clock.pts
     if clock is not None and pts is not None:
-        fps = float(np.float32(clock.guessed_fps))  # torchvision returns float32
+        fps = clock.guessed_fps
     num_frames, span = preprocessing.num_frames, clip_span(fps, preprocessing)
 
     def spread(start: float) -> Indices:
@@ -260,18 +260,13 @@ def _pyslowfast(n: int, fps: float, preprocessing: Preprocessing, clock: Clock |
     if clock is None or pts is None or fps * clock.length_s <= num_frames * preprocessing.frame_stride:
         return _Rule(whole, spread)
     last_start = max(fps * clock.length_s - span, 0.0)
-    times_us, ticks_per_frame = _microseconds(pts, clock.time_base), clock.time_base.denominator / fps
+    ticks_per_frame, jitter = clock.time_base.denominator / fps, _JITTER_S / clock.time_base
 
     def clip(start: float) -> Indices:
-        first, last = (_microseconds(int(t * ticks_per_frame), clock.time_base) for t in (start, start + span - 1))
-        begin, end = np.searchsorted(times_us, first), np.searchsorted(times_us, last + _JITTER_US, side="right")
+        first, last = int(start * ticks_per_frame), int((start + span - 1) * ticks_per_frame)
+        begin, end = np.searchsorted(pts, first), np.searchsorted(pts, last + jitter, side="right")
         if begin >= end:  # no frame lies between these times: it decodes the whole video
             return spread(start * whole / max(last_start, 1e-9))
         return begin + (spread(0.0) if end == n else np.minimum(spread(0.0), end - 1 - begin))
 
     return _Rule(last_start, clip, lambda frame: pts[frame] / ticks_per_frame)
-
-
-def _microseconds(ticks: Any, time_base: Fraction) -> Any:
-    """Convert ticks of at least 0 as FFmpeg's av_rescale_q does; halves are rounded up."""
-    return (ticks * (time_base.numerator * 1_000_000) + time_base.denominator // 2) // time_base.denominator

@@ -274,7 +274,7 @@ def decoded_by_pyslowfast(clock: Clock, preprocessing: Preprocessing, share: flo
     ``share`` tells the start: j / J for clip j of J, a random number in training.
     """
     fps, length, stride = float(np.float32(clock.guessed_fps)), preprocessing.num_frames, preprocessing.frame_stride
-    span = max(length * stride / 30 * fps, 1.0)
+    span = max(length * stride / (preprocessing.target_fps or 30) * fps, 1.0)
     n = len(clock.pts)
 
     def microseconds(ticks: int) -> int:
@@ -314,21 +314,27 @@ CLOCKS = {
     "one tick a frame": file_clock(list(range(300)), 30, 30.0),
     "film": file_clock(FILM_TICKS, 600, 30.0),
     "starts late": file_clock([132000 + 3000 * i for i in range(300)], 90000, 30.0),
-    "at most T times stride": file_clock([1024 * i for i in range(60)], 15360, 15.0),
+    "at most T times stride": file_clock([1024 * i for i in range(64)], 15360, 15.0),
     "no length": file_clock([33 * i for i in range(300)], 1000, 30.0, length=0),
     "a gap without frames": file_clock([*range(0, 900, 30), *range(9000, 9900, 30)], 900, 30.0),
 }
 
 
 @pytest.mark.parametrize("name", CLOCKS)
-@pytest.mark.parametrize("preprocessing", [pyslowfast(8, 8), pyslowfast(32, 2), pyslowfast(4, 16), pyslowfast(64, 1)])
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        *(pyslowfast(8, 8), pyslowfast(32, 2), pyslowfast(4, 16), pyslowfast(64, 1), pyslowfast(64, 8)),
+        pyslowfast(8, 8, target_fps=24000 / 1001),  # at 23.976 clips end at a frame, but for rounding
+    ],
+)
 def test_pyslowfast_gives_the_frames_of_its_decoder(name, preprocessing):
     clock = CLOCKS[name]
     n = len(clock.pts)
     fps = n / clock.times_s[-1]
     views = view_indices(n, fps, preprocessing, 10, clock)
     assert views.tolist() == [decoded_by_pyslowfast(clock, preprocessing, j / 10) for j in range(10)]
-    for seed in range(20):
+    for seed in range(3):
         drawn = train_indices(n, fps, preprocessing, np.random.default_rng(seed), clock)
         share = np.random.default_rng(seed).random()
         assert drawn.tolist() == decoded_by_pyslowfast(clock, preprocessing, share)
@@ -342,6 +348,8 @@ def test_pyslowfast_starts_at_the_frame_after_a_start_between_frames():
     assert clip_from(24, 300, 30.0, pyslowfast(8, 8), CLOCKS["30"]).tolist() == [24, 33, 42, 51, 60, 69, 78, 87]
     slides = sliding_indices(300, 30.0, pyslowfast(8, 8), 1.0, CLOCKS["30"])
     assert slides[:, 0].tolist() == [0, 30, 60, 90, 120, 150, 180, 210, 236]
+    # The hop rounds to the number of frames.
+    assert len(sliding_indices(300, 30.0, pyslowfast(8, 8), 299.7 / 30, CLOCKS["30"])) == 2
     late = CLOCKS["starts late"]
     assert clip_from(24, 300, 30.0, pyslowfast(8, 8), late).tolist() == [24, 33, 42, 51, 60, 69, 78, 87]
     looped = pyslowfast(8, 8, past_end="loop")
@@ -381,6 +389,16 @@ def test_a_variable_rate_is_sampled_by_time(num_frames, frame_stride, target_fps
     # Without a target, frames are counted.
     native = stride(num_frames, frame_stride, past_end=past_end)
     assert view_indices(192, fps, native, 3, clock).tolist() == view_indices(192, fps, native, 3).tolist()
+
+
+def test_of_two_frames_equally_near_in_time_the_later_is_taken():
+    # In 1/30 s: every second tick (15 frames a second), then every tick. Frame i < 10 is shown at tick 2 i.
+    ticks = [*range(0, 20, 2), *range(20, 31)]
+    clock = Clock(np.array(ticks) / 30)
+    later = {tick: min(frame for frame in range(20) if ticks[frame] >= tick) for tick in range(30)}
+    for start in range(17):
+        found = clip_from(start, 20, 20.0, stride(4, 1, target_fps=30.0), clock)
+        assert found.tolist() == [later[ticks[start] + i] for i in range(4)]
 
 
 def test_a_video_shorter_than_its_clip_by_time():
