@@ -47,9 +47,9 @@ class Video:
     def times_s(self) -> npt.NDArray[np.float64]:
         """Start of each frame in seconds from the first, and the end of the last, [num_frames + 1].
 
-        Frame i is shown in [times_s[i], times_s[i + 1]). The times are those of the file; frames of a folder, and of a
-        container that stores no times (.avi, .wmv, .mpg), have a constant rate. Containers do not agree on the length
-        of the last frame; it is as long as the one before.
+        Frame i is shown in [times_s[i], times_s[i + 1]). The times are those of the file; frames of a folder, or
+        without times in order (.avi with B-frames), have a constant rate. Containers do not agree on the length of the
+        last frame; it is as long as the one before.
         """
         assert self._reader is not None
         starts = self._reader.starts_s()
@@ -65,9 +65,10 @@ class Video:
         """Return the times of the frames if the sampling rule needs them."""
         if preprocessing.sampling == "pyslowfast" and not isinstance(self._reader, FrameFolderReader):
             packets = probe_video(self.path).packets
-            if packets.has_distinct_times and packets.guessed_fps > 0 and packets.shown.sum() == self.num_frames:
+            pts = self._reader.pts if isinstance(self._reader, AVReader) else packets.shown_pts
+            if pts is not None and packets.guessed_fps > 0:
                 length_s = packets.header_ticks * float(packets.time_base)
-                return Clock(self.times_s, packets.shown_pts, packets.time_base, length_s, packets.guessed_fps)
+                return Clock(self.times_s, pts, packets.time_base, length_s, packets.guessed_fps)
         return None if preprocessing.target_fps is None else Clock(self.times_s)
 
     @property

@@ -133,6 +133,9 @@ class AVReader(Reader):
         num_frames: Number of frames; None decodes the file to count them.
         threads: Decoding threads; with more than one, no picture is skipped.
 
+    Attributes:
+        pts: Presentation times of the frames in ticks; None if they are missing or not in order.
+
     Raises:
         av.error.FFmpegError: The file cannot be opened or, without `num_frames`, decoded.
     """
@@ -144,18 +147,20 @@ class AVReader(Reader):
         self._skips = can_skip_pictures(packets) and threads == 1
         self.fps = packets.fps
         if num_frames is not None:
-            self._times: npt.NDArray[np.int64] | None = packets.shown_pts
+            self.pts: npt.NDArray[np.int64] | None = packets.shown_pts
+            self._times: npt.NDArray[np.int64] | None = self.pts
             self.num_frames = num_frames
             return
         times = [frame.pts for frame in self._decode_all()]
         self.num_frames = len(times)
-        known = packets.stores_times and packets.has_distinct_times and None not in times
-        rising = known and set(times) <= set(packets.pts.tolist()) and all(a < b for a, b in itertools.pairwise(times))
-        self._times = np.array(times, np.int64) if rising else None
+        rising = None not in times and all(a < b for a, b in itertools.pairwise(times))
+        self.pts = np.array(times, np.int64) if rising else None
+        known = packets.stores_times and packets.has_distinct_times and set(times) <= set(packets.pts.tolist())
+        self._times = self.pts if known else None  # by which frames are found; else they are counted from the start
 
     def starts_s(self) -> npt.NDArray[np.float64]:
         """See `Reader.starts_s`."""
-        return super().starts_s() if self._times is None else self._packets.seconds(self._times)
+        return super().starts_s() if self.pts is None else self._packets.seconds(self.pts)
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """See `Reader.chunks`."""

@@ -12,6 +12,7 @@ from dnl_video.data import readers
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
 from dnl_video.data.probing import probe_video
+from dnl_video.spec import Preprocessing
 from tests.data.odd_videos import FAST, encode, from_the_start, numbers, run_python, write
 
 # Why decord does not read a file ("": it does), and the kinds of files. From measurements of decord 0.6.0.
@@ -73,7 +74,7 @@ def test_times_are_those_of_the_decoded_frames(odd):
     kind, path, _ = odd
     with av.open(str(path)) as container:
         shown = [frame.time for frame in container.decode(video=0)]
-    constant = Path(kind).suffix in (".avi", ".mpg", ".wmv")  # FFmpeg guesses their times
+    constant = kind == "h264.avi"  # its B-frames have wrong times
     for options in ({"decoder": "decord"}, {"decoder": "av"}, {"known": probe_video(path).decoder}):
         with open_video(path, **options) as video:
             expected = np.arange(video.num_frames) / video.fps if constant else np.array(shown) - shown[0]
@@ -81,6 +82,23 @@ def test_times_are_those_of_the_decoded_frames(odd):
             assert 0 < np.diff(video.times_s)[-1] < 2 / 30
             if kind in ("closed.mp4", "cut.mp4", "late.mp4"):
                 np.testing.assert_allclose(video.times_s, np.arange(video.num_frames + 1) / video.fps, atol=1e-6)
+
+
+def test_pyslowfast_gets_what_its_decoder_finds_in_the_file(odd):
+    kind, path, _ = odd
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        header = (stream.time_base, float((stream.duration or 0) * stream.time_base), stream.guessed_rate)
+        pts = [frame.pts for frame in container.decode(stream)]
+    with open_video(path) as video:
+        clock = video.clock(Preprocessing(sampling="pyslowfast"))
+        assert video.clock(Preprocessing()) is None
+    if kind == "h264.avi":
+        assert clock is None
+        return
+    assert clock.pts.tolist() == pts
+    assert (clock.time_base, clock.length_s, clock.guessed_fps) == pytest.approx(header)
+    assert bool(clock.length_s) is (Path(kind).suffix not in (".mkv", ".webm", ".flv"))
 
 
 @pytest.mark.parametrize("decoder", ["decord", "av"])

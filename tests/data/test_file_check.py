@@ -42,6 +42,11 @@ def test_a_variable_rate_is_a_fact_and_stays(tmp_path, suffix):
     assert transcode(source, tmp_path / "small.mp4", 48)["variable_rate"] is True
     with open_video(tmp_path / "small.mp4") as video:
         np.testing.assert_allclose(video.times_s[:-1], np.array(FILM_TICKS) / 600, atol=1e-3)
+    # A segment from 2.5 s (frame 75) to 5 s (before frame 107).
+    facts = transcode_file(str(source), 0, 8, str(tmp_path / "cut.mp4"), 48, 1, (2.5, 5.0))
+    with open_video(tmp_path / "cut.mp4") as video:
+        np.testing.assert_allclose(video.times_s[:-1], np.array(FILM_TICKS[75:107]) / 600 - 2.5, atol=1e-3)
+    assert facts["variable_rate"] is True
     write_video(tmp_path / "constant.mkv", np.zeros((50, 32, 32, 3), np.uint8), 30000 / 1001)
     assert check_file(str(tmp_path / "constant.mkv"), 0, 8)["variable_rate"] is False
     assert transcode(tmp_path / "constant.mkv", tmp_path / "small.mp4", 32)["variable_rate"] is False
