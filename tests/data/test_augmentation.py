@@ -118,9 +118,9 @@ def test_an_erased_box_has_the_mean_colour_and_the_given_area():
 
 def test_datasets_fill_with_the_mean_of_rgb(records):
     augment = AugmentConfig(**SQUARE, erasing=1.0, erasing_area=(0.3, 0.3))
-    bgr = dataclasses.replace(PREPROCESSING, mean=(0.0, 0.2, 1.0), channel_order="bgr")
+    bgr = dataclasses.replace(PREPROCESSING, mean=(0.0, 0.45, 1.0), channel_order="bgr")
     view = ClipDataset(records, bgr, augment, seed=0)[0, 0]["clips"][0]
-    assert ((view == torch.tensor([255, 51, 0])).all(dim=-1).float().mean(dim=(1, 2)) > 0.2).all()
+    assert ((view == torch.tensor([255, 115, 0])).all(dim=-1).float().mean(dim=(1, 2)) > 0.2).all()
 
 
 def test_classes_that_are_never_mirrored(tmp_path):

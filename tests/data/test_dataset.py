@@ -200,6 +200,14 @@ def test_views_are_the_right_frames_and_crops(records):
     assert item.clip_end_s.tolist() == pytest.approx([0.7, 1.6, 2.4])
 
 
+def test_every_video_has_its_own_order_of_shuffled_frames(records):
+    same = ViewDataset([records[0]] * 6, PREPROCESSING, num_clips=1, num_crops=1, frame_order="shuffled")
+    orders = [tuple(round(frame) for frame in seen(same[index].views[0])[1]) for index in range(6)]
+    assert {tuple(sorted(order)) for order in orders} == {(8, 10, 12, 14)}
+    assert len(set(orders)) > 2
+    assert tuple(round(frame) for frame in seen(same[5].views[0])[1]) == orders[5]
+
+
 def test_views_are_resized_to_the_short_side(records):
     preprocessing = Preprocessing(num_frames=2, frame_stride=4, short_side=24, crop_size=20)
     item = ViewDataset(records, preprocessing, num_clips=1, num_crops=1)[0]

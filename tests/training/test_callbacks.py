@@ -66,6 +66,19 @@ def test_precise_batch_norm_keeps_random_state_and_weights(tiny: TinyRun) -> Non
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
+def test_precise_statistics_take_other_clips_in_every_epoch(tiny: TinyRun) -> None:
+    data = data_of(load(tiny.config))
+
+    def order(batches: Iterable[Any]) -> tuple[int, ...]:
+        return tuple(index for batch in batches for index in batch["index"].tolist())
+
+    training = order(data.train_dataloader())
+    precise = [order(data.precise_bn_dataloader(epoch)) for epoch in (0, 1, 0)]
+    assert precise[0] == precise[2]
+    assert len({training, *precise}) == 3
+    assert {len(set(found)) for found in (training, *precise)} == {16}
+
+
 def test_buffers_stay_the_same_tensors(tiny: TinyRun) -> None:
     # DDP and the optimiser refer to them; fvcore assigns new tensors.
     class Watch(Callback):

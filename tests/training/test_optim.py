@@ -34,6 +34,7 @@ def test_linear_rule() -> None:
         (17, (0.01 + 0.1 * 0.5 * (1 + math.cos(math.pi * 34 / 196))) / 2),
         (98, 0.05),
         (196, 0.0),
+        (200, 0.0),  # rounding of steps may lead past the end
     ],
 )
 def test_cosine_with_warmup(epoch: float, lr: float) -> None:
@@ -96,7 +97,10 @@ def test_optimizers() -> None:
     sgd = make_optimizer(model, OptimConfig(momentum=0.9), 0.3)
     assert isinstance(sgd, torch.optim.SGD)
     assert (sgd.defaults["lr"], sgd.defaults["momentum"], sgd.defaults["nesterov"]) == (0.3, 0.9, True)
-    assert isinstance(make_optimizer(model, OptimConfig(optimizer="adamw"), 0.3), torch.optim.AdamW)
+    assert make_optimizer(model, OptimConfig(momentum=0.0), 0.3).defaults["nesterov"] is False
+    adamw = make_optimizer(nn.Sequential(model, nn.BatchNorm1d(2)), OptimConfig(optimizer="adamw"), 0.3)
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert [(group["weight_decay"], group["lr"]) for group in adamw.param_groups] == [(1e-4, 0.3), (0.0, 0.3)]
 
 
 def module(architecture: Architecture, optim: OptimConfig) -> VideoTrainingModule:
