@@ -221,8 +221,13 @@ def check_fields(config: Any, section: str = "") -> None:
     for name, hint in _hints(kind).items():
         value = getattr(config, name)
         if not _fits(value, hint, _interval(kind, name)):
-            shown = "null" if value is None else repr(list(value) if isinstance(value, tuple) else value)
-            raise InputError(f"{section}{name} is {shown}; {allowed_values(kind, name, value)}")
+            raise InputError(f"{section}{name} is {shortened(value)}; {allowed_values(kind, name, value)}")
+
+
+def shortened(value: Any) -> str:
+    """Return a value for a message: as in YAML, and at most 80 characters of it."""
+    shown = "null" if value is None else repr(list(value) if isinstance(value, tuple) else value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
 def allowed_values(kind: type, name: str, value: Any) -> str:
@@ -291,7 +296,7 @@ def _wanted(hint: Any, interval: str) -> str:
     return plain.get(get_origin(hint) or hint, getattr(hint, "__name__", ""))
 
 
-_Spec = TypeVar("_Spec", ModelSpec, Preprocessing, ContextOptions)
+_Spec = TypeVar("_Spec")
 
 
 def to_dict(spec: Any) -> dict[str, Any]:
@@ -326,9 +331,12 @@ def from_dict(kind: type[_Spec], values: Mapping[str, Any]) -> _Spec:
     """Rebuild a spec from the result of `to_dict`.
 
     Raises:
-        InputError: A key is unknown, or a value is not allowed.
+        InputError: There are no values, a key is unknown or missing, or a value is not allowed.
     """
-    names = [f.name for f in dataclasses.fields(kind)]
+    if not isinstance(values, Mapping):
+        raise InputError(f"{kind.__name__} is {shortened(values)}; give a mapping")
+    fields, hints = dataclasses.fields(kind), _hints(kind)  # type: ignore[arg-type]
+    names = [f.name for f in fields]
     converted: dict[str, Any] = {}
     for key, value in values.items():
         if key not in names:
@@ -337,5 +345,9 @@ def from_dict(kind: type[_Spec], values: Mapping[str, Any]) -> _Spec:
             )
         if key == "context_options" and isinstance(value, Mapping):
             value = from_dict(ContextOptions, value)
-        converted[key] = tuple(value) if isinstance(value, list) else value
+        as_tuple = isinstance(value, list) and get_origin(hints[key]) is not list
+        converted[key] = tuple(value) if as_tuple else value
+    for f in fields:
+        if f.name not in values and f.default is f.default_factory is dataclasses.MISSING:
+            raise InputError(f"{f.name} is missing")
     return kind(**converted)

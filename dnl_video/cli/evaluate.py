@@ -11,7 +11,6 @@ from dnl_video.cli.options import add_checkpoint_argument, add_view_options, con
 from dnl_video.cli.predict import score_videos
 from dnl_video.cli.terminal import say
 from dnl_video.config import EvaluationConfig
-from dnl_video.errors import InputError
 
 DESCRIPTION = """Score every video of a labelled list with many views.
 
@@ -75,8 +74,5 @@ def evaluate(
     from dnl_video.models.weights.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
-    names, outputs = loaded.class_names, loaded.spec.num_classes
-    videos = read_manifest(manifest, root=root, class_names=names, limit_videos=limit_videos, split="val")
-    if len(names) != outputs:
-        raise InputError(f"{loaded.path}: {len(names)} class names for {outputs} outputs; the file is damaged")
+    videos = read_manifest(manifest, root=root, class_names=loaded.class_names, limit_videos=limit_videos, split="val")
     return score_videos("evaluate", loaded, videos, output, options, **more)

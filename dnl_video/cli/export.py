@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dnl_video.cli.options import add_checkpoint_argument, add_output_file_argument
 from dnl_video.cli.terminal import say
@@ -41,8 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and print the files written."""
-    from dnl_video.models.weights.checkpoint import EXPORTED_NAME, load_checkpoint
+    from dnl_video.models.weights.checkpoint import load_checkpoint
     from dnl_video.models.weights.export import check_out, export_model
+    from dnl_video.models.weights.find import EXPORTED_NAME
 
     folder = check_out(arguments.output)
     if arguments.onnx:
@@ -76,16 +78,9 @@ def _results(checkpoint: Checkpoint) -> str:
     run = folder.parent if folder.name == "checkpoints" else folder
     lines = []
     for file in sorted(Path(folder, "report.json") for folder, _, files in walk(run) if "report.json" in files):
-        report = _read_report(file)
-        if report["weights"]["sha256"] == checkpoint.sha256 and report["protocol"]["frame_order"] == "natural":
-            lines.append(f"- {headline(report)} Videos: {Path(report['manifest']['source']).name}.")
+        # A file of this name that is no report of this package is left out.
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            report = json.loads(file.read_bytes())
+            if report["weights"]["sha256"] == checkpoint.sha256 and report["protocol"]["frame_order"] == "natural":
+                lines.append(f"- {headline(report)} Videos: {Path(report['manifest']['source']).name}.")
     return "\n".join(lines)
-
-
-def _read_report(file: Path) -> dict[str, Any]:
-    """Return a report; if the file is not a report, one whose checksum of weights matches no checkpoint."""
-    try:
-        report = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        report = None
-    return report if isinstance(report, dict) and "weights" in report else {"weights": {"sha256": None}}

@@ -34,7 +34,7 @@ def facts_of(path: str, *, gmacs: bool = False) -> Facts:
     Raises:
         InputError: The path does not exist, or this package did not write it.
     """
-    from dnl_video.models.weights.checkpoint import find_checkpoint
+    from dnl_video.models.weights.find import find_checkpoint
 
     place = Path(path)
     if not place.exists():
@@ -88,7 +88,8 @@ def _predictions(folder: Path) -> Facts:
 
 
 def _run(folder: Path, gmacs: bool) -> Facts:
-    from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
+    from dnl_video.models.weights.checkpoint import read_raw
+    from dnl_video.models.weights.find import find_checkpoint
     from dnl_video.models.weights.source import Source
 
     config = read_recipe(str(folder / "config.yaml"))

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dnl_video.errors import InputError
 from dnl_video.files import dump_json, write_atomic, write_csv
 from dnl_video.results.predictions import read_meta
 from dnl_video.results.reader import iter_predictions
@@ -64,11 +65,11 @@ def make_timeline(clip_start_s: Seconds, clip_end_s: Seconds, clip_scores: NDArr
         clip_scores: Their scores, [J, K].
 
     Raises:
-        ValueError: There are no clips, or their times are not in order.
+        InputError: There are no clips, or their times are not in order.
     """
     start, end = np.asarray(clip_start_s, dtype=np.float64), np.asarray(clip_end_s, dtype=np.float64)
     if not len(start) or (np.diff(start) < 0).any() or (np.diff(end) < 0).any() or not (end > start).all():
-        raise ValueError("clips must be in order of time, at least one, and each end after its start")
+        raise InputError("clips must be in order of time, at least one, and each end after its start")
     middle = (start + end) / 2
     edges = np.concatenate([start[:1], (middle[:-1] + middle[1:]) / 2, end[-1:]])
     # The clips that cover one point in time are neighbours.

@@ -15,22 +15,23 @@ at most the videos since its last flush, and a reader never sees half a shard.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
 from dnl_video.files import list_folder
+from dnl_video.spec import ModelSpec, Preprocessing, check_fields, from_dict, shortened
 
 SCHEMA_VERSION = 1
 # Columns with one entry per clip, besides clip_video; also fields of VideoPrediction and Predictions.
@@ -38,6 +39,22 @@ CLIP_COLUMNS = ("clip_start_s", "clip_end_s", "clip_scores", "clip_features")
 
 _GIVE = "give the directory that `dnl-video evaluate` or `predict` wrote"
 _SHARD = re.compile(r"videos-(\d+)-(\d+)\.jsonl")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 31
+
+
+def _is_index(value: Any) -> bool:
+    return value is None or _is_count(value)
+
+
+# The fields of a row, each with the test of its values.
+_ROW = {"id": _is_text, "path": _is_text, "label": _is_index, "num_views": _is_count, "row": _is_index}
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,24 @@ class PredictionsMeta:
     versions: dict[str, str] = field(default_factory=dict)
     run: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    RANGES: ClassVar = {
+        "[0, 1000000]": "num_clips",
+        "[1, 1000]": "num_crops",
+        "[0, 1000000000000]": "num_videos",
+        "(0, 1000000]": "hop_s",
+        "[1, 1]": "schema_version",
+    }
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for kind, name in ((ModelSpec, "model"), (Preprocessing, "preprocessing")):
+            from_dict(kind, getattr(self, name))
+        if not self.class_names:
+            raise InputError("class_names is []; give the names of the classes")
+        outputs = self.model.get("num_classes", len(self.class_names))
+        if len(self.class_names) != outputs:
+            raise InputError(f"class_names has {len(self.class_names)} names, but model.num_classes is {outputs}")
 
 
 @dataclass
@@ -172,15 +207,21 @@ def read_meta(directory: str | os.PathLike[str]) -> PredictionsMeta:
         version = values.get("schema_version")
         if version is None and "kind" in values:
             raise InputError(f"{directory} holds {values['kind']} in an older format, one npz per video; {_GIVE}")
-        if version > SCHEMA_VERSION:
+        if isinstance(version, int) and version > SCHEMA_VERSION:
             raise InputError(
                 f"{path} has schema_version {version}, this dnl_video reads up to {SCHEMA_VERSION}; update dnl_video"
             )
         names = {f.name for f in dataclasses.fields(PredictionsMeta)}
-        return PredictionsMeta(**{name: value for name, value in values.items() if name in names})
+        known = {name: value for name, value in values.items() if name in names} | {"schema_version": version}
     except InputError:
         raise
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); make it readable") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete the directory and predict again") from error
+    try:
+        return from_dict(PredictionsMeta, known)
+    except InputError as error:
         raise InputError(f"{path} is damaged ({error}); delete the directory and predict again") from error
 
 
@@ -194,12 +235,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a jsonl, without their top5 (the npz has all scores).
 
     Raises:
-        InputError: The file is empty or damaged.
+        InputError: The file is empty or damaged, or a field has a value that is not allowed.
     """
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; make it readable") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}); make it readable") from error
     if not lines:
         raise InputError(damaged(path, "is empty"))
     rows = []
@@ -207,27 +248,71 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
             row.pop("top5", None)
-            row["id"], row["path"], row["label"], row["num_views"], row["row"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(damaged(path, f"is damaged in line {number}")) from error
+            wrong = [name for name, allowed in _ROW.items() if not allowed(row[name])]
+            if row["row"] is None and not isinstance(row["error"], str):
+                wrong.append("error")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            missing = f": {error} is missing" if isinstance(error, KeyError) else ""
+            raise InputError(damaged(path, f"is damaged in line {number}{missing}")) from error
+        if wrong:
+            problem = f"is damaged in line {number}: {wrong[0]} is {shortened(row[wrong[0]])}"
+            raise InputError(damaged(path, problem))
         rows.append(row)
     return rows
 
 
-@contextlib.contextmanager
-def open_npz(jsonl: Path) -> Iterator[Any]:
-    """Open the npz that belongs to a jsonl.
+def read_arrays(jsonl: Path, num_rows: int, num_classes: int, *, clips: bool) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a shard: `scores` [num_rows, K] and, if wanted and stored, the columns of its m clips.
 
     Raises:
-        InputError: The file is missing or damaged, or its arrays do not fit in the block.
+        InputError: The npz is missing or damaged, or an array has another type, shape or range.
     """
     path = _npz_of(jsonl)
     try:
-        with np.load(path, allow_pickle=False) as npz:
-            yield npz
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if clips or name == "scores.npy"]
+            arrays = {name.removesuffix(".npy"): _read_array(archive, name) for name in names}
+        _check_arrays(arrays, num_rows, num_classes)
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); make it readable") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
         raise InputError(damaged(path, problem)) from error
+    return arrays
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """Read an array; nothing is allocated for a shape that does not agree with the stored bytes."""
+    entry = archive.getinfo(name)
+    with archive.open(entry) as file:
+        if entry.compress_type != zipfile.ZIP_STORED or np.lib.format.read_magic(file) != (1, 0):  # type: ignore[no-untyped-call]
+            raise ValueError(f"{name} has another format")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
+        num_bytes = math.prod(shape) * dtype.itemsize
+        if fortran or dtype.kind not in "fi" or num_bytes != entry.file_size - file.tell():
+            raise ValueError(f"{name} of type {dtype} and shape {shape} does not fit its bytes")
+        return np.ndarray(shape, dtype, bytearray(file.read()))
+
+
+def _check_arrays(arrays: Mapping[str, NDArray[Any]], num_rows: int, num_classes: int) -> None:
+    """Raise ValueError for an array with another shape than documented, or clips of no row or no time."""
+    clip_video = arrays.get("clip_video")
+    expected: dict[str, tuple[int, ...]] = {"scores": (num_rows, num_classes)}
+    if clip_video is not None:
+        (m,) = clip_video.shape
+        features = arrays["clip_features"].shape[1:2] if "clip_features" in arrays else ()
+        expected |= {"clip_video": (m,), "clip_start_s": (m,), "clip_end_s": (m,)}
+        expected |= {"clip_scores": (m, num_classes), "clip_features": (m, *features)}
+        outside = ((clip_video < 0) | (clip_video >= num_rows)).any()
+        if clip_video.dtype.kind != "i" or outside or (np.diff(clip_video) < 0).any():
+            raise ValueError(f"clip_video must ascend from 0 to {num_rows - 1} at most")
+    required = {"scores"} if clip_video is None else {"scores", "clip_start_s", "clip_end_s"}
+    for name in sorted(arrays.keys() | required):
+        shape = arrays[name].shape
+        if shape != expected.get(name):
+            raise ValueError(f"{name} of shape {shape}, expected {expected.get(name)}")
+        if name.endswith("_s") and not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{name} holds times that are not finite")
 
 
 def damaged(path: Path, problem: str) -> str:

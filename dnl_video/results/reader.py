@@ -17,7 +17,7 @@ from dnl_video.results.predictions import (
     VideoPrediction,
     damaged,
     list_shards,
-    open_npz,
+    read_arrays,
     read_meta,
     read_rows,
 )
@@ -76,10 +76,13 @@ def read_predictions(
         for row in shard:
             if kept[row["id"]] == (path, row["row"]):
                 rows[places[row["id"]]] = row
-        scored = sorted((row["row"], places[row["id"]]) for row in shard if row["row"] is not None)
-        if [number for number, _ in scored] != list(range(len(scored))):
-            raise InputError(damaged(path, "numbers its rows wrongly"))
-        place_of_row[path] = np.array([place for _, place in scored], dtype=np.int64)
+            if row["label"] is not None and row["label"] >= len(meta.class_names):
+                problem = f"is damaged: video {row['id']!r} has label {row['label']} of {len(meta.class_names)} classes"
+                raise InputError(damaged(path, problem))
+        place_of_row[path] = np.empty(_num_scored(path, shard), dtype=np.int64)
+        for row in shard:
+            if row["row"] is not None:
+                place_of_row[path][row["row"]] = places[row["id"]]
     scores = np.full((len(kept), len(meta.class_names)), np.nan, dtype=np.float32)
     clip_columns: dict[str, Any] = _read_arrays(place_of_row, scores, clip_scores)
     return Predictions(
@@ -107,24 +110,33 @@ def iter_predictions(directory: str | os.PathLike[str], *, clip_scores: bool = F
         InputError: A file is damaged, or an id has two results.
     """
     shards = [path for *_, path in list_shards(Path(directory))]
+    num_classes = len(read_meta(directory).class_names)
     kept = _resolve((path, read_rows(path)) for path in shards)
     for path in shards:
-        rows = [row for row in read_rows(path) if kept[row["id"]] == (path, row["row"])]
+        shard = read_rows(path)
+        rows = [row for row in shard if kept[row["id"]] == (path, row["row"])]
         failed = [row for row in rows if row["row"] is None]
         for row in failed:
             yield VideoPrediction(row["id"], row["path"], row["label"], row["num_views"], error=row.get("error"))
         if len(failed) == len(rows):
             continue
-        with open_npz(path) as npz:
-            arrays = {name: npz[name] for name in npz.files if name == "scores" or clip_scores}
-            for row in rows:
-                if row["row"] is None:
-                    continue
-                prediction = VideoPrediction(row["id"], row["path"], row["label"], row["num_views"])
-                prediction.scores = arrays["scores"][row["row"]]
-                for name in arrays.keys() & set(CLIP_COLUMNS):
-                    setattr(prediction, name, arrays[name][arrays["clip_video"] == row["row"]])
-                yield prediction
+        arrays = read_arrays(path, _num_scored(path, shard), num_classes, clips=clip_scores)
+        for row in rows:
+            if row["row"] is None:
+                continue
+            prediction = VideoPrediction(row["id"], row["path"], row["label"], row["num_views"])
+            prediction.scores = arrays["scores"][row["row"]]
+            for name in arrays.keys() & set(CLIP_COLUMNS):
+                setattr(prediction, name, arrays[name][arrays["clip_video"] == row["row"]])
+            yield prediction
+
+
+def _num_scored(path: Path, shard: list[Row]) -> int:
+    """Return the number of a shard's videos with scores; they are the rows 0, 1, ... of its arrays."""
+    numbers = sorted(row["row"] for row in shard if row["row"] is not None)
+    if numbers != list(range(len(numbers))):
+        raise InputError(damaged(path, "numbers its rows wrongly"))
+    return len(numbers)
 
 
 def _resolve(shards: Iterable[tuple[Path, list[Row]]]) -> dict[str, tuple[Path, int | None]]:
@@ -165,13 +177,10 @@ def _read_arrays(
     for path, places in place_of_row.items():
         if not len(places):
             continue
-        with open_npz(path) as npz:
-            values = npz["scores"]
-            if values.shape != (len(places), scores.shape[1]):
-                raise ValueError(f"scores of shape {values.shape}, expected {(len(places), scores.shape[1])}")
-            scores[places] = values
-            if with_clips and "clip_video" in npz.files:
-                clip_videos[path] = places[npz["clip_video"]]
+        arrays = read_arrays(path, len(places), scores.shape[1], clips=with_clips)
+        scores[places] = arrays["scores"]
+        if "clip_video" in arrays:
+            clip_videos[path] = places[arrays["clip_video"]]
     if not clip_videos:
         return {}
     clip_video = np.concatenate(list(clip_videos.values()))
@@ -183,10 +192,12 @@ def _read_arrays(
     # A second pass fills the columns in place, so that memory holds the clips only once.
     last = np.cumsum([len(videos) for videos in clip_videos.values()])
     for path, here in zip(clip_videos, np.split(place, last[:-1]), strict=True):
-        with open_npz(path) as npz:
-            for name in set(npz.files) & set(CLIP_COLUMNS):
-                values = npz[name]
-                if name not in columns:
-                    columns[name] = np.full((len(clip_video), *values.shape[1:]), np.nan, dtype=values.dtype)
-                columns[name][here] = values
+        arrays = read_arrays(path, len(place_of_row[path]), scores.shape[1], clips=True)
+        for name in arrays.keys() & set(CLIP_COLUMNS):
+            values = arrays[name]
+            if name not in columns:
+                columns[name] = np.full((len(clip_video), *values.shape[1:]), np.nan, dtype=values.dtype)
+            if values.shape[1:] != columns[name].shape[1:]:
+                raise InputError(damaged(path, f"is damaged: {name} of shape {values.shape} differs from other shards"))
+            columns[name][here] = values
     return columns

@@ -41,7 +41,7 @@ def merging(directory: Path, settings: str) -> Iterator[bool]:
     digest = hashlib.sha256(names.encode()).hexdigest()
     stamp = directory / ".merged"
     with locked(directory / ".lock"):
-        yield not (stamp.exists() and stamp.read_text(encoding="ascii") == digest)
+        yield not (stamp.exists() and stamp.read_bytes() == digest.encode())
         write_atomic(stamp, digest)
 
 
@@ -73,7 +73,7 @@ def read_top_classes(
                 f"{directory} holds {prediction.video_id!r}, which is not in the list; give the list that was predicted"
             )
         if prediction.scores is None:
-            errors[row] = prediction.error or "unknown"
+            errors[row] = str(prediction.error)
             continue
         # Stable: equal scores keep the order of the classes.
         classes[row] = np.argsort(-prediction.scores, kind="stable")[:k]

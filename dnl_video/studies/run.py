@@ -17,7 +17,7 @@ from dnl_video.cores import processor_name
 from dnl_video.files import append_json_lines, dump_json, locked, write_atomic
 from dnl_video.models.build import build_model
 from dnl_video.models.inspect.flops import count
-from dnl_video.models.weights.checkpoint import find_checkpoint
+from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.spec import ModelSpec, from_dict
 from dnl_video.studies.curves import draw_curves
 from dnl_video.studies.plan import StudyConfig, StudyRun

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from dnl_video.errors import InputError
 from dnl_video.files import atomic_path
-from dnl_video.models.weights.checkpoint import LAST_NAME, PREVIOUS_NAME
+from dnl_video.models.weights.find import LAST_NAME, PREVIOUS_NAME
 from dnl_video.training.stopping import StopRequest
 
 

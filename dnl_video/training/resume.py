@@ -13,7 +13,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from dnl_video.data.crash_record import STOPPED_REASON
 from dnl_video.errors import InputError
 from dnl_video.files import append_json_lines, list_folder, read_json_lines
-from dnl_video.models.weights.checkpoint import find_checkpoint, last_checkpoints, read_raw
+from dnl_video.models.weights.checkpoint import read_raw
+from dnl_video.models.weights.find import find_checkpoint, last_checkpoints
 from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.spec import differences, flat, to_dict
 from dnl_video.training.module import VideoTrainingModule

@@ -26,7 +26,8 @@ from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
 from dnl_video.files import locked, make_folder, remove_partial, write_atomic
 from dnl_video.launcher import wait_or_kill
-from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
+from dnl_video.models.weights.checkpoint import read_raw
+from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.spec import to_dict
 from dnl_video.training.callbacks import ClipProgress, PreciseBatchNorm
 from dnl_video.training.checkpoint_callbacks import (

@@ -17,7 +17,7 @@ from dnl_video.cli.main import main
 from dnl_video.cli.screen import PredictionProgress
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
-from dnl_video.models.weights.checkpoint import find_checkpoint
+from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.results.reader import read_predictions
 from tests.conftest import TinyRun
 from tests.processes import CommandProcess

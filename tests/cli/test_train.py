@@ -18,7 +18,8 @@ from lightning.pytorch import Trainer
 
 from dnl_video.cli.main import main
 from dnl_video.inference import device
-from dnl_video.models.weights.checkpoint import find_checkpoint, load_checkpoint
+from dnl_video.models.weights.checkpoint import load_checkpoint
+from dnl_video.models.weights.find import find_checkpoint
 from tests.conftest import TinyRun
 from tests.processes import CommandProcess
 from tests.test_recipes import settings

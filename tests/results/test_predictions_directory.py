@@ -1,10 +1,13 @@
 import contextlib
 import dataclasses
+import io
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from dnl_video.errors import InputError
 from dnl_video.files import atomic_path
 from dnl_video.results import writer
 from dnl_video.results.predictions import VideoPrediction, read_meta
-from dnl_video.results.reader import finished_ids, read_predictions
+from dnl_video.results.reader import finished_ids, iter_predictions, read_predictions
 from dnl_video.results.writer import PredictionsWriter
 from tests.report import directories
 
@@ -437,6 +440,123 @@ def test_unusable_directories_are_refused(tmp_path, prepare, message):
     text = refusal(read_predictions, directory)
     assert text.startswith(str(directory))
     assert message in text
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *((name, (None, 3, "x", [1])) for name in ("model", "preprocessing", "versions", "run")),
+        *((name, (None, 3, ["x"])) for name in ("weights", "weights_sha256", "manifest", "manifest_sha256")),
+        *((name, (-1, 1e30, float("nan"), "2", [2], True)) for name in ("num_clips", "num_crops", "num_videos")),
+        ("num_clips", (10**9,)),
+        ("hop_s", (0, -1.0, float("inf"), "1")),
+        ("class_names", (None, [], "abc", ["a", None], {"a": 1})),
+        ("labelled", (None, 1, "yes")),
+        ("schema_version", (None, 0, -1, 1.5, "1", [1])),
+    ],
+)
+def test_wrong_metadata_are_refused_by_name(tmp_path, name, values):
+    write(tmp_path, [make_video(0)])
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    kinds = {"model": "ModelSpec", "preprocessing": "Preprocessing"}
+    calls = (read_predictions, lambda d: list(iter_predictions(d)), lambda d: PredictionsWriter(d, make_meta()))
+    for value in values:
+        (tmp_path / "meta.json").write_text(json.dumps({**meta, name: value}))
+        for call in calls:
+            message = refusal(call, tmp_path)
+            assert message.startswith(f"{tmp_path}/meta.json is damaged (")
+            assert name in message or kinds[name] in message
+    (tmp_path / "meta.json").write_text(json.dumps({**meta, "model": {"num_classes": 4}}))
+    assert "class_names has 3 names, but model.num_classes is 4" in refusal(read_predictions, tmp_path)
+    (tmp_path / "meta.json").write_text(json.dumps({**meta, "preprocessing": {"num_frames": 10**9}}))
+    assert "num_frames is 1000000000; give a whole number in" in refusal(read_predictions, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("id", (None, 3, ["x"])),
+        ("path", (None, 3, {})),
+        ("label", (-1, 3, 10**9, 1e30, float("nan"), "2", True, [2])),
+        ("num_views", (None, -1, 1e30, "2")),
+        ("row", (-1, 1, 10**9, 0.0, "0")),
+        ("error", (None, 3)),
+    ],
+)
+def test_wrong_rows_are_refused_by_name(tmp_path, name, values):
+    write(tmp_path, [failed(1) if name == "error" else make_video(0)])
+    (file,) = tmp_path.glob("videos-*")
+    row = json.loads(file.read_text())
+    for value in values:
+        file.write_text(json.dumps({**row, name: value}) + "\n")
+        message = refusal(read_predictions, tmp_path)
+        assert message.startswith(str(file))
+        assert name in message
+    file.write_text(json.dumps({key: value for key, value in row.items() if key != name}) + "\n")
+    assert f"is damaged in line 1: '{name}' is missing" in refusal(read_predictions, tmp_path)
+    file.write_text('{"id":' + "[" * 100_000)
+    assert "is damaged in line 1" in refusal(read_predictions, tmp_path)
+
+
+def test_a_header_that_claims_a_large_array_allocates_nothing(tmp_path):
+    write(tmp_path, [make_video(0)])
+    (file,) = tmp_path.glob("scores-*")
+    cases = {(10**9, 3): "scores", (10**15, 3): "scores", (-1, -3): "scores", (10**9,): "clip_video"}
+    for shape, name in cases.items():
+        arrays = dict(np.load(file))
+        with zipfile.ZipFile(tmp_path / "new.npz", "w") as archive:
+            for key, array in arrays.items():
+                content = io.BytesIO()
+                claimed = shape if key == name else array.shape
+                header = {"descr": array.dtype.str, "fortran_order": False, "shape": claimed}
+                np.lib.format.write_array_header_1_0(content, header)
+                archive.writestr(f"{key}.npy", content.getvalue() + array.tobytes())
+        whole, before = file.read_bytes(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        (tmp_path / "new.npz").rename(file)
+        assert f"{file} is damaged (" in refusal(read_predictions, tmp_path)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+        file.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("clip_video", lambda a: a + 1, "clip_video must ascend from 0 to 0 at most"),
+        ("clip_video", lambda a: a - 1, "clip_video must ascend"),
+        ("clip_video", lambda a: a.astype(float), "clip_video must ascend"),
+        ("clip_start_s", lambda a: a[:1], "clip_start_s of shape (1,), expected (2,)"),
+        ("clip_end_s", lambda a: a * np.nan, "clip_end_s holds times that are not finite"),
+        ("clip_end_s", None, "clip_end_s"),
+        ("clip_scores", lambda a: a[:, :2], "clip_scores of shape (2, 2), expected (2, 3)"),
+        ("scores", lambda a: a.astype("c8"), "scores.npy of type complex64"),
+        ("scores", lambda a: a.astype("U9"), "scores.npy of type <U9"),
+        ("more", lambda a: np.zeros(3), "more of shape (3,), expected None"),
+    ],
+)
+def test_wrong_arrays_are_refused_by_name(tmp_path, name, change, message):
+    write(tmp_path, [make_video(0)])
+    (file,) = tmp_path.glob("scores-*")
+    arrays = dict(np.load(file))
+    changed = {} if change is None else {name: change(arrays.pop(name, None))}
+    arrays.pop(name, None)
+    np.savez(file, **arrays, **changed)
+    for call in (read_predictions, lambda d: list(iter_predictions(d, clip_scores=True))):
+        assert message in refusal(call, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["meta.json", "videos-0000-000000.jsonl", "scores-0000-000000.npz"])
+def test_a_file_without_permission_is_not_called_damaged(tmp_path, monkeypatch, name):
+    write(tmp_path, [make_video(0)])
+    real_open = io.open
+
+    def refuse(path, *args, **options):
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_open(path, *args, **options)
+
+    monkeypatch.setattr(io, "open", refuse)
+    message = refusal(read_predictions, tmp_path)
+    assert message == f"{tmp_path / name} cannot be read (Permission denied); make it readable"
 
 
 def cut(path, keep=0.6):

@@ -16,7 +16,7 @@ from dnl_video.cli.main import main
 from dnl_video.config import TrainConfig
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import Terminated
-from dnl_video.models.weights.checkpoint import find_checkpoint
+from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.results.reader import Predictions, read_predictions
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.run import train

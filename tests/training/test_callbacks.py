@@ -14,7 +14,8 @@ from torch import nn
 
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
-from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, find_checkpoint, load_checkpoint
+from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, load_checkpoint
+from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.training.callbacks import PreciseBatchNorm
 from dnl_video.training.checkpoint_callbacks import LastCheckpoint
 from dnl_video.training.run import train

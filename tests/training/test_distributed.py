@@ -22,7 +22,7 @@ from dnl_video.data.dataset import ClipBatchSampler
 from dnl_video.data.manifest import read_manifest
 from dnl_video.data.transforms import normalize
 from dnl_video.models.build import build_model
-from dnl_video.models.weights.checkpoint import find_checkpoint
+from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.report import build_report
 from dnl_video.results.reader import read_predictions
 from tests.conftest import TinyRun

@@ -12,7 +12,8 @@ import torch
 from dnl_video.config import TrainConfig, TrainerConfig
 from dnl_video.errors import InputError
 from dnl_video.files import locked
-from dnl_video.models.weights.checkpoint import find_checkpoint, read_raw
+from dnl_video.models.weights.checkpoint import read_raw
+from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.training import trainer
 from dnl_video.training.resume import ResumePoint, check_same_run

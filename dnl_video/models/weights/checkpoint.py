@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dnl_video.errors import InputError
-from dnl_video.files import list_folder
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
+from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.models.weights.source import Source
-from dnl_video.spec import ModelSpec, Preprocessing, from_dict, to_dict
+from dnl_video.spec import ModelSpec, Preprocessing, check_fields, from_dict, shortened, to_dict
 
 FORMAT_VERSION = 1
 NETWORK_PREFIX = "network."
-LAST_NAME = "last"
-PREVIOUS_NAME = "previous"  # the checkpoint before the last one
-EXPORTED_NAME = "model.safetensors"
-# Written by the training run: best-epoch012-top1_0.8312.ckpt
-_BEST = re.compile(r"^best-.*top1_([\d.]+)\.ckpt$")
+# Sections of a training configuration that are read from files.
+_SECTIONS = ("data", "optim", "trainer")
+# Fields of ModelSpec and Preprocessing that files of earlier versions do not have.
+_LATER = ("antialias",)
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,37 @@ class Checkpoint:
         Raises:
             InputError: The weights do not fit the architecture the file names.
         """
-        model = build_model(self.spec)
-        expected, found = ({k: tuple(v.shape) for k, v in s.items()} for s in (model.state_dict(), self.state_dict))
+        with torch.device("meta"):  # needs no memory, however large the network that the file names
+            expected = {k: tuple(v.shape) for k, v in build_model(self.spec).state_dict().items()}
+        found = {k: tuple(v.shape) for k, v in self.state_dict.items()}
         if wrong := [k for k in expected | found if expected.get(k) != found.get(k)]:
             first = f"{wrong[0]}: shape {found.get(wrong[0], 'missing')}, expected {expected.get(wrong[0], 'none')}"
             raise InputError(
                 f"{self.path}: weights do not fit {self.spec.architecture} with context {self.spec.context}: "
                 f"{len(wrong)} differences, first {first}; the file is damaged or was edited"
             )
+        model = build_model(self.spec)
         model.load_state_dict(self.state_dict)
         return model.eval()
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What a file of this package stores beside the weights; see `payload`."""
+
+    model: dict[str, Any]
+    preprocessing: dict[str, Any]
+    class_names: list[str]
+    config: dict[str, Any]
+    version: int = FORMAT_VERSION
+    provenance: dict[str, Any] = field(default_factory=dict)
+    backbone_only: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in _SECTIONS:
+            if not isinstance(section := self.config.get(name, {}), dict):
+                raise InputError(f"config.{name} is {shortened(section)}; give a mapping")
 
 
 def payload(
@@ -104,19 +125,35 @@ def read_checkpoint(source: Source) -> Checkpoint:
     Raises:
         InputError: The file is damaged, or neither.
     """
-    stored = _described(source)
+    described = _described(source)
+    try:
+        stored = from_dict(_Description, {k: described[k] for k in _names(_Description) if k in described})
+        spec, preprocessing = from_dict(ModelSpec, stored.model), from_dict(Preprocessing, stored.preprocessing)
+        # A default in place of a missing value would be another network, or other clips.
+        for part, kind in (("model", ModelSpec), ("preprocessing", Preprocessing)):
+            if missing := [k for k in _names(kind) if k not in getattr(stored, part) and k not in _LATER]:
+                raise InputError(f"{part}.{missing[0]} is missing")
+        names = stored.class_names
+        if not stored.backbone_only and len(names) != spec.num_classes:
+            raise InputError(f"class_names has {len(names)} names, but num_classes is {spec.num_classes}")
+    except InputError as error:
+        raise InputError(f"{source.path}: {error}; the file is damaged or was edited") from error
     prefix = NETWORK_PREFIX if source.kind == "torch" else ""
     return Checkpoint(
         path=str(source.path),
         sha256=source.sha256,
-        spec=from_dict(ModelSpec, stored["model"]),
-        preprocessing=from_dict(Preprocessing, stored["preprocessing"]),
-        class_names=tuple(stored["class_names"]),
-        config=stored["config"],
+        spec=spec,
+        preprocessing=preprocessing,
+        class_names=tuple(names),
+        config=stored.config,
         state_dict={k.removeprefix(prefix): v for k, v in source.tensors.items() if k.startswith(prefix)},
-        provenance=stored.get("provenance", {}),
-        backbone_only=stored.get("backbone_only", False),
+        provenance=stored.provenance,
+        backbone_only=stored.backbone_only,
     )
+
+
+def _names(kind: type[Any]) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind)]
 
 
 def read_raw(source: Source | Path) -> dict[str, Any]:
@@ -147,37 +184,3 @@ def _described(source: Source, *, exported: bool = True) -> dict[str, Any]:
             f"{source.path}: checkpoint format {version}, this version reads {FORMAT_VERSION}; update dnl-video"
         )
     return stored
-
-
-def find_checkpoint(path: str | Path, *, last: bool = False) -> Path:
-    """Return a path's file: itself, the best (or last) checkpoint of a run's folder, or a folder's model.safetensors.
-
-    Raises:
-        InputError: There is none.
-    """
-    path = Path(path)
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise InputError(f"{path}: no such checkpoint; give a .ckpt file or the folder of a training run")
-    folder = _checkpoint_folder(path)
-    scored = [(float(found[1]), p) for p in list_folder(folder) if (found := _BEST.match(p.name))]
-    wanted = [] if last else [p for _, p in sorted(scored)]
-    wanted = wanted or last_checkpoints(path)[::-1]
-    if not wanted and (path / EXPORTED_NAME).is_file() and not last:
-        return path / EXPORTED_NAME
-    if not wanted:
-        raise InputError(f"{path}: no {'last' if last else 'best or last'} checkpoint in this folder; train first")
-    return wanted[-1]
-
-
-def last_checkpoints(path: Path) -> list[Path]:
-    """Return the checkpoints of a run's folder to resume from: the newest first, then the previous one."""
-    folder = _checkpoint_folder(path)
-    newest = sorted(list_folder(folder, f"{LAST_NAME}*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True)
-    before = folder / f"{PREVIOUS_NAME}.ckpt"
-    return [*newest, before] if before.is_file() else newest
-
-
-def _checkpoint_folder(path: Path) -> Path:
-    return path / "checkpoints" if (path / "checkpoints").is_dir() else path

@@ -15,7 +15,8 @@ from typing import Any
 from dnl_video.errors import InputError
 from dnl_video.files import check_output, write_atomic
 from dnl_video.models.build import block_positions
-from dnl_video.models.weights.checkpoint import EXPORTED_NAME, Checkpoint, payload
+from dnl_video.models.weights.checkpoint import Checkpoint, payload
+from dnl_video.models.weights.find import EXPORTED_NAME
 from dnl_video.models.weights.source import write_exported
 from dnl_video.spec import ContextOptions, to_dict
 
@@ -180,9 +181,10 @@ def _training(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> str:
         lines.append("- started from: random weights")
     if isinstance(converted := provenance.get("converted_from"), Mapping):
         lines.append(f"- converted from: {_source_line(converted)}")
-        lines += [f"- note: {_escape(note)}" for note in converted.get("notes", [])]
+        lines += [f"- note: {_escape(note)}" for note in converted.get("notes") or ()]
     if "checkpoint" in provenance:
-        lines.append(f"- checkpoint: {_escape(provenance['checkpoint'])}, sha256 `{provenance['checkpoint_sha256']}`")
+        digest = provenance.get("checkpoint_sha256")
+        lines.append(f"- checkpoint: {_escape(provenance['checkpoint'])}, sha256 `{digest}`")
     made = ", ".join(f"{k} {v}" for k, v in provenance.get("exported_with", {}).items())
     return "\n".join([*lines, f"{_MADE}{made}"])
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from dnl_video.errors import InputError
 from dnl_video.models.weights import hub, imagenet, mmaction, pyslowfast
-from dnl_video.models.weights.checkpoint import find_checkpoint, read_checkpoint
+from dnl_video.models.weights.checkpoint import read_checkpoint
+from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.models.weights.places import TranslatedWeights
 from dnl_video.models.weights.pretrained import pretrained_file
 from dnl_video.models.weights.source import Source

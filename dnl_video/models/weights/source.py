@@ -251,7 +251,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         stored = json.loads(metadata[FORMAT_KEY])
         expected = stored.pop(_CHECKSUM)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: damaged: its metadata cannot be read; copy or export it again") from error
     if _checksum(stored, tensors) != expected:
         raise InputError(f"{path}: damaged: its content does not match its checksum; copy or export it again")

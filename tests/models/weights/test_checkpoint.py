@@ -8,7 +8,8 @@ import torch
 
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
-from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, find_checkpoint, load_checkpoint, payload
+from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, load_checkpoint, payload
+from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.spec import ModelSpec, Preprocessing
 
 SPEC = ModelSpec(architecture="slow_r50", context="dnl", num_classes=3, stem_channels=8)

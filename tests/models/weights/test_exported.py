@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,61 @@ def test_flipped_byte_is_a_one_line_error(checkpoint: Checkpoint, tmp_path: Path
         with pytest.raises(InputError) as error:
             read(file)
         assert str(error.value) == message
+
+
+NOT_A_COUNT = (None, math.nan, math.inf, -1, 0, 10**9, 1e30, "8", [8], {"a": 8}, True)
+NO_MAPPING = (None, 3, "x", [1])
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *((name, NOT_A_COUNT) for name in ("preprocessing.num_frames", "preprocessing.frame_stride")),
+        *((name, NOT_A_COUNT) for name in ("preprocessing.crop_size", "model.num_classes", "model.stem_channels")),
+        ("preprocessing.mean", (None, 0.45, [0.45] * 2, [math.nan] * 3, ["a"] * 3, [1e30] * 3)),
+        ("preprocessing.std", ([0.0] * 3, [-1.0] * 3)),
+        ("preprocessing.target_fps", (0, -1.0, math.nan, math.inf, "25")),
+        ("model.dropout", (None, 1.0, -0.1, math.nan, "0")),
+        ("model.architecture", (None, "slow_r5", 3, ["slow_r50"])),
+        ("model.context_options.positions", ({"res4": 1}, {"res4": [10**9]}, [1], "res4")),
+        ("model.context_options.inner_ratio", (0, 2.0, math.nan, None)),
+        ("class_names", (None, "abc", {"a": 1}, ["a", "b"], ["a", "b", "c", "d"], ["a", "b", 3], [])),
+        *((name, NO_MAPPING) for name in ("model", "preprocessing", "config", "provenance", "config.data")),
+        ("backbone_only", (None, 1, "no")),
+    ],
+)
+def test_wrong_metadata_are_refused_by_name(
+    name: str, values: tuple[Any, ...], checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """The checksum is right. A network of the size that the file names is never allocated."""
+    parts = name.split(".")
+    kinds = {"model": "ModelSpec", "preprocessing": "Preprocessing"}
+    for value in values + (() if name in ("provenance", "backbone_only", "config.data") else ("missing",)):
+        stored = payload(SPEC, CLIPS, ["a", "b", "c"], {"data": {}})
+        section = stored
+        for part in parts[:-1]:
+            section = section[part]
+        section[parts[-1]] = value
+        if value == "missing":
+            del section[parts[-1]]
+            if parts[1:2] == ["context_options"]:
+                continue  # the default of a block's option is no other network
+        with pytest.raises(InputError) as error:
+            load_checkpoint(write_exported(tmp_path / "m.safetensors", stored, checkpoint.state_dict))
+        message = str(error.value)
+        assert message.startswith(f"{tmp_path}/m.safetensors: ")
+        assert message.endswith("; the file is damaged or was edited")
+        assert parts[-1] in message or kinds.get(name, name) in message
+        assert "\n" not in message
+
+
+def test_weights_of_another_size_are_refused_before_the_network_is_built(checkpoint: Checkpoint) -> None:
+    """A classifier of 8,192 x 100,000 numbers takes 3 GB."""
+    large = replace(checkpoint, spec=replace(SPEC, num_classes=100_000, stem_channels=256))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="weights do not fit slow_r50 with context nl"):
+        large.build()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 def test_another_safetensors_file_is_refused(tmp_path: Path) -> None:
