@@ -23,7 +23,7 @@ NETWORK_PREFIX = "network."
 # Sections of a training configuration that are read from files.
 _SECTIONS = ("data", "optim", "trainer")
 # Fields of ModelSpec and Preprocessing that files of earlier versions do not have.
-_LATER = ("antialias",)
+_LATER = ("antialias", "rounding")
 
 
 @dataclass(frozen=True)
