@@ -19,9 +19,10 @@ import numpy.typing as npt
 from dnl_video.config import Decoder
 from dnl_video.data.crash_record import record_reading
 from dnl_video.data.file_kind import cut_off
+from dnl_video.data.frame_folders import FrameFolderReader
 from dnl_video.data.packets import PacketTable
 from dnl_video.data.probing import VideoDecodeError, one_line, probe_video, stat_video
-from dnl_video.data.readers import AVReader, DecordReader, FrameFolderReader, Frames, Reader, can_skip_pictures
+from dnl_video.data.readers import AVReader, DecordReader, Frames, Reader, can_skip_pictures
 from dnl_video.data.sampling import Clock, has_variable_rate
 from dnl_video.spec import Preprocessing
 

@@ -74,11 +74,9 @@ def write_video(
         with av.open(str(temporary), "w", format=container_format, options=muxing) as output:
             rate = Fraction(fps).limit_denominator(1001)
             stream: Any = output.add_stream("libx264", rate=rate)
-            stream.height, stream.width = height, width
-            stream.pix_fmt = "yuv420p"
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             stream.codec_context.gop_size = gop
-            if sample_aspect is not None:
-                stream.codec_context.sample_aspect_ratio = sample_aspect.limit_denominator(1000)
+            stream.codec_context.sample_aspect_ratio = (sample_aspect or Fraction(0)).limit_denominator(1000)
             # cgop: closed groups. mbtree: with AVX-512, x264's macroblock tree reads uninitialised memory for widths
             # that are no multiple of 128, so its output would change from run to run.
             stream.options = {"flags": "+cgop", "crf": str(crf), "mbtree": "0", **(options or {})}

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from dnl_video.data.decoding import Video, VideoDecodeError, open_video
 from dnl_video.data.encoding import resize_frames, write_video
+from dnl_video.data.frame_folders import FrameFolderReader
 from dnl_video.data.probing import one_line, probe_video
-from dnl_video.data.readers import FrameFolderReader
 from dnl_video.errors import InputError
 from dnl_video.files import file_sha256, remove_partial
 

@@ -1,4 +1,4 @@
-"""Reads from an H.264 file header whether pictures may consist of two fields (ITU-T H.264, 7.3.2.1.1)."""
+"""Reads H.264 headers: whether pictures may consist of two fields (ITU-T H.264, 7.3.2.1.1), recovery points (D.2.8)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,25 @@ def may_have_fields(header: bytes) -> bool:
         return not _frame_mbs_only(_Bits(sets.replace(b"\0\0\3", b"\0\0")))
     except IndexError:
         return True
+
+
+def recovers_at_once(sei: bytes) -> bool:
+    """Return whether an SEI unit has a recovery point with recovery_frame_cnt 0 (coded as one bit: 1)."""
+    place = 0
+    while place + 2 < len(sei) and sei[place] != 0x80:
+        kind = size = 0
+        while place < len(sei) and sei[place] == 255:
+            kind, place = kind + 255, place + 1
+        kind, place = kind + sei[place], place + 1
+        while place < len(sei) and sei[place] == 255:
+            size, place = size + 255, place + 1
+        if place + 1 >= len(sei):
+            return False
+        size, place = size + sei[place], place + 1
+        if kind == 6:
+            return bool(sei[place] & 0x80)
+        place += size
+    return False
 
 
 class _Bits:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dnl_video.data.file_kind import why_not_opened
-from dnl_video.data.h264_header import may_have_fields
+from dnl_video.data.h264_header import may_have_fields, recovers_at_once
 
 NO_TIME = np.iinfo(np.int64).min
 """Presentation time of a packet that has none."""
@@ -252,7 +252,7 @@ def _is_random_access(packet: Any, codec: str, length_size: int) -> bool:
             kind = unit[0] & 31
             if kind in (1, 5):
                 return kind == 5
-            if kind == 6 and _recovers_at_once(bytes(unit[1:512])):
+            if kind == 6 and recovers_at_once(bytes(unit[1:512])):
                 return True
     return False
 
@@ -288,22 +288,3 @@ def _nal_units(data: memoryview, length_size: int) -> Iterator[memoryview]:
     while 0 <= (place := content.find(b"\0\0\1", place)) < len(content) - 3:
         place += 3
         yield data[place:]
-
-
-def _recovers_at_once(sei: bytes) -> bool:
-    """Return whether an SEI unit has a recovery point with recovery_frame_cnt 0 (coded as one bit: 1)."""
-    place = 0
-    while place + 2 < len(sei) and sei[place] != 0x80:
-        kind = size = 0
-        while place < len(sei) and sei[place] == 255:
-            kind, place = kind + 255, place + 1
-        kind, place = kind + sei[place], place + 1
-        while place < len(sei) and sei[place] == 255:
-            size, place = size + 255, place + 1
-        if place + 1 >= len(sei):
-            return False
-        size, place = size + sei[place], place + 1
-        if kind == 6:
-            return bool(sei[place] & 0x80)
-        place += size
-    return False

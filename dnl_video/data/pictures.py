@@ -1,4 +1,4 @@
-"""What a decoded picture tells about its video: orientation, bits per colour, interlacing, shape of the pixels."""
+"""What a decoded picture tells about its video: size, orientation, bits per colour, shape of the pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact frame readers: decord, PyAV and folders of images. Imports no torch.
+"""Exact frame readers: decord and PyAV. Imports no torch.
 
 The PyAV reader decodes from the random access point before each wanted frame and matches frames by presentation time.
 It reads the packets once from the start (or seeks, and recognises the packet it lands on by its time), and decodes only
@@ -11,31 +11,21 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dnl_video.data.folders import IMAGE_EXTENSIONS, is_frame
 from dnl_video.data.packets import PacketTable, absolute, open_container
 from dnl_video.data.pictures import orientation_of
 
 Frames = npt.NDArray[np.uint8]
 CHUNK = 32
 """Frames decoded at once. All frames of a 1080p video's views together would take 1.9 GB."""
-DEFAULT_FPS = 30.0
-"""Frame rate of image folders whose listing has no `fps` column; that of most Kinetics videos."""
-
 _SEEK_GAP = 300
 """Number of unneeded packets from which a seek is faster than reading them."""
-_NUMBERED = re.compile(r"(.*?)(\d+)\.\w+")
-# TSN's layout keeps optical flow (flow_x_00001.jpg) beside the colour frames.
-_COLOUR_PREFIXES = ("img", "image", "frame", "rgb", "")
 
 
 class Reader:
@@ -165,7 +155,7 @@ class AVReader(Reader):
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """See `Reader.chunks`."""
         frames = self._wanted(list(indices))
-        return _stacked(orientation_of(frame).apply(frame.to_ndarray(format="rgb24")) for frame in frames)
+        return stacked(orientation_of(frame).apply(frame.to_ndarray(format="rgb24")) for frame in frames)
 
     def _wanted(self, indices: list[int]) -> Iterator[Any]:
         if self._times is None:
@@ -221,7 +211,7 @@ class AVReader(Reader):
                 decoder.flush_buffers()
 
 
-def _stacked(images: Iterable[Frames]) -> Iterator[Frames]:
+def stacked(images: Iterable[Frames]) -> Iterator[Frames]:
     """Yield images [H, W, 3] in chunks [n, H, W, 3] of one size, n <= `CHUNK`."""
     for _, same in itertools.groupby(images, np.shape):
         while chunk := list(itertools.islice(same, CHUNK)):
@@ -279,58 +269,3 @@ class _PacketSource:
         else:
             self._next = landed
             self._demux = itertools.chain([packet], self._demux)
-
-
-class FrameFolderReader(Reader):
-    """Reads a folder of numbered images (`img_00001.jpg`, ...) in the order of their numbers (9 before 10).
-
-    Args:
-        folder: The folder.
-        fps: Frames per second; None takes `DEFAULT_FPS`.
-
-    Raises:
-        ValueError: The folder holds no numbered images, several series of them, or a gap in the numbers.
-    """
-
-    def __init__(self, folder: str, fps: float | None = None) -> None:
-        series: dict[str, list[tuple[int, str]]] = {}
-        for name in os.listdir(folder):  # noqa: PTH208 - a Path for each of 300 names is slow
-            match = _NUMBERED.fullmatch(name)
-            if match and is_frame(name):
-                series.setdefault(match[1], []).append((int(match[2]), name))
-        numbered = sorted(series[_colour_prefix(sorted(series))])
-        step = numbered[1][0] - numbered[0][0] if len(numbered) > 1 else 1
-        for (number, name), (following, after) in itertools.pairwise(numbered):
-            if following - number != step or step < 1:
-                raise ValueError(f"{name} is followed by {after}: frames are missing or listed twice")
-        self.files = [Path(folder, name) for _, name in numbered]
-        self.num_frames = len(self.files)
-        self.fps = DEFAULT_FPS if fps is None else float(fps)
-
-    def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
-        """See `Reader.chunks`."""
-        return _stacked(_read_image(self.files[index]) for index in indices)
-
-
-def _read_image(file: Path) -> Frames:
-    """Read an image as RGB, upright by its EXIF orientation."""
-    from PIL import Image, ImageOps
-
-    with Image.open(file) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):  # grey of 16 bits, which `convert` would clip at 255
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        return np.asarray(upright.convert("RGB"))
-
-
-def _colour_prefix(prefixes: list[str]) -> str:
-    """Return the file name prefix of the colour frames."""
-    if not prefixes:
-        raise ValueError(f"the folder holds no numbered images such as img_00001.jpg ({' '.join(IMAGE_EXTENSIONS)})")
-    colour = [prefix for prefix in prefixes if prefix.lower().rstrip("_-.") in _COLOUR_PREFIXES]
-    for candidates in (prefixes, colour):
-        if len(candidates) == 1:
-            return candidates[0]
-    raise ValueError(
-        f"the folder holds several series of images ({', '.join(prefixes[:5])}); keep one, or name it img_"
-    )

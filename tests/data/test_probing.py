@@ -10,7 +10,8 @@ import pytest
 
 from dnl_video.data import packets, probing
 from dnl_video.data.decoding import open_video
-from dnl_video.data.packets import _recovers_at_once, read_packets
+from dnl_video.data.h264_header import recovers_at_once
+from dnl_video.data.packets import read_packets
 from dnl_video.data.probing import VideoDecodeError, probe_video
 from tests.data.odd_videos import encode, write
 
@@ -129,7 +130,7 @@ def test_unwanted_pictures_are_not_decoded(tmp_path, monkeypatch):
     ],
 )
 def test_recovery_points(sei, at_once):
-    assert _recovers_at_once(bytes(sei)) is at_once
+    assert recovers_at_once(bytes(sei)) is at_once
 
 
 def test_x264_marks_open_groups_as_recovery_points(tmp_path):
