@@ -28,7 +28,7 @@ _CONTAINERS_WITH_TIMES = {"mov", "matroska", "flv", "mpegts"}
 _PICTURE_CODECS = {"mjpeg", "png", "bmp", "tiff", "webp", "gif"}
 _ONLY_A_PICTURE = ", only a cover picture"
 # Bits of AVStream.disposition (libavformat/avformat.h).
-_DEFAULT, _ATTACHED_PICTURE, _THUMBNAILS = 1 << 0, 1 << 10, 1 << 11
+_DEFAULT, _ATTACHED_PICTURE = 1 << 0, 1 << 10
 
 
 class NoVideoError(Exception):
@@ -136,12 +136,12 @@ def open_container(path: str, *, probe_decoder: bool = False, header_only: bool 
 def choose_stream(container: Any) -> Any:
     """Return the video stream to read: the default one, else the best by FFmpeg's rule (av_find_best_stream).
 
-    Pictures are no video: attached covers, thumbnails, and tracks of one picture beside a video.
+    Pictures are no video: attached covers and thumbnails, and tracks of one picture beside a video.
 
     Raises:
         NoVideoError: There is no such stream.
     """
-    videos = [s for s in container.streams.video if not s.disposition.value & (_ATTACHED_PICTURE | _THUMBNAILS)]
+    videos = [s for s in container.streams.video if not s.disposition.value & _ATTACHED_PICTURE]
     if not videos:
         raise NoVideoError(f"no video stream{_ONLY_A_PICTURE if container.streams.video else ''}")
     known = [stream for stream in videos if stream.codec_context is not None]
@@ -149,11 +149,11 @@ def choose_stream(container: Any) -> Any:
         raise NoVideoError("no video stream of a codec that FFmpeg decodes")
     best = container.streams.best("video")
 
-    def rank(stream: Any) -> tuple[bool, bool, bool, int]:
+    def rank(stream: Any) -> tuple[bool, bool, bool]:
         # Matroska does not tell the number of frames: 0.
         picture = stream.codec_context.name in _PICTURE_CODECS and stream.frames <= 1
         default = bool(stream.disposition.value & _DEFAULT)
-        return picture, not default, stream is not best, -(stream.codec_context.bit_rate or 0)
+        return picture, not default, stream is not best
 
     return min(known, key=rank)
 
