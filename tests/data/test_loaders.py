@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
 from dnl_video.data.dataset import ClipBatchSampler, shard, shard_batches
-from dnl_video.data.loaders import ResumableLoader, allowed_failures
+from dnl_video.data.loaders import ResumableLoader, VideoDataModule, allowed_failures
 from dnl_video.errors import InputError
+from dnl_video.spec import Preprocessing
 
 
 def test_an_epoch_is_a_permutation_and_epochs_differ():
@@ -157,3 +159,38 @@ def test_length_counts_the_whole_epoch_even_when_resumed():
 @pytest.mark.parametrize(("videos", "share", "allowed"), [(400, 0.02, 8), (10, 0.02, 1), (10, 0.0, 0), (50, 0.02, 1)])
 def test_allowed_failures_round_up(videos, share, allowed):
     assert allowed_failures(videos, share) == allowed
+
+
+@pytest.fixture
+def lists(tmp_path) -> DataConfig:
+    """Ten training videos of the classes u, x and y, and two validation videos of the class x; each in its folder."""
+    lines = {"train": [f"{i}.mp4,{'uxy'[i % 3]}" for i in range(10)], "val": ["10.mp4,x", "11.mp4,x"]}
+    for split, rows in lines.items():
+        (tmp_path / split).mkdir()
+        for row in rows:
+            (tmp_path / split / row.split(",")[0]).touch()
+        (tmp_path / f"{split}.csv").write_text("\n".join(["path,label", *rows]))
+    train, val = tmp_path / "train", tmp_path / "val"
+    return DataConfig(f"{train}.csv", f"{val}.csv", str(train), str(val), batch_size=2, max_failed_share=0.1)
+
+
+def module_of(data: DataConfig) -> VideoDataModule:
+    return VideoDataModule(data, Preprocessing(), AugmentConfig(), ViewsConfig(), seed=0)
+
+
+def test_each_list_has_its_folder_and_both_the_classes_of_training(lists, tmp_path):
+    module = module_of(lists)
+    assert module.class_names == ("u", "x", "y")
+    assert [record.label for record in module.train.records] == [i % 3 for i in range(10)]
+    assert [(r.path, r.label) for r in module.val.records] == [(f"{tmp_path}/val/{i}.mp4", 1) for i in (10, 11)]
+
+
+def test_videos_that_are_missing(lists, tmp_path):
+    (tmp_path / "train" / "4.mp4").unlink()
+    module = module_of(lists)
+    assert [record.path for record in module.train_missing] == [f"{tmp_path}/train/4.mp4"]
+    assert [int(record.path.split("/")[-1][0]) for record in module.train_records] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert len(module.train.records) == 10
+    (tmp_path / "train" / "7.mp4").unlink()
+    with pytest.raises(InputError, match=r"^2 of 10 videos of .*train\.csv are not on disk \(allowed: 1\): .*4\.mp4, "):
+        module_of(lists)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from dnl_video.config import AugmentConfig
+from dnl_video.training import mixing
 from dnl_video.training.mixing import mix
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.run import train
@@ -72,6 +74,23 @@ def test_mixup_and_cutmix_alternate_and_mix_prob_skips_batches() -> None:
     assert kinds["none"] == pytest.approx(80, abs=25)
     assert kinds["mixup"] == pytest.approx(60, abs=25)
     assert kinds["cutmix"] == pytest.approx(60, abs=25)
+
+
+def test_each_kind_has_its_own_alpha(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+
+    def recorded(kind: Any) -> Any:
+        def make(*, alpha: float, num_classes: int) -> Any:
+            seen.add((kind.__name__, alpha))
+            return kind(alpha=alpha, num_classes=num_classes)
+
+        return make
+
+    kinds = SimpleNamespace(MixUp=recorded(mixing.v2.MixUp), CutMix=recorded(mixing.v2.CutMix))
+    monkeypatch.setattr(mixing, "v2", kinds)
+    for batch in range(20):
+        mixed_with(mixup=0.8, cutmix=0.3, batch=batch)
+    assert seen == {("MixUp", 0.8), ("CutMix", 0.3)}
 
 
 def test_no_mixing_when_off_or_with_a_single_clip() -> None:
