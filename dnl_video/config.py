@@ -45,7 +45,7 @@ class DataConfig:
     timeout_s: float = 300.0
     decoder: Decoder = "decord"
 
-    RANGES: ClassVar = {
+    RANGES: ClassVar[dict[str, str]] = {
         "[1, 4096]": "batch_size",
         "[0, 512]": "num_workers",
         "[1, 100000000]": "limit_videos",
@@ -97,7 +97,7 @@ class AugmentConfig:
     mix_prob: float = 1.0
     repeats: int = 1
 
-    RANGES: ClassVar = {
+    RANGES: ClassVar[dict[str, str]] = {
         "[1, 4096]": "short_side crop_size",
         "[0, 1]": "flip erasing mix_prob",
         "[0.001, 1]": "crop_area erasing_area",
@@ -175,7 +175,7 @@ class OptimConfig:
     precise_bn_batches: int = 200
     ema_decay: float | None = None
 
-    RANGES: ClassVar = {
+    RANGES: ClassVar[dict[str, str]] = {
         "[1e-12, 1000]": "lr",
         "[1, 1000000]": "lr_batch",
         "[0, 1)": "momentum label_smoothing ema_decay",
@@ -236,7 +236,7 @@ class TrainerConfig:
     progress_bar: bool = True
     wandb_project: str | None = None
 
-    RANGES: ClassVar = {
+    RANGES: ClassVar[dict[str, str]] = {
         "[1, 100000]": "max_epochs accumulate_grad_batches check_val_every_n_epoch",
         "[1, 1024]": "devices",
         "[1, 10000]": "num_nodes",
@@ -262,7 +262,7 @@ class ViewsConfig:
     num_crops: Literal[1, 3] = 1
     views_per_forward: int = 10
 
-    RANGES: ClassVar = {"[1, 10000]": "num_clips views_per_forward"}
+    RANGES: ClassVar[dict[str, str]] = {"[1, 10000]": "num_clips views_per_forward"}
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -292,7 +292,7 @@ class EvaluationConfig(ViewsConfig):
     frame_order: FrameOrder = "natural"
     decoder: Decoder = "decord"
 
-    RANGES: ClassVar = {**ViewsConfig.RANGES, "[0, 512]": "num_workers"}
+    RANGES: ClassVar[dict[str, str]] = {**ViewsConfig.RANGES, "[0, 512]": "num_workers"}
 
 
 @dataclass
@@ -345,7 +345,7 @@ class TrainConfig:
     validation: ViewsConfig = field(default_factory=ViewsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
-    RANGES: ClassVar = {"[0, 4294967295]": "seed"}  # Lightning's limit
+    RANGES: ClassVar[dict[str, str]] = {"[0, 4294967295]": "seed"}  # Lightning's limit
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -71,7 +71,7 @@ class ContextOptions:
     zero_init: bool = True
     checkpoint: bool = False
 
-    RANGES: ClassVar = {
+    RANGES: ClassVar[dict[str, str]] = {
         "(0, 1]": "inner_ratio value_ratio gc_ratio",
         "[0.0001, 10000]": "temperature",
         "[1, 64]": "pool",
@@ -129,7 +129,7 @@ class ModelSpec:
     stem_strides: tuple[int, int] = (1, 1)
     context_options: ContextOptions = field(default_factory=ContextOptions)
 
-    RANGES: ClassVar = {
+    RANGES: ClassVar[dict[str, str]] = {
         "[1, 100000]": "num_classes",
         "[8, 1024]": "stem_channels",
         "[0, 1)": "dropout",
@@ -187,7 +187,7 @@ class Preprocessing:
     antialias: bool = True
     rounding: Rounding = "pyslowfast"
 
-    RANGES: ClassVar = {
+    RANGES: ClassVar[dict[str, str]] = {
         "[1, 1024]": "num_frames",
         "[1, 100000]": "frame_stride",
         "[0.001, 10000]": "target_fps",

@@ -66,7 +66,7 @@ class PrepareOptions:
     relative: bool = False
     retry_broken: bool = False
 
-    RANGES: ClassVar = {
+    RANGES: ClassVar[dict[str, str]] = {
         "[1, 512]": "num_workers",
         "[1, 100000]": "sample_frames",
         "(0, 1000000]": "timeout_s",

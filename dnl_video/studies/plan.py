@@ -47,7 +47,7 @@ class StudyConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     jobs: int = 1
 
-    RANGES: ClassVar = {"[0, 4294967295]": "seeds", "[1, 256]": "jobs"}
+    RANGES: ClassVar[dict[str, str]] = {"[0, 4294967295]": "seeds", "[1, 256]": "jobs"}
 
     def __post_init__(self) -> None:
         check_fields(self)
