@@ -100,7 +100,7 @@ class PredictionsMeta:
     run: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
-    RANGES: ClassVar = {
+    RANGES: ClassVar[dict[str, str]] = {
         "[0, 1000000]": "num_clips",
         "[1, 1000]": "num_crops",
         "[0, 1000000000000]": "num_videos",
