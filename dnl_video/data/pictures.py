@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -22,9 +24,9 @@ class Orientation(NamedTuple):
         flip_y: Mirror top and bottom.
     """
 
-    transpose: bool = False
-    flip_x: bool = False
-    flip_y: bool = False
+    transpose: bool
+    flip_x: bool
+    flip_y: bool
 
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Return a stored picture [H, W, 3] upright."""
@@ -35,12 +37,6 @@ class Orientation(NamedTuple):
 
 # `frame.side_data` and its frame refer to each other, so that the garbage collector keeps frames for long.
 _side_data: Any = SideDataContainer
-_TURNED = (
-    Orientation(),
-    Orientation(True, False, True),
-    Orientation(False, True, True),
-    Orientation(True, True, False),
-)
 
 
 def orientation_of(frame: Any) -> Orientation:
@@ -49,13 +45,12 @@ def orientation_of(frame: Any) -> Orientation:
     The display matrix of phones and cameras maps (x, y) to (a x + c y, b x + d y). It has one of eight orientations;
     other angles are rounded to one of them.
     """
-    try:
+    turn = math.radians(frame.rotation)
+    a, b, c, d = math.cos(turn), -math.sin(turn), math.sin(turn), math.cos(turn)
+    with contextlib.suppress(ValueError):  # PyAV up to 18 knows not every kind of side data; then the angle counts
         matrix = _side_data(frame).get("DISPLAYMATRIX")
-    except ValueError:  # PyAV up to 18 knows not every kind of side data; then it tells the angle only
-        return _TURNED[round(frame.rotation / 90) % 4]
-    if matrix is None:
-        return _TURNED[0]
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+        if matrix is not None:
+            a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     transpose = abs(b) > abs(a)
     return Orientation(transpose, (c if transpose else a) < 0, (b if transpose else d) < 0)
 
