@@ -54,6 +54,12 @@ def devices_and_nodes(devices: int | Literal["auto"], num_nodes: int) -> tuple[i
     elif _tasks() > 1:
         launcher, nodes = "srun", int(os.environ["SLURM_STEP_NUM_NODES"])
         here = _tasks() // nodes
+    elif num_nodes > 1 and "MASTER_ADDR" not in os.environ:
+        # Lightning would wait for the other nodes without a word.
+        raise InputError(
+            f"trainer.num_nodes is {num_nodes}, but no launcher started processes on other nodes; start the training "
+            "with torchrun or srun, or set trainer.num_nodes=1"
+        )
     else:
         return devices, num_nodes
     if devices != "auto" and (devices, num_nodes) != (here, nodes):

@@ -21,7 +21,7 @@ SHELL = SRUN | {"SLURM_PROCID": 0, "SLURM_LOCALID": 0, "SLURM_STEP_NUM_TASKS": 1
 
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in {*TORCHRUN, *SRUN}:
+    for name in {*TORCHRUN, *SRUN, "MASTER_ADDR"}:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -51,7 +51,16 @@ def test_launchers(
     assert alone_under_slurm() == alone
 
 
-def test_devices_without_a_launcher() -> None:
+def test_several_nodes_need_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert devices_and_nodes(2, 1) == (2, 1)
+    message = (
+        "trainer.num_nodes is 3, but no launcher started processes on other nodes; start the training with torchrun or "
+        "srun, or set trainer.num_nodes=1"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        devices_and_nodes(2, 3)
+    # Lightning's variables, set by hand on each node.
+    monkeypatch.setenv("MASTER_ADDR", "node01")
     assert devices_and_nodes(2, 3) == (2, 3)
 
 

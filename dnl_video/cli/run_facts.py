@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnl_video.cli.recipes import read_recipe
 from dnl_video.errors import InputError
-from dnl_video.files import list_folder, walk
+from dnl_video.files import walk
 
 if TYPE_CHECKING:
     from dnl_video.models.weights.source import Source
@@ -88,21 +88,24 @@ def _predictions(folder: Path) -> Facts:
 
 
 def _run(folder: Path, gmacs: bool) -> Facts:
-    from dnl_video.models.weights.checkpoint import read_raw
-    from dnl_video.models.weights.find import find_checkpoint
-    from dnl_video.models.weights.source import Source
+    from dnl_video.models.weights.checkpoint import epochs_trained, read_raw
+    from dnl_video.models.weights.find import find_checkpoint, has_checkpoint
+    from dnl_video.models.weights.source import FORMAT_KEY, Source
 
     config = read_recipe(str(folder / "config.yaml"))
     train = f"dnl-video train --config {folder / 'config.yaml'}"
     facts: Facts = {"kind": "training run", "path": str(folder), "training": _training(config), "finished": False}
-    if not list_folder(folder / "checkpoints", "[!.]*.ckpt"):
+    if not has_checkpoint(folder):
         return {**facts, "next": [f"{train} (no checkpoint was written yet)"]}
     best, last = find_checkpoint(folder), find_checkpoint(folder, last=True)
     source = Source(best)
     facts |= _network(source, gmacs)
     del facts["config"]
     raw = read_raw(source if best == last else last)
-    done, epochs = _epochs_done(raw), config.get("trainer", {}).get("max_epochs")
+    done, epochs = epochs_trained(raw), config.get("trainer", {}).get("max_epochs")
+    # The best checkpoint may be older than a change of settings.
+    if changed := raw[FORMAT_KEY].get("provenance", {}).get("changed_settings"):
+        facts["provenance"]["changed settings"] = changed
     facts["progress"] = {
         "last checkpoint": str(last),
         "epochs done": done,
@@ -124,7 +127,7 @@ def _run(folder: Path, gmacs: bool) -> Facts:
 
 
 def _model_file(file: Path, gmacs: bool) -> Facts:
-    from dnl_video.models.weights.checkpoint import read_raw
+    from dnl_video.models.weights.checkpoint import epochs_trained, read_raw
     from dnl_video.models.weights.source import Source
 
     source = Source(file)
@@ -135,7 +138,7 @@ def _model_file(file: Path, gmacs: bool) -> Facts:
     if not exported:
         raw = read_raw(source)
         if "epoch" in raw:
-            facts["weights"] |= {"epochs done": _epochs_done(raw), "steps": int(raw["global_step"])}
+            facts["weights"] |= {"epochs done": epochs_trained(raw), "steps": int(raw["global_step"])}
     if config:
         facts["training"] = _training(config)
     manifest = config.get("data", {}).get("val_manifest") or "LIST"
@@ -212,11 +215,6 @@ def _training(config: Facts) -> Facts:
         "seed": config.get("seed"),
     }
     return _known(settings)
-
-
-def _epochs_done(raw: Facts) -> int:
-    progress = raw.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
-    return int(raw["epoch"]) + bool(progress.get("is_last_batch", True))
 
 
 def _last_metrics(folder: Path) -> Facts:

@@ -15,7 +15,6 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from dnl_video.cli.recipes import find_recipe, read_recipe
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError, Terminated, nearest
-from dnl_video.files import list_folder
 from dnl_video.spec import allowed_values
 
 if TYPE_CHECKING:
@@ -158,7 +157,11 @@ def add_arguments(parser: PARSER) -> None:
         metavar="CKPT",
         help="Resume from the run's last checkpoint, or from CKPT. auto: start if the run has no checkpoint yet.",
     )
-    add("--dry-run", action="store_true", help="Check lists, files, decoding and memory; write nothing.")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="Check lists, files, decoding, memory, weights, --resume and the output folder; write nothing.",
+    )
     add("--final-test", action="store_true", help="Evaluate the best checkpoint with many views and write a report.")
     parser.add_config(TrainConfig)
 
@@ -178,7 +181,7 @@ def run(arguments: Any) -> int:
     config = build_config(arguments, TrainConfig)
     _check_devices(config)
     if "dry_run" in arguments:
-        return _dry_run(config)
+        return _dry_run(config, arguments.get("resume"))
     from dnl_video.training.run import train
     from dnl_video.training.stopping import StopRequest
 
@@ -214,10 +217,10 @@ def _check_devices(config: TrainConfig) -> None:
         check_cpu_precision(config.trainer.precision, "--trainer.precision")
 
 
-def _dry_run(config: TrainConfig) -> int:
+def _dry_run(config: TrainConfig, resume: str | None) -> int:
     from dnl_video.training.run import dry_run
 
-    facts = dry_run(config)
+    facts = dry_run(config, resume)
     for name, value in facts.items():
         print(f"{name:<24} {value:.3f}" if isinstance(value, float) else f"{name:<24} {value:,}")
     if facts:
@@ -228,7 +231,9 @@ def _dry_run(config: TrainConfig) -> int:
 def _print_how_to_resume(config: TrainConfig, stop: KeyboardInterrupt | Terminated, options: str) -> None:
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-    if list_folder(Path(config.output_dir, "checkpoints"), "[!.]*.ckpt"):
+    from dnl_video.models.weights.find import has_checkpoint
+
+    if has_checkpoint(Path(config.output_dir)):
         how = f"stopped by {stop.signum.name}" if isinstance(stop, Terminated) else "interrupted"
         saved = stop.saved if isinstance(stop, Terminated) else str(stop)
         command = f"dnl-video train --config {config.output_dir}/config.yaml --resume{options}"

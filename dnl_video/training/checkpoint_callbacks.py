@@ -2,32 +2,77 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 
 from dnl_video.errors import InputError
-from dnl_video.files import atomic_path
+from dnl_video.files import atomic_path, list_folder, make_folder
 from dnl_video.models.weights.find import LAST_NAME, PREVIOUS_NAME
 from dnl_video.training.stopping import StopRequest
 
 
-def best_checkpoint(output: Path) -> ModelCheckpoint:
-    """Return the callback that keeps the checkpoint with the highest validation top-1."""
-    return ModelCheckpoint(
-        dirpath=output / "checkpoints",
-        monitor="val/top1",
-        mode="max",
-        filename="best-epoch{epoch:03d}-top1_{val/top1:.4f}",
-        auto_insert_metric_name=False,
-        # A run killed after validation repeats it when resumed, and must write the same file.
-        enable_version_counter=False,
-    )
+class BestCheckpoint(Checkpoint):
+    """Keeps the checkpoint of the best validation: the highest top-1, then the lowest loss, then the latest epoch.
+
+    Its state names the file without its folder, so a copied run knows its best checkpoint.
+
+    Args:
+        output: The run's folder.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.folder = output / "checkpoints"
+        self.name: str | None = None
+        self._score = (0.0, 0.0)  # top-1, negative loss
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if no validation was better, and remove the best checkpoint before."""
+        top1, loss = (float(trainer.callback_metrics[f"val/{name}"]) for name in ("top1", "loss"))
+        before = self.name
+        if before is not None and (top1, -loss) < self._score:
+            return
+        # A run killed after validation repeats it when resumed, and writes the same file.
+        self.name, self._score = f"best-epoch{trainer.current_epoch:03d}-top1_{top1:.4f}.ckpt", (top1, -loss)
+        trainer.save_checkpoint(self.folder / self.name, weights_only=False)
+        if before not in (None, self.name) and trainer.is_global_zero:
+            (self.folder / str(before)).unlink(missing_ok=True)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Copy the best checkpoint of a run that is continued in another folder; forget one that is gone."""
+        if self.name is None or (self.folder / self.name).is_file():
+            return
+        source = Path(str(trainer.ckpt_path)).with_name(self.name)
+        if not source.is_file():
+            self.name = None
+        elif trainer.is_global_zero:
+            make_folder(self.folder)
+            with atomic_path(self.folder / self.name) as temporary:
+                shutil.copyfile(source, temporary)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Store the best checkpoint's name and score in every checkpoint."""
+        return {"name": self.name, "score": self._score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best checkpoint's name and score."""
+        self.name, self._score = state_dict["name"], tuple(state_dict["score"])
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take the best checkpoint of a run of version 0.1, which has Lightning's ModelCheckpoint and no loss."""
+        for key, state in checkpoint["callbacks"].items():
+            if key.startswith("ModelCheckpoint") and state["best_model_path"]:
+                self.name, self._score = (
+                    Path(state["best_model_path"]).name,
+                    (float(state["best_model_score"]), -math.inf),
+                )
 
 
 class LastCheckpoint(Checkpoint):
@@ -114,10 +159,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            InputError: It cannot be written; the checkpoints before it are unchanged.
+            InputError: It cannot be written; the checkpoints before it, if any, are unchanged.
         """
         path = Path(path)
-        advice = "the checkpoints before it are kept: free disk space, and continue with --resume"
+        advice = "no checkpoint was kept: free disk space, and start again"
+        if list_folder(path.parent, "[!.]*.ckpt"):
+            advice = "the checkpoints before it are kept: free disk space, and continue with --resume"
         with atomic_path(path, advice=advice) as temporary:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,16 @@ from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
 from dnl_video.models.runtime.activation_checkpointing import checkpoint_stages
 from dnl_video.models.weights.checkpoint import payload
+from dnl_video.models.weights.find import has_checkpoint
 from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.spec import to_dict
 from dnl_video.training.collectives import all_gather_dict, all_reduce_mean
 from dnl_video.training.mixing import mix
-from dnl_video.training.optim import freeze, lr_factor, make_optimizer, scaled_lr, set_frozen_to_eval
+from dnl_video.training.optim import change_rates, freeze, lr_factor, make_optimizer, scaled_lr, set_frozen_to_eval
 
 # Separates the random stream of dropout from those of clips and mixing, which have the same seed.
 _STREAM = 3
+_NAMED_VIDEOS = 5
 
 
 class VideoTrainingModule(LightningModule):
@@ -54,6 +57,8 @@ class VideoTrainingModule(LightningModule):
             self.network.compile()
         # Origin of the weights, as plain JSON types; stored in every checkpoint.
         self.provenance: dict[str, Any] = {}
+        # A resumed run restores the optimiser with the settings of its checkpoint, and then changes them.
+        self.restored_optim = config.optim
         classes = config.model.num_classes
         # _check_finite checks for NaN.
         self.train_loss = MeanMetric(nan_strategy="disable")
@@ -121,13 +126,19 @@ class VideoTrainingModule(LightningModule):
         """
         if bool(torch.isfinite(mean_loss)):
             return
+        config = self.config
         records = self.trainer.datamodule.train.records  # type: ignore[attr-defined]
         videos = [] if bool(torch.isfinite(loss)) else [records[i].video_id for i in batch["index"].tolist()]
-        bad = all_gather_dict(dict.fromkeys(videos, f"{float(loss):g}"))
+        bad = all_gather_dict(dict.fromkeys(videos, f"{float(loss.detach()):g}"))
+        named = f", of videos {', '.join(list(bad)[:_NAMED_VIDEOS])}" if bad else ""
+        more = f" and {len(bad) - _NAMED_VIDEOS} more" if len(bad) > _NAMED_VIDEOS else ""
+        precision = ", use --trainer.precision bf16-mixed" if config.trainer.precision == "16-mixed" else ""
+        saved = has_checkpoint(Path(self.trainer.default_root_dir))
+        then = "continue from the last checkpoint with --resume" if saved else "start again: nothing was saved yet"
         raise InputError(
             f"the loss is {next(iter(bad.values()), 'infinite')} in epoch {self.current_epoch + 1}, step "
-            f"{self.global_step + 1}, of videos {', '.join(bad)}; lower optim.lr, clip gradients "
-            "(trainer.gradient_clip_val) or use bf16-mixed, and continue from the last checkpoint with --resume"
+            f"{self.global_step + 1}{named}{more}; lower optim.lr, for example --optim.lr "
+            f"{config.optim.lr / 10:g}, or clip gradients (--trainer.gradient_clip_val 1){precision}, and {then}"
         )
 
     def _log_loss(self, loss: Tensor, mean_loss: Tensor, batch_idx: int, size: int) -> None:
@@ -138,6 +149,14 @@ class VideoTrainingModule(LightningModule):
         self.log("train/loss", torch.stack(self._losses_of_step).mean(), on_step=True, on_epoch=False, batch_size=size)
         self.train_loss(loss, weight=size)
         self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True, batch_size=size)
+
+    def on_train_start(self) -> None:
+        """Change the learning rate and weight decays of a resumed run, if its configuration did."""
+        optim = self.config.optim
+        if optim != self.restored_optim:
+            schedule = self.trainer.lr_scheduler_configs[0].scheduler
+            lr = scaled_lr(optim, self.clips_per_step)
+            change_rates(self.trainer.optimizers[0], schedule, self.network, optim, lr)
 
     def on_train_epoch_start(self) -> None:
         """Reset the running top-1."""
@@ -174,7 +193,9 @@ class VideoTrainingModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Return SGD or AdamW, with a schedule that is updated every step."""
         optim = self.config.optim
-        optimizer = make_optimizer(self.network, optim, scaled_lr(optim, self.clips_per_step))
+        optimizer = make_optimizer(
+            self.network, self.restored_optim, scaled_lr(self.restored_optim, self.clips_per_step)
+        )
         epochs = self.config.trainer.max_epochs
         steps_per_epoch = max(self.trainer.estimated_stepping_batches / epochs, 1)
         schedule = torch.optim.lr_scheduler.LambdaLR(

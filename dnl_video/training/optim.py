@@ -84,6 +84,23 @@ def parameter_groups(model: nn.Module, config: OptimConfig, lr: float) -> list[d
     return [{"params": found, "weight_decay": decay, "lr": rate} for (decay, rate), found in groups.items()]
 
 
+def change_rates(optimizer: Any, schedule: Any, model: nn.Module, config: OptimConfig, lr: float) -> None:
+    """Give a restored optimiser and its LambdaLR other rates and weight decays at the same place; its state stays.
+
+    Args:
+        optimizer: The optimiser, restored with the settings of its checkpoint.
+        schedule: Its schedule, restored too.
+        model: The network.
+        config: The new settings.
+        lr: The new peak learning rate.
+    """
+    factor, common = schedule.lr_lambdas[0](schedule.last_epoch), optimizer.param_groups[0]
+    groups = parameter_groups(model, config, lr)
+    optimizer.param_groups[:] = [{**common, **g, "initial_lr": g["lr"], "lr": g["lr"] * factor} for g in groups]
+    schedule.base_lrs = [group["lr"] for group in groups]
+    schedule.lr_lambdas = schedule.lr_lambdas[:1] * len(groups)
+
+
 def _decay(name: str, kind: str, module: nn.Module, config: OptimConfig) -> float:
     if isinstance(module, _NORMS):
         return config.norm_weight_decay

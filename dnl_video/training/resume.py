@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from dnl_video.config import TrainConfig
 from dnl_video.data.crash_record import STOPPED_REASON
 from dnl_video.errors import InputError
-from dnl_video.files import append_json_lines, list_folder, read_json_lines
-from dnl_video.models.weights.checkpoint import read_raw
-from dnl_video.models.weights.find import find_checkpoint, last_checkpoints
+from dnl_video.files import append_json_lines, read_json_lines
+from dnl_video.models.weights.checkpoint import epochs_trained, read_raw
+from dnl_video.models.weights.find import find_checkpoint, has_checkpoint, last_checkpoints
 from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.spec import differences, flat, to_dict
 from dnl_video.training.module import VideoTrainingModule
@@ -32,6 +34,11 @@ _FIXED_SETTINGS = (
     "weights.source",
     "trainer.accumulate_grad_batches",
 )
+# Settings that may change; every checkpoint records the changes.
+_RECORDED_SETTINGS = (
+    *("optim.lr", "optim.warmup_start_lr", "optim.ema_decay", "trainer.gradient_clip_val", "trainer.precision"),
+    *(f"optim.{kind}weight_decay" for kind in ("", "norm_", "bias_", "query_key_")),
+)
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,21 @@ class ResumePoint:
     Args:
         file: The checkpoint.
         stored: Its metadata: all but the weights and the training state.
+        epochs: Epochs that are finished, validation included.
+        trained: Epochs whose training is finished.
+        steps: Optimiser steps that are done.
     """
 
     file: Path
     stored: dict[str, Any]
+    epochs: int = 0
+    trained: int = 0
+    steps: int = 0
+
+    @property
+    def changes(self) -> list[dict[str, Any]]:
+        """The changes of settings so far: {"epoch": from 1, "step": from 1, NAME: [old, new]} each."""
+        return list(self.stored.get("provenance", {}).get("changed_settings", []))
 
 
 def find_resume_point(resume: str | None, output: Path) -> ResumePoint | None:
@@ -61,7 +79,7 @@ def find_resume_point(resume: str | None, output: Path) -> ResumePoint | None:
         InputError: There is no such checkpoint, it is damaged (and so is the one before), or a new run would overwrite
             an existing one.
     """
-    begun = bool(list_folder(output / "checkpoints", "[!.]*.ckpt"))
+    begun = has_checkpoint(output)
     if resume is None and begun:
         raise InputError(
             f"output_dir {output} holds a run already; continue it with --resume, or give another --output"
@@ -74,7 +92,9 @@ def find_resume_point(resume: str | None, output: Path) -> ResumePoint | None:
     damage: list[InputError] = []
     for file in files:
         try:
-            point = ResumePoint(file, read_raw(file)[FORMAT_KEY])
+            raw = read_raw(file)
+            epochs = raw["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+            point = ResumePoint(file, raw[FORMAT_KEY], epochs, epochs_trained(raw), raw["global_step"])
         except InputError as error:
             damage.append(error)
             continue
@@ -91,30 +111,88 @@ def find_resume_point(resume: str | None, output: Path) -> ResumePoint | None:
     )
 
 
-def check_same_run(point: ResumePoint, module: VideoTrainingModule, world_size: int) -> None:
-    """Refuse settings that do not fit the checkpoint's optimiser state, data position or classes.
+def check_settings(point: ResumePoint, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Compare the settings with those of the checkpoint.
+
+    Returns:
+        (old, new) of each changed setting that may change, by its name.
 
     Raises:
-        InputError: A setting, the classes or the number of processes differ from the checkpoint's.
+        InputError: A setting differs that does not fit the checkpoint's optimiser state or data position, or the run
+            has done more epochs than `trainer.max_epochs`.
+    """
+    given = to_dict(config)
+    # An older version may have had other settings; those it did not have had their defaults.
+    known, before, defaults = flat(given), flat(point.stored["config"]), flat(to_dict(TrainConfig()))
+    changes = {}
+    for key, (old, new) in differences(point.stored["config"], given).items():
+        old = old if key in before else defaults.get(key)
+        switched = key == "optim.ema_decay" and None in (old, new)
+        if old == new or key not in known:
+            continue
+        if key in _RECORDED_SETTINGS and not switched:
+            changes[key] = (old, new)
+        elif key.startswith(_FIXED_SETTINGS):
+            raise InputError(
+                f"{point.file}: its {key} is {old}, the configuration's is {new}; resume with the run's own config.yaml"
+            )
+    if point.epochs > config.trainer.max_epochs:
+        raise InputError(
+            f"{point.file}: its run has done {point.epochs} epochs, trainer.max_epochs is {config.trainer.max_epochs}; "
+            "raise it, or start a new run with another --output"
+        )
+    return changes
+
+
+def is_finished(point: ResumePoint, config: TrainConfig) -> bool:
+    """Return whether the run has done all epochs; say so."""
+    epochs = config.trainer.max_epochs
+    if finished := point.epochs == epochs:
+        place = point.file.parent.parent
+        rank_zero_only(print)(f"{place}: finished ({epochs}/{epochs} epochs); raise trainer.max_epochs to go on")
+    return finished
+
+
+def check_same_run(point: ResumePoint, class_names: Sequence[str], world_size: int) -> None:
+    """Refuse a run that does not fit the checkpoint's classifier or data position.
+
+    Raises:
+        InputError: The classes or the number of processes differ from the checkpoint's.
     """
     file, stored = point.file, point.stored
-    if stored["class_names"] != list(module.class_names):
+    if stored["class_names"] != list(class_names):
         raise InputError(f"{file}: its classes are not those of data.train_manifest; resume with the run's own videos")
-    config = to_dict(module.config)
-    # An older version may have had other settings; those it did not have had their defaults.
-    known, before, defaults = flat(config), flat(stored["config"]), flat(to_dict(type(module.config)()))
-    for key, (old, new) in differences(stored["config"], config).items():
-        same = key not in before and new == defaults.get(key)
-        if key.startswith(_FIXED_SETTINGS) and key in known and not same:
-            raise InputError(
-                f"{file}: its {key} is {old}, the configuration's is {new}; resume with the run's own config.yaml"
-            )
     processes = stored.get("processes", world_size)
     if processes != world_size:
         raise InputError(
             f"{file}: its run has {processes} process(es), not {world_size}, and its schedule and data position count "
             f"their steps; resume with {processes}, or start a new run from it with --weights.source and --output"
         )
+
+
+def record_changes(point: ResumePoint, module: VideoTrainingModule, changes: Mapping[str, tuple[Any, Any]]) -> None:
+    """Take the checkpoint's provenance, add the changed settings to it, and print them."""
+    module.provenance = dict(point.stored.get("provenance", {}))
+    old = {key.removeprefix("optim."): old for key, (old, _) in changes.items() if key.startswith("optim.")}
+    module.restored_optim = dataclasses.replace(module.config.optim, **old)
+    if changes:
+        change = {
+            "epoch": point.trained + 1,
+            "step": point.steps + 1,
+            **{key: list(pair) for key, pair in changes.items()},
+        }
+        module.provenance["changed_settings"] = [*point.changes, change]
+        rank_zero_only(print)(describe(change), flush=True)
+
+
+def describe(change: Mapping[str, Any]) -> str:
+    """Return the line of a change of settings."""
+    words = (f"{key} {_shown(pair[0])} -> {_shown(pair[1])}" for key, pair in change.items() if isinstance(pair, list))
+    return f"changed from epoch {change['epoch']}, step {change['step']}: {', '.join(words)}"
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def read_crashed(output: Path) -> dict[str, str]:

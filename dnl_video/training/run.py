@@ -24,35 +24,42 @@ from dnl_video.data.crash_record import LoaderStopped, loader_faults
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
-from dnl_video.files import locked, make_folder, remove_partial, write_atomic
-from dnl_video.launcher import wait_or_kill
+from dnl_video.files import check_output, locked, make_folder, remove_partial, write_atomic
+from dnl_video.launcher import rank_and_world_size, wait_or_kill
 from dnl_video.models.weights.checkpoint import read_raw
-from dnl_video.models.weights.find import find_checkpoint
+from dnl_video.models.weights.find import find_checkpoint, has_checkpoint, named_top1
 from dnl_video.spec import to_dict
 from dnl_video.training.callbacks import ClipProgress, PreciseBatchNorm
-from dnl_video.training.checkpoint_callbacks import (
-    AtomicCheckpointIO,
-    LastCheckpoint,
-    best_checkpoint,
-)
+from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from dnl_video.training.collectives import another_process_ended
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
-from dnl_video.training.resume import check_same_run, find_resume_point, read_crashed, record_crashed
-from dnl_video.training.setup import build_run, start_from_weights
+from dnl_video.training.resume import (
+    check_same_run,
+    check_settings,
+    describe,
+    find_resume_point,
+    is_finished,
+    read_crashed,
+    record_changes,
+    record_crashed,
+)
+from dnl_video.training.setup import build_run, check_schedule, start_from_weights
 from dnl_video.training.stopping import FAILED_CHILDREN_EXIT_S, StopRequest, take_children
 from dnl_video.training.trainer import make_loggers, make_trainer
 
 _DRY_RUN_BATCHES = 2
 # Warnings of Lightning and torch that do not apply: worker counts, short epochs, frozen parts and writing to the folder
-# of a resumed run are intended; the last one is about Lightning's own code.
+# of a resumed run are intended; runs of version 0.1 have Lightning's ModelCheckpoint; the last one is about Lightning's
+# own code.
 _IGNORED_WARNINGS = (
     "does not have many workers",
     "The number of training batches",
     "lr_scheduler.step.*before.*optimizer.step",
     "in eval mode at the start of training",
     "exists and is not empty",
+    "callbacks used to create the checkpoint",
     "isinstance.treespec, LeafSpec",
 )
 
@@ -85,30 +92,31 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
         with StopRequest() as request:
             return train(config, resume=resume, request=request)
     output = Path(config.output_dir)
-    if config.optim.warmup_epochs >= config.trainer.max_epochs:
-        raise InputError(
-            f"optim.warmup_epochs {config.optim.warmup_epochs:g} leaves nothing of trainer.max_epochs "
-            f"{config.trainer.max_epochs}; lower it"
-        )
+    check_schedule(config)
     point = find_resume_point(resume, output)
+    changes = {} if point is None else check_settings(point, config)
+    if point is not None and is_finished(point, config):
+        return _result(point.file.parent, *rank_and_world_size())
     datamodule, module = build_run(config)
     datamodule.crashed = read_crashed(output)
     report = start_from_weights(config, module) if point is None else None
-    if point is not None:
-        module.provenance = point.stored.get("provenance", {})
-    best, last = best_checkpoint(output), LastCheckpoint(output, config.trainer.save_every_n_steps, request)
+    best, last = BestCheckpoint(output), LastCheckpoint(output, config.trainer.save_every_n_steps, request)
     progress = ClipProgress(config.trainer.progress_bar)
     callbacks = [request, *_callbacks(config, output), progress, best, last]
     loggers = make_loggers(config, output)
     file = None if point is None else point.file
     trainer = make_trainer(config, callbacks, loggers, output, plugins=[AtomicCheckpointIO(file)])
     if point is not None:
-        check_same_run(point, module, trainer.world_size)
+        check_same_run(point, module.class_names, trainer.world_size)
+        record_changes(point, module, changes)
     request.forward_to_children(trainer)
     with contextlib.ExitStack() as stack:
         if trainer.is_global_zero:
             stack.enter_context(_locked_folder(output))
-            write_atomic(output / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+            if point is None and has_checkpoint(output):
+                raise InputError(f"another training wrote to {output} in the meantime; continue it with --resume")
+            history = "".join(f"# {describe(change)}\n" for change in module.provenance.get("changed_settings", []))
+            write_atomic(output / "config.yaml", history + yaml.safe_dump(to_dict(config), sort_keys=False))
             remove_partial(output / "checkpoints", "*.ckpt")
             _print_summary(datamodule, module, trainer)
             if report is not None:
@@ -122,24 +130,40 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     request.install_handlers()
     request.deferred = False
     request.stop_if_received()
-    top1 = float(best.best_model_score) if best.best_model_score is not None else float("nan")
-    # After resuming from an older checkpoint, the best checkpoint it knows may have been replaced.
-    found = find_checkpoint(best.best_model_path if Path(best.best_model_path).is_file() else output)
-    return TrainResult(found, top1, trainer.global_rank, trainer.world_size)
+    return _result(output, trainer.global_rank, trainer.world_size)
 
 
-def dry_run(config: TrainConfig) -> dict[str, Any]:
-    """Check lists, files, decoding, memory and a checkpoint in about a minute; keep no files.
+def _result(folder: Path, rank: int, world_size: int) -> TrainResult:
+    best = find_checkpoint(folder)
+    return TrainResult(best, named_top1(best), rank, world_size)
+
+
+def dry_run(config: TrainConfig, resume: str | None = None) -> dict[str, Any]:
+    """Check the same as `train`, and decoding, memory and a checkpoint, in about a minute; keep no files.
+
+    Args:
+        config: The configuration of the run.
+        resume: As for `train`.
 
     Returns:
         Numbers of videos, missing files, classes and parameters, and the loss of the last batch. Empty in processes
         other than the first.
+
+    Raises:
+        InputError: `train` would refuse the configuration, the videos, the checkpoint or the output folder.
     """
+    check_schedule(config)
+    check_output(Path(config.output_dir))
+    point = find_resume_point(resume, Path(config.output_dir))
+    if point is not None:
+        check_settings(point, config)
+        if is_finished(point, config):
+            return {}
     batches = min(config.optim.precise_bn_batches, _DRY_RUN_BATCHES)
     optim = dataclasses.replace(config.optim, precise_bn_batches=batches)
     config = dataclasses.replace(config, optim=optim, trainer=dataclasses.replace(config.trainer, max_epochs=1))
     datamodule, module = build_run(config)
-    report = start_from_weights(config, module)
+    report = start_from_weights(config, module) if point is None else None
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(
             config,
@@ -151,6 +175,8 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
             enable_progress_bar=False,
             enable_checkpointing=False,
         )
+        if point is not None:
+            check_same_run(point, module.class_names, trainer.world_size)
         _fit(trainer, module, datamodule, None)
         trainer.save_checkpoint(Path(folder) / "check.ckpt", weights_only=False)
         # Each process has its own folder; only the first one writes the checkpoint.

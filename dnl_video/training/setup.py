@@ -20,6 +20,26 @@ from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.precision import check_precision
 
 
+def check_schedule(config: TrainConfig) -> None:
+    """Compare the schedule with the length of the run; warn of milestones that are never reached.
+
+    Raises:
+        InputError: The warm-up is as long as the run.
+    """
+    optim, epochs = config.optim, config.trainer.max_epochs
+    if optim.warmup_epochs >= epochs:
+        raise InputError(
+            f"optim.warmup_epochs {optim.warmup_epochs:g} leaves nothing of trainer.max_epochs {epochs}; lower it"
+        )
+    late = [f"{milestone:g}" for milestone in optim.milestones if milestone >= epochs]
+    if optim.schedule == "step" and late:
+        rank_zero_only(print)(
+            f"warning: optim.milestones has {', '.join(late)}, but the run ends after trainer.max_epochs {epochs}; the "
+            "learning rate stays the same there",
+            file=sys.stderr,
+        )
+
+
 def build_run(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]:
     """Return the data module, and the training module with random weights.
 
@@ -49,6 +69,11 @@ def build_run(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule
 def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str, ...]:
     classes = config.model.num_classes
     names = datamodule.class_names
+    if classes < 2 or (names is not None and len(names) < 2):
+        source = f"model.num_classes is {classes}"
+        if names is not None:
+            source = f"{config.data.class_list or config.data.train_manifest} has {len(names)} class"
+        raise InputError(f"{source}; give at least 2 classes")
     if names is None:
         lists = datamodule.train.labels, datamodule.val.labels
         largest = max(map(max, lists))

@@ -206,6 +206,51 @@ def listed(tiny: TinyRun, folder: Path, *, broken: int = 0, last_label: int = 7)
     return train_words(tiny, folder / "run", "--data.train_manifest", manifest, "--data.val_manifest", manifest)
 
 
+def test_one_class_is_refused(tiny, tmp_path, capsys):
+    lines = [f"{file} 0" for file in tiny.files("train")]
+    (tmp_path / "ids.txt").write_text("\n".join(lines))
+    (tmp_path / "names.csv").write_text("\n".join(["path,label", *(f"{line[:-2]},dancing" for line in lines)]))
+    for name, message in (("ids.txt", "model.num_classes is 1"), ("names.csv", f"{tmp_path}/names.csv has 1 class")):
+        lists = [word for side in ("train", "val") for word in (f"--data.{side}_manifest", str(tmp_path / name))]
+        words = train_words(tiny, tmp_path / "run", *lists, "--model.num_classes", "1")
+        assert refused(capsys, *words) == f"{message}; give at least 2 classes"
+
+
+def test_milestones_after_the_last_epoch_get_a_warning(tiny, tmp_path, capsys):
+    words = ["--optim.schedule", "step", "--optim.milestones", "[0.5, 1, 44.5]", "--dry-run"]
+    assert main(train_words(tiny, tmp_path / "run", *words)) == 0
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "warning: optim.milestones has 1, 44.5, but the run ends after trainer.max_epochs 1; the learning rate stays "
+        "the same there"
+    )
+
+
+def test_dry_run_refuses_what_a_training_refuses(tiny, tmp_path, capsys, monkeypatch):
+    """The checkpoint to resume from, the weights, the warm-up and the output folder, before any video is read."""
+    monkeypatch.setattr("dnl_video.training.run.build_run", None)
+    (tmp_path / "file").touch()
+    last = tiny.run / "checkpoints" / "last.ckpt"
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes(last.read_bytes()[:-100])
+    for words, message in (
+        (["--output", str(tmp_path / "file" / "run")], f"{tmp_path}/file/run: cannot be written (Not a directory); "),
+        (["--resume", str(damaged)], f"{damaged}: "),
+        (["--resume", "--output", str(tmp_path / "new")], f"{tmp_path}/new: no such checkpoint; "),
+        (["--resume", "--optim.gamma", "0.5", "--output", str(tiny.run)], f"{last}: its optim.gamma is 0.1, the "),
+        (["--output", str(tiny.run)], f"output_dir {tiny.run} holds a run already; "),
+        (["--optim.warmup_epochs", "1"], "optim.warmup_epochs 1 leaves nothing of trainer.max_epochs 1; lower it"),
+    ):
+        assert refused(capsys, *train_words(tiny, tmp_path / "run", *words, "--dry-run")).startswith(message)
+    monkeypatch.undo()
+    words = train_words(tiny, tmp_path / "run", "--weights.source", str(tmp_path / "none.pth"), "--dry-run")
+    assert refused(capsys, *words).startswith(f"{tmp_path}/none.pth")
+    # A resumed run needs no weights, and its folder is not touched.
+    words = train_words(tiny, tiny.run, "--trainer.max_epochs", "2", "--resume", "--dry-run")
+    before = sorted(tiny.run.rglob("*"))
+    assert main(words) == 0
+    assert sorted(tiny.run.rglob("*")) == before
+
+
 def test_label_ids_must_fit(tiny, tmp_path, capsys):
     message = refused(capsys, *listed(tiny, tmp_path, last_label=8))
     assert message == "label 8 in the manifests, but model.num_classes is 8 (labels 0 to 7); set model.num_classes"

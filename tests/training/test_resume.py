@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -14,15 +15,22 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from dnl_video.cli.main import main
+from dnl_video.cli.run_facts import facts_of
 from dnl_video.config import TrainConfig
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
+from dnl_video.models.weights.checkpoint import read_raw
+from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.spec import to_dict
 from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO
 from dnl_video.training.module import VideoTrainingModule, seed_network
+from dnl_video.training.optim import lr_factor
 from dnl_video.training.resume import find_resume_point
 from dnl_video.training.run import train
+from dnl_video.training.setup import build_run
 from tests.conftest import TinyRun
 from tests.training.runs import configured, interrupted
 
@@ -255,7 +263,11 @@ def test_previous_checkpoint_alone_is_enough(tiny: TinyRun, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        ("optim", {"lr": 0.5}, "optim.lr is 0.002, the configuration's is 0.5; resume with the run's own config.yaml"),
+        (
+            "optim",
+            {"gamma": 0.5},
+            "optim.gamma is 0.1, the configuration's is 0.5; resume with the run's own config.yaml",
+        ),
         ("optim", {"ema_decay": 0.5}, "optim.ema_decay is None, the configuration's is 0.5; "),
         ("data", {"batch_size": 8}, "data.batch_size is 4, the configuration's is 8; "),
         ("preprocessing", {"frame_stride": 1}, "preprocessing.frame_stride is 2, the configuration's is 1; "),
@@ -267,3 +279,171 @@ def test_resume_with_other_settings_is_refused(section: str, values: Any, messag
     with pytest.raises(InputError) as refused:
         train(configured(tiny, tiny.run, **{section: values}), resume="last")
     assert str(refused.value).startswith(f"{tiny.run}/checkpoints/last.ckpt: its {message}")
+
+
+CHANGES: dict[str, Any] = {
+    "optim": {"lr": 0.01, "warmup_start_lr": 0.001, "weight_decay": 0.5, "bias_weight_decay": 0.0, "ema_decay": 0.5},
+    "trainer": {"gradient_clip_val": 0.1},
+}
+
+
+def changed(tiny: TinyRun, output: Path) -> TrainConfig:
+    """Return the configuration of `config_for` with `CHANGES`."""
+    config = config_for(tiny, output)
+    for section, values in CHANGES.items():
+        setattr(config, section, dataclasses.replace(getattr(config, section), **values))
+    return config
+
+
+def train_with_changes_by_hand(tiny: TinyRun, output: Path, from_step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train without a stop; before each step from ``from_step`` on, set what `CHANGES` sets. A step has two batches."""
+    config, new = config_for(tiny, output), changed(tiny, output)
+    original, decay = VideoTrainingModule.training_step, [0.8]
+
+    def step(self: VideoTrainingModule, batch: Any, batch_idx: int) -> Any:
+        if self.global_step >= from_step:
+            decay[0], self.trainer.gradient_clip_val = 0.5, 0.1
+            lr = 0.01 * 8 / 16 * lr_factor(self.global_step / 2, new.optim, 3)
+            (optimizer,) = self.trainer.optimizers
+            names = {
+                p: (module, kind)
+                for module in self.network.modules()
+                for kind, p in module.named_parameters(recurse=False)
+            }
+            norms = (torch.nn.BatchNorm3d, torch.nn.LayerNorm)
+            groups = []
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                module, kind = names[parameter]
+                wd = 0.0 if isinstance(module, norms) or kind == "bias" else 0.5
+                groups.append(optimizer.param_groups[0] | {"params": [parameter], "lr": lr, "weight_decay": wd})
+            optimizer.param_groups[:] = groups
+            self.trainer.lr_scheduler_configs.clear()
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoTrainingModule, "training_step", step)
+        average = "dnl_video.training.run.get_ema_multi_avg_fn"
+        patch.setattr(average, lambda _: lambda *tensors: get_ema_multi_avg_fn(decay[0])(*tensors))
+        train(config)
+
+
+def test_changed_settings_continue_at_the_same_place(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed in the third of six steps; also the warm-up and the groups of equal weight decay change."""
+    output, by_hand = tmp_path / "run", tmp_path / "by hand"
+    interrupted(config_for(tiny, output), VideoTrainingModule, "training_step", 5)
+    assert last(output)["global_step"] == 2
+    config = changed(tiny, output)
+    capsys.readouterr()
+    train(config, resume="last")
+    line = (
+        "changed from epoch 2, step 3: optim.lr 0.05 -> 0.01, optim.weight_decay 0.05 -> 0.5, optim.bias_weight_decay "
+        "null -> 0, optim.warmup_start_lr 0.0002 -> 0.001, optim.ema_decay 0.8 -> 0.5, trainer.gradient_clip_val null "
+        "-> 0.1"
+    )
+    assert capsys.readouterr().out.splitlines()[0] == line
+    train_with_changes_by_hand(tiny, by_hand, 2, monkeypatch)
+    # The order of the parameters changes the rounding of the gradient norm.
+    for part in ("state_dict", "current_model_state"):
+        torch.testing.assert_close(last(output)[part], last(by_hand)[part], rtol=1e-4, atol=1e-5)
+
+    # The changes are in every later checkpoint and in config.yaml, and stay there.
+    stored = read_raw(output / "checkpoints" / "last.ckpt")[FORMAT_KEY]
+    assert stored["config"] == to_dict(config)
+    (first,) = stored["provenance"]["changed_settings"]
+    assert (first["epoch"], first["step"], first["optim.lr"]) == (2, 3, [0.05, 0.01])
+    config.trainer = dataclasses.replace(config.trainer, max_epochs=4, gradient_clip_val=None)
+    train(config, resume="last")
+    changes = read_raw(output / "checkpoints" / "last.ckpt")[FORMAT_KEY]["provenance"]["changed_settings"]
+    assert changes == [first, {"epoch": 4, "step": 7, "trainer.gradient_clip_val": [0.1, None]}]
+    text = (output / "config.yaml").read_text()
+    assert text.splitlines()[:2] == [
+        f"# {line}",
+        "# changed from epoch 4, step 7: trainer.gradient_clip_val 0.1 -> null",
+    ]
+    assert yaml.safe_load(text) == to_dict(config)
+    assert facts_of(str(output))["provenance"]["changed settings"] == changes
+
+
+def test_precision_may_change(tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On some CPUs bf16 gives NaN; the values do not matter here.
+    monkeypatch.setattr("dnl_video.training.setup.check_precision", lambda *_, **__: None)
+    monkeypatch.setattr(VideoTrainingModule, "_check_finite", lambda *_: None)
+    output = tmp_path / "run"
+    shutil.copytree(tiny.run, output)
+    for epochs, precision in ((2, "bf16-mixed"), (3, "32-true")):
+        train(configured(tiny, output, trainer={"max_epochs": epochs, "precision": precision}), resume="last")
+    changes = read_raw(output / "checkpoints" / "last.ckpt")[FORMAT_KEY]["provenance"]["changed_settings"]
+    pairs = [change["trainer.precision"] for change in changes]
+    assert pairs == [["32-true", "bf16-mixed"], ["bf16-mixed", "32-true"]]
+
+
+def test_finished_run_is_not_trained_again(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(tiny.run, output)
+    before = sorted(output.rglob("*"))
+    for words in (["--resume"], ["--resume", "auto"], ["--resume", "--dry-run"]):
+        capsys.readouterr()
+        assert main(["train", "--config", str(tiny.config), "--output", str(output), *words]) == 0
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[0] == f"{output}: finished (1/1 epochs); raise trainer.max_epochs to go on"
+        assert len(printed) == (1 if "--dry-run" in words else 3)
+    assert sorted(output.rglob("*")) == before
+    train(configured(tiny, output, trainer={"max_epochs": 2}), resume="last")
+    with pytest.raises(InputError) as refused:
+        train(configured(tiny, output), resume="last")
+    assert str(refused.value) == (
+        f"{output}/checkpoints/last.ckpt: its run has done 2 epochs, trainer.max_epochs is 1; raise it, or start a new "
+        "run with another --output"
+    )
+
+
+def test_run_stopped_in_its_last_validation_is_not_finished(tiny: TinyRun, tmp_path: Path) -> None:
+    config = configured(tiny, tmp_path / "run")
+    interrupted(config, VideoTrainingModule, "validation_step", 0)
+    assert not list((tmp_path / "run" / "checkpoints").glob("best-*"))
+    train(config, resume="auto")
+    assert list((tmp_path / "run" / "checkpoints").glob("best-*"))
+
+
+def test_run_that_another_training_began_is_not_overwritten(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queued job starts while the old one is about to write its first checkpoint, and gets the lock after it."""
+    output = tmp_path / "run"
+
+    def begin(*args: Any) -> Any:
+        shutil.copytree(tiny.run, output)
+        return build_run(*args)
+
+    monkeypatch.setattr("dnl_video.training.run.build_run", begin)
+    with pytest.raises(InputError) as refused:
+        train(configured(tiny, output), resume="auto")
+    assert str(refused.value) == f"another training wrote to {output} in the meantime; continue it with --resume"
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_advice_after_a_nan_loss_can_be_followed(
+    saved: bool, tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loss is NaN in the second or the fifth step, unless the learning rate was lowered."""
+    output, step = tmp_path / "run", 4 if saved else 1
+    original = VideoTrainingModule.normalized
+
+    def poisoned(self: VideoTrainingModule, clips: torch.Tensor) -> torch.Tensor:
+        broken = self.global_step == step and self.config.optim.lr == 0.002 and self.training
+        return original(self, clips) * (float("nan") if broken else 1.0)
+
+    monkeypatch.setattr(VideoTrainingModule, "normalized", poisoned)
+    words = ["train", "--config", str(tiny.config), "--output", str(output)]
+    words += ["--trainer.max_epochs", "2", "--data.batch_size", "4" if saved else "8"]
+    assert main(words) == 2
+    (message,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dnl-video: error: ")]
+    then = "continue from the last checkpoint with --resume" if saved else "start again: nothing was saved yet"
+    listed = r"(\S+, ){3}\S+" if saved else r"(\S+, ){4}\S+ and 3 more"
+    videos = rf"the loss is nan in epoch {1 + saved}, step {step + 1}, of videos {listed}; "
+    advice = "lower optim.lr, for example --optim.lr 0.0002, or clip gradients (--trainer.gradient_clip_val 1), and "
+    assert re.fullmatch(f"dnl-video: error: {videos}{re.escape(advice + then)}", message)
+    assert main([*words, "--optim.lr", "0.0002", *(["--resume"] if saved else [])]) == 0
+    assert last(output)["epoch"] == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from dnl_video.models.weights.checkpoint import read_raw
 from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.training import trainer
-from dnl_video.training.resume import ResumePoint, check_same_run
+from dnl_video.training.resume import ResumePoint, check_same_run, check_settings
 from dnl_video.training.run import train
 from dnl_video.training.trainer import validation_interval
 from tests.conftest import TinyRun
@@ -107,17 +106,18 @@ def test_resume_with_other_processes_or_positions_is_refused(tiny: TinyRun) -> N
     stored = read_raw(find_checkpoint(tiny.run, last=True))[FORMAT_KEY]
     assert stored["processes"] == 1
     point = ResumePoint(Path("last.ckpt"), stored | {"processes": 8})
-    module: Any = SimpleNamespace(class_names=stored["class_names"], config=load(tiny.config))
-    check_same_run(point, module, 8)
+    config, names = load(tiny.config), stored["class_names"]
+    check_same_run(point, names, 8)
+    assert check_settings(point, config) == {}
     with pytest.raises(InputError) as refused:
-        check_same_run(point, module, 32)
+        check_same_run(point, names, 32)
     assert str(refused.value) == (
         "last.ckpt: its run has 8 process(es), not 32, and its schedule and data position count their steps; resume "
         "with 8, or start a new run from it with --weights.source and --output"
     )
     stored["config"]["model"]["context_options"]["positions"] = {"res3": [1]}
     with pytest.raises(InputError, match=r"its model.context_options.positions is {'res3': \[1\]}, the .* is None;"):
-        check_same_run(point, module, 8)
+        check_settings(point, config)
 
 
 def test_lightning_starts_processes_in_a_batch_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,3 +184,9 @@ def _described(source: Source, *, exported: bool = True) -> dict[str, Any]:
             f"{source.path}: checkpoint format {version}, this version reads {FORMAT_VERSION}; update dnl-video"
         )
     return stored
+
+
+def epochs_trained(raw: Mapping[str, Any]) -> int:
+    """Return the epochs whose training is finished, of a whole checkpoint (`read_raw`)."""
+    progress = raw.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+    return int(raw["epoch"]) + bool(progress.get("is_last_batch", True))

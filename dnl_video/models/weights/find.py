@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def find_checkpoint(path: str | Path, *, last: bool = False) -> Path:
     if not wanted:
         raise InputError(f"{path}: no {'last' if last else 'best or last'} checkpoint in this folder; train first")
     return wanted[-1]
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Return whether a run's folder holds a checkpoint."""
+    return bool(list_folder(run / "checkpoints", "[!.]*.ckpt"))
+
+
+def named_top1(path: Path) -> float:
+    """Return the validation top-1 (a share) in the name of a best checkpoint; NaN for other files."""
+    found = _BEST.match(path.name)
+    return float(found[1]) if found else math.nan
 
 
 def last_checkpoints(path: Path) -> list[Path]:
