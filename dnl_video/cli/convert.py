@@ -50,15 +50,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Convert a file; print its network, its clips and the defaults used."""
     from dnl_video.data.class_lists import read_class_list
-    from dnl_video.models.weights.convert import convert_weights
-    from dnl_video.models.weights.export import check_out, export_model
+    from dnl_video.models.weights.find import check_out, find_weights
 
     check_out(arguments.output)
+    find_weights(arguments.source)
     settings = dict(map(parse_setting, arguments.set))
     for name in ("num_frames", "frame_stride"):
         if getattr(arguments, name) is not None:
             settings[f"preprocessing.{name}"] = getattr(arguments, name)
     names = None if arguments.classes is None else read_class_list(arguments.classes)
+    from dnl_video.models.weights.convert import convert_weights
+    from dnl_video.models.weights.export import export_model
+
     checkpoint, report = convert_weights(
         arguments.source, architecture=arguments.architecture, class_names=names, settings=settings
     )

@@ -70,9 +70,12 @@ def evaluate(
     Raises:
         InputError: A file cannot be used, or the directory belongs to another run.
     """
-    from dnl_video.data.manifest import read_manifest
+    from dnl_video.data.manifest import find_manifest, read_manifest
+    from dnl_video.models.weights.find import find_checkpoint
+
+    file, _ = find_checkpoint(checkpoint), find_manifest(manifest)
     from dnl_video.models.weights.checkpoint import load_checkpoint
 
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(file)
     videos = read_manifest(manifest, root=root, class_names=loaded.class_names, limit_videos=limit_videos, split="val")
     return score_videos("evaluate", loaded, videos, output, options, **more)

@@ -42,16 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and print the files written."""
-    from dnl_video.models.weights.checkpoint import load_checkpoint
-    from dnl_video.models.weights.export import check_out, export_model
-    from dnl_video.models.weights.find import EXPORTED_NAME
+    from dnl_video.models.weights.find import EXPORTED_NAME, check_out, find_checkpoint
 
     folder = check_out(arguments.output)
+    file = find_checkpoint(arguments.checkpoint)
+    from dnl_video.models.weights.checkpoint import load_checkpoint
+    from dnl_video.models.weights.export import export_model
+
     if arguments.onnx:
         from dnl_video.models.runtime.program_export import require_onnx
 
         require_onnx()
-    checkpoint = load_checkpoint(arguments.checkpoint)
+    checkpoint = load_checkpoint(file)
     written = export_model(checkpoint, arguments.output, results=_results(checkpoint))
     say(*(f"wrote {path}" for path in written))
     file = Path(arguments.output, EXPORTED_NAME) if folder else Path(arguments.output)

@@ -35,11 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the features and print their number; 3 when videos failed."""
     from dnl_video.data.manifest import read_videos
-    from dnl_video.models.weights.checkpoint import load_checkpoint
+    from dnl_video.models.weights.find import find_checkpoint
     from dnl_video.results.reader import iter_predictions
 
     manifest = read_videos(arguments.videos, root=arguments.root)
-    checkpoint, options = load_checkpoint(arguments.checkpoint), config_from(arguments, EvaluationConfig)
+    file, options = find_checkpoint(arguments.checkpoint), config_from(arguments, EvaluationConfig)
+    from dnl_video.models.weights.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(file)
     more = {"features": True, "retry_failed": arguments.retry_failed}
     if not score_videos("features", checkpoint, manifest, arguments.output, options, **more):
         return 0

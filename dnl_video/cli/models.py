@@ -39,12 +39,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: A size is too small for the networks.
     """
+    if min(args.size) < 32:
+        raise InputError(f"--size {min(args.size)} is too small; give at least 32 pixels")
     from dnl_video.cli.screen import plain_table, show
     from dnl_video.models.create import create_model
     from dnl_video.models.inspect.flops import count
 
-    if min(args.size) < 32:
-        raise InputError(f"--size {min(args.size)} is too small; give at least 32 pixels")
     options = ContextOptions(pool=None) if args.unpooled else ContextOptions()
     numbers = ["params", "added", *(f"{g}{size}" for size in args.size for g in ("GMACs ", "+"))]
     table = plain_table("network", "context", *numbers, numbers=numbers)

@@ -68,7 +68,7 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Classify; write and show the best classes of each video and, with --sliding, of each segment."""
     from dnl_video.data.manifest import read_videos
-    from dnl_video.models.weights.checkpoint import load_checkpoint
+    from dnl_video.models.weights.find import find_checkpoint
     from dnl_video.results.tables import merging
 
     hop_s = _check(arguments)
@@ -79,6 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
         if Path(arguments.annotate).resolve() == Path(manifest.records[0].path).resolve():
             raise InputError(f"--annotate {arguments.annotate} is the video itself; give another name")
         check_output(Path(arguments.annotate), is_file=True)
+    file, options = find_checkpoint(arguments.checkpoint), config_from(arguments, EvaluationConfig)
+    from dnl_video.models.weights.checkpoint import load_checkpoint
+
     rank, world_size = rank_and_world_size()
     keep = bool(arguments.output) or hop_s is not None or world_size > 1 or len(manifest.records) > MANY_VIDEOS
     default = Path("predictions") / Path(arguments.videos[0]).resolve().stem
@@ -86,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     with folder as name:
         output = Path(name)
         try:
-            checkpoint, options = load_checkpoint(arguments.checkpoint), config_from(arguments, EvaluationConfig)
+            checkpoint = load_checkpoint(file)
             more = {"hop_s": hop_s, "retry_failed": arguments.retry_failed}
             if not score_videos("predict", checkpoint, manifest, output, options, **more):
                 return 0

@@ -14,7 +14,9 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from dnl_video.cli.recipes import find_recipe, read_recipe
 from dnl_video.config import TrainConfig
+from dnl_video.data.manifest import find_manifest
 from dnl_video.errors import InputError, Terminated, nearest
+from dnl_video.models.weights.find import find_weights
 from dnl_video.spec import allowed_values
 
 if TYPE_CHECKING:
@@ -179,6 +181,10 @@ def build_config(arguments: Any, kind: type[_Config]) -> _Config:
 def run(arguments: Any) -> int:
     """Train; with --final-test also evaluate and report."""
     config = build_config(arguments, TrainConfig)
+    for manifest in (config.data.train_manifest, config.data.val_manifest):
+        find_manifest(manifest)
+    if config.weights.source is not None and "resume" not in arguments:
+        find_weights(config.weights.source)
     _check_devices(config)
     if "dry_run" in arguments:
         return _dry_run(config, arguments.get("resume"))

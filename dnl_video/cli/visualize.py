@@ -57,6 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw the pictures and print their paths."""
+    from dnl_video.models.weights.find import find_checkpoint
+
+    if not 0 < arguments.fps <= 50:
+        raise InputError(f"--fps is {arguments.fps:g}; give frames per second above 0, at most 50")
+    if not Path(arguments.video).exists():
+        raise InputError(f"{arguments.video} does not exist; give one video file")
+    paths = [find_checkpoint(path) for path in (arguments.checkpoint, arguments.compare_to) if path]
+    output = Path(arguments.output or Path("attention") / Path(arguments.video).stem)
+    check_output(output)
+
     from rich.console import Console
     from rich.progress import track
 
@@ -66,12 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.visualize.examine import examine
     from dnl_video.visualize.panels import save_figure
 
-    if not 0 < arguments.fps <= 50:
-        raise InputError(f"--fps is {arguments.fps:g}; give frames per second above 0, at most 50")
-    output = Path(arguments.output or Path("attention") / Path(arguments.video).stem)
-    check_output(output)
     queries = [parse_query(text) for text in arguments.query]
-    paths = [arguments.checkpoint] + ([arguments.compare_to] if arguments.compare_to else [])
     predictors = [Predictor.from_checkpoint(path, EvaluationConfig(device=arguments.device)) for path in paths]
     examination = examine(predictors, arguments.video, queries, start_s=arguments.clip_start, blocks=arguments.block)
     make_folder(output)

@@ -63,6 +63,16 @@ class Manifest:
     labels: frozenset[int] = frozenset()
 
 
+def find_manifest(source: str | os.PathLike[str]) -> Path:
+    """Return the path of a labelled listing.
+
+    Raises:
+        InputError: There is none.
+    """
+    absent = f"manifest {source} does not exist; give a CSV, a list of `path label` lines or a class folder"
+    return existing(source, absent)
+
+
 def read_manifest(
     source: str | os.PathLike[str],
     *,
@@ -90,8 +100,7 @@ def read_manifest(
     """
     if limit_videos is not None and limit_videos < 1:
         raise InputError(f"limit_videos is {limit_videos}; give at least 1, or null for all")
-    absent = f"manifest {source} does not exist; give a CSV, a list of `path label` lines or a class folder"
-    path = existing(source, absent)
+    path = find_manifest(source)
     if path.is_dir():
         if root is not None and Path(root).expanduser().resolve() != path.resolve():
             raise InputError(f"manifest {source} is a class folder, which takes no root; leave out the root {root}")

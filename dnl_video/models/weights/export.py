@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.errors import InputError
-from dnl_video.files import check_output, write_atomic
+from dnl_video.files import write_atomic
 from dnl_video.models.build import block_positions
 from dnl_video.models.weights.checkpoint import Checkpoint, payload
-from dnl_video.models.weights.find import EXPORTED_NAME
+from dnl_video.models.weights.find import CARD_MARK, EXPORTED_NAME, card_of, check_out
 from dnl_video.models.weights.source import write_exported
 from dnl_video.spec import ContextOptions, to_dict
 
@@ -30,7 +30,6 @@ _CONTEXTS = {
     "gc": "global context blocks (Cao et al., 2019)",
 }
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-_MADE = "- exported with: "
 
 
 def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") -> list[Path]:
@@ -51,7 +50,7 @@ def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") 
     folder, out = check_out(out), Path(out)
     if out.is_file() and Path(checkpoint.path).exists() and out.samefile(checkpoint.path):
         raise InputError(f"{out}: is the checkpoint itself; give another name")
-    file, card = out / EXPORTED_NAME if folder else out, _card(out)
+    file, card = out / EXPORTED_NAME if folder else out, card_of(out)
     stored = payload(
         checkpoint.spec,
         checkpoint.preprocessing,
@@ -68,33 +67,6 @@ def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") 
     for path, text in texts.items():
         write_atomic(path, text)
     return [file, *texts]
-
-
-def check_out(out: str | Path) -> bool:
-    """Check an output path before long work; return whether it is a folder. An earlier export may be replaced.
-
-    Raises:
-        InputError: It is neither a folder nor a ``.safetensors`` file, cannot be written, or a text that is no model
-            card has the card's name.
-    """
-    out = Path(out)
-    if not _is_folder(out) and out.suffix != ".safetensors":
-        raise InputError(f"{out}: give a name that ends in .safetensors, or a folder")
-    check_output(out, is_file=not _is_folder(out))
-    card = _card(out)
-    if card.is_file() and f"\n{_MADE}dnl-video " not in card.read_text(encoding="utf-8", errors="replace"):
-        raise InputError(
-            f"{card}: exists and is not a model card; the card of this export would replace it; give another name"
-        )
-    return _is_folder(out)
-
-
-def _is_folder(out: Path) -> bool:
-    return out.is_dir() or not out.suffix
-
-
-def _card(out: Path) -> Path:
-    return out / "README.md" if _is_folder(out) else out.with_suffix(".md")
 
 
 def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -188,7 +160,7 @@ def _training(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> str:
         digest = provenance.get("checkpoint_sha256")
         lines.append(f"- checkpoint: {_escape(provenance['checkpoint'])}, sha256 `{digest}`")
     made = ", ".join(f"{k} {v}" for k, v in provenance.get("exported_with", {}).items())
-    return "\n".join([*lines, f"{_MADE}{made}"])
+    return "\n".join([*lines, f"{CARD_MARK}{made}"])
 
 
 def _classes(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Finds the checkpoint in a folder. Loads no torch, so that a wrong path is an error at once."""
+"""Finds files of weights and checks the path of an export, without torch: a wrong path is an error at once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 from dnl_video.errors import InputError
-from dnl_video.files import list_folder
+from dnl_video.files import check_output, list_folder
 
 LAST_NAME = "last"
 PREVIOUS_NAME = "previous"  # the checkpoint before the last one
 EXPORTED_NAME = "model.safetensors"
+CARD_MARK = "- exported with: "  # begins a line of every model card
 # Written by the training run: best-epoch012-top1_0.8312.ckpt
 _BEST = re.compile(r"^best-.*top1_([\d.]+)\.ckpt$")
 
@@ -59,3 +60,44 @@ def last_checkpoints(path: Path) -> list[Path]:
 
 def _checkpoint_folder(path: Path) -> Path:
     return path / "checkpoints" if (path / "checkpoints").is_dir() else path
+
+
+def find_weights(source: str) -> Path | None:
+    """Return the file of a path or of a run's folder; None for the name of published weights.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    if Path(source).exists():
+        return find_checkpoint(source)
+    if Path(source).suffix or len(Path(source).parts) != 1:
+        raise InputError(f"{source}: no such file of weights")
+    return None
+
+
+def check_out(out: str | Path) -> bool:
+    """Check an output path before long work; return whether it is a folder. An earlier export may be replaced.
+
+    Raises:
+        InputError: It is neither a folder nor a ``.safetensors`` file, cannot be written, or a text that is no model
+            card has the card's name.
+    """
+    out = Path(out)
+    if not _is_folder(out) and out.suffix != ".safetensors":
+        raise InputError(f"{out}: give a name that ends in .safetensors, or a folder")
+    check_output(out, is_file=not _is_folder(out))
+    card = card_of(out)
+    if card.is_file() and f"\n{CARD_MARK}dnl-video " not in card.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(
+            f"{card}: exists and is not a model card; the card of this export would replace it; give another name"
+        )
+    return _is_folder(out)
+
+
+def _is_folder(out: Path) -> bool:
+    return out.is_dir() or not out.suffix
+
+
+def card_of(out: Path) -> Path:
+    """Return the path of an export's model card."""
+    return out / "README.md" if _is_folder(out) else out.with_suffix(".md")

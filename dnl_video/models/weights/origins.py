@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from dnl_video.errors import InputError
 from dnl_video.models.weights import hub, imagenet, mmaction, pyslowfast
 from dnl_video.models.weights.checkpoint import read_checkpoint
-from dnl_video.models.weights.find import find_checkpoint
+from dnl_video.models.weights.find import find_weights
 from dnl_video.models.weights.places import TranslatedWeights
 from dnl_video.models.weights.pretrained import pretrained_file
 from dnl_video.models.weights.source import Source
@@ -34,10 +33,8 @@ def find_source(source: str, architecture: Architecture | None = None) -> Source
     Raises:
         InputError: There is none.
     """
-    if Path(source).exists():
-        return Source(find_checkpoint(source))
-    if Path(source).suffix or len(Path(source).parts) != 1:
-        raise InputError(f"{source}: no such file of weights")
+    if file := find_weights(source):
+        return Source(file)
     if architecture is None:
         raise InputError(f"{source}: no such file; a published name needs to know the architecture")
     return pretrained_file(source, architecture)
