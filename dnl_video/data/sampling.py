@@ -164,7 +164,9 @@ def sliding_indices(
         frames = [math.floor(j * hop + 0.5) for j in range(math.ceil(n / hop))]
     regular = [rule.start_at(frame) for frame in frames if frame < n]
     starts = [*(start for start in regular if start < rule.last_start), rule.last_start]
-    return _inside(np.stack([rule.clip(start) for start in starts]), n, preprocessing)
+    clips = _inside(np.stack([rule.clip(start) for start in starts]), n, preprocessing)
+    # PySlowFast's last clip may lie between two frames, and then begins anywhere in the video.
+    return clips[:-1] if len(clips) > 1 and clips[-1].min() < clips[-2].min() else clips
 
 
 def clip_from(start: int, n: int, fps: float, preprocessing: Preprocessing, clock: Clock | None = None) -> Indices:
@@ -267,6 +269,7 @@ def _pyslowfast(n: int, fps: float, preprocessing: Preprocessing, clock: Clock |
         begin, end = np.searchsorted(pts, first), np.searchsorted(pts, last + jitter, side="right")
         if begin >= end:  # no frame lies between these times: it decodes the whole video
             return spread(start * whole / max(last_start, 1e-9))
-        return begin + (spread(0.0) if end == n else np.minimum(spread(0.0), end - 1 - begin))
+        past_end = start + span > fps * clock.length_s + 1e-3
+        return begin + (spread(0.0) if past_end else np.minimum(spread(0.0), end - 1 - begin))
 
     return _Rule(last_start, clip, lambda frame: pts[frame] / ticks_per_frame)

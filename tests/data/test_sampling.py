@@ -356,6 +356,25 @@ def test_pyslowfast_starts_at_the_frame_after_a_start_between_frames():
     assert clip_from(260, 300, 30.0, looped, CLOCKS["30"]).tolist() == [260, 269, 278, 287, 296, 5, 14, 23]
 
 
+def test_pyslowfast_slides_up_to_a_last_frame_that_is_shown_for_long():
+    # The last of 100 frames is shown from 20 to 25 s. No frame begins between D (23.9 s) and the end of that clip.
+    clock = file_clock([*(512 * i for i in range(99)), 15360 * 20], 15360, 30.0, length=15360 * 25)
+    for past_end in ("repeat_last", "loop"):
+        clips = sliding_indices(100, 5.0, pyslowfast(4, 8, past_end=past_end), 0.5, clock)
+        start_s, end_s = clip_times(clips, clock.times_s)
+        assert clips[:, 0].tolist() == [0, 15, 30, 45, 60, 75, 90, 98, 99]
+        assert (np.diff(start_s) >= 0).all()
+        assert (np.diff(end_s) >= 0).all()
+        assert end_s[-1] == clock.times_s[-1]
+
+
+def test_a_pyslowfast_clip_that_fits_never_starts_over():
+    clock = CLOCKS["film"]
+    clips = sliding_indices(192, 10.0, pyslowfast(8, 8, past_end="loop"), 1.0, clock)
+    assert clips.tolist() == sliding_indices(192, 10.0, pyslowfast(8, 8), 1.0, clock).tolist()
+    assert clips[-1].tolist() == [180, 189, 191, 191, 191, 191, 191, 191]
+
+
 def nearest_frames(times_s: np.ndarray, wanted: list[float], past_end: str) -> list[int]:
     """Return the frame nearest to each time, by a loop over all frames; the end counts as one more."""
     frames = []
