@@ -57,6 +57,32 @@ def test_deferred_signal(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (stopped.value.signum, stopped.value.saved) == (signal.SIGTERM, "step 3 saved")
 
 
+@pytest.mark.parametrize(("share", "stops"), [(0.0, False), (1 / 8, True), (1.0, True)])
+def test_a_signal_of_one_process_stops_all(share: float, stops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "all_reduce_mean", lambda own: own + share)
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device="cpu"))
+    assert StopRequest().any_process(trainer) is stops
+    with pytest.raises(Terminated, match=r"^SIGTERM$"):
+        StopRequest().stop()
+
+
+def test_signals_wait_during_steps_and_stop_validation_immediately() -> None:
+    callback: Any
+    with pytest.raises(Terminated), StopRequest() as callback:  # noqa: PT012
+        callback.on_train_start(None, None)
+        callback.on_validation_start(None, None)
+        callback.on_validation_end(None, None)
+        send()
+        assert callback.received == signal.SIGTERM
+        callback.on_validation_start(None, None)
+        raise AssertionError("not stopped")
+    with pytest.raises(Terminated), StopRequest() as callback:  # noqa: PT012
+        callback.on_train_start(None, None)
+        callback.on_validation_start(None, None)
+        send()
+        raise AssertionError("not stopped")
+
+
 def test_same_ctrl_c_twice_is_one_request() -> None:
     with StopRequest() as request:
         request.deferred = True
@@ -80,7 +106,8 @@ def test_lost_signal_stops_at_the_next_validation_batch(monkeypatch: pytest.Monk
             callback.on_validation_batch_start(None, None, None, 0)
 
 
-def test_signal_is_forwarded_to_children() -> None:
+@pytest.mark.parametrize(("name", "error"), [("SIGTERM", Terminated), ("SIGINT", KeyboardInterrupt)])
+def test_every_signal_reaches_children_as_sigterm(name: str, error: type[BaseException]) -> None:
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))"
     code += "; print(flush=True); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -88,9 +115,9 @@ def test_signal_is_forwarded_to_children() -> None:
     child.stdout.readline()
     launcher = SimpleNamespace(procs=[child])
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
-    with pytest.raises(Terminated), StopRequest() as request:  # noqa: PT012
+    with pytest.raises(error), StopRequest() as request:  # noqa: PT012
         request.forward_to_children(trainer)
-        send()
+        send(signal.Signals[name])
     assert child.returncode == 7
     # With the child in this list, Lightning's observer would kill this process because of status 7.
     assert launcher.procs == []
