@@ -274,7 +274,7 @@ def test_classes_without_training_videos_are_named(tiny, tmp_path, capsys):
     lost = [f"{line.rpartition(' ')[0]}.gone 5" if line.endswith(" 5") else line for line in lines]
     train = tmp_path / "train.txt"
     train.write_text("\n".join(line for line in lost if not line.endswith(" 3")), encoding="utf-8")
-    words += ["--data.train_manifest", str(train), "--data.max_failed_share", "1", "--weights.source", "gone.ckpt"]
+    words += ["--data.train_manifest", str(train), "--data.max_failed_share", "1", "--weights.source", str(path)]
     assert main(words) == 2
     warning = "warning: 2 of 8 classes have no training video: 3, 5; 2 of them have validation videos: 3, 5\n"
     assert warning in capsys.readouterr().err
