@@ -68,6 +68,25 @@ def test_all_frames_are_changed_alike_and_clips_differently(options):
     assert len({view.numpy().tobytes() for view in views}) >= 5
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"crop_area": (0.2, 0.6)},
+        {"randaugment_ops": 3, "randaugment_magnitude": 15},
+        *({"color_jitter": tuple(0.5 * (i == n) for i in range(4))} for n in range(4)),
+        {"erasing": 1.0},
+    ],
+)
+def test_each_augmentation_alone_is_on_and_draws_from_the_clips_seed(options):
+    plain = train_transform(noise(), AugmentConfig(**SQUARE), np.random.default_rng(0))
+    views = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        views.append(train_transform(noise(), AugmentConfig(**SQUARE, **options), np.random.default_rng(0)))
+    assert torch.equal(*views)
+    assert not torch.equal(views[0], plain)
+
+
 def test_pixels_equal_torchvision():
     clip = torch.from_numpy(noise())
     augment = AugmentConfig(randaugment_ops=2, color_jitter=(0.4, 0.3, 0.2, 0.1), erasing=1.0)

@@ -123,10 +123,20 @@ def test_training_windows_lie_inside_the_frame():
             assert gradient == pytest.approx(4 * 49 * 30 / 59, abs=1.1)
 
 
-@pytest.mark.parametrize(("height", "width"), [(7, 300), (300, 7), (1, 1), (33, 32)])
-def test_training_crop_of_odd_sizes(height, width):
+def test_both_ends_of_a_short_range_of_short_sides():
+    frames = coordinates(1, 64, 64, gain=4)
+    views = [random_view(frames, (32, 33), 32, seed)[0].double() for seed in range(30)]
+    # Windows of 64 or, for 33, of 62 pixels.
+    assert {round(float(view[16, 30, 0] - view[16, 2, 0]) / 28 / 4 * 32) for view in views} == {64, 62}
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "short_side"),
+    [(7, 300, (33, 47)), (300, 7, (33, 47)), (1, 1, (33, 47)), (33, 32, (33, 47)), (1, 5, (80, 80))],
+)
+def test_training_crop_of_odd_sizes(height, width, short_side):
     for seed in range(20):
-        view = random_view(np.full((2, height, width, 3), 9, np.uint8), (33, 47), 32, seed, flip=0.5)
+        view = random_view(np.full((2, height, width, 3), 9, np.uint8), short_side, 32, seed, flip=0.5)
         assert view.shape == (2, 32, 32, 3)
         assert view.dtype == torch.uint8
         assert (view == 9).all()
