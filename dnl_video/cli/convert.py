@@ -72,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"{spec.architecture} with context {spec.context}, "
         + ("no classifier" if checkpoint.backbone_only else f"{spec.num_classes} classes, head {spec.head}")
         + f"\nclips: {clips.num_frames} frames, stride {clips.frame_stride}, sampling {clips.sampling}, "
-        f"{clips.channel_order}, mean {_numbers(clips.mean)}, std {_numbers(clips.std)}, crop {clips.crop_size}"
+        f"{clips.channel_order}, mean {_numbers(clips.mean)}, std {_numbers(clips.std)}, crop {clips.crop_size}, "
+        f"rounding {clips.rounding}, {'' if clips.antialias else 'not '}antialiased"
     )
     if names is None and checkpoint.class_names[:2] == ("0", "1"):
         say("the file names no classes; they are numbers until --classes names them")

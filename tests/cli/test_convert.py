@@ -62,6 +62,7 @@ def test_converted_hub_file_gives_the_same_logits(tmp_path: Path, capsys: pytest
     assert f"weights: {tmp_path / 'no name'} (pytorchvideo hub)" in printed
     assert "slow_r50 with context none, 3 classes, head dense_logits\n" in printed
     assert "clips: 8 frames, stride 4, sampling pyslowfast, rgb, mean [0.45, 0.45, 0.45]" in printed
+    assert "crop 224, rounding pyslowfast, not antialiased" in printed
     assert f"wrote {out}\nwrote {tmp_path / 'slow.md'}\nnext: dnl-video predict VIDEO --checkpoint {out}\n" in printed
     loaded = load_checkpoint(out)
     assert loaded.class_names == ("run", "jump", "sit down")

@@ -174,6 +174,7 @@ def test_resize_short_side(size, short_side, expected):
         ((640, 650), 224, (224, 227), (224, 227)),  # 227.5, and 650 * (224 / 640) + 0.5 < 228 in float64
         ((256, 301), 256, (256, 301), (256, 301)),
         ((300, 300), 256, (256, 256), (256, 256)),
+        ((98, 99), 98, (98, 99), (98, 99)),  # frames of this size stay, though 99 / 98 * 98 < 99 in float64
     ],
 )
 def test_sizes_of_both_projects(size, short_side, pyslowfast, mmaction2):
@@ -292,6 +293,8 @@ def test_crop_views_errors():
         crop_views(clips, Preprocessing(crop_size=8), 2)
     with pytest.raises(ValueError, match=r"^frames of 10 x 16 are smaller than the crop of 12; resize them first$"):
         crop_views(clips, Preprocessing(crop_size=12), 3)
+    with pytest.raises(ValueError, match=r"^frames of 16 x 10 are smaller than the crop of 12; resize them first$"):
+        crop_views(clips.transpose(2, 3), Preprocessing(crop_size=12), 3)
 
 
 def test_normalize_equals_the_definition():
