@@ -196,7 +196,8 @@ def lock_file(path: Path, busy: str | None) -> FileLock:
         path.touch()
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
-    lock = FileLock(path)
+    # filelock's replacement for missing locks, a file with contents, would take an old empty file for a lock.
+    lock = FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire(blocking=busy is None)
     except Timeout:

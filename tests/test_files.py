@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import glob
 import hashlib
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -153,6 +155,18 @@ def test_a_forked_child_does_not_hold_the_lock_of_a_killed_process(tmp_path: Pat
             lock_file(tmp_path / ".lock", "the child holds it").release()
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK], ids=errno.errorcode.get)
+def test_file_system_without_locks_is_used_without_one(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> NoReturn:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    for _ in range(2):
+        assert not lock_file(tmp_path / ".lock", "busy").is_locked
 
 
 def test_a_lock_in_a_missing_folder_is_an_input_error(tmp_path: Path) -> None:

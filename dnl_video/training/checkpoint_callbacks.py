@@ -173,7 +173,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     file.flush()
                     os.fsync(file.fileno())  # last.ckpt must be on the disk before previous.ckpt changes
             except RuntimeError as error:
-                raise OSError(" ".join(str(error).split())) from error
+                # torch's own words hide the system's error, for example a full disk.
+                cause = error.__context__
+                raise cause if isinstance(cause, OSError) else OSError(" ".join(str(error).split())) from error
             if path.stem == LAST_NAME and path.resolve() == self._intact and path.exists():
                 _keep(path, path.with_name(f"{PREVIOUS_NAME}.ckpt"))
         if path.stem == LAST_NAME:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -98,6 +99,19 @@ def resumed(folder: Path, checkpoint: Path) -> BestCheckpoint:
     trainer: Any = Validated(9, 0.0, 0.0, best, checkpoint)
     best.on_fit_start(trainer, Any)
     return best
+
+
+def test_failed_write_is_named_by_the_system(tmp_path: Path) -> None:
+    """A limit of the file size stops the write as a full disk does; torch hides the reason."""
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(InputError) as refused:
+            AtomicCheckpointIO().save_checkpoint({"weights": torch.arange(1e6)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(refused.value).startswith(f"{path}: cannot be written (File too large); no checkpoint was kept")
 
 
 def test_ties_go_to_the_lower_loss_and_then_to_the_later_epoch(tmp_path: Path) -> None:
