@@ -206,7 +206,7 @@ def inflate(kernel: Tensor, frames: int) -> Tensor:
 def _allowed(target: Mapping[str, Tensor], names: Sequence[str]) -> set[str]:
     found: set[str] = set()
     for name in names:
-        covered = {key for key in target if key == name or key.startswith(f"{name}.") or fnmatchcase(key, name)}
+        covered = {key for key in target if key.startswith(f"{name}.") or fnmatchcase(key, name)}
         if not covered:
             raise InputError(f"allow_missing: the network has no {name!r}{nearest(name, target)}")
         found |= covered

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from pytorchvideo.models.csn import create_csn
+from pytorchvideo.models.resnet import create_bottleneck_block, create_res_stage
 
 from dnl_video.models.create import create_model
 from dnl_video.models.runtime import onednn
 from dnl_video.models.runtime.folding import optimize_for_inference
-from tests.models.helpers import perturb_backbone, relative_error
+from tests.models.helpers import perturb, perturb_backbone, relative_error
 
 FAMILIES = ("slow_r50", "i3d_r50", "c2d_r50", "slowfast_r50")
 CONTEXTS = ("none", "nl", "dnl", "pairwise", "unary")
@@ -89,6 +90,21 @@ def test_unknown_parts_are_kept() -> None:
     net = create_csn(model_depth=50, model_num_class=5, stem_dim_out=8, dropout_rate=0.0, head_pool=None)
     model = perturb_backbone(net, x).eval()
     check(model, tuple(x.shape))
+
+
+def test_a_stage_keeps_its_input_and_the_epsilon_of_its_norms() -> None:
+    x = torch.randn(2, 16, 4, 8, 8).to(memory_format=torch.channels_last_3d)  # another layout would be copied
+    # As many channels out as in, so the first block adds its input to its output.
+    stage = create_res_stage(
+        **{"depth": 2, "dim_in": 16, "dim_inner": 4, "dim_out": 16, "bottleneck": create_bottleneck_block},
+        **{"conv_a_stride": (1, 1, 1), "conv_b_stride": (1, 1, 1), "norm_eps": 0.1},
+    )
+    assert stage.res_blocks[0].branch1_conv is None
+    check(perturb(stage).eval(), tuple(x.shape))
+    before = x.clone()
+    with torch.inference_mode():
+        optimize_for_inference(stage)(x)
+    assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])

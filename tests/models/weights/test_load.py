@@ -336,6 +336,15 @@ def test_kernels_of_convolutions_become_matrices() -> None:
     assert torch.equal(target.eval()(clip()), source(clip()))
 
 
+def test_kernels_that_span_frames_are_no_matrices() -> None:
+    def span(state: dict[str, Tensor]) -> None:
+        key = "blocks.2.context_blocks.1.query.weight"
+        state[key] = state[key][:, :, None, None, None].repeat(1, 1, 3, 1, 1)
+
+    message = refused(net("nl"), given(net("nl"), span))
+    assert "first blocks.2.context_blocks.1.query.weight is [32, 64, 3, 1, 1] there and [32, 64] here" in message
+
+
 @torch.no_grad()
 def test_image_kernels_are_repeated_over_time_and_divided() -> None:
     flat = net("none", "c2d_r50")
