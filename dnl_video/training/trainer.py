@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,9 @@ def make_trainer(
     except (MisconfigurationException, ValueError, TypeError, IndexError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"trainer settings do not fit this machine: {reason}") from error
+    cores, wanted = os.cpu_count() or 1, settings.devices
+    if wanted != "auto" and wanted > max(cores, 2) and isinstance(trainer.accelerator, CPUAccelerator):
+        raise InputError(f"trainer.devices is {wanted}, but the CPU has {cores} core(s); give at most that")
     if settings.sync_batchnorm and trainer.world_size > 1 and isinstance(trainer.accelerator, CPUAccelerator):
         raise InputError(
             f"trainer.sync_batchnorm is true for {trainer.world_size} processes on the CPU, which torch does not "

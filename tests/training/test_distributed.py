@@ -160,7 +160,7 @@ def test_precise_statistics_cover_the_clips_of_all_processes(runs: Runs) -> None
     datamodule = data_of(config)
     batches = []
     for rank in (0, 1):
-        datamodule.trainer = SimpleNamespace(global_rank=rank, world_size=2, accumulate_grad_batches=1)  # type: ignore
+        datamodule.trainer = SimpleNamespace(global_rank=rank, world_size=2, accumulate_grad_batches=1, num_devices=2)  # type: ignore
         batches += list(datamodule.precise_bn_dataloader(0))
     clips = [normalize(batch["clip"], config.preprocessing.mean, config.preprocessing.std) for batch in batches]
     assert len(clips) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ def test_last_epoch_is_always_validated(wanted: int, epochs: int, interval: int)
     [
         ("optim", {"warmup_epochs": 1.0}, "optim.warmup_epochs 1 leaves nothing of trainer.max_epochs 1; lower it"),
         ("preprocessing", {"num_frames": 1}, "preprocessing.num_frames is 1; i3d_r50 takes 2 or more"),
+        (
+            "trainer",
+            {"devices": 1024},
+            f"trainer.devices is 1024, but the CPU has {os.cpu_count()} core(s); give at most",
+        ),
         ("trainer", {"accelerator": "gpu"}, "trainer settings do not fit this machine: "),
     ],
 )
