@@ -23,6 +23,10 @@ def work(job: str) -> str:
             Path(rest).write_text(str(os.getpid()))
         while True:
             time.sleep(1)
+    if verb == "noise":
+        os.write(2, b"a message of a C library")
+    if verb == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)
     if verb == "raise":
         raise ValueError("two\nlines")
     return job.upper()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from dnl_video.data.crash_record import LoaderStopped, loader_faults, start_record
+from dnl_video.data.crash_record import LoaderStopped, loader_faults, record_folder, start_record
 from dnl_video.data.decoding import open_video
 from dnl_video.data.loaders import worker_options
 from tests.data.odd_videos import encode
@@ -91,6 +91,18 @@ def test_the_error_names_the_video(paths, end, message):
             pass
     assert re.fullmatch(message, str(caught.value)), str(caught.value)
     assert caught.value.videos == (str(paths[2]),)
+
+
+def test_only_videos_that_took_most_of_the_timeout_hang():
+    records = {1: (9.0, "stuck.mp4"), 2: (7.0, "slow.mp4"), 3: (9.0, "")}
+    with pytest.raises(LoaderStopped, match=r"within 10 s; a loader process is stuck in stuck\.mp4; ") as caught:  # noqa: PT012, SIM117
+        with loader_faults(10.0):
+            for pid, (age, path) in records.items():
+                (Path(record_folder()) / str(4194300 + pid)).write_text(f"{time.time() - age}\n{path}\0")
+            raise RuntimeError("DataLoader timed out after 10 seconds")
+    assert caught.value.videos == ("stuck.mp4",)
+    with loader_faults(10.0):  # removes the records
+        assert list(Path(record_folder()).iterdir()) == []
 
 
 def test_a_process_that_read_nothing():

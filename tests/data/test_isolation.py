@@ -30,6 +30,12 @@ def test_every_job_has_one_outcome(tmp_path):
     assert outcomes == [Outcome(i, None if i in errors else job.upper(), errors.get(i)) for i, job in enumerate(jobs)]
 
 
+def test_processes_are_silent_and_ignore_ctrl_c(capfd):
+    outcomes = list(run_isolated(work, [("noise",), ("interrupt",)], workers=1, deadline_s=100))
+    assert outcomes == [Outcome(0, "NOISE", None), Outcome(1, "INTERRUPT", None)]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_no_jobs_start_no_process():
     assert list(run_isolated(work, [], workers=4, deadline_s=1)) == []
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from torch.utils.data import Dataset
 
 from dnl_video.config import AugmentConfig, DataConfig, ViewsConfig
 from dnl_video.data.dataset import ClipBatchSampler, shard, shard_batches
+from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import ResumableLoader, VideoDataModule, allowed_failures
 from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
@@ -194,3 +197,18 @@ def test_videos_that_are_missing(lists, tmp_path):
     (tmp_path / "train" / "7.mp4").unlink()
     with pytest.raises(InputError, match=r"^2 of 10 videos of .*train\.csv are not on disk \(allowed: 1\): .*4\.mp4, "):
         module_of(lists)
+
+
+def test_loaders_follow_configuration_trainer_and_earlier_crashes(lists, tmp_path):
+    data = dataclasses.replace(lists, num_workers=0)
+    views = ViewsConfig(num_clips=2, num_crops=3)
+    module = VideoDataModule(data, Preprocessing(), AugmentConfig(), views, seed=0)
+    module.crashed = {f"{tmp_path}/{name}": "crashed earlier" for name in ("train/3.mp4", "val/11.mp4")}
+    module.trainer = SimpleNamespace(accumulate_grad_batches=3, global_rank=0, world_size=1, num_devices=1)
+    training, validation = module.train_dataloader(), module.val_dataloader()
+    assert len(training) == 3  # 10 videos, and a step takes three batches of 2
+    assert [list(batch) for batch in validation.batch_sampler] == [[0, 1]]
+    assert (validation.dataset.num_clips, validation.dataset.num_crops) == (2, 3)
+    assert [item.error for batch in validation for item in batch] == ["file is empty", "crashed earlier"]
+    with pytest.raises(VideoDecodeError, match=r"train/3\.mp4 \(crashed earlier\); .*\(file is empty\)"):
+        training.dataset[0, 3]
