@@ -21,7 +21,7 @@ from torch import Tensor
 from dnl_video.errors import InputError
 from dnl_video.models.weights.imagenet import MEAN, STD
 from dnl_video.models.weights.places import Place, TranslatedWeights, at_places, by_our_names, find_place
-from dnl_video.models.weights.recognition import LOADABLE, Blocks, Network, context_blocks, recognise, temporal_kernels
+from dnl_video.models.weights.recognition import LOADABLE, Blocks, Network, context_blocks, kernel_frames, recognise
 from dnl_video.spec import Architecture, Context, ModelSpec
 
 _ORIGIN = "mmaction2"
@@ -62,7 +62,8 @@ def convert(
         if any(name.startswith(prefix) for name in tensors):
             raise InputError(f"{_ORIGIN}: {prefix}* tensors belong to {what}; {LOADABLE}")
     places, shapes, rest = at_places(_ORIGIN, tensors, partial(find_place, "mmaction"))
-    if {n for place, n in temporal_kernels(shapes).items() if place.part != "stem"} == {3}:
+    spans = {shape[2:3] for place, shape in shapes.items() if place.part != "stem" and kernel_frames("slow", place)}
+    if spans == {(3,)}:
         raise InputError(
             f"{_ORIGIN}: kernels span frames in every block, as in its I3D `heavy` (inflate=(1, 1, 1, 1)); {LOADABLE}"
         )

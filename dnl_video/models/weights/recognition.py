@@ -59,7 +59,7 @@ def recognise(origin: str, shapes: Shapes, *, pad: bool = False) -> Network:
         InputError: It is not a network that this package builds.
     """
     stem = shapes.get(Place("stem", 0, "conv.weight"))
-    if stem is None:
+    if not stem:
         raise InputError(f"{origin} weights have no stem; give a file with a whole network")
     for place in shapes:
         if place.pathway > 1 or (place.pathway and "context_blocks" in place.tail):
@@ -121,7 +121,7 @@ def _families(origin: str, shapes: Shapes, two: bool, pad: bool) -> tuple[str, .
 
 def _depth(origin: str, shapes: Shapes, pathway: int) -> int:
     """Return 50 or 101; refuse other numbers of blocks, and blocks that are no plain bottlenecks."""
-    stem = shapes.get(Place("stem", pathway, "conv.weight"), (0,))
+    stem = shapes.get(Place("stem", pathway, "conv.weight")) or (0,)
     blocks: list[list[list[Shape | None]]] = []
     for stage in STAGES:
         blocks.append([])

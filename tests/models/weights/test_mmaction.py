@@ -423,6 +423,14 @@ PLAIN = "only plain Slow, C2D, I3D and SlowFast R50 and R101 can be loaded"
     ("make", "message"),
     [
         (
+            lambda: changed(single(SLOW_ONLY, 1), "backbone.conv1.conv.weight"),  # one number
+            " weights have no stem; give a file with a whole network",
+        ),
+        (
+            lambda: changed(slowfast(), "backbone.fast_path.conv1.conv.weight"),
+            ": block 0 of res2 has kernels 1x1x3x1x1 and 1x1x1x3x3, which is no plain bottleneck of width 0; " + PLAIN,
+        ),
+        (
             lambda: changed(single(SLOW_ONLY, 1), "backbone.conv1.conv.weight", 8, 3, 7, 7),
             f": 2-D kernels, as in TSN, TSM and C2D; {KNOWN}",
         ),
