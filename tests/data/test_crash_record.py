@@ -105,6 +105,15 @@ def test_only_videos_that_took_most_of_the_timeout_hang():
         assert list(Path(record_folder()).iterdir()) == []
 
 
+def test_a_broken_connection_is_a_dead_process_only_if_one_has_died():
+    with pytest.raises(ConnectionResetError), loader_faults(300.0):
+        raise ConnectionResetError
+    with pytest.raises(LoaderStopped) as caught, loader_faults(300.0):  # noqa: PT012
+        (Path(record_folder()) / "4194304").write_text(f"{time.time()}\ndead.mp4\0")
+        raise EOFError
+    assert caught.value.videos == ("dead.mp4",)
+
+
 def test_a_process_that_read_nothing():
     with (
         pytest.raises(LoaderStopped, match=r"^a loader process exited unexpectedly; if memory ran out") as caught,

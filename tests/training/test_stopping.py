@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -68,14 +69,17 @@ def test_a_signal_of_one_process_stops_all(share: float, stops: bool, monkeypatc
 
 def test_signals_wait_during_steps_and_stop_validation_immediately() -> None:
     callback: Any
+    waited = False
     with pytest.raises(Terminated), StopRequest() as callback:  # noqa: PT012
         callback.on_train_start(None, None)
         callback.on_validation_start(None, None)
         callback.on_validation_end(None, None)
-        send()
-        assert callback.received == signal.SIGTERM
+        with contextlib.suppress(BaseException):
+            send()
+            waited = True
         callback.on_validation_start(None, None)
         raise AssertionError("not stopped")
+    assert waited
     with pytest.raises(Terminated), StopRequest() as callback:  # noqa: PT012
         callback.on_train_start(None, None)
         callback.on_validation_start(None, None)
