@@ -31,6 +31,7 @@ _FIXED_SETTINGS = (
     "optim.",
     "seed",
     "data.batch_size",
+    "data.limit_videos",
     "weights.source",
     "trainer.accumulate_grad_batches",
 )

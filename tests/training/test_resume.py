@@ -22,7 +22,8 @@ from dnl_video.cli.run_facts import facts_of
 from dnl_video.config import TrainConfig
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
-from dnl_video.models.weights.checkpoint import read_raw
+from dnl_video.models.weights.checkpoint import load_checkpoint, read_raw
+from dnl_video.models.weights.export import model_card
 from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.spec import to_dict
 from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO
@@ -269,6 +270,7 @@ def test_previous_checkpoint_alone_is_enough(tiny: TinyRun, tmp_path: Path) -> N
             "optim.gamma is 0.1, the configuration's is 0.5; resume with the run's own config.yaml",
         ),
         ("optim", {"ema_decay": 0.5}, "optim.ema_decay is None, the configuration's is 0.5; "),
+        ("data", {"limit_videos": 8}, "data.limit_videos is None, the configuration's is 8; "),
         ("data", {"batch_size": 8}, "data.batch_size is 4, the configuration's is 8; "),
         ("preprocessing", {"frame_stride": 1}, "preprocessing.frame_stride is 2, the configuration's is 1; "),
         ("model", {"context": "nl"}, "model.context is dnl, the configuration's is nl; "),
@@ -364,6 +366,10 @@ def test_changed_settings_continue_at_the_same_place(
     ]
     assert yaml.safe_load(text) == to_dict(config)
     assert facts_of(str(output))["provenance"]["changed settings"] == changes
+    card = model_card(
+        load_checkpoint(output / "checkpoints" / "last.ckpt"), "m.safetensors", {"changed_settings": changes}
+    )
+    assert "\n- settings changed during training: epoch 2, step 3, optim.lr \\[0.05, 0.01\\], " in card
 
 
 def test_precision_may_change(tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

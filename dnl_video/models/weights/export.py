@@ -146,8 +146,11 @@ def _training(checkpoint: Checkpoint, provenance: Mapping[str, Any]) -> str:
             f"- training videos: {_escape(manifest)}",
             f"- epochs of the run: {trainer.get('max_epochs')}",
         ]
-    for change in provenance.get("changed_settings", []):
-        lines.append(f"- settings changed during training: {_escape(change)}")
+    changes = provenance.get("changed_settings")
+    for change in changes if isinstance(changes, list) else []:
+        if isinstance(change, Mapping):
+            words = ", ".join(f"{key} {value}" for key, value in change.items())
+            lines.append(f"- settings changed during training: {_escape(words)}")
     started = provenance.get("started_from")
     if isinstance(started, Mapping):
         lines.append(f"- started from: {_source_line(started)}")
