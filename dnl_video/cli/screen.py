@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from dnl_video.results.predictions import VideoPrediction
 
 _LOG_EVERY_S = 60.0
+_TEXT_WIDTH = 8  # characters in a line of a text column on a narrow terminal
 
 
 def plain_table(*columns: str, numbers: Collection[str] = (), title: str = "", header: bool = True) -> Table:
@@ -51,12 +53,25 @@ def plain(text: str, style: str = "") -> Text:
 
 
 def show(*parts: RenderableType, wrap: bool = True, width: int | None = None) -> None:
-    """Print tables and texts on stdout; with ``wrap`` false, lines may be longer than the terminal is wide."""
-    console = Console(highlight=False, width=width)
+    """Print tables and texts on stdout; with ``wrap`` false, lines may be longer than the terminal is wide.
+
+    On a narrow terminal a table is wider than the terminal, because rich would cut numbers off.
+    """
+    needed = [_least_width(part) for part in parts if isinstance(part, Table)]
+    console = Console(highlight=False, width=max([width or Console().width, *needed]))
     with console.capture() as captured:
         for part in parts:
             console.print(part, soft_wrap=not wrap)
     write(captured.get())
+
+
+def _least_width(table: Table) -> int:
+    """Return the width at which no number of a table is cut off."""
+    widths = [
+        max(cell_len(str(cell)) for cell in (column.header, *column.cells)) if column.no_wrap else _TEXT_WIDTH
+        for column in table.columns
+    ]
+    return sum(widths) + 3 * len(widths) + 1
 
 
 def print_nodes(nodes: Iterable[document.Text | document.Table]) -> None:

@@ -86,6 +86,18 @@ def test_no_backend_of_matplotlib_stops_a_command(backend):
     assert (result.stderr, result.returncode) == ("", 0)
 
 
+def test_a_narrow_terminal_cuts_no_number_off(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    numbers = ["91.2% [85.8, 94.7]", "100.0% [97.7, 100.0]", "91.9% [87.0, 95.1]"]
+    table = plain_table("video", *"abc", numbers="abc")
+    table.add_row("a name of many words", *numbers)
+    show(table)
+    printed = capsys.readouterr().out
+    assert all(number in printed for number in numbers)
+    show(plain_table("video", "a", numbers=["a"]))
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 40
+
+
 def test_work_goes_on_when_the_reader_has_ended():
     code = (
         "import sys; from dnl_video.cli.terminal import say; from dnl_video.cli.screen import plain_table, show\n"
