@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 
 from dnl_video.cli.options import add_config_options, config_from
+from dnl_video.cli.terminal import say
 from dnl_video.data.listings import LIST_FORMATS
 from dnl_video.data.prepare_list import PrepareOptions
 
@@ -64,13 +64,13 @@ def run(args: argparse.Namespace) -> int:
     with file_progress() as show:
         prepared = prepare(options, show)
     for note in prepared.summary["notes"]:
-        print(f"note: {note}", file=sys.stderr)
-    print(summary_text(prepared.summary))
+        say(f"note: {note}", error=True)
+    say(summary_text(prepared.summary))
     work = f"{prepared.checked:,} files checked"
     if options.resized_dir is not None:
         work += f", {prepared.transcoded:,} transcoded"
-    print(f"{work}; the others were cached" if prepared.checked < prepared.summary["found"] else work)
-    print(f"  {prepared.manifest}\n  {prepared.broken}\n  {prepared.summary_file}")
+    say(f"{work}; the others were cached" if prepared.checked < prepared.summary["found"] else work)
+    say(f"  {prepared.manifest}\n  {prepared.broken}\n  {prepared.summary_file}")
     # The manifest's absolute paths need no root, but the recipe's own root would be an error if it does not exist.
     output, root = shlex.quote(options.output), shlex.quote(options.resized_dir or options.videos)
     sides = ("train", "val") if prepared.summary["splits"] else ("train",)
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if prepared.summary["class_list"]:
         words += f" --data.class_list {shlex.quote(prepared.summary['class_list'])}"
     if prepared.summary["classes"]:
-        print(f"next:\n  dnl-video train --config ... {words}")
+        say(f"next:\n  dnl-video train --config ... {words}")
     else:
-        print(f"next (the list has no labels):\n  dnl-video predict {output} --checkpoint ...")
+        say(f"next (the list has no labels):\n  dnl-video predict {output} --checkpoint ...")
     return 0

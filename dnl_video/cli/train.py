@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_type_hints
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from dnl_video.cli.recipes import find_recipe, read_recipe
+from dnl_video.cli.terminal import say
 from dnl_video.config import TrainConfig
 from dnl_video.data.manifest import find_manifest
 from dnl_video.errors import InputError, Terminated, nearest
@@ -197,13 +198,13 @@ def run(arguments: Any) -> int:
         with StopRequest() as request:
             result = train(config, resume=arguments.get("resume"), request=request)
             if result.rank == 0:
-                print(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
+                say(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
             if "final_test" in arguments:
                 options = " --final-test"
                 _final_test(config, result)
             elif result.rank == 0:
                 words = f"--checkpoint {config.output_dir} --manifest {config.data.val_manifest}"
-                print(f"next: dnl-video evaluate {words}")
+                say(f"next: dnl-video evaluate {words}")
         return 0
     except (KeyboardInterrupt, Terminated) as stop:
         _print_how_to_resume(config, stop, options)

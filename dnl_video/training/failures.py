@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dnl_video.data.dataset import VideoViews
 from dnl_video.data.loaders import VideoDataModule, allowed_failures
-from dnl_video.errors import InputError
+from dnl_video.errors import InputError, visible
 from dnl_video.files import append_json_lines, read_json_lines
 from dnl_video.training.collectives import all_gather_dict
 
@@ -135,7 +135,7 @@ class FailureMonitor(Callback):
         if not trainer.is_global_zero or not new:
             return
         for path, reason in new.items():
-            print(f"warning: {path}: {reason}; {consequence}", file=sys.stderr)
+            print(visible(f"warning: {path}: {reason}; {consequence}"), file=sys.stderr)
         if self._log is not None:
             append_json_lines(
                 self._log,

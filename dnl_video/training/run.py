@@ -23,7 +23,7 @@ from dnl_video.cores import default_workers, network_threads
 from dnl_video.data.crash_record import LoaderStopped, loader_faults
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VideoDataModule
-from dnl_video.errors import InputError
+from dnl_video.errors import InputError, visible
 from dnl_video.files import check_output, locked, make_folder, remove_partial, write_atomic
 from dnl_video.launcher import rank_and_world_size, wait_or_kill
 from dnl_video.models.weights.checkpoint import read_raw
@@ -120,7 +120,7 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
             remove_partial(output / "checkpoints", "*.ckpt")
             _print_summary(datamodule, module, trainer)
             if report is not None:
-                print(report.text(), flush=True)
+                print(visible(report.text()), flush=True)
         try:
             _fit(trainer, module, datamodule, file)
         except LoaderStopped as stopped:
@@ -183,7 +183,7 @@ def dry_run(config: TrainConfig, resume: str | None = None) -> dict[str, Any]:
         if not trainer.is_global_zero:
             return {}
         if report is not None:
-            print(report.text())
+            print(visible(report.text()))
         read_raw(Path(folder) / "check.ckpt")
     return {
         "processes": trainer.world_size,
