@@ -50,10 +50,11 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], kinds: 
 
 def escape(text: str) -> str:
     """Return text that Markdown shows unchanged, on one line."""
-    text = re.sub(r"[\\`*|<~]", r"\\\g<0>", text)
+    text = re.sub(r"[\\`*|~]", r"\\\g<0>", text)
     # Underscores inside words, single brackets and ampersands have no meaning, and stay readable without a backslash.
     text = re.sub(r"(?<![^\W_])_|_(?![^\W_])|(?<=\])\(|&(?=#?\w+;)", r"\\\g<0>", text)
-    return " ".join(text.split())
+    # Not every renderer knows a backslash before "<"; mkdocs would show the tag.
+    return " ".join(text.replace("<", "&lt;").split())
 
 
 def code(text: str) -> str:

@@ -353,7 +353,7 @@ def test_markdown_folds_long_tables(tmp_path):
 
 def test_escaping():
     assert escape("slow_r50 [1, 2] rock & roll") == "slow_r50 [1, 2] rock & roll"
-    assert escape("__a__|<b>\n*c* [x](y) &lt;") == r"\_\_a\_\_\|\<b> \*c\* [x]\(y) \&lt;"
+    assert escape("__a__|<b>\n*c* [x](y) &lt;") == r"\_\_a\_\_\|&lt;b> \*c\* [x]\(y) \&lt;"
     assert code("a|b`c") == r"`` a\|b`c ``"
     assert code("") == ""
 

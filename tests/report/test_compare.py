@@ -147,7 +147,10 @@ def test_several_runs_have_adjusted_p_values(pair: Runs, tmp_path: Path) -> None
     text = markdown(result)
     assert "the Holm-adjusted p accounts for these 2 tests" in text
     assert "| C, A | 8 | 8 | 0 | 0 | 0.0078 | 0.016 |" in text
-    assert text.index("| moving \\<left> |") < text.index("| growing |") < text.index("| moving \\| right |")  # by gain
+    # By gain.
+    assert (
+        text.index("| moving &lt;left> |") < text.index("| growing |") < text.index("| moving \\| right |")
+    )  # by gain
 
 
 @pytest.mark.parametrize(
@@ -219,7 +222,7 @@ def test_markdown_and_html_escape_names(pair: Runs) -> None:
     result = build_comparison(pair)
     text, page = markdown(result), render_html(compare_document(result))
     assert "B (slow_r50 + dnl) minus A" in text
-    assert r"moving \<left>" in text
+    assert "moving &lt;left>" in text
     assert r"moving \| right" in text
     assert "moving &lt;left&gt;" in page
     assert "<left>" not in page

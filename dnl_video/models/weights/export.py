@@ -179,4 +179,5 @@ def _source_line(source: Mapping[str, Any]) -> str:
 
 def _escape(text: object) -> str:
     """Escape the characters that Markdown would interpret."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in " ".join(str(text).split()))
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]>|#" else c for c in " ".join(str(text).split()))
+    return escaped.replace("<", "&lt;")  # not every renderer knows a backslash before it

@@ -242,6 +242,7 @@ def test_contents_of_the_model_card(checkpoint: Checkpoint, tmp_path: Path) -> N
     assert f"3 classes, {parameters / 1e6:.2f}M parameters." in text
     assert "/home/me" not in text
     assert "top-1 50%" in model_card(checkpoint, "m", {}, results="top-1 50%")
+    assert "0. &lt;img src=x\\>" in model_card(replace(checkpoint, class_names=("<img src=x>",)), "m", {})
 
 
 @pytest.mark.parametrize("context", ["none", "dnl", "pairwise", "unary", "snl", "gc"])
