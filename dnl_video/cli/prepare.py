@@ -32,7 +32,8 @@ Each file is opened as in training and a sample of its frames is decoded, in sep
 crashes or hangs the decoder is reported, and the others continue. A second run, also after an interruption,
 checks only new and changed files (OUT.journal.jsonl stores the results of the others).
 
-  OUT.csv            path,label,video_id,num_frames,fps,width,height,codec,duration_s,decoder,status
+  OUT.csv            path,label,video_id,num_frames,fps,width,height,codec,duration_s,
+                     decoder,variable_rate,status
   OUT.broken.csv     missing, broken and duplicate videos, each with a reason
   OUT.summary.json   counts: listed, found, missing, broken by reason, per class
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -41,6 +42,8 @@ def read_columns(file: ListFile) -> Listing | None:
     """Read a CSV with the columns path and label, and those that `prepare` writes; None if it has no such header."""
     if file.delimiter == " " or not {"path", *(["label"] if file.labelled else [])} <= set(file.header):
         return None
+    # Earlier versions of `prepare` record decord for files that it does not read exactly, such as mirrored ones.
+    outdated = "codec" in file.header and "variable_rate" not in file.header
     rows = []
     for place, fields in csv_records(file):
         if not fields["path"]:
@@ -49,12 +52,18 @@ def read_columns(file: ListFile) -> Listing | None:
         if decoder not in (None, "decord", "av"):
             raise InputError(f"{file.path}, {place}: decoder is {decoder!r}; give decord, av, or leave it empty")
         more: dict[str, Any] = {"video_id": fields.get("video_id", ""), "split": fields.get("split", "")}
-        more |= {"decoder": decoder, "fps": _fps(file, place, fields.get("fps", ""))}
+        more |= {"decoder": None if outdated else decoder, "fps": _fps(file, place, fields.get("fps", ""))}
         sizes = [fields.get(name, "") for name in ("num_frames", "height", "width")]
         if all(size.isdecimal() and len(size) < 10 for size in sizes):
             more["recorded"] = tuple(map(int, sizes))
         rows.append(file.row(place, fields["path"], fields.get("label", ""), **more))
-    return file.listing(rows)
+    listing = file.listing(rows)
+    if not outdated:
+        return listing
+    note = (
+        f"{file.path}: an earlier version chose the decoders, so they are chosen anew; `prepare` again saves this time"
+    )
+    return dataclasses.replace(listing, notes=(*listing.notes, note))
 
 
 def _fps(file: ListFile, place: str, text: str) -> float | None:

@@ -1,6 +1,7 @@
 """Makes a manifest of the readable videos of a list (`dnl-video prepare`).
 
-OUT.csv             the usable videos: path,label,video_id,num_frames,fps,width,height,codec,duration_s,decoder,status
+OUT.csv             the usable videos: path,label,video_id,num_frames,fps,width,height,codec,duration_s,
+                    decoder,variable_rate,status
 OUT.broken.csv      the others: path,label,video_id,status,reason (missing, broken, duplicate)
 OUT.summary.json    counts (see `summarise`)
 OUT.journal.jsonl   cache of file checks: a second run checks only new and changed files
@@ -26,7 +27,7 @@ from dnl_video.data.prepare_summary import summarise
 from dnl_video.errors import InputError
 from dnl_video.files import append_json_lines, check_output, read_json_lines, remove_partial, write_atomic, write_csv
 
-FACTS = ("num_frames", "fps", "width", "height", "codec", "duration_s", "decoder")
+FACTS = ("num_frames", "fps", "width", "height", "codec", "duration_s", "decoder", "variable_rate")
 COLUMNS = ("path", "label", "video_id", *FACTS, "status")
 BROKEN_COLUMNS = ("path", "label", "video_id", "status", "reason")
 # Increase it when `check_file` returns other facts: this makes the cached checks of earlier versions invalid.

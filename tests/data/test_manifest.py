@@ -231,6 +231,14 @@ def test_the_decoder_column(tmp_path):
     assert named.records == (VideoRecord("a.avi", str(tmp_path / "a.avi"), 0, "archery", "av"),)
 
 
+def test_decoders_of_an_earlier_version_are_chosen_anew(tmp_path):
+    """It recorded decord for mirrored videos and for the wrong one of two streams."""
+    facts = "path,label,video_id,num_frames,fps,width,height,codec,duration_s,decoder,status"
+    manifest = read_manifest(listing(tmp_path, facts, "a.mp4,0,a,12,30.0,96,64,h264,0.4,decord,ok"))
+    assert manifest.records[0].decoder is None
+    assert any("an earlier version chose the decoders" in note for note in manifest.notes)
+
+
 def test_root_prefixes_relative_paths_only(tmp_path):
     (tmp_path / "videos").mkdir()
     manifest = read_manifest(listing(tmp_path, "a.mp4 0", "/data/b.mp4 1"), root=tmp_path / "videos")
