@@ -33,6 +33,7 @@ class Steps:
             world_size=2,
             accumulate_grad_batches=config.trainer.accumulate_grad_batches,
             estimated_stepping_batches=40,
+            default_root_dir="/nowhere",
         )
         self.module.trainer = self.trainer
         self.logits = RIGHT
