@@ -11,6 +11,8 @@ from dnl_video.errors import InputError, nearest
 
 # pandas writes a column of integers with gaps as 0.0, 1.0, ...
 _INTEGER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")
+# Numbers with separators, and Python's text of lists and objects in JSON.
+_SEVERAL = re.compile(r"""\[?\d+(?:\s*[\s,;|]\s*\d+)+\]?|\[[\['"{].*\]|\{['"].*\}""", re.DOTALL)
 _SHOWN = 5
 _NO_LABEL_0 = "no video has label 0; do labels start at 1?"
 
@@ -29,12 +31,14 @@ def assign_labels(
         The class id of each row, the names by class id (None: integers without names), and notes for the user.
 
     Raises:
-        InputError: A label is empty, unknown, or spelled in two ways, or integers and names are mixed.
+        InputError: A label is empty, several, unknown, or spelled in two ways, or integers and names are mixed.
     """
     names = None if class_names is None else tuple(class_names)
+    several = set() if folders else {label for label in {row.label for row in rows} if _SEVERAL.fullmatch(label)}
     for row in rows:
-        if row.label_error:
-            raise InputError(f"{row.where}: {row.label_error}")
+        if row.label in several:
+            advice = "multi-label lists are not supported; give each video one label"
+            raise InputError(f"{row.where}: labels {row.label}: {advice}")
         if not row.label:
             raise InputError(f"{row.where}: the label is empty; give every video a label")
     integers = [] if folders else [row for row in rows if _INTEGER.fullmatch(row.label)]

@@ -1,12 +1,11 @@
-"""Reads the rows of general lists: `path label` lines, CSVs with a header, JSON. Standard library only."""
+"""Reads the rows of general lists: CSVs with a header, JSON, `path label` lines. Standard library only."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dnl_video.data.folders import VIDEO_EXTENSIONS
@@ -16,104 +15,67 @@ from dnl_video.errors import InputError
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 _SPACED_LINE = re.compile(rf"""^(?:"([^"]+)"|'([^']+)'|(.*(?:{EXTENSION})))\s+(\S.*)$""", re.IGNORECASE)
 # mmaction2 writes filename and frame_dir.
-_PATH_KEYS = ("path", "filename", "file_name", "video", "video_path", "frame_dir")
-_COMPARED_COUNTS = 20
-
-
-def csv_records(file: ListFile) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the place and the fields of each line after the header.
-
-    Raises:
-        InputError: A line has another number of fields.
-    """
-    for number, line in enumerate(file.lines[file.first + 1 :], file.first + 2):
-        if not line.strip():
-            continue
-        fields = split_csv(line, file.delimiter)
-        if len(fields) != len(file.header):
-            raise InputError(
-                f"{file.path}, line {number}: {len(fields)} fields where the header has {len(file.header)}; "
-                "put fields that contain the separator in double quotes"
-            )
-        yield f"line {number}", dict(zip(file.header, fields, strict=True))
+_JSON_PATHS = ("path", "filename", "file_name", "video", "video_path", "frame_dir")
+_NO_OBJECTS = " is no JSON list of objects"
+_COLUMNS = ("video_id", "split", "num_frames", "height", "width")
 
 
 def read_columns(file: ListFile) -> Listing | None:
-    """Read a CSV with the columns path and label, and those that `prepare` writes; None if it has no such header."""
-    if file.delimiter == " " or not {"path", *(["label"] if file.labelled else [])} <= set(file.header):
+    """Read a CSV with a header, JSON objects or JSON lines; None for other files.
+
+    A path and a label are needed; the columns that `prepare` writes are used.
+
+    Raises:
+        InputError: JSON has another form, or a path, `decoder` or `fps` cannot be used.
+    """
+    is_json = file.json is not None
+    key = next((name for name in (_JSON_PATHS if is_json else _JSON_PATHS[:1]) if name in file.columns), None)
+    if is_json and key is None:
+        found = f", entry 0: no path in the keys {', '.join(file.objects[0])}" if file.objects else _NO_OBJECTS
+        raise InputError(f"{file.path}{found}; give objects with one of the keys {', '.join(_JSON_PATHS)}, and label")
+    if key is None or (file.labelled and not is_json and "label" not in file.columns):
         return None
     # Earlier versions of `prepare` record decord for files that it does not read exactly, such as mirrored ones.
-    outdated = "codec" in file.header and "variable_rate" not in file.header
+    outdated = "codec" in file.columns and "variable_rate" not in file.columns
     rows = []
-    for place, fields in csv_records(file):
-        if not fields["path"]:
-            raise InputError(f"{file.path}, {place}: the path is empty; give the file of every video")
+    for place, fields in file.records():
+        name, label = fields.get(key), fields.get("label")
+        if not name or not isinstance(name, str):
+            raise InputError(f"{file.path}, {place}: the path is {name or 'empty'}; give the file of every video")
+        if isinstance(label, list) and len(label) <= 1:  # mmaction2's converter writes lists of one label
+            label = label[0] if label else None
         decoder = fields.get("decoder") or None
         if decoder not in (None, "decord", "av"):
             raise InputError(f"{file.path}, {place}: decoder is {decoder!r}; give decord, av, or leave it empty")
-        more: dict[str, Any] = {"video_id": fields.get("video_id", ""), "split": fields.get("split", "")}
-        more |= {"decoder": None if outdated else decoder, "fps": _fps(file, place, fields.get("fps", ""))}
-        sizes = [fields.get(name, "") for name in ("num_frames", "height", "width")]
-        if all(size.isdecimal() and len(size) < 10 for size in sizes):
-            more["recorded"] = tuple(map(int, sizes))
-        rows.append(file.row(place, fields["path"], fields.get("label", ""), **more))
-    listing = file.listing(rows)
-    if not outdated:
-        return listing
+        decoder = None if outdated else decoder
+        fps = _fps(file, place, fields.get("fps"))
+        video_id, split, *sizes = (str(fields.get(column) or "") for column in _COLUMNS)
+        known = all(size.isdecimal() and len(size) < 10 for size in sizes)
+        recorded = (int(sizes[0]), int(sizes[1]), int(sizes[2])) if known else None
+        rows.append(file.row(place, name, label, video_id, split=split, decoder=decoder, fps=fps, recorded=recorded))
     note = (
         f"{file.path}: an earlier version chose the decoders, so they are chosen anew; `prepare` again saves this time"
     )
-    return dataclasses.replace(listing, notes=(*listing.notes, note))
+    return file.listing(rows, notes=(note,) if outdated else ())
 
 
-def _fps(file: ListFile, place: str, text: str) -> float | None:
-    if not text:
+def _fps(file: ListFile, place: str, value: Any) -> float | None:
+    if value in (None, ""):
         return None
     try:
-        fps = float(text)
-    except ValueError:
+        fps = float(value)
+    except (TypeError, ValueError, OverflowError):
         fps = 0.0
     if not 0 < fps < math.inf:
-        raise InputError(f"{file.path}, {place}: fps is {text!r}; give frames per second above 0, or leave it empty")
+        raise InputError(f"{file.path}, {place}: fps is {value!r}; give frames per second above 0, or leave it empty")
     return fps
-
-
-def json_objects(value: Any) -> list[dict[str, Any]] | None:
-    """Return the objects of a JSON list, one for each video; None if it is no list of objects."""
-    if isinstance(value, dict):
-        value = value.get("data_list", [value])  # mmaction2 1.x: {"metainfo": ..., "data_list": [...]}
-    return value if isinstance(value, list) and value and all(isinstance(one, dict) for one in value) else None
-
-
-def read_json_objects(file: ListFile) -> Listing | None:
-    """Read JSON objects with a path and a label; None if the file is not JSON.
-
-    Raises:
-        InputError: It has another form, or an object has no path.
-    """
-    if file.json is None:
-        return None
-    form = f"give objects with one of the keys {', '.join(_PATH_KEYS)}, and label"
-    objects = json_objects(file.json)
-    if objects is None:
-        raise InputError(f"{file.path} is no JSON list of objects; {form}")
-    rows = []
-    for number, fields in enumerate(objects):
-        name = next((fields[key] for key in _PATH_KEYS if key in fields), None)
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{file.path}, entry {number}: no path in the keys {', '.join(fields)}; {form}")
-        label = fields.get("label")
-        if isinstance(label, list) and len(label) <= 1:  # mmaction2's converter writes lists of one label
-            label = label[0] if label else None
-        rows.append(file.row(f"entry {number}", name, label, split=str(fields.get("split") or "")))
-    return file.listing(rows)
 
 
 def read_path_label(file: ListFile) -> Listing:
     """Read `path label` and `path frames label` lines with the separator that fits most of them.
 
-    The label is the last field. `path frames label` needs a frame count in every line, which a video on disk confirms.
-    Other lines with several numbers after the path have several labels.
+    The label is the last field. `path frames label` needs a frame count in every line, and a note says so. Other lines
+    with several numbers after the path have several labels.
 
     Raises:
         InputError: The header is unknown, or a line has no label.
@@ -123,23 +85,24 @@ def read_path_label(file: ListFile) -> Listing:
         _refuse_unknown_header(file)
     start = file.first + has_header
     numbered = [(number, line.strip()) for number, line in enumerate(file.lines[start:], start + 1) if line.strip()]
-    separator = _choose_separator([line for _, line in numbered])
-    numbers = [_split_numbers(line, separator) for _, line in numbered]
+    separator, pairs = _split_lines([line for _, line in numbered])
+    numbers = [_split_numbers(line, separator, fields) for (_, line), fields in zip(numbered, pairs, strict=True)]
     counted = _are_frame_counts(file, numbers)
     rows = []
-    for (number, line), split in zip(numbered, numbers, strict=True):
-        fields = _split_line(line, separator)
-        if split is not None and (counted or _has_several_labels(file, split, fields)):
-            fields = split[0], split[-1] if counted else " ".join(split[1:])
+    for (number, line), fields, split in zip(numbered, pairs, numbers, strict=True):
+        if split is not None and counted:
+            fields = split[0], split[-1]
+        elif split is not None and _has_several_labels(file, split, fields):
+            fields = split[0], " ".join(split[1:])
         bare = line.strip("\"'")
-        if not file.labelled and (fields is None or bare.lower().endswith(VIDEO_EXTENSIONS)):
+        if fields is None or bare.lower().endswith(VIDEO_EXTENSIONS):
+            if file.labelled:
+                shown = repr(line[:200])
+                raise InputError(f"{file.path}, line {number}: {shown} has no label; give `path label`, the label last")
             fields = bare, ""
-        if fields is None or (file.labelled and bare.lower().endswith(VIDEO_EXTENSIONS)):
-            raise InputError(
-                f"{file.path}, line {number}: {line[:200]!r} has no label; give `path label`, the label last"
-            )
         rows.append(file.row(f"line {number}", *fields))
-    return file.listing(rows)
+    note = f"{file.path}: lines are read as path, number of frames, label"
+    return file.listing(rows, notes=(note,) if counted else ())
 
 
 def _refuse_unknown_header(file: ListFile) -> None:
@@ -153,24 +116,27 @@ def _refuse_unknown_header(file: ListFile) -> None:
             f"{where}: this looks like an official Kinetics CSV without its header; "
             f"add the first line {','.join(KINETICS_COLUMNS)}"
         )
-    columns = [name for name in header if name] or [""]
+    columns = [name for name in header if name]
     following = next((line.strip() for line in file.lines[file.first + 1 :] if line.strip()), "0")
-    value = split_csv(following, file.delimiter)[-len(columns) :][0]
-    if len(header) > 1 and columns == [str(i) for i in range(len(columns))] and not value.isdecimal():
+    is_row = split_csv(following, file.delimiter)[-len(columns) :][0].isdecimal()  # of a folder with a number as name
+    if len(header) > 1 and columns == [str(i) for i in range(len(columns))] and not is_row:
         raise InputError(
             f"{where}: {','.join(header)} are column numbers, which pandas writes without names; "
             "name the columns path,label (df.columns = ['path', 'label'])"
         )
 
 
-def _choose_separator(lines: Sequence[str]) -> str:
-    best, separator = (-1, -1), " "
-    for candidate in "\t,; ":
-        split = [fields for line in lines if (fields := _split_line(line, candidate))]
-        videos = sum(fields[0].lower().endswith(VIDEO_EXTENSIONS) for fields in split)
-        if (videos, len(split)) > best:
-            best, separator = (videos, len(split)), candidate
-    return separator
+def _split_lines(lines: Sequence[str]) -> tuple[str, list[tuple[str, str] | None]]:
+    """Return the separator that gives most videos, then most labels, and the path and label of each line."""
+    separators = [separator for separator in "\t,; " if any(separator in line for line in lines)] or [" "]
+    split = {separator: [_split_line(line, separator) for line in lines] for separator in separators}
+
+    def fit(separator: str) -> tuple[int, int]:
+        pairs = [pair for pair in split[separator] if pair is not None]
+        return sum(path.lower().endswith(VIDEO_EXTENSIONS) for path, _ in pairs), len(pairs)
+
+    best = max(separators, key=fit)
+    return best, split[best]
 
 
 def _split_line(line: str, separator: str) -> tuple[str, str] | None:
@@ -190,47 +156,38 @@ def _split_line(line: str, separator: str) -> tuple[str, str] | None:
     return (path, label) if path and label else None
 
 
-def _split_numbers(line: str, separator: str) -> list[str] | None:
+def _split_numbers(line: str, separator: str, fields: tuple[str, str] | None) -> list[str] | None:
     """Split `path 120 0` or `video.mp4 120 name` into its three or more fields; return None for other lines."""
-    between = r"\s+" if separator == " " else rf"\s*{separator}\s*"
-    named = re.match(rf"(.*(?:{EXTENSION})[\"']?){between}(\d+){between}(.*[^\d\s].*)", line, re.IGNORECASE)
-    if named:
-        return [field.strip("\"'") for field in named.groups()]
     by = None if separator == " " else separator
     values = itertools.takewhile(str.isdecimal, (field.strip() for field in reversed(line.split(by)[1:])))
     count = sum(1 for _ in values)
-    return [field.strip(" \"'") for field in line.rsplit(by, count)] if count > 1 else None
+    if count > 1:
+        return [field.strip(" \"'") for field in line.rsplit(by, count)]
+    path, name = fields or ("", "")
+    if by is None:
+        number, _, name = name.partition(" ")
+    else:
+        path, _, number = path.rpartition(by)
+    named = number.strip().isdecimal() and name and path.strip(" \"'").lower().endswith(VIDEO_EXTENSIONS)
+    return [path.strip(" \"'"), number.strip(), name.strip()] if named else None
 
 
 def _are_frame_counts(file: ListFile, lines: Sequence[list[str] | None]) -> bool:
-    """Return whether the lines are `path frames label`: the counts are at least 1 and those of a video on disk."""
+    """Return whether all lines are `path frames label`.
+
+    The number of frames is at least 1. Labels are numbers, or names of which one comes with several numbers of frames.
+    """
     counted = [line for line in lines if line is not None and len(line) == 3 and 0 < float(line[1]) < 1e9]
-    if len(counted) < len(lines):
-        return False
-    for name, count, _ in counted[:_COMPARED_COUNTS]:
-        found = _num_frames(file, name)
-        if found is not None:
-            return abs(found - int(count)) <= max(2, found // 10)  # tools count differently
-        if file.has(f"{name} {count}"):
-            return False  # a path that ends with a number
-    # No video is on disk. A name with a space or a class name may contain the number.
-    return all(
-        label.isdecimal() and (name.lower().endswith(VIDEO_EXTENSIONS) or " " not in name) for name, _, label in counted
-    )
-
-
-def _num_frames(file: ListFile, name: str) -> int | None:
-    from dnl_video.data.decoding import VideoDecodeError, open_video
-
-    try:
-        with open_video(file.root / name, decoder="av") as video:
-            return video.num_frames
-    except VideoDecodeError:
-        return None
+    if len(counted) < len(lines) or (counted and file.has(" ".join(counted[0][:2]))):
+        return False  # the file is a folder whose name ends with a number
+    if all(label.isdecimal() for _, _, label in counted):
+        return all(" " not in name or name.lower().endswith(VIDEO_EXTENSIONS) for name, _, _ in counted)
+    pairs = {(label, count) for _, count, label in counted}
+    return len(pairs) > len({label for label, _ in pairs})
 
 
 def _has_several_labels(file: ListFile, split: Sequence[str], fields: tuple[str, str] | None) -> bool:
-    """Return whether the numbers after a name are labels, and not the end of a folder's name."""
+    """Return whether the numbers after a name are labels, and not the end of a folder's name or of a class name."""
     if split[0].lower().endswith(VIDEO_EXTENSIONS) or fields is None:
         return split[-1].isdecimal()
-    return file.has(split[0]) and not file.has(fields[0])
+    return " " not in split[0] and not file.has(fields[0])

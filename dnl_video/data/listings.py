@@ -15,14 +15,8 @@ from typing import NamedTuple
 from dnl_video.data.class_ids import some
 from dnl_video.data.folders import VIDEO_EXTENSIONS, walk_videos
 from dnl_video.data.list_file import ADVICE, SPLITS, ListFile, Listing, Row, existing, read_lines
-from dnl_video.data.list_formats import read_columns, read_json_objects, read_path_label
-from dnl_video.data.official_lists import (
-    read_hmdb51,
-    read_kinetics_csv,
-    read_kinetics_json,
-    read_something_something,
-    read_ucf101,
-)
+from dnl_video.data.list_formats import read_columns, read_path_label
+from dnl_video.data.official_lists import read_hmdb51, read_kinetics, read_something_something, read_ucf101
 from dnl_video.errors import InputError
 from dnl_video.files import walk
 
@@ -39,12 +33,16 @@ class ListFormat(NamedTuple):
 
 LIST_FORMATS = (
     ListFormat("HMDB51", "CLASS_test_split1.txt: any of its files stands for the split", read_hmdb51),
-    ListFormat("Kinetics JSON", '{ID: {"annotations": {"label", "segment"}, "subset", ...}}', read_kinetics_json),
+    ListFormat(
+        "Kinetics",
+        'CSV label,youtube_id,time_start,time_end,split, or JSON {ID: {"annotations": {"label", "segment"}, "subset"}}',
+        read_kinetics,
+    ),
     ListFormat("Something-Something v2", '[{"id", "template", ...}], labels.json beside it', read_something_something),
-    ListFormat("JSON, JSON lines", '[{"filename" or "path" or "frame_dir", "label"}]', read_json_objects),
+    ListFormat(
+        "columns", "CSV with the header path,label, or JSON objects with these keys, or JSON lines", read_columns
+    ),
     ListFormat("UCF101", "trainlist01.txt, testlist01.txt, classInd.txt beside it", read_ucf101),
-    ListFormat("Kinetics CSV", "label,youtube_id,time_start,time_end,split", read_kinetics_csv),
-    ListFormat("CSV with a header", "path,label (also video_id, split, fps, decoder)", read_columns),
     ListFormat("lines", "path label, or path frames label; any separator", read_path_label),
 )
 """The formats in the order of recognition: the first reader that returns rows counts."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from dnl_video.data.class_lists import read_class_list
 from dnl_video.data.folders import VIDEO_EXTENSIONS, walk_videos
-from dnl_video.data.list_file import SPLITS, ListFile, Listing, Row, fold, read_lines
-from dnl_video.data.list_formats import KINETICS_COLUMNS, csv_records, json_objects
+from dnl_video.data.list_file import SPLITS, ListFile, Listing, fold, read_lines
+from dnl_video.data.list_formats import KINETICS_COLUMNS
 from dnl_video.errors import InputError
 from dnl_video.files import list_folder
 
@@ -24,48 +24,43 @@ _HMDB51_SPLITS = {"1": "train", "2": "test"}
 _SOMETHING_FILE = re.compile(r"(train|validation|test)\.json$")
 
 
-def read_kinetics_csv(file: ListFile) -> Listing | None:
-    """Read an official Kinetics CSV; None if the first line is not its header."""
-    label = {"label"} if file.labelled else set()
-    if not {*KINETICS_COLUMNS[1:4], *label} <= set(file.header):
+def read_kinetics(file: ListFile) -> Listing | None:
+    """Read an official Kinetics CSV or JSON; None for other files.
+
+    The JSON is {id: {"annotations": {"label", "segment"}, "subset", ...}}.
+    """
+    value, records = file.json, file.records()
+    if isinstance(value, dict) and all(isinstance(c, dict) and "annotations" in c for c in value.values()):
+        records = ((f"entry {name}", _kinetics_fields(name, clip)) for name, clip in value.items())
+    elif not {*KINETICS_COLUMNS[1:4], *(["label"] if file.labelled else [])} <= file.columns:
         return None
-    return file.listing(_kinetics_rows(file, csv_records(file)))
-
-
-def read_kinetics_json(file: ListFile) -> Listing | None:
-    """Read Kinetics' JSON, {id: {"annotations": {"label", "segment"}, "subset", ...}}; None for other files."""
-    clips = file.json
-    if not isinstance(clips, dict) or not all(isinstance(c, dict) and "annotations" in c for c in clips.values()):
-        return None
-    records = []
-    for youtube_id, clip in clips.items():
-        about = clip["annotations"] if isinstance(clip["annotations"], dict) else {}
-        start, end = about["segment"] if len(about.get("segment") or ()) == 2 else ("", "")
-        fields = {"youtube_id": youtube_id, "time_start": str(start), "time_end": str(end)}
-        fields |= {"label": str(about.get("label") or ""), "split": str(clip.get("subset") or "")}
-        records.append((f"entry {youtube_id}", fields))
-    return file.listing(_kinetics_rows(file, records))
-
-
-def _kinetics_rows(file: ListFile, records: Iterable[tuple[str, dict[str, str]]]) -> list[Row]:
     names = _names_by_stem(file.root)
     rows = []
     for place, fields in records:
-        youtube_id = fields["youtube_id"]
+        youtube_id = fields.get("youtube_id")
         if not youtube_id:
             raise InputError(f"{file.path}, {place}: youtube_id is empty; give the id of every video")
+        times = [fields.get(name, "") for name in KINETICS_COLUMNS[2:4]]
         try:
-            start, end = (int(float(fields[name])) for name in ("time_start", "time_end"))
-        except (ValueError, OverflowError):
-            times = f"{fields['time_start']!r}, {fields['time_end']!r}"
-            raise InputError(f"{file.path}, {place}: time_start, time_end are {times}; give whole seconds") from None
-        label, split = fields.get("label", ""), fields.get("split", "")
+            start, end = (int(float(time)) for time in times)
+        except (TypeError, ValueError, OverflowError):
+            given = ", ".join(map(repr, times))
+            raise InputError(f"{file.path}, {place}: time_start, time_end are {given}; give whole seconds") from None
+        label, split = (str(fields.get(name) or "") for name in ("label", "split"))
         video_id = f"{youtube_id}_{start:06d}_{end:06d}"
         candidates = [*names.get(video_id, ()), *names.get(youtube_id, ())] or [f"{video_id}.mp4"]
         name = _best_name(candidates, video_id, label, split)
         segment = (start, end) if _stem(name) == youtube_id else None
-        rows.append(file.row(place, name, label, video_id=video_id, split=split, segment=segment))
-    return rows
+        rows.append(file.row(place, name, label, video_id, split=split, segment=segment))
+    return file.listing(rows)
+
+
+def _kinetics_fields(youtube_id: str, clip: dict[str, Any]) -> dict[str, Any]:
+    about = clip["annotations"] if isinstance(clip["annotations"], dict) else {}
+    segment = about.get("segment")
+    start, end = segment if isinstance(segment, list) and len(segment) == 2 else ("", "")
+    values = (about.get("label"), youtube_id, start, end, clip.get("subset"))
+    return dict(zip(KINETICS_COLUMNS, values, strict=True))
 
 
 def read_ucf101(file: ListFile) -> Listing | None:
@@ -121,15 +116,14 @@ def read_something_something(file: ListFile) -> Listing | None:
 
     The class is the template without brackets. `labels.json` beside the list gives the order of the classes.
     """
-    objects = json_objects(file.json)
-    if objects is None or not all("id" in one and ("template" in one or len(one) == 1) for one in objects):
+    if file.json is None or not (file.columns == {"id"} or {"id", "template"} <= file.columns):
         return None
     names = _names_by_stem(file.root)
     rows = []
-    for number, one in enumerate(objects):
-        video_id, label = str(one["id"]), re.sub(r"[\[\]]", "", str(one.get("template", "")))
+    for place, fields in file.records():
+        video_id, label = str(fields.get("id")), re.sub(r"[\[\]]", "", str(fields.get("template", "")))
         name = _best_name(names.get(video_id, [f"{video_id}.webm"]), video_id, label, "")
-        rows.append(file.row(f"entry {number}", name, label, video_id=video_id))
+        rows.append(file.row(place, name, label, video_id))
     class_list = file.path.with_name(_SOMETHING_FILE.sub("labels.json", file.path.name))
     has_classes = class_list != file.path and os.path.isfile(class_list)  # noqa: PTH113, never raises
     return file.listing(rows, class_list if has_classes else None)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
+import re
 from typing import Any
 
 import pytest
 
 from dnl_video.data.manifest import read_manifest, read_videos
-from tests.data.test_frame_folders import write_frames
 from tests.data.test_manifest import labels, listing, paths, refusal, touch
 
 MULTI = "multi-label lists are not supported; give each video one label"
@@ -30,6 +28,8 @@ MULTI = "multi-label lists are not supported; give each video one label"
         (["my video 1.mp4 3", "my video 2.mp4 4"], [("my video 1.mp4", 3), ("my video 2.mp4", 4)]),
         (["my clip 1 3", "my clip 2 4"], [("my clip 1", 3), ("my clip 2", 4)]),
         (["a.mp4 3 point shot", "b.mp4 2 hand throw"], [("a.mp4", 1), ("b.mp4", 0)]),
+        # A class with several frame counts.
+        (["a.mp4 120 archery", "b.mp4 99 archery", "c.mp4 9 hand stand"], [("a.mp4", 0), ("b.mp4", 0), ("c.mp4", 1)]),
         (["a.mp4 120 0", "b.mp4 3"], None),
     ],
 )
@@ -40,6 +40,8 @@ def test_frame_counts_are_no_part_of_path_or_label(tmp_path, lines, expected):
         return
     manifest = read_manifest(source)
     assert list(zip(paths(manifest, tmp_path), labels(manifest), strict=True)) == expected
+    counted = re.search("120|163", lines[0]) is not None
+    assert (f"{source}: lines are read as path, number of frames, label" in manifest.notes) is counted
     assert paths(read_videos([str(source)]), tmp_path) == [path for path, _ in expected]
 
 
@@ -60,21 +62,6 @@ def test_several_labels_are_refused_by_name(tmp_path, lines, where):
     source = listing(tmp_path, *lines)
     assert refusal(read_manifest, source) == f"{source}, {where}: {MULTI}"
     assert len(read_videos([str(source)]).records) == len(lines) - lines.count("path,label")  # needs no labels
-
-
-@pytest.mark.parametrize(("numbers", "read"), [("24 3", True), ("23 3", True), ("3 24", False), ("1 3", False)])
-def test_videos_on_disk_tell_frame_counts_from_labels(tmp_path, write_coloured: Callable[..., Path], numbers, read):
-    write_coloured(tmp_path / "b.mp4", red=9)  # 24 frames
-    write_frames(tmp_path / "images", [f"img_{i:05d}.jpg" for i in range(24)])
-    touch(tmp_path, "broken.mp4")
-    for name in ("b.mp4", "images"):
-        source = listing(tmp_path, "broken.mp4 400 2", f"{name} {numbers}")
-        if read:
-            assert labels(read_manifest(source)) == [2, 3]
-        else:
-            assert refusal(read_manifest, source) == f"{source}, line 1: labels 400 2: {MULTI}"
-    source = listing(tmp_path, "b.mp4 24 archery", "c.mp4 300 hand stand")
-    assert read_manifest(source).class_names == ("archery", "hand stand")
 
 
 def test_folders_whose_names_end_with_a_number(tmp_path):
@@ -143,7 +130,7 @@ def test_json_lists_with_splits(tmp_path):
         ([{"filename": "a.mp4"}], ", entry 0: the label is empty; give every video a label"),
         (
             [{"path": "a.mp4", "label": 1}, {"path": 3, "label": 1}],
-            ", entry 1: no path in the keys path, label; give objects ",
+            ", entry 1: the path is 3; give the file of every video",
         ),
         ([{"file": "a.mp4", "label": 1}], ", entry 0: no path in the keys file, label; give objects with one"),
         ({"archery": 0, "zumba": 1}, ", entry 0: no path in the keys archery, zumba; give objects with one of"),
