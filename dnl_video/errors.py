@@ -7,8 +7,9 @@ import re
 import signal
 from collections.abc import Iterable
 
-# ASCII and Latin-1 control characters except tab and line feed; marks that change the direction of text or end a line.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# ASCII and Latin-1 control characters except tab and line feed; marks that change the direction of text or end a line;
+# surrogates, which stand for bytes of file names that are not Unicode.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class InputError(ValueError):

@@ -28,7 +28,7 @@ ALLOWED = {
     "safe_pickle": set(),
     "models": {"errors", "files", "spec", "safe_pickle"},
     "data": {"errors", "files", "cores", "launcher", "spec", "config"},
-    "results": {"errors", "files", "spec", "safe_pickle"},
+    "results": {"errors", "files", "config", "spec", "safe_pickle"},
     "report": {"errors", "files", "results"},
     "synthetic": {"errors", "files", "cores", "data"},
     "training": {"errors", "files", "cores", "launcher", "spec", "config", "models", "data"},

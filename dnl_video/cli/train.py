@@ -203,7 +203,7 @@ def run(arguments: Any) -> int:
                 options = " --final-test"
                 _final_test(config, result)
             elif result.rank == 0:
-                words = f"--checkpoint {config.output_dir} --manifest {config.data.val_manifest}"
+                words = f"--checkpoint {result.best_checkpoint.parent.parent} --manifest {config.data.val_manifest}"
                 say(f"next: dnl-video evaluate {words}")
         return 0
     except (KeyboardInterrupt, Terminated) as stop:

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
+from dnl_video.errors import visible
+
 INK = "#010203"  # text and axes; becomes the page's text colour
 GRID = "#040506"  # faint lines; becomes the page's line colour
 COLORS = ("#3574c4", "#d9730d")  # blue and orange; contrast of at least 3 on white and on near-black
@@ -85,8 +87,8 @@ def _restyled(tag: str, name: str) -> str:
 
 
 def plain(text: str, longest: int = 28) -> str:
-    """Return a label on one line, shortened in the middle; a dollar sign does not start a formula."""
-    text = " ".join(text.split())
+    """Return a label on one line, shortened in the middle; see `visible`. A dollar sign does not start a formula."""
+    text = " ".join(visible(text).split())
     if len(text) > longest:
         text = f"{text[: longest - longest // 3 - 1]}…{text[-(longest // 3) :]}"
     return text.replace("$", r"\$")

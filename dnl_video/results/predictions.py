@@ -29,6 +29,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dnl_video.config import FrameOrder
 from dnl_video.errors import InputError
 from dnl_video.files import list_folder
 from dnl_video.spec import ModelSpec, Preprocessing, check_fields, from_dict, shortened
@@ -93,7 +94,7 @@ class PredictionsMeta:
     manifest_sha256: str
     num_videos: int | None
     labelled: bool
-    frame_order: str = "natural"
+    frame_order: FrameOrder = "natural"
     hop_s: float | None = None
     clip_features: bool = False
     versions: dict[str, str] = field(default_factory=dict)
@@ -202,9 +203,15 @@ def read_meta(directory: str | os.PathLike[str]) -> PredictionsMeta:
         raise InputError(f"{directory} {problem}; {_GIVE}")
     if not path.exists():
         raise InputError(f"{directory} has no meta.json, so it is not a predictions directory; {_GIVE}")
+    advice = "delete the directory and predict again"
     try:
         values = json.loads(path.read_bytes())
-        version = values.get("schema_version")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); make it readable") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); {advice}") from error
+    if isinstance(values, dict):
+        version = values.setdefault("schema_version")
         if version is None and "kind" in values:
             raise InputError(f"{directory} holds {values['kind']} in an older format, one npz per video; {_GIVE}")
         if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -212,17 +219,11 @@ def read_meta(directory: str | os.PathLike[str]) -> PredictionsMeta:
                 f"{path} has schema_version {version}, this dnl_video reads up to {SCHEMA_VERSION}; update dnl_video"
             )
         names = {f.name for f in dataclasses.fields(PredictionsMeta)}
-        known = {name: value for name, value in values.items() if name in names} | {"schema_version": version}
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); make it readable") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}); delete the directory and predict again") from error
+        values = {name: value for name, value in values.items() if name in names}
     try:
-        return from_dict(PredictionsMeta, known)
+        return from_dict(PredictionsMeta, values)
     except InputError as error:
-        raise InputError(f"{path} is damaged ({error}); delete the directory and predict again") from error
+        raise InputError(f"{path} is damaged ({error}); {advice}") from error
 
 
 def list_shards(directory: Path) -> list[tuple[int, int, Path]]:
@@ -249,7 +250,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             row.pop("top5", None)
             wrong = [name for name, allowed in _ROW.items() if not allowed(row[name])]
-            if row["row"] is None and not isinstance(row["error"], str):
+            if (row["row"] is None and not _is_text(row["error"])) or (row["row"] is not None and row.get("error")):
                 wrong.append("error")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             missing = f": {error} is missing" if isinstance(error, KeyError) else ""

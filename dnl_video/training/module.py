@@ -134,7 +134,9 @@ class VideoTrainingModule(LightningModule):
         more = f" and {len(bad) - _NAMED_VIDEOS} more" if len(bad) > _NAMED_VIDEOS else ""
         precision = ", use --trainer.precision bf16-mixed" if config.trainer.precision == "16-mixed" else ""
         saved = has_checkpoint(Path(self.trainer.default_root_dir))
-        then = "continue from the last checkpoint with --resume" if saved else "start again: nothing was saved yet"
+        then = "start again: nothing was saved yet"
+        if saved:  # the weights of the last checkpoint may be too large already
+            then = "continue from the last checkpoint with --resume, or from the best with --resume CKPT"
         raise InputError(
             f"the loss is {next(iter(bad.values()), 'infinite')} in epoch {self.current_epoch + 1}, step "
             f"{self.global_step + 1}{named}{more}; lower optim.lr, for example --optim.lr "

@@ -135,7 +135,8 @@ def check_settings(point: ResumePoint, config: TrainConfig) -> dict[str, tuple[A
             changes[key] = (old, new)
         elif key.startswith(_FIXED_SETTINGS):
             raise InputError(
-                f"{point.file}: its {key} is {old}, the configuration's is {new}; resume with the run's own config.yaml"
+                f"{point.file}: its {key} is {_shown(old)}, the configuration's is {_shown(new)}; resume with the "
+                "run's own config.yaml"
             )
     if point.epochs > config.trainer.max_epochs:
         raise InputError(

@@ -33,6 +33,7 @@ def run_python(code, *, closed=False, **environment):
 
 def test_control_characters_are_shown_as_escapes():
     assert visible(HOSTILE) == SHOWN
+    assert visible("caf\udce9") == r"caf\udce9"
     assert visible("Ünïcode 走る 👍🏽\u200d \t\n") == "Ünïcode 走る 👍🏽\u200d \t\n"
 
 

@@ -72,6 +72,7 @@ def test_drawing_loads_neither_pyplot_nor_torch():
 def test_labels_are_short_and_on_one_line():
     assert f.plain("a  b\nc") == "a b c"
     assert f.plain("costs $5") == r"costs \$5"
+    assert f.plain("caf\udce9 \x1b[0m") == r"caf\udce9 \u001b[0m"
     cut = f.plain("a" * 30 + "z" * 30)
     assert (len(cut), cut[0], cut[-1]) == (28, "a", "z")
     assert f.plain("x" * 28) == "x" * 28

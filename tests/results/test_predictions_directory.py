@@ -453,6 +453,7 @@ def test_unusable_directories_are_refused(tmp_path, prepare, message):
         ("class_names", (None, [], "abc", ["a", None], {"a": 1})),
         ("labelled", (None, 1, "yes")),
         ("schema_version", (None, 0, -1, 1.5, "1", [1])),
+        ("frame_order", ("sideways", None, 1)),
     ],
 )
 def test_wrong_metadata_are_refused_by_name(tmp_path, name, values):
@@ -494,6 +495,8 @@ def test_wrong_rows_are_refused_by_name(tmp_path, name, values):
         assert name in message
     file.write_text(json.dumps({key: value for key, value in row.items() if key != name}) + "\n")
     assert f"is damaged in line 1: '{name}' is missing" in refusal(read_predictions, tmp_path)
+    file.write_text(json.dumps({**row, "row": 0, "error": "both a row and an error"}) + "\n")
+    assert "is damaged in line 1: error is 'both" in refusal(read_predictions, tmp_path)
     file.write_text('{"id":' + "[" * 100_000)
     assert "is damaged in line 1" in refusal(read_predictions, tmp_path)
 

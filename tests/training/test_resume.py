@@ -269,12 +269,12 @@ def test_previous_checkpoint_alone_is_enough(tiny: TinyRun, tmp_path: Path) -> N
             {"gamma": 0.5},
             "optim.gamma is 0.1, the configuration's is 0.5; resume with the run's own config.yaml",
         ),
-        ("optim", {"ema_decay": 0.5}, "optim.ema_decay is None, the configuration's is 0.5; "),
-        ("data", {"limit_videos": 8}, "data.limit_videos is None, the configuration's is 8; "),
+        ("optim", {"ema_decay": 0.5}, "optim.ema_decay is null, the configuration's is 0.5; "),
+        ("data", {"limit_videos": 8}, "data.limit_videos is null, the configuration's is 8; "),
         ("data", {"batch_size": 8}, "data.batch_size is 4, the configuration's is 8; "),
         ("preprocessing", {"frame_stride": 1}, "preprocessing.frame_stride is 2, the configuration's is 1; "),
         ("model", {"context": "nl"}, "model.context is dnl, the configuration's is nl; "),
-        ("weights", {"source": "other.pth"}, "weights.source is None, the configuration's is other.pth; "),
+        ("weights", {"source": "other.pth"}, "weights.source is null, the configuration's is other.pth; "),
     ],
 )
 def test_resume_with_other_settings_is_refused(section: str, values: Any, message: str, tiny: TinyRun) -> None:
@@ -395,6 +395,9 @@ def test_finished_run_is_not_trained_again(tiny: TinyRun, tmp_path: Path, capsys
         printed = capsys.readouterr().out.splitlines()
         assert printed[0] == f"{output}: finished (1/1 epochs); raise trainer.max_epochs to go on"
         assert len(printed) == (1 if "--dry-run" in words else 3)
+    elsewhere = str(tmp_path / "elsewhere")
+    assert main(["train", "--config", str(tiny.config), "--output", elsewhere, "--resume", str(output)]) == 0
+    assert f"next: dnl-video evaluate --checkpoint {output} " in capsys.readouterr().out
     assert sorted(output.rglob("*")) == before
     train(configured(tiny, output, trainer={"max_epochs": 2}), resume="last")
     with pytest.raises(InputError) as refused:
@@ -446,7 +449,9 @@ def test_advice_after_a_nan_loss_can_be_followed(
     words += ["--trainer.max_epochs", "2", "--data.batch_size", "4" if saved else "8"]
     assert main(words) == 2
     (message,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dnl-video: error: ")]
-    then = "continue from the last checkpoint with --resume" if saved else "start again: nothing was saved yet"
+    then = "start again: nothing was saved yet"
+    if saved:
+        then = "continue from the last checkpoint with --resume, or from the best with --resume CKPT"
     listed = r"(\S+, ){3}\S+" if saved else r"(\S+, ){4}\S+ and 3 more"
     videos = rf"the loss is nan in epoch {1 + saved}, step {step + 1}, of videos {listed}; "
     advice = "lower optim.lr, for example --optim.lr 0.0002, or clip gradients (--trainer.gradient_clip_val 1), and "
