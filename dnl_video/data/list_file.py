@@ -107,16 +107,15 @@ class ListFile:
     @cached_property
     def lines(self) -> list[str]:
         """The lines; comments are empty. A comment begins with `#` and names no existing file."""
-        lines = ["" if line.startswith("#") and self._is_comment(line) else line for line in self.content]
+        lines = list(self.content)
+        for number, line in enumerate(lines):
+            if line.startswith("#") and not self.has((_COMMENTED_FILE.match(line) or [line])[0]):
+                lines[number] = ""
         if not any(line.strip() for line in lines):
             raise InputError(f"{self.path} has only comments; {ADVICE}")
         if max(map(len, lines)) > _LONGEST_LINE:
             raise InputError(f"{self.path} has a line of over {_LONGEST_LINE:,} characters; give one video a line")
         return lines
-
-    def _is_comment(self, line: str) -> bool:
-        file = _COMMENTED_FILE.match(line)
-        return file is None or not self.has(file[0])
 
     def has(self, name: str) -> bool:
         """Return whether a file or folder of this name exists."""
@@ -194,11 +193,7 @@ class ListFile:
         # `/` of pathlib takes a third of the time of reading a list.
         path = str(self.root / name) if _UNUSUAL_PATH.search(name) else os.path.join(self._folder, name)  # noqa: PTH118
         text = "" if label is None else str(label)
-        return Row(self._source, place, video_id or name, path, text, **columns)
-
-    @cached_property
-    def _source(self) -> str:
-        return str(self.path)
+        return Row(str(self.path), place, video_id or name, path, text, **columns)
 
     @cached_property
     def _folder(self) -> str:
@@ -269,7 +264,7 @@ def parse_json(text: str, path: Path, advice: str, line: int = 1) -> Any:
 
 def split_csv(line: str, delimiter: str) -> list[str]:
     """Split a CSV line into fields without outer spaces."""
-    if '"' in line:
+    if '"' in line or delimiter == " ":
         fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
     else:
         fields = line.split(delimiter)  # three times as fast

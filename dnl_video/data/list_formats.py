@@ -87,6 +87,9 @@ def read_path_label(file: ListFile) -> Listing:
     numbered = [(number, line.strip()) for number, line in enumerate(file.lines[start:], start + 1) if line.strip()]
     separator, pairs = _split_lines([line for _, line in numbered])
     numbers = [_split_numbers(line, separator, fields) for (_, line), fields in zip(numbered, pairs, strict=True)]
+    folders = [split[0] for split in numbers if split and not split[0].lower().endswith(VIDEO_EXTENSIONS)]
+    if len(folders) > 1 and 2 * len(set(folders)) <= len(folders):  # "clip 1", "clip 2": numbers are part of the names
+        numbers = [None] * len(numbers)
     counted = _are_frame_counts(file, numbers)
     rows = []
     for (number, line), fields, split in zip(numbered, pairs, numbers, strict=True):
@@ -128,7 +131,7 @@ def _refuse_unknown_header(file: ListFile) -> None:
 
 def _split_lines(lines: Sequence[str]) -> tuple[str, list[tuple[str, str] | None]]:
     """Return the separator that gives most videos, then most labels, and the path and label of each line."""
-    separators = [separator for separator in "\t,; " if any(separator in line for line in lines)] or [" "]
+    separators = [*(separator for separator in "\t,;" if any(separator in line for line in lines)), " "]
     split = {separator: [_split_line(line, separator) for line in lines] for separator in separators}
 
     def fit(separator: str) -> tuple[int, int]:
@@ -180,14 +183,13 @@ def _are_frame_counts(file: ListFile, lines: Sequence[list[str] | None]) -> bool
     counted = [line for line in lines if line is not None and len(line) == 3 and 0 < float(line[1]) < 1e9]
     if len(counted) < len(lines) or (counted and file.has(" ".join(counted[0][:2]))):
         return False  # the file is a folder whose name ends with a number
-    if all(label.isdecimal() for _, _, label in counted):
-        return all(" " not in name or name.lower().endswith(VIDEO_EXTENSIONS) for name, _, _ in counted)
     pairs = {(label, count) for _, count, label in counted}
-    return len(pairs) > len({label for label, _ in pairs})
+    labels = {label for label, _ in pairs}
+    return all(map(str.isdecimal, labels)) or len(pairs) > len(labels)
 
 
 def _has_several_labels(file: ListFile, split: Sequence[str], fields: tuple[str, str] | None) -> bool:
     """Return whether the numbers after a name are labels, and not the end of a folder's name or of a class name."""
     if split[0].lower().endswith(VIDEO_EXTENSIONS) or fields is None:
         return split[-1].isdecimal()
-    return " " not in split[0] and not file.has(fields[0])
+    return not file.has(fields[0])

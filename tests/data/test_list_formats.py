@@ -23,10 +23,12 @@ MULTI = "multi-label lists are not supported; give each video one label"
         (["a.mp4\t120\t0", "b.mp4\t300\t12"], [("a.mp4", 0), ("b.mp4", 12)]),
         (["a.mp4, 120, 0", '"b, c.mp4", 300, 12'], [("a.mp4", 0), ("b, c.mp4", 12)]),
         (["my video 1.mp4 120 0", "my 2 3.mp4 300 12"], [("my video 1.mp4", 0), ("my 2 3.mp4", 12)]),
+        (["my folder/a 163 0", "my folder/b 9 1"], [("my folder/a", 0), ("my folder/b", 1)]),
         (["some/directory-1 163 1", "some/directory-2 122 1"], [("some/directory-1", 1), ("some/directory-2", 1)]),
         # One label.
         (["my video 1.mp4 3", "my video 2.mp4 4"], [("my video 1.mp4", 3), ("my video 2.mp4", 4)]),
         (["my clip 1 3", "my clip 2 4"], [("my clip 1", 3), ("my clip 2", 4)]),
+        (["clip 0 3", "clip 1 4"], [("clip 0", 3), ("clip 1", 4)]),
         (["a.mp4 3 point shot", "b.mp4 2 hand throw"], [("a.mp4", 1), ("b.mp4", 0)]),
         # A class with several frame counts.
         (["a.mp4 120 archery", "b.mp4 99 archery", "c.mp4 9 hand stand"], [("a.mp4", 0), ("b.mp4", 0), ("c.mp4", 1)]),

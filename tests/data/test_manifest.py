@@ -161,6 +161,8 @@ def test_two_times_of_one_id_are_two_videos_unless_one_file_holds_both(tmp_path)
         ["a b/x 1.mp4;2", "y.mp4;0"],
         ['"a b/x 1.mp4" 2', "'y.mp4'   0"],
         ["path label", "a b/x 1.mp4 2", "y.mp4 0"],
+        ["path  label", "a b/x 1.mp4  2", "y.mp4  0"],
+        ["'a b/x 1.mp4'\t2", "'y.mp4'\t0"],
         ["path,label", "a b/x 1.mp4,2", "y.mp4,0"],
     ],
 )
