@@ -88,8 +88,7 @@ def transcode_file(
     crf: int,
     segment: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """Write the frames of a video, or of a segment of it, as a smaller H.264 file with the same frame rate, or the
-    same times if the rate is variable.
+    """Write the frames of a video, or of a segment of it, as a smaller H.264 file. Frames keep their times.
 
     Groups of pictures are closed and short (`GOP`), frames are upright, and there is no sound. Pixels that are not
     square stay so: the file keeps the shape in which players show it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 _WITH_CHROMA_FORMAT = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
 """Values of profile_idc with chroma format, bit depths and scaling lists."""
 
@@ -17,26 +19,28 @@ def may_have_fields(header: bytes) -> bool:
     sets = header[8 : 8 + int.from_bytes(header[6:8], "big")]
     try:
         return not _frame_mbs_only(_Bits(sets.replace(b"\0\0\3", b"\0\0")))
-    except IndexError:
+    except ValueError:  # the set is cut off
         return True
 
 
 def recovers_at_once(sei: bytes) -> bool:
     """Return whether an SEI unit has a recovery point with recovery_frame_cnt 0 (coded as one bit: 1)."""
     place = 0
-    while place + 2 < len(sei) and sei[place] != 0x80:
-        kind = size = 0
-        while place < len(sei) and sei[place] == 255:
-            kind, place = kind + 255, place + 1
-        kind, place = kind + sei[place], place + 1
-        while place < len(sei) and sei[place] == 255:
-            size, place = size + 255, place + 1
-        if place + 1 >= len(sei):
-            return False
-        size, place = size + sei[place], place + 1
-        if kind == 6:
-            return bool(sei[place] & 0x80)
-        place += size
+
+    def number() -> int:  # coded as bytes of 255 and a last one
+        nonlocal place
+        start = place
+        while sei[place] == 255:
+            place += 1
+        place += 1
+        return sum(sei[start:place])
+
+    with contextlib.suppress(IndexError):  # a unit that is cut off
+        while sei[place] != 0x80:
+            kind, size = number(), number()
+            if kind == 6:
+                return bool(sei[place] & 0x80)
+            place += size
     return False
 
 
@@ -44,23 +48,18 @@ class _Bits:
     """Bits of a parameter set, first to last."""
 
     def __init__(self, data: bytes) -> None:
-        self._bits = [byte >> shift & 1 for byte in data for shift in range(7, -1, -1)]
+        self._bits = "".join(f"{byte:08b}" for byte in data)
         self._place = 0
 
     def take(self, count: int) -> int:
-        """Return the next bits as a number."""
-        value = 0
-        for _ in range(count):
-            value = 2 * value + self._bits[self._place]
-            self._place += 1
-        return value
+        """Return the next bits as a number; ValueError at the end."""
+        self._place += count
+        return int(self._bits[self._place - count : self._place], 2)
 
     def golomb(self) -> int:
         """Return the next ue(v): n zeros, a one and n bits (9.1)."""
-        zeros = 0
-        while not self.take(1):
-            zeros += 1
-        return (1 << zeros) - 1 + self.take(zeros)
+        zeros = self._bits.index("1", self._place) - self._place
+        return self.take(2 * zeros + 1) - 1
 
     def signed_golomb(self) -> int:
         """Return the next se(v) (9.1.1)."""

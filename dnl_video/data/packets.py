@@ -276,7 +276,7 @@ def _size_code(packet: Any, codec: str, header: bytes, length_size: int) -> byte
 
 
 def _nal_units(data: memoryview, length_size: int) -> Iterator[memoryview]:
-    """Yield the NAL units; with start codes, each with the data after it."""
+    """Yield the NAL units. With start codes, each one runs to the end of the data, past the following units."""
     place = 0
     if length_size:
         while place + length_size < len(data):

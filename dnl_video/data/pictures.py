@@ -84,6 +84,7 @@ def read_picture(path: str, packets: PacketTable) -> Picture | None:
         stream = container.streams[packets.stream]
         decoder = stream.codec_context
         decoder.skip_frame = "DEFAULT"
+        decoder.thread_count = 1
         frames: list[Any] = []
         for packet in container.demux(stream):
             frames = decoder.decode(packet) or decoder.decode(None)  # None: do not wait for reordered pictures

@@ -51,9 +51,10 @@ class VideoDecodeError(Exception):
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's text, equal for equal errors: without error number and path, decord's clock and source line."""
+    """Return an error's text, equal for equal errors: FFmpeg's, without number and path, and not decord's code."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ", "", text)
+    text = re.sub(r"(?s)Check failed: avcodec_.*\(-1094995529 vs.*", "Invalid data found when processing input", text)
     return " ".join(text.split())[:300]
 
 

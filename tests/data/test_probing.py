@@ -12,7 +12,7 @@ from dnl_video.data import packets, probing
 from dnl_video.data.decoding import open_video
 from dnl_video.data.h264_header import recovers_at_once
 from dnl_video.data.packets import read_packets
-from dnl_video.data.probing import VideoDecodeError, probe_video
+from dnl_video.data.probing import VideoDecodeError, one_line, probe_video
 from tests.data.odd_videos import encode, write
 
 
@@ -25,6 +25,15 @@ def test_probe(tmp_path):
     assert (probe.exact, probe.reason, probe.decoder) == (True, "", "decord")
     odd = probe_video(encode(tmp_path / "a.avi", "mpeg4", {}, 45))
     assert (odd.frames, odd.exact, odd.decoder) == (None, False, "av")
+
+
+def test_readers_name_damaged_data_alike():
+    decord = (
+        "[10:11:12] /src/video/ffmpeg/threaded_decoder.cc:292: Check failed: avcodec_send_packet(dec_ctx_.get(), "
+        "pkt.get()) >= 0 (-1094995529 vs. 0) Thread worker: Error sending packet.\n"
+    )
+    pyav = av.error.InvalidDataError(-1094995529, "Invalid data found when processing input", "a.mp4")
+    assert one_line(Exception(decord)) == one_line(pyav) == "Invalid data found when processing input"
 
 
 def test_a_file_is_probed_once_until_it_changes(tmp_path, monkeypatch):
@@ -126,6 +135,8 @@ def test_unwanted_pictures_are_not_decoded(tmp_path, monkeypatch):
         ([5, 2, 6, 1, 6, 1, 0x80, 0x80], True),  # user data whose bytes look like another message
         ([5, 255, 0, *[6] * 255, 6, 1, 0x40, 0x80], False),  # a size of two bytes
         ([1, 4, 0, 0], False),  # cut off
+        ([255, 255, 255], False),
+        ([5, 255, 255, 255], False),
         ([], False),
     ],
 )
