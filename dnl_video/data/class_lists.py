@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dnl_video.data.list_file import existing, parse_json, read_lines
+from dnl_video.data.folders import existing
+from dnl_video.data.list_file import parse_json, read_lines
 from dnl_video.errors import InputError, nearest
 
 CLASS_LISTS = ("kinetics400", "kinetics600", "kinetics700")

@@ -1,10 +1,13 @@
-"""Finds videos and folders of extracted frames below a folder. Standard library only."""
+"""Paths that users give, and the videos and folders of extracted frames below a folder. Standard library only."""
 
 from __future__ import annotations
 
+import os
+import re
 from bisect import bisect
 from pathlib import Path
 
+from dnl_video.errors import InputError
 from dnl_video.files import refuse_folder, walk
 
 VIDEO_EXTENSIONS = (
@@ -12,6 +15,8 @@ VIDEO_EXTENSIONS = (
     *(".flv", ".wmv", ".ts", ".3gp", ".ogv"),
 )
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
 
 
 def is_frame(name: str) -> bool:
@@ -51,3 +56,43 @@ def walk_videos(folder: Path) -> list[str]:
         if not any(name.startswith(prefix) for name in below):
             frames.append(prefix[:-1])
     return sorted(found + frames)
+
+
+def existing(source: str | os.PathLike[str], absent: str) -> Path:
+    """Return the path of a file or folder that a user gave.
+
+    Args:
+        source: The path as given.
+        absent: The error message when there is no such file.
+
+    Raises:
+        InputError: There is none, it is an address, or its folder may not be read.
+    """
+    path = Path(source).expanduser()
+    refuse_foreign_path(str(source), "", Path())
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise InputError(absent) from None
+    except OSError as error:
+        raise InputError(f"{source} cannot be read ({error.strerror}); check the path and its permissions") from None
+    return path
+
+
+def refuse_foreign_path(name: str, where: str, root: Path) -> None:
+    """Refuse addresses and paths of Windows.
+
+    Args:
+        name: The path as given.
+        where: Its list and line; "" if it is not from a list.
+        root: Folder of relative paths.
+
+    Raises:
+        InputError: It is an address, or a Windows path on another system and no existing file.
+    """
+    prefix = where and f"{where}: "
+    if _ADDRESS.match(name):
+        raise InputError(f"{prefix}{name} is an address; copy the videos to a disk and give their paths")
+    windows = "\\" in name or _DRIVE.match(name)
+    if windows and os.name != "nt" and not os.path.exists(root / name):  # noqa: PTH110, never raises
+        raise InputError(f"{prefix}{name} is a Windows path; give the path on this system, with / between folders")

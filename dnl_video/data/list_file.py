@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dnl_video.data.folders import VIDEO_EXTENSIONS
+from dnl_video.data.folders import VIDEO_EXTENSIONS, refuse_foreign_path
 from dnl_video.errors import InputError
 from dnl_video.files import cell_text
 
@@ -25,8 +25,6 @@ ADVICE = (
 )
 # The same split has these names in lists and folders.
 SPLITS = (("train", "training"), ("val", "validate", "validation"), ("test", "testing"))
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
 EXTENSION = "|".join(re.escape(extension) for extension in VIDEO_EXTENSIONS)
 _COMMENTED_FILE = re.compile(rf".*?(?:{EXTENSION})\b", re.IGNORECASE)
 _UNUSUAL_PATH = re.compile(r"\\|//|/$|(?:^|/)\.(?:/|$)")  # pathlib shortens these
@@ -242,16 +240,10 @@ def read_lines(path: Path, advice: str = ADVICE) -> tuple[list[str], str]:
 
 
 def parse_json(text: str, path: Path, advice: str, line: int = 1) -> Any:
-    """Return the value of a JSON text.
-
-    Args:
-        text: The text.
-        path: Its file.
-        advice: End of the error message: what to do.
-        line: Number of the text's first line in the file.
+    """Return the value of a JSON text whose first line is that of this number in the file.
 
     Raises:
-        InputError: It is not valid JSON.
+        InputError: It is not valid JSON; the message ends with ``advice``.
     """
     try:
         return json.loads(text)
@@ -267,50 +259,10 @@ def split_csv(line: str, delimiter: str) -> list[str]:
     if '"' in line or delimiter == " ":
         fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
     else:
-        fields = line.split(delimiter)  # three times as fast
+        fields = line.split(delimiter)  # faster
     return [cell_text(field.strip()) if "'" in field else field.strip() for field in fields]
 
 
 def fold(name: str) -> str:
     """Normalise a class name: Unicode's NFC, lower case, spaces for underscores; folder names differ in these."""
     return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").lower().split())
-
-
-def existing(source: str | os.PathLike[str], absent: str) -> Path:
-    """Return the path of a file or folder that a user gave.
-
-    Args:
-        source: The path as given.
-        absent: The error message when there is no such file.
-
-    Raises:
-        InputError: There is none, it is an address, or its folder may not be read.
-    """
-    path = Path(source).expanduser()
-    refuse_foreign_path(str(source), "", Path())
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise InputError(absent) from None
-    except OSError as error:
-        raise InputError(f"{source} cannot be read ({error.strerror}); check the path and its permissions") from None
-    return path
-
-
-def refuse_foreign_path(name: str, where: str, root: Path) -> None:
-    """Refuse addresses and paths of Windows.
-
-    Args:
-        name: The path as given.
-        where: Its list and line; "" if it is not from a list.
-        root: Folder of relative paths.
-
-    Raises:
-        InputError: It is an address, or a Windows path on another system and no existing file.
-    """
-    prefix = where and f"{where}: "
-    if _ADDRESS.match(name):
-        raise InputError(f"{prefix}{name} is an address; copy the videos to a disk and give their paths")
-    windows = "\\" in name or _DRIVE.match(name)
-    if windows and os.name != "nt" and not os.path.exists(root / name):  # noqa: PTH110, never raises
-        raise InputError(f"{prefix}{name} is a Windows path; give the path on this system, with / between folders")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dnl_video.data.class_ids import some
-from dnl_video.data.folders import VIDEO_EXTENSIONS, walk_videos
-from dnl_video.data.list_file import ADVICE, SPLITS, ListFile, Listing, Row, existing, read_lines
+from dnl_video.data.folders import VIDEO_EXTENSIONS, existing, walk_videos
+from dnl_video.data.list_file import ADVICE, SPLITS, ListFile, Listing, Row, read_lines
 from dnl_video.data.list_formats import read_columns, read_path_label
 from dnl_video.data.official_lists import read_hmdb51, read_kinetics, read_something_something, read_ucf101
 from dnl_video.errors import InputError

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from dnl_video.data.class_ids import assign_labels
 from dnl_video.data.class_lists import read_class_list
-from dnl_video.data.folders import VIDEO_EXTENSIONS, is_frame, walk_videos
-from dnl_video.data.list_file import Row, existing
+from dnl_video.data.folders import VIDEO_EXTENSIONS, existing, is_frame, walk_videos
+from dnl_video.data.list_file import Row
 from dnl_video.data.listings import LIST_EXTENSIONS, read_class_folders, read_listing, take_split
 from dnl_video.errors import InputError
 from dnl_video.files import list_folder

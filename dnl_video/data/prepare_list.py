@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 from dnl_video.data.class_ids import assign_labels
 from dnl_video.data.class_lists import read_class_list
-from dnl_video.data.list_file import Listing, Row, existing
+from dnl_video.data.folders import existing
+from dnl_video.data.list_file import Listing, Row
 from dnl_video.data.listings import read_class_folders, read_listing
 from dnl_video.data.manifest import find_duplicates
 from dnl_video.errors import InputError
