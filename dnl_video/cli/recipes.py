@@ -100,7 +100,8 @@ def read_recipe(name: str) -> dict[str, Any]:
     try:
         recipe = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read; give a recipe such as i3d_dnl") from error
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise InputError(f"{path}: cannot be read ({reason}); give a recipe such as i3d_dnl") from error
     except yaml.YAMLError as error:
         reason = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
         raise InputError(f"{path}: not valid YAML: {reason}") from error

@@ -49,7 +49,7 @@ _COMMON = (
 # jsonargparse's messages about the value of a key.
 _WRONG_VALUE = re.compile(
     r'Parser key "(?P<key>[\w.]+)": (?:Does not validate .*?Given value(?: type)?: (?:<class .*?> Given value: )?'
-    r"(?P<value>.*?)(?: Errors|$)|Expected an? .+?\. Got value: (?P<other>.*))"
+    r"(?P<value>.*?)(?: Errors|$)|Expected an? .+?\. Got value:(?P<other>.*))"
 )
 _Config = TypeVar("_Config")
 
@@ -119,8 +119,8 @@ class PARSER(ArgumentParser):
         """Raise instead of printing the usage."""
         text = " ".join(message.split())
         if (found := _WRONG_VALUE.search(text)) and (owner := self._owner(found["key"])):
-            value, name = found["value"] or found["other"], found["key"].rpartition(".")[2]
-            shown = "null" if value == "None" else value
+            value, name = (found["value"] or found["other"]).strip(), found["key"].rpartition(".")[2]
+            shown = {"None": "null", "": "empty"}.get(value, value)
             raise InputError(f"{found['key']} is {shown}; {allowed_values(owner, name, value)}") from ex
         options = [option.lstrip("-") for option in self._option_string_actions]
         names = [name for name in options if not any(other.startswith(f"{name}.") for other in options)]

@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from dnl_video.errors import visible
 from dnl_video.files import atomic_path
 from dnl_video.visualize.clip import Query
 from dnl_video.visualize.maps import BlockMaps, Grid, Positions
@@ -129,11 +130,16 @@ def overlay(row: Row, frame: int, picture: Image) -> Image:
     return coloured(stretched(row, frame, *picture.shape[:2]), picture, row.scale)
 
 
+def label(text: str) -> str:
+    """Return text that matplotlib can draw: see `visible`; a dollar sign does not start a formula."""
+    return visible(text).replace("$", r"\$")
+
+
 def wrapped(text: str, wide: float, points: float) -> Lines:
     """Break a heading into lines that fit a figure ``wide`` inches across."""
     # A character is 0.6 of the font size wide on average, also in bold; an inch has 72 points.
     characters = max(int((wide - 2 * _MARGIN_IN) * 72 / (0.6 * points)), 20)
-    return [(line, points) for line in textwrap.wrap(text, characters)]
+    return [(line, points) for line in textwrap.wrap(label(text), characters)]
 
 
 def heading_height(lines: Lines) -> float:

@@ -18,7 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 from dnl_video.cores import default_workers
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
+from dnl_video.errors import visible
 from dnl_video.inference.segments import Timeline, condense, find_segments, leading_classes
+from dnl_video.visualize.panels import label
 
 Frame = NDArray[np.uint8]
 
@@ -46,16 +48,16 @@ def draw_timeline(timeline: Timeline, class_names: Sequence[str], *, title: str 
     colours = dict(zip(leaders, mpl.colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
     figure = Figure(figsize=(11, 4), dpi=120, layout="constrained")
     curves, strip = figure.subplots(2, 1, sharex=True, height_ratios=[6, 1])
-    label = "score"
+    unit = "score"
     if len(timeline.scores) > _MOST_CELLS:
         timeline = condense(timeline, _MOST_CELLS)
-        label = f"score, mean of {timeline.edges[1] - timeline.edges[0]:.3g} s"
+        unit = f"score, mean of {timeline.edges[1] - timeline.edges[0]:.3g} s"
     edges = timeline.edges
     for index in leaders:
         curves.stairs(timeline.scores[:, index], edges, color=colours[index], linewidth=1.8, baseline=None)
-    curves.set(ylabel=label, ylim=(0, 1.02), xlim=(edges[0], edges[-1]))
+    curves.set(ylabel=unit, ylim=(0, 1.02), xlim=(edges[0], edges[-1]))
     curves.grid(alpha=0.3)
-    curves.set_title(title, loc="left", fontsize=10)
+    curves.set_title(label(title), loc="left", fontsize=10)
     for segment in find_segments(timeline):
         # White edges separate neighbouring segments, also two grey ones.
         colour = colours.get(segment.class_index, _OTHER)
@@ -63,7 +65,7 @@ def draw_timeline(timeline: Timeline, class_names: Sequence[str], *, title: str 
     strip.set_yticks([])
     strip.set_ylabel("best", rotation=0, ha="right", va="center")
     _label_seconds(strip, float(edges[-1]))
-    legend = [Patch(color=colours[index], label=_shortened(class_names[index])) for index in leaders]
+    legend = [Patch(color=colours[index], label=label(_shortened(class_names[index]))) for index in leaders]
     if set(timeline.scores.argmax(axis=1).tolist()) - set(leaders):
         legend.append(Patch(color=_OTHER, label="other classes"))
     figure.legend(handles=legend, loc="outside right upper", frameon=False, fontsize=9)
@@ -162,7 +164,7 @@ def draw_panel(
         top = pad // 2 + row * line
         length = round((panel.width - 2) * float(np.clip(scores[index], 0, 1)))
         draw.rectangle((1, top + 1, 1 + length, top + line - 2), fill=_FIRST if row == 1 else _OTHERS)
-        draw.text((pad, top + line // 2), _fitting(class_names[index], draw, font, room), _WHITE, font, "lm")
+        draw.text((pad, top + line // 2), _fitting(visible(class_names[index]), draw, font, room), _WHITE, font, "lm")
         draw.text((panel.width - pad, top + line // 2), f"{100 * scores[index]:.0f}%", _WHITE, font, "rm")
     return np.asarray(panel)[:height]
 

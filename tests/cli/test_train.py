@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
@@ -141,6 +142,20 @@ def test_bad_keys_and_values_are_one_line(text, message, tmp_path, capsys):
         assert message.replace("RECIPE", str(recipe)) in refused(capsys, "train", "--config", str(recipe), *words)
 
 
+def test_recipes_that_cannot_be_read_are_refused_with_the_reason(tmp_path, capsys, monkeypatch):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(b"output_dir: caf\xe9")
+    advice = "give a recipe such as i3d_dnl"
+    assert refused(capsys, "train", "--config", str(recipe)) == f"{recipe}: cannot be read (no UTF-8 text); {advice}"
+
+    def deny(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "read_text", deny)
+    line = refused(capsys, "train", "--config", str(recipe))
+    assert line == f"{recipe}: cannot be read (Permission denied); {advice}"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -151,6 +166,7 @@ def test_bad_keys_and_values_are_one_line(text, message, tmp_path, capsys):
             ["--model.context", "dln"],
             "model.context is dln; allowed: none, nl, dnl, pairwise, unary, snl, gc; did you mean 'dnl'?",
         ),
+        (["--optim.lr", ""], "optim.lr is empty; give a number in [1e-12, 1000]"),
         (["--limit-videos", "0"], "data.limit_videos is 0; give a whole number in [1, 100000000], or null"),
     ],
 )

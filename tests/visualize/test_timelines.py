@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
 from dnl_video.inference.segments import Timeline
-from dnl_video.visualize.panels import save_figure
+from dnl_video.visualize.panels import new_figure, save_figure, wrapped
 from dnl_video.visualize.timelines import annotate_video, clock, draw_panel, draw_timeline
 from tests.data.odd_videos import FILM_TICKS, encode, film
 
@@ -116,6 +116,17 @@ def test_small_videos_are_enlarged(tmp_path):
     annotate_video(tmp_path / "in.mp4", tmp_path / "out.mkv", Timeline(np.array([0, 1.0]), np.eye(3)[:1]), NAMES)
     with open_video(tmp_path / "out.mkv") as video:
         assert video.size == (256, 320)
+
+
+def test_names_from_other_people_are_drawn_as_they_are(tmp_path):
+    name = "caf\udce9 $_$ $x.mp4"
+    figure = draw_timeline(TIMELINE, [name, "b", "c"], title=name, k=3)
+    save_figure(figure, tmp_path / "timeline.svg")
+    save_figure(new_figure((4, 1), wrapped(name, 4, 9)), tmp_path / "sheet.png")
+    drawn = r"caf\udce9 \$_\$ \$x.mp4"
+    assert figure.axes[0].get_title(loc="left") == drawn
+    assert drawn in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert draw_panel(TIMELINE.scores[0], [name, "b", "c"], 3, 320, 240, title="").any()
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 240), (1920, 1080), (240, 900), (20, 30)])
