@@ -62,7 +62,7 @@ class DecordReader(Reader):
         path: The file.
         packets: Its packets, if they were read.
         size: (height, width) that frames must have; None accepts any.
-        instead: Opens the reader that reads frames of another size.
+        instead: Opens another reader, which is used if frames have another size.
     """
 
     def __init__(
