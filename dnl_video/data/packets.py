@@ -213,7 +213,7 @@ def read_packets(path: str) -> PacketTable:
             guessed_fps=float(stream.guessed_rate or 0),
             # Matroska stores no length of a stream, but FFmpeg fills it in if it opens the file without a decoder.
             header_ticks=0 if "matroska" in container.format.name else stream.duration or 0,
-            time_base=stream.time_base,
+            time_base=Fraction(stream.time_base.numerator, stream.time_base.denominator),
             pts=np.array(pts, np.int64),
             shown=np.array(shown),
             key=np.array(key),

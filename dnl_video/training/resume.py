@@ -151,7 +151,7 @@ def is_finished(point: ResumePoint, config: TrainConfig) -> bool:
     epochs = config.trainer.max_epochs
     if finished := point.epochs == epochs:
         place = point.file.parent.parent
-        rank_zero_only(print)(f"{place}: finished ({epochs}/{epochs} epochs); raise trainer.max_epochs to go on")
+        rank_zero_only(print)(f"{place}: finished ({epochs}/{epochs} epochs); raise trainer.max_epochs to continue")
     return finished
 
 

@@ -335,8 +335,8 @@ def test_help_is_short_and_starts_with_examples(capsys):
 
 def test_help_all_shows_every_setting(capsys):
     printed = help_text(capsys, "--help-all")
-    short = {"output_dir": "--output OUTPUT_DIR, ", "data.limit_videos": "--limit-videos LIMIT_VIDEOS, "}
-    assert all(f"  {short.get(key, '')}--{key} " in printed for key in settings("slow_r50_8x8_dnl"))
+    # Two fields also have a short name before this one; Python 3.13 prints the value only once.
+    assert all(re.search(rf"  (--\S+( \S+)?, )?--{re.escape(key)} ", printed) for key in settings("slow_r50_8x8_dnl"))
     assert "--dry-run" in printed
 
 

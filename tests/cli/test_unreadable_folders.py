@@ -24,7 +24,7 @@ from dnl_video.cli.main import main
         ("show {run}", "run/logs"),
         ("predict {videos} --checkpoint {run}", "run/checkpoints"),
         ("train --config {config} --output {run} --resume auto", "run/checkpoints"),
-        ("train --config {config} --output {run} --resume", "run/logs"),
+        ("train --config {config} --output {run} --resume --trainer.max_epochs 2", "run/logs"),
         ("export --checkpoint {run} --output {out}.safetensors", "run/evaluation"),
         ("evaluate --manifest {videos} --checkpoint {run} --output {run}/evaluation", "run/evaluation"),
         ("demo-data --output {videos}", "videos"),

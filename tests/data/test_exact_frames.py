@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -88,7 +89,11 @@ def test_pyslowfast_gets_what_its_decoder_finds_in_the_file(odd):
     kind, path, _ = odd
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        header = (stream.time_base, float((stream.duration or 0) * stream.time_base), stream.guessed_rate)
+        header = (
+            Fraction(stream.time_base.numerator, stream.time_base.denominator),
+            float((stream.duration or 0) * stream.time_base),
+            float(stream.guessed_rate),
+        )
         pts = [frame.pts for frame in container.decode(stream)]
     with open_video(path) as video:
         clock = video.clock(Preprocessing(sampling="pyslowfast"))

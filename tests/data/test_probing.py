@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from pathlib import Path
 
 import av
@@ -77,12 +78,12 @@ def test_files_that_are_not_videos(tmp_path, content, reason):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("x" * 300, "cannot be opened (File name too long)"), ("a\0b", "cannot be opened (embedded null")],
+    [("x" * 300, r"cannot be opened \(File name too long\)"), ("a\0b", r"cannot be opened \(.*embedded null")],
 )
 def test_names_that_no_file_can_have(tmp_path, name, reason):
     with pytest.raises(VideoDecodeError) as caught:
         open_video(f"{tmp_path / name}.mp4")
-    assert caught.value.reason.startswith(reason)
+    assert re.match(reason, caught.value.reason)
 
 
 def test_a_file_without_permission(tmp_path, monkeypatch):

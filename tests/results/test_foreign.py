@@ -209,7 +209,7 @@ def forged_tensor(size: tuple[int, ...], stride: tuple[int, ...], offset: int = 
     return pickle.dumps([[Runs(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, {})]][0])
 
 
-def test_id(value: bytes | str) -> str:
+def case_id(value: bytes | str) -> str:
     # Pickles of tensors hold addresses, so ids made of them differ between the test processes.
     return value if isinstance(value, str) else "data"
 
@@ -245,7 +245,7 @@ def test_id(value: bytes | str) -> str:
         (forged_tensor((2,), (1,), 5), r"a tensor of shape \[2\] in 6 elements"),
         (forged_tensor((2,), (-1,), 5), "a tensor without a plain shape"),
     ],
-    ids=test_id,
+    ids=case_id,
 )  # fmt: skip
 def test_bad_files(data: bytes, message: str, read: Reader) -> None:
     with pytest.raises(InputError, match=message) as error:

@@ -393,7 +393,7 @@ def test_finished_run_is_not_trained_again(tiny: TinyRun, tmp_path: Path, capsys
         capsys.readouterr()
         assert main(["train", "--config", str(tiny.config), "--output", str(output), *words]) == 0
         printed = capsys.readouterr().out.splitlines()
-        assert printed[0] == f"{output}: finished (1/1 epochs); raise trainer.max_epochs to go on"
+        assert printed[0] == f"{output}: finished (1/1 epochs); raise trainer.max_epochs to continue"
         assert len(printed) == (1 if "--dry-run" in words else 3)
     elsewhere = str(tmp_path / "elsewhere")
     assert main(["train", "--config", str(tiny.config), "--output", elsewhere, "--resume", str(output)]) == 0
