@@ -88,7 +88,7 @@ class DecordReader(Reader):
 
     def has_exact_timestamps(self) -> bool:
         """Return whether frame times are finite, >= 0 and rising; if not, decord returns wrong frames."""
-        starts = self.starts_s()
+        starts = np.asarray(self._reader.get_frame_timestamp(range(self.num_frames)))[:, 0]
         return bool(np.isfinite(starts).all() and (starts >= 0).all() and (np.diff(starts) > 0).all())
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
