@@ -250,7 +250,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             row.pop("top5", None)
             wrong = [name for name, allowed in _ROW.items() if not allowed(row[name])]
-            if (row["row"] is None and not _is_text(row["error"])) or (row["row"] is not None and row.get("error")):
+            failed = row["row"] is None
+            if not (_is_text(row["error"]) if failed else row.get("error") is None):
                 wrong.append("error")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             missing = f": {error} is missing" if isinstance(error, KeyError) else ""

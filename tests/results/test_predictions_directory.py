@@ -495,8 +495,9 @@ def test_wrong_rows_are_refused_by_name(tmp_path, name, values):
         assert name in message
     file.write_text(json.dumps({key: value for key, value in row.items() if key != name}) + "\n")
     assert f"is damaged in line 1: '{name}' is missing" in refusal(read_predictions, tmp_path)
-    file.write_text(json.dumps({**row, "row": 0, "error": "both a row and an error"}) + "\n")
-    assert "is damaged in line 1: error is 'both" in refusal(read_predictions, tmp_path)
+    for reason in ("both a row and an error", "", 3):
+        file.write_text(json.dumps({**row, "row": 0, "error": reason}) + "\n")
+        assert f"is damaged in line 1: error is {reason!r}" in refusal(read_predictions, tmp_path)
     file.write_text('{"id":' + "[" * 100_000)
     assert "is damaged in line 1" in refusal(read_predictions, tmp_path)
 
