@@ -147,11 +147,18 @@ def check_settings(point: ResumePoint, config: TrainConfig) -> dict[str, tuple[A
 
 
 def is_finished(point: ResumePoint, config: TrainConfig) -> bool:
-    """Return whether the run has done all epochs; say so."""
-    epochs = config.trainer.max_epochs
-    if finished := point.epochs == epochs:
-        place = point.file.parent.parent
-        rank_zero_only(print)(f"{place}: finished ({epochs}/{epochs} epochs); raise trainer.max_epochs to continue")
+    """Return whether the run has done all epochs; say so.
+
+    Raises:
+        InputError: It has, and the checkpoint lies outside its run's folder, so the best one is unknown.
+    """
+    epochs, run = config.trainer.max_epochs, point.file.parent.parent
+    finished = point.epochs == epochs
+    line = f"finished ({epochs}/{epochs} epochs); raise trainer.max_epochs to continue"
+    if finished and not has_checkpoint(run):
+        raise InputError(f"{point.file}: {line}")
+    if finished:
+        rank_zero_only(print)(f"{run}: {line}")
     return finished
 
 

@@ -398,6 +398,9 @@ def test_finished_run_is_not_trained_again(tiny: TinyRun, tmp_path: Path, capsys
     elsewhere = str(tmp_path / "elsewhere")
     assert main(["train", "--config", str(tiny.config), "--output", elsewhere, "--resume", str(output)]) == 0
     assert f"next: dnl-video evaluate --checkpoint {output} " in capsys.readouterr().out
+    alone = shutil.copy(output / "checkpoints/last.ckpt", tmp_path / "alone.ckpt")
+    with pytest.raises(InputError, match=r"alone\.ckpt: finished \(1/1 epochs\); raise trainer\.max_epochs"):
+        train(configured(tiny, tmp_path / "elsewhere"), resume=str(alone))
     assert sorted(output.rglob("*")) == before
     train(configured(tiny, output, trainer={"max_epochs": 2}), resume="last")
     with pytest.raises(InputError) as refused:
