@@ -94,6 +94,8 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     output = Path(config.output_dir)
     check_schedule(config)
     point = find_resume_point(resume, output)
+    file = None if point is None else point.file
+    written = file and file.stat().st_mtime_ns
     changes = {} if point is None else check_settings(point, config)
     if point is not None and is_finished(point, config):
         return _result(point.file.parent, *rank_and_world_size())
@@ -104,7 +106,6 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     progress = ClipProgress(config.trainer.progress_bar)
     callbacks = [request, *_callbacks(config, output), progress, best, last]
     loggers = make_loggers(config, output)
-    file = None if point is None else point.file
     trainer = make_trainer(config, callbacks, loggers, output, plugins=[AtomicCheckpointIO(file)])
     if point is not None:
         check_same_run(point, module.class_names, trainer.world_size)
@@ -113,7 +114,7 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     with contextlib.ExitStack() as stack:
         if trainer.is_global_zero:
             stack.enter_context(_locked_folder(output))
-            if point is None and has_checkpoint(output):
+            if has_checkpoint(output) if file is None else file.stat().st_mtime_ns != written:
                 raise InputError(f"another training wrote to {output} in the meantime; continue it with --resume")
             history = "".join(f"# {describe(change)}\n" for change in module.provenance.get("changed_settings", []))
             write_atomic(output / "config.yaml", history + yaml.safe_dump(to_dict(config), sort_keys=False))

@@ -426,13 +426,17 @@ def test_run_that_another_training_began_is_not_overwritten(
     output = tmp_path / "run"
 
     def begin(*args: Any) -> Any:
-        shutil.copytree(tiny.run, output)
+        shutil.copytree(tiny.run, output, dirs_exist_ok=True, copy_function=shutil.copyfile)
         return build_run(*args)
 
     monkeypatch.setattr("dnl_video.training.run.build_run", begin)
     with pytest.raises(InputError) as refused:
         train(configured(tiny, output), resume="auto")
-    assert str(refused.value) == f"another training wrote to {output} in the meantime; continue it with --resume"
+    line = f"another training wrote to {output} in the meantime; continue it with --resume"
+    assert str(refused.value) == line
+    with pytest.raises(InputError) as refused:  # the same, while the old job writes its next checkpoint
+        train(configured(tiny, output, trainer={"max_epochs": 2}), resume="auto")
+    assert str(refused.value) == line
 
 
 @pytest.mark.parametrize("saved", [False, True])
