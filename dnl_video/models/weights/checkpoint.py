@@ -181,7 +181,8 @@ def _described(source: Source, *, exported: bool = True) -> dict[str, Any]:
         )
     if (version := stored.get("version")) != FORMAT_VERSION:
         raise InputError(
-            f"{source.path}: checkpoint format {version}, this version reads {FORMAT_VERSION}; update dnl-video"
+            f"{source.path}: checkpoint format {shortened(version)}, this version reads {FORMAT_VERSION}; update "
+            "dnl-video"
         )
     return stored
 

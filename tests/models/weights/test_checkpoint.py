@@ -62,6 +62,7 @@ def test_other_checkpoints_are_refused(tmp_path: Path) -> None:
     torch.save({"model_state": {}}, tmp_path / "hub.pyth")
     with pytest.raises(InputError, match=r"hub\.pyth: not a checkpoint of this package; give a \.ckpt"):
         load_checkpoint(tmp_path / "hub.pyth")
-    file = write_checkpoint(tmp_path / "new.ckpt", dnl_video={"version": 99})
-    with pytest.raises(InputError, match="checkpoint format 99, this version reads 1; update dnl-video"):
-        load_checkpoint(file)
+    for version, shown in ((99, "99"), ("1", "'1'")):
+        file = write_checkpoint(tmp_path / "new.ckpt", dnl_video={"version": version})
+        with pytest.raises(InputError, match=f"checkpoint format {shown}, this version reads 1; update dnl-video"):
+            load_checkpoint(file)
