@@ -57,7 +57,7 @@ class RelationCounts:
     val: int = 120
     test: int = 1000
 
-    RANGES: ClassVar = {"[1, 1000000]": " ".join(SPLITS)}
+    RANGES: ClassVar[dict[str, str]] = {"[1, 1000000]": " ".join(SPLITS)}
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -8,6 +8,7 @@ import resource
 import signal
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -551,14 +552,17 @@ def test_wrong_arrays_are_refused_by_name(tmp_path, name, change, message):
 @pytest.mark.parametrize("name", ["meta.json", "videos-0000-000000.jsonl", "scores-0000-000000.npz"])
 def test_a_file_without_permission_is_not_called_damaged(tmp_path, monkeypatch, name):
     write(tmp_path, [make_video(0)])
-    real_open = io.open
 
-    def refuse(path, *args, **options):
-        if str(path).endswith(name):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real_open(path, *args, **options)
+    def refusing(real_open):
+        def refuse(path, *args, **options):
+            if str(path).endswith(name):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real_open(path, *args, **options)
 
-    monkeypatch.setattr(io, "open", refuse)
+        return refuse
+
+    monkeypatch.setattr(io, "open", refusing(io.open))
+    monkeypatch.setattr(Path, "open", refusing(Path.open))  # on Python 3.10 it does not call io.open
     message = refusal(read_predictions, tmp_path)
     assert message == f"{tmp_path / name} cannot be read (Permission denied); make it readable"
 

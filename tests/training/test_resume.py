@@ -348,7 +348,7 @@ def test_changed_settings_continue_at_the_same_place(
     train_with_changes_by_hand(tiny, by_hand, 2, monkeypatch)
     # The order of the parameters changes the rounding of the gradient norm.
     for part in ("state_dict", "current_model_state"):
-        torch.testing.assert_close(last(output)[part], last(by_hand)[part], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(last(output)[part], last(by_hand)[part], rtol=1e-4, atol=1e-4)
 
     # The changes are in every later checkpoint and in config.yaml, and stay there.
     stored = read_raw(output / "checkpoints" / "last.ckpt")[FORMAT_KEY]

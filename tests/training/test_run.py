@@ -122,7 +122,7 @@ def test_resume_with_other_processes_or_positions_is_refused(tiny: TinyRun) -> N
         "with 8, or start a new run from it with --weights.source and --output"
     )
     stored["config"]["model"]["context_options"]["positions"] = {"res3": [1]}
-    with pytest.raises(InputError, match=r"its model.context_options.positions is {'res3': \[1\]}, the .* is None;"):
+    with pytest.raises(InputError, match=r"its model.context_options.positions is {'res3': \[1\]}, the .* is null;"):
         check_settings(point, config)
 
 
