@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
@@ -109,4 +111,7 @@ def resize_frames(frames: NDArray[np.uint8], width: int, height: int) -> NDArray
     if frames.shape[1:3] == (height, width):
         return frames
     images = [av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24") for frame in frames]
-    return np.stack([image.reformat(width, height, interpolation="BICUBIC").to_ndarray() for image in images])
+    scale = functools.partial(
+        VideoReformatter().reformat, width=width, height=height, interpolation="BICUBIC", threads=1
+    )
+    return np.stack([scale(image).to_ndarray() for image in images])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import SideDataContainer
+from av.video.reformatter import VideoReformatter
 
 from dnl_video.data.packets import PacketTable, open_container
 
@@ -53,6 +55,16 @@ def orientation_of(frame: Any) -> Orientation:
             a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     transpose = abs(b) > abs(a)
     return Orientation(transpose, (c if transpose else a) < 0, (b if transpose else d) < 0)
+
+
+def upright_rgb() -> Callable[[Any], npt.NDArray[np.uint8]]:
+    """Return a function that converts a decoded frame to upright RGB, [H, W, 3].
+
+    It has a scaler of its own, with one thread. PyAV 19 shares one scaler with several threads in a process; a forked
+    process (a loader process) hangs when it frees that of its parent.
+    """
+    reformat: Callable[..., Any] = VideoReformatter().reformat
+    return lambda frame: orientation_of(frame).apply(reformat(frame, format="rgb24", threads=1).to_ndarray())
 
 
 @dataclass(frozen=True)

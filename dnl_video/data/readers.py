@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dnl_video.data.packets import PacketTable, absolute, open_container
-from dnl_video.data.pictures import orientation_of
+from dnl_video.data.pictures import upright_rgb
 
 Frames = npt.NDArray[np.uint8]
 CHUNK = 32
@@ -154,8 +154,7 @@ class AVReader(Reader):
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """See `Reader.chunks`."""
-        frames = self._wanted(list(indices))
-        return stacked(orientation_of(frame).apply(frame.to_ndarray(format="rgb24")) for frame in frames)
+        return stacked(map(upright_rgb(), self._wanted(list(indices))))
 
     def _wanted(self, indices: list[int]) -> Iterator[Any]:
         if self._times is None:

@@ -308,3 +308,28 @@ def test_corrupted_real_video(shared_clips):
     with open_video(shared_clips / "corrupted.mp4") as video, pytest.raises(VideoDecodeError) as caught:
         video.read([0, 49])  # frame 30 is broken, and nothing after it can be reached without it
     assert str(caught.value).startswith(f"{shared_clips / 'corrupted.mp4'}: cannot be decoded (")
+
+
+def test_a_forked_process_reads_after_its_parent_did(tmp_path):
+    """PyAV 19 hangs when a forked process frees the scaler of its parent, which has several threads."""
+    code = """
+        import multiprocessing, sys
+        import av
+        from dnl_video.data.decoding import open_video
+
+        def read():
+            with open_video(sys.argv[1], decoder="av") as video:
+                video.read([0, 1], resize=lambda frames: frames)
+
+        with av.open(sys.argv[2]) as container:
+            next(container.decode(video=0)).to_ndarray(format="rgb24")
+        read()
+        child = multiprocessing.get_context("fork").Process(target=read)
+        child.start()
+        child.join(60)
+        print(child.exitcode)
+        child.kill()
+    """
+    large = np.zeros((2, 480, 640, 3), np.uint8)  # small frames are converted by one thread
+    done = run_python(code, encode(tmp_path / "a.mp4"), encode(tmp_path / "b.mp4", frames=large))
+    assert done.stdout.split() == ["0"], done.stderr
