@@ -203,7 +203,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def _has_autocast(device: torch.device) -> bool:
-    return device.type != "meta"  # torch.amp.is_autocast_available cannot be compiled in torch 2.8
+    return device.type != "meta"
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:

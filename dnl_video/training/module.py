@@ -149,7 +149,7 @@ class VideoTrainingModule(LightningModule):
             self._losses_of_step = []
         self._losses_of_step.append(mean_loss)
         self.log("train/loss", torch.stack(self._losses_of_step).mean(), on_step=True, on_epoch=False, batch_size=size)
-        self.train_loss(loss, weight=size)
+        self.train_loss(loss)  # all batches have one size
         self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True, batch_size=size)
 
     def on_train_start(self) -> None:
