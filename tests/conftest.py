@@ -25,6 +25,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """The same random numbers in every run, so that a test near its tolerance does not fail by chance."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def full_size() -> bool:
     """Whether tests marked `full` run at full size, as in `scripts/test.sh --full`; otherwise at a small size."""
