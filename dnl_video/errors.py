@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import signal
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from collections.abc import Iterable
 # ASCII and Latin-1 control characters except tab and line feed; marks that change the direction of text or end a line;
 # surrogates, which stand for bytes of file names that are not Unicode.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_MOST_HINTS = 3
 
 
 class InputError(ValueError):
@@ -34,9 +34,35 @@ class Terminated(BaseException):
 
 
 def nearest(value: str, allowed: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest allowed word, or an empty string."""
-    close = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """Return ``"; did you mean 'x'?"`` for allowed words that are near, or an empty string.
+
+    A word is near if at most two letters differ (one for values of two or three letters). Without such a word, names
+    with the same last part are near, such as optim.lr for lr, unless they are many. Case, "-" and "_" do not count.
+    """
+    words, wanted = {word: _plain(word) for word in allowed}, _plain(value)
+    distances = {word: _distance(wanted, plain) for word, plain in words.items()}
+    best = min(reversed(distances), key=distances.__getitem__, default="")
+    if best and distances[best] <= min(len(wanted) // 2, 2):
+        return f"; did you mean {best!r}?"
+    shared = [word for word, plain in words.items() if plain.rpartition(".")[2] == wanted.rpartition(".")[2]]
+    return f"; did you mean {' or '.join(map(repr, shared))}?" if 0 < len(shared) <= _MOST_HINTS else ""
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("_", " ").replace("-", " ").strip()
+
+
+def _distance(a: str, b: str) -> int:
+    """Return the edit distance of two words; two neighbouring letters that changed places count once."""
+    rows = [list(range(len(b) + 1))]
+    for i, letter in enumerate(a):
+        row = [i + 1]
+        for j, other in enumerate(b):
+            row.append(min(rows[i][j + 1] + 1, row[j] + 1, rows[i][j] + (letter != other)))
+            if i and j and (letter, a[i - 1]) == (b[j - 1], other):
+                row[-1] = min(row[-1], rows[i - 1][j - 1] + 1)
+        rows.append(row)
+    return rows[-1][-1]
 
 
 def visible(text: object) -> str:

@@ -122,7 +122,7 @@ class PARSER(ArgumentParser):
             value, name = (found["value"] or found["other"]).strip(), found["key"].rpartition(".")[2]
             shown = {"None": "null", "": "empty"}.get(value, value)
             raise InputError(f"{found['key']} is {shown}; {allowed_values(owner, name, value)}") from ex
-        options = [option.lstrip("-") for option in self._option_string_actions]
+        options = list(self._option_string_actions)
         names = [name for name in options if not any(other.startswith(f"{name}.") for other in options)]
         raise InputError(_one_line(text, names, f"{self.command} --help{'-all' if self.common else ''}")) from ex
 
@@ -281,11 +281,15 @@ def check_keys(values: Mapping[str, Any], known: list[str], path: str, prefix: s
 
 
 def _one_line(text: str, names: list[str], help_command: str) -> str:
-    """Return jsonargparse's message as one line in terms of dotted keys."""
+    """Return jsonargparse's message as one line; ``names`` are the options, with their dashes."""
     if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
         key = ".".join(match.groups())
+    elif match := re.search(r"[Uu]nrecognized arguments?:? (\w[\w./-]*)(?:[= ](\S+))?", text):
+        option = f"--{match[1]}"
+        example = f"{option} {match[2] or 'VALUE'}" if option in names else f"--NAME VALUE{nearest(option, names)}"
+        return f"unexpected {match[1]!r}; options are written as {example}; see {help_command}"
     elif match := re.search(r"(?:Option '|[Uu]nrecognized arguments?:? --?)([\w.-]+)", text):
         key = match.group(1)
     else:
         return text
-    return f"unknown option {key!r}{nearest(key, names)}; see {help_command}"
+    return f"unknown option '--{key}'{nearest(f'--{key}', names)}; see {help_command}"

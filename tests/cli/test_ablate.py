@@ -178,7 +178,10 @@ def test_interrupted_study_continues(
         (["--set", "optim.lrr=1"], "overrides has 'optim.lrr', which the recipe does not have; did you mean 'optim.lr"),
         (["--set", "optim.lr=-1"], "optim.lr is -1"),
         (["--recipe", "nothing.yaml"], "nothing.yaml: no such file or recipe; recipes: i3d_dnl, "),
-        (["--context", "[none]"], "unknown option 'context'; did you mean 'contexts'?; see dnl-video ablate --help"),
+        (
+            ["--context", "[none]"],
+            "unknown option '--context'; did you mean '--contexts'?; see dnl-video ablate --help",
+        ),
         (["--seeds", "[0, zero]"], "seeds"),
     ],
 )

@@ -76,7 +76,7 @@ def test_abbreviated_options_are_refused(words, capsys, monkeypatch, tmp_path):
     (tmp_path / "study.yaml").write_text("recipe: i3d_dnl")
     assert main(words.split()) == 2
     option = [word for word in words.split() if word.startswith("--")][-1].removeprefix("--")
-    assert re.search(rf"(unrecognized arguments: --|unknown option '){re.escape(option)}\b", capsys.readouterr().err)
+    assert re.search(rf"(unrecognized arguments: --|unknown option '--){re.escape(option)}\b", capsys.readouterr().err)
 
 
 def test_debug_adds_the_traceback(capsys):

@@ -43,9 +43,9 @@ def test_a_path_has_precedence(tmp_path, monkeypatch):
 
 
 def test_unknown_names_list_the_recipes_and_the_nearest():
-    message = r"^slow_r50_dnl: no such file or recipe; recipes: i3d_dnl, .*; did you mean 'slow_r50_8x8_dnl'\?$"
+    message = r"^slow_r50_8x8_dln: no such file or recipe; recipes: i3d_dnl, .*; did you mean 'slow_r50_8x8_dnl'\?$"
     with pytest.raises(InputError, match=message):
-        find_recipe("slow_r50_dnl")
+        find_recipe("slow_r50_8x8_dln")
 
 
 def test_every_recipe_has_one_line(capsys):

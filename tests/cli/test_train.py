@@ -160,8 +160,13 @@ def test_recipes_that_cannot_be_read_are_refused_with_the_reason(tmp_path, capsy
     ("words", "message"),
     [
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such file or recipe; recipes: i3d_dnl, slow_dnl, "),
-        (["--data.bach_size", "3"], "unknown option 'data.bach_size'; did you mean 'data.batch_size'?"),
-        (["--trainer.max", "1"], "unknown option 'trainer.max'; did you mean 'trainer.max_epochs'?"),
+        (["--data.bach_size", "3"], "unknown option '--data.bach_size'; did you mean '--data.batch_size'?"),
+        (["--trainer.max", "1"], "unknown option '--trainer.max'; see dnl-video train --help-all"),
+        (["--trainer.patiense", "3"], "unknown option '--trainer.patiense'; see dnl-video train --help-all"),
+        (["--lr", "0.1"], "unknown option '--lr'; did you mean '--optim.lr'?"),
+        (["optim.lr=0.1"], "unexpected 'optim.lr'; options are written as --optim.lr 0.1; see dnl-video train"),
+        (["optim.lr", "0.1"], "unexpected 'optim.lr'; options are written as --optim.lr 0.1; see dnl-video train"),
+        (["lr=0.1"], "unexpected 'lr'; options are written as --NAME VALUE; did you mean '--optim.lr'?"),
         (
             ["--model.context", "dln"],
             "model.context is dln; allowed: none, nl, dnl, pairwise, unary, snl, gc; did you mean 'dnl'?",

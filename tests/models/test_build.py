@@ -249,7 +249,7 @@ def test_arguments_are_those_of_the_spec():
     ("arguments", "message"),
     [
         ({"architecture": "slow_r52"}, "architecture is 'slow_r52'; allowed: slow_r50, .*; did you mean 'slow_r50'?"),
-        ({"context": "dnl_block"}, "context is 'dnl_block'; allowed: none, nl, dnl, .*, gc; did you mean 'dnl'?"),
+        ({"context": "dnl_block"}, "context is 'dnl_block'; allowed: none, nl, dnl, .*, gc$"),
         ({"head": "gap"}, "head is 'gap'; allowed: dense_logits, dense_probabilities, global"),
         ({"context": "dnl", "positions": {"res7": [0]}}, "positions: no stage 'res7'; allowed: res2, res3, res4, res5"),
         ({"context": "dnl", "positions": {"res3": [9]}}, "positions: res3 has no residual block 9; allowed: 0 to 3"),

@@ -194,7 +194,7 @@ PUBLISHED = (
         (
             "kinetics",
             "slow_r50",
-            "pretrained is 'kinetics'; allowed: kinetics400, imagenet, or a file; did you mean 'kinetics400'?",
+            "pretrained is 'kinetics'; allowed: kinetics400, imagenet, or a file",
         ),
         (
             "imagenet",
