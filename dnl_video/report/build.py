@@ -13,7 +13,8 @@ is added. A figure that cannot be computed is null, and `notes` says why::
     num_classes     K;   confidence_level of every interval
     coverage        listed, finished, evaluated, failed, nan_scores: numbers of videos;
                     failures [{reason, videos, example}], failed_videos [{video_id, path, label, error}]
-    accuracy        evaluated {video, centre_clip, clip}, listed {video}: each {top1, top5, mean_class_accuracy}
+    accuracy        evaluated {video, centre_clip, clip}, listed {video}: each {top1, top5, mean_class_accuracy};
+                    top5 only with more than five classes
     by_num_clips    [{num_clips, top1}]: for the mean over k evenly spaced clips of J
     per_class       [{index, name, videos, correct, failed, accuracy, low, high, most_taken_for {name, videos}}]
     confused_pairs  [{label, label_index, predicted, predicted_index, videos, share_of_label}], at most 20
@@ -191,23 +192,27 @@ def failure_reason(error: str, path: str, video_id: str) -> str:
 
 
 def figures_of(rank: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> dict[str, Any] | None:
-    """Return top-1, top-5 and mean class accuracy of videos; None when there are none."""
+    """Return top-1, top-5 (of more than five classes) and mean class accuracy of videos; None when there are none."""
     if not len(rank):
         return None
     by_class = metrics.mean_class_accuracy(rank == 0, labels)
     return {
-        "top1": _share(rank == 0),
-        "top5": _share(rank < min(5, num_classes)),
+        **_top_k(rank, num_classes),
         "mean_class_accuracy": {**by_class._asdict(), "num_classes": len(np.unique(labels))},
     }
 
 
 def _clip_figures(clips: ClipAccuracy, num_classes: int) -> dict[str, Any]:
     return {
-        "top1": _share(clips.clip_rank == 0, clips.clip_video),
-        "top5": _share(clips.clip_rank < min(5, num_classes), clips.clip_video),
+        **_top_k(clips.clip_rank, num_classes, clips.clip_video),
         "mean_class_accuracy": None,  # not a usual figure for clips
     }
+
+
+def _top_k(
+    rank: NDArray[np.int64], num_classes: int, clip_video: NDArray[np.int64] | None = None
+) -> dict[str, dict[str, Any]]:
+    return {f"top{k}": _share(rank < k, clip_video) for k in (1, 5) if k == 1 or k < num_classes}
 
 
 def _share(hits: NDArray[np.bool_], clip_video: NDArray[np.int64] | None = None) -> dict[str, Any]:

@@ -9,8 +9,8 @@ The first run is the reference. Every difference is another run's figure minus t
                   classes {better, worse, equal, interval_without_0, table}}]
 
 **evaluated**: over the videos with scores in every run. **listed**: over all videos; a failed one is wrong.
-`differences` and `accuracy` hold top1, top5 and mean_class_accuracy, each {value, low, high}. A figure that cannot be
-computed is null.
+`differences` and `accuracy` hold top1, top5 (with more than five classes) and mean_class_accuracy, each {value, low,
+high}. A figure that cannot be computed is null.
 """
 
 from __future__ import annotations
@@ -230,7 +230,8 @@ def _differences(
         return paired.paired_difference(paired.count_pairs(rank_1 < k, rank_2 < k))._asdict()
 
     by_class = paired.paired_mean_class_difference(rank_1 == 0, rank_2 == 0, labels)
-    return {"top1": top(1), "top5": top(min(5, num_classes)), "mean_class_accuracy": by_class._asdict()}
+    top5 = {"top5": top(5)} if num_classes > 5 else {}
+    return {"top1": top(1), **top5, "mean_class_accuracy": by_class._asdict()}
 
 
 def _classes(

@@ -57,10 +57,11 @@ def compare_document(comparison: dict[str, Any]) -> Document:
 def compare_summary(comparison: dict[str, Any]) -> list[Text | Table]:
     """Return a comparison's nodes for the terminal: accuracy, differences and notes."""
     runs, comparisons = comparison["runs"], comparison["comparisons"]
-    rows = [[run["letter"], *accuracy_cells(run["accuracy"]["evaluated"])] for run in runs]
+    names = _names(comparisons)
+    rows = [[run["letter"], *accuracy_cells(run["accuracy"]["evaluated"], names)] for run in runs]
     rows += [[_minus(one), *difference_cells(one["differences"]["evaluated"])] for one in comparisons]
     caption = "Accuracy, and differences in percentage points, with 95% intervals"
-    table = Table(caption, ["", *FIGURES.values()], rows, "lrrr")
+    table = Table(caption, ["", *names.values()], rows, "l" + "r" * len(names))
     headlines = [Text(compare_headline(comparison, one)) for one in comparisons]
     return [table, *headlines, *(Text(note, "warning") for note in comparison["notes"])]
 
@@ -98,14 +99,20 @@ def _minus(one: dict[str, Any]) -> str:
 def _tiles(one: dict[str, Any], sentence: str) -> Tiles:
     figures = one["differences"]["evaluated"]
     items = [
-        (f"Δ {name}, {_minus(one)}", points(figures[key]["value"]), _interval(figures[key]))
-        for key, name in FIGURES.items()
+        (f"Δ {FIGURES[key]}, {_minus(one)}", points(figure["value"]), _interval(figure))
+        for key, figure in figures.items()
     ]
     name, value, interval = items[0]
     return Tiles([(name, value, f"{interval}; {_p_text(one)}"), *items[1:]], sentence, sentence)
 
 
+def _names(comparisons: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the keys of the compared figures with their names."""
+    return {key: FIGURES[key] for key in comparisons[0]["differences"]["evaluated"]}
+
+
 def _differences(comparisons: list[dict[str, Any]]) -> list[Node]:
+    names = _names(comparisons)
     rows = [
         [_minus(one), name, *difference_cells(figures)]
         for one in comparisons
@@ -115,28 +122,29 @@ def _differences(comparisons: list[dict[str, Any]]) -> list[Node]:
     bars = [
         (f"{name}, {_minus(one)}", one["differences"]["evaluated"][key])
         for one in comparisons
-        for key, name in FIGURES.items()
+        for key, name in names.items()
     ]
-    header = ["", "videos", *(f"Δ {name}" for name in FIGURES.values())]
+    header = ["", "videos", *(f"Δ {name}" for name in names.values())]
     caption = "Differences over evaluated videos, with 95% intervals; to the right of the line the run is better."
     return [
-        Table("Differences in percentage points, with 95% intervals", header, rows, "llrrr"),
+        Table("Differences in percentage points, with 95% intervals", header, rows, "ll" + "r" * len(names)),
         difference_chart(bars, "differences", caption),
         Text(_INTERVALS, "note"),
     ]
 
 
 def _accuracy(comparison: dict[str, Any]) -> list[Node]:
+    names = _names(comparison["comparisons"])
     rows = [
         [
             f"{run['letter']}: {run['model_name']}",
-            *accuracy_cells(run["accuracy"]["evaluated"]),
+            *accuracy_cells(run["accuracy"]["evaluated"], names),
             accuracy_text((run["accuracy"]["listed"] or {}).get("top1")),
             run["coverage"]["failed"],
         ]
         for run in comparison["runs"]
     ]
-    header = ["", *FIGURES.values(), "top-1, failed = wrong", "failed"]
+    header = ["", *names.values(), "top-1, failed = wrong", "failed"]
     videos = comparison["videos"]
     without = f", without the {videos['left_out']} that lack scores in some run" if videos["left_out"] else ""
     text = (
@@ -144,7 +152,7 @@ def _accuracy(comparison: dict[str, Any]) -> list[Node]:
         "overlap although their difference is clear, because both saw the same videos."
     )
     nodes: list[Node] = [
-        Table("Accuracy of each run, with 95% intervals", header, rows, "lrrrrn"),
+        Table("Accuracy of each run, with 95% intervals", header, rows, "l" + "r" * len(names) + "rn"),
         Text(text, "note"),
     ]
     if videos["left_out"]:

@@ -6,7 +6,7 @@ HTML page, Markdown and terminal text. All text in the nodes is plain; the rende
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ class Document:
 Node = Text | Table | Chart | Tiles | FilmStrips | SideBySide
 
 FIGURES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class accuracy"}
-"""The figures of a network, and their names in text."""
+"""The figures of a network, and their names in text. With up to five classes there is no top-5."""
 
 
 def percent(share: float) -> str:
@@ -119,14 +119,14 @@ def difference_text(figure: dict[str, Any]) -> str:
     return f"{points(figure['value'])} [{points(figure['low'])}, {points(figure['high'])}]"
 
 
-def accuracy_cells(figures: dict[str, Any] | None) -> list[str]:
-    """Return top-1, top-5 and mean class accuracy as text."""
-    return [accuracy_text((figures or {}).get(key)) for key in FIGURES]
+def accuracy_cells(figures: dict[str, Any] | None, keys: Iterable[str]) -> list[str]:
+    """Return the figures of these keys as text."""
+    return [accuracy_text((figures or {}).get(key)) for key in keys]
 
 
 def difference_cells(figures: dict[str, Any]) -> list[str]:
     """Return the differences of top-1, top-5 and mean class accuracy as text."""
-    return [difference_text(figures[key]) for key in FIGURES]
+    return [difference_text(figure) for figure in figures.values()]
 
 
 def _cell(value: Any, kind: str) -> tuple[str, float | None]:

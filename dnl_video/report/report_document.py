@@ -113,10 +113,11 @@ def _levels(report: dict[str, Any], caption: str, *, brief: bool = False) -> Tab
     if clips is not None:
         levels.append(("centre-clip", accuracy["evaluated"]["centre_clip"], _centre_clip(clips) + crops))
         levels.append(("clip-level", accuracy["evaluated"]["clip"], f"each clip{crops}"))
-    columns = 4 if brief else 5
-    rows = [[name, *accuracy_cells(figures), scored][:columns] for name, figures, scored in levels]
-    header = ["level", *FIGURES.values(), "what is scored"]
-    return Table(caption, header[:columns], rows, "lrrrl"[:columns])
+    keys = list(accuracy["evaluated"]["video"] or FIGURES)
+    columns = len(keys) + (1 if brief else 2)
+    rows = [[name, *accuracy_cells(figures, keys), scored][:columns] for name, figures, scored in levels]
+    header = ["level", *(FIGURES[key] for key in keys), "what is scored"]
+    return Table(caption, header[:columns], rows, ("l" + "r" * len(keys) + "l")[:columns])
 
 
 def _centre_clip(num_clips: int) -> str:
@@ -130,8 +131,7 @@ def _accuracy(report: dict[str, Any]) -> list[Node]:
     nodes: list[Node] = [_levels(report, "Accuracy by level, with 95% intervals")]
     if report["protocol"]["num_clips"] is not None:
         nodes.append(Text(_LEVELS, "note"))
-    trivial = f" With {report['num_classes']} classes, top-5 is always right." if report["num_classes"] <= 5 else ""
-    nodes.append(Text(_INTERVALS + trivial, "note"))
+    nodes.append(Text(_INTERVALS, "note"))
     by_num_clips = report["by_num_clips"]
     if by_num_clips and len(by_num_clips) > 1:
         rows = [[point["num_clips"], accuracy_text(point["top1"])] for point in by_num_clips]

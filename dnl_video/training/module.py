@@ -64,7 +64,7 @@ class VideoTrainingModule(LightningModule):
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.train_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_top1 = MulticlassAccuracy(classes, average="micro")
-        self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
+        self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=5) if classes > 5 else None
         self.val_loss = MeanMetric()
         self._losses_of_step: list[Tensor] = []
         self._right: Tensor | float = 0.0
@@ -180,11 +180,13 @@ class VideoTrainingModule(LightningModule):
             scores = torch.stack([part.mean(dim=0) for part in probabilities.split(counts)])
             labels = torch.tensor([records[item.index].label for item in decoded], device=self.device)
             self.val_top1(scores, labels)
-            self.val_top5(scores, labels)
+            if self.val_top5 is not None:
+                self.val_top5(scores, labels)
             self.val_loss(F.nll_loss(scores.clamp_min(1e-12).log(), labels), weight=len(labels))
         size = max(len(decoded), 1)
         self.log("val/top1", self.val_top1, on_epoch=True, batch_size=size)
-        self.log("val/top5", self.val_top5, on_epoch=True, batch_size=size)
+        if self.val_top5 is not None:
+            self.log("val/top5", self.val_top5, on_epoch=True, batch_size=size)
         self.log("val/loss", self.val_loss, on_epoch=True, batch_size=size)
 
     @property

@@ -71,6 +71,22 @@ def pair(tmp_path: Path) -> Runs:
     return two_runs(tmp_path)
 
 
+@pytest.mark.parametrize("num_classes", [5, 6])
+def test_top5_is_compared_if_there_are_more_than_five_classes(num_classes: int, tmp_path: Path) -> None:
+    names = [f"class {c}" for c in range(num_classes)]
+    # A scores one class above the label and all others equal to it, which counts as wrong; B is right.
+    videos = [(f"v{i}", i % num_classes, (i + 1) % num_classes, i % num_classes) for i in range(12)]
+    result = build_comparison(two_runs(tmp_path, videos, names))
+    expected = {"top1": 1.0, "top5": 1.0, "mean_class_accuracy": 1.0}
+    if num_classes == 5:
+        del expected["top5"]
+    found = result["comparisons"][0]["differences"]["evaluated"]
+    assert {key: figure["value"] for key, figure in found.items()} == expected
+    assert list(result["runs"][0]["accuracy"]["evaluated"]) == list(expected)
+    for text in (markdown(result), render_html(compare_document(result))):
+        assert ("top-5" in text) == (num_classes == 6)
+
+
 def test_the_numbers_by_hand(pair: Runs) -> None:
     result = build_comparison(pair)
     one = result["comparisons"][0]
@@ -81,7 +97,8 @@ def test_the_numbers_by_hand(pair: Runs) -> None:
     expected = paired_difference(PairedCounts(6, 2, 5, 3))
     assert one["differences"]["evaluated"]["top1"] == expected._asdict()
     assert expected.value == pytest.approx(3 / 16)
-    assert one["differences"]["evaluated"]["top5"]["value"] == 0
+    assert list(one["differences"]["evaluated"]) == ["top1", "mean_class_accuracy"]
+    assert "top-5" not in markdown(result) + render_html(compare_document(result))
     # Classes 0: 2 of 7 against 7; 1: 4 of 4 against 2; 2: 2 of 5 twice.
     assert one["differences"]["evaluated"]["mean_class_accuracy"]["value"] == pytest.approx((5 / 7 - 2 / 4 + 0) / 3)
     table = {row["name"]: row for row in one["classes"]["table"]}

@@ -69,11 +69,13 @@ def validated(logits: np.ndarray, labels: np.ndarray, monkeypatch: Any) -> tuple
         for number, batch in enumerate([*batches, []]):
             module.validation_step(batch, number)
     assert seen == list(range(VIEWS * VIDEOS))
-    assert logged.keys() == {"val/top1", "val/top5", "val/loss"}
+    # Top-5 of up to five classes would always be right.
+    assert logged.keys() == {"val/top1", "val/loss", *(["val/top5"] if classes > 5 else [])}
     assert logged["val/top1"] is module.val_top1
-    assert logged["val/top5"] is module.val_top5
+    assert logged.get("val/top5") is module.val_top5
     assert logged["val/loss"] is module.val_loss
-    return tuple(float(logged[f"val/{name}"].compute()) for name in ("top1", "top5", "loss"))  # type: ignore
+    values = {name.partition("/")[2]: float(metric.compute()) for name, metric in logged.items()}
+    return values["top1"], values.get("top5", 1.0), values["loss"]
 
 
 @pytest.mark.parametrize("classes", [9, 3])
