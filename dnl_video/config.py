@@ -10,6 +10,7 @@ from dnl_video.spec import ModelSpec, Preprocessing, check_fields
 
 Decoder = Literal["decord", "av", "auto"]
 FrameOrder = Literal["natural", "reversed", "shuffled", "repeated"]
+Balance = Literal["none", "weights", "sampler"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
@@ -31,6 +32,8 @@ class DataConfig:
         timeout_s: Stop if a loader gives no batch for this many seconds.
         decoder: Video reader. decord: decord if it reads the file exactly, otherwise PyAV. av: PyAV. auto: the fastest
             exact one.
+        balance: For classes of unequal size. weights: the training loss of a class is weighted by its inverse frequency
+            (mean 1 over the training videos). sampler: an epoch draws every class equally often.
     """
 
     train_manifest: str = ""
@@ -44,6 +47,7 @@ class DataConfig:
     max_failed_share: float = 0.02
     timeout_s: float = 300.0
     decoder: Decoder = "decord"
+    balance: Balance = "none"
 
     RANGES: ClassVar[dict[str, str]] = {
         "[1, 4096]": "batch_size",

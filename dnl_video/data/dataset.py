@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Sampler, default_collate
 
 from dnl_video.config import AugmentConfig, Decoder, FrameOrder
 from dnl_video.data import transforms
+from dnl_video.data.balance import balanced_order
 from dnl_video.data.decoding import Video, VideoDecodeError, open_video
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.data.sampling import clip_times, reorder_frames, train_indices, view_indices
@@ -91,7 +92,7 @@ class ClipDataset(_Videos, Dataset[dict[str, Any]]):
         """Return the clips of a video in an epoch.
 
         Args:
-            key: (epoch, index of the video).
+            key: (epoch, index of the video); index + r N for further draws r of N videos, which show other clips.
 
         Returns:
             clips: uint8 [T, crop, crop, 3] for each repetition; label: class id of the video shown; index: the given
@@ -100,13 +101,13 @@ class ClipDataset(_Videos, Dataset[dict[str, Any]]):
         Raises:
             VideoDecodeError: `max_attempts` videos could not be read; the message lists them.
         """
-        epoch, index = key
+        epoch, (draw, index) = key[0], divmod(key[1], len(self.records))
         failures: list[tuple[str, str]] = []
         for attempt, chosen in enumerate(self._candidates(epoch, index)):
             record = self.records[chosen]
             # The attempt is part of the key, so that a worker's known failures do not change the draws.
             rngs = [
-                np.random.default_rng([self.seed, epoch, index, repetition, attempt])
+                np.random.default_rng([self.seed, epoch, index, draw * self.augment.repeats + repetition, attempt])
                 for repetition in range(self.augment.repeats)
             ]
             try:
@@ -227,7 +228,7 @@ class ViewDataset(_Videos, Dataset[VideoViews]):
 
 @dataclass(eq=False)
 class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) keys: one permutation of the videos per epoch, divided among the processes.
+    """Batches of (epoch, index) keys: one order of the videos per epoch, divided among the processes.
 
     A step of W processes with b videos and A accumulated batches takes the same videos as a step of one process with
     W * b * A videos. The last incomplete step is dropped.
@@ -239,6 +240,7 @@ class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
         rank: Rank of this process.
         world_size: Number of processes.
         accumulate: Batches per step.
+        labels: Class ids of the videos, for an order that is balanced over classes; None: a permutation of the videos.
 
     Attributes:
         epoch: The epoch to draw.
@@ -255,6 +257,7 @@ class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
     rank: int = 0
     world_size: int = 1
     accumulate: int = 1
+    labels: npt.NDArray[np.int64] | None = None
     epoch: int = field(default=0, init=False)
     start: int = field(default=0, init=False)
 
@@ -272,8 +275,12 @@ class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
         return self.num_videos // (self.batch_size * self.world_size * self.accumulate) * self.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_videos)
+        rng = np.random.default_rng([self.seed, self.epoch])
         step = self.batch_size * self.world_size
+        if self.labels is None:
+            order = rng.permutation(self.num_videos)
+        else:
+            order = balanced_order(self.labels, len(self) * step, rng)
         for batch in range(self.start, len(self)):
             indices = order[batch * step : (batch + 1) * step][self.rank :: self.world_size]
             yield [(self.epoch, int(i)) for i in indices]

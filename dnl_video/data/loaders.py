@@ -119,6 +119,7 @@ class VideoDataModule(LightningDataModule):
         self.train_missing = missing(self.train.records)
         lost = {record.path for record in self.train_missing}
         self.train_records = tuple(record for record in self.train.records if record.path not in lost)
+        self.train_labels = [record.label for record in self.train_records if record.label is not None]
         allowed = allowed_failures(len(self.train.records), data.max_failed_share)
         if len(self.train_missing) > allowed:
             shown = ", ".join(r.path for r in self.train_missing[:5])
@@ -194,6 +195,7 @@ class VideoDataModule(LightningDataModule):
             rank=rank,
             world_size=world_size,
             accumulate=self.trainer.accumulate_grad_batches if self.trainer is not None else 1,
+            labels=np.asarray(self.train_labels) if self.config.balance == "sampler" else None,
         )
         workers, prefetch = self._clip_workers
         options = worker_options(workers, self.config.timeout_s, persistent, prefetch)

@@ -26,6 +26,7 @@ from dnl_video.models.weights.find import has_checkpoint
 from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.spec import to_dict
 from dnl_video.training.collectives import all_gather_dict, all_reduce_mean
+from dnl_video.training.loss import cross_entropy
 from dnl_video.training.mixing import mix
 from dnl_video.training.optim import change_rates, freeze, lr_factor, make_optimizer, scaled_lr, set_frozen_to_eval
 
@@ -40,12 +41,19 @@ class VideoTrainingModule(LightningModule):
     Args:
         config: The configuration of the run.
         class_names: Names of the outputs, in order.
+        class_weights: Weight of each class in the training loss; None: all 1.
     """
 
-    def __init__(self, config: TrainConfig, class_names: Sequence[str]) -> None:
+    class_weights: Tensor | None
+
+    def __init__(
+        self, config: TrainConfig, class_names: Sequence[str], class_weights: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.class_names = tuple(class_names)
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
         self.network: VideoClassifier = build_model(config.model)
         if config.trainer.activation_checkpointing:
             checkpoint_stages(self.network)
@@ -117,7 +125,7 @@ class VideoTrainingModule(LightningModule):
     def loss(self, clips: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss of normalised clips, and their logits [B, K]."""
         logits = self.network(clips)
-        return F.cross_entropy(logits, target, label_smoothing=self.config.optim.label_smoothing), logits
+        return cross_entropy(logits, target, self.class_weights, self.config.optim.label_smoothing), logits
 
     def _check_finite(self, mean_loss: Tensor, loss: Tensor, batch: dict[str, Any]) -> None:
         """Stop all processes before the step if the loss of one is NaN or infinite, and name the videos of its batch.

@@ -32,6 +32,7 @@ _FIXED_SETTINGS = (
     "seed",
     "data.batch_size",
     "data.limit_videos",
+    "data.balance",
     "weights.source",
     "trainer.accumulate_grad_batches",
 )

@@ -10,6 +10,7 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dnl_video.config import TrainConfig
+from dnl_video.data.balance import class_weights
 from dnl_video.data.class_ids import classes_without_training_videos, labels_from_one
 from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError
@@ -62,8 +63,14 @@ def build_run(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule
             f"preprocessing.num_frames is {config.preprocessing.num_frames}; {config.model.architecture} takes "
             f"{needed} or more"
         )
+    weights = None
+    if config.data.balance == "weights":
+        weights = class_weights(datamodule.train_labels, len(names)).tolist()
+        shown = sorted((weight, name) for weight, name in zip(weights, names, strict=True) if weight)
+        low, high = (f"{weight:.2f} ({name})" for weight, name in (shown[0], shown[-1]))
+        rank_zero_only(print)(f"class weights in the training loss: {low} to {high}")
     seed_everything(config.seed, verbose=False)
-    return datamodule, VideoTrainingModule(config, names)
+    return datamodule, VideoTrainingModule(config, names, weights)
 
 
 def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str, ...]:
