@@ -7,7 +7,7 @@ from typing import get_args
 
 from dnl_video.cli.options import add_output_file_argument
 from dnl_video.cli.recipes import parse_setting
-from dnl_video.cli.terminal import say
+from dnl_video.cli.terminal import say, suggest
 from dnl_video.spec import Architecture
 
 DESCRIPTION = """Turn weights of other projects into a file that `predict`, `evaluate` and `train` read.
@@ -79,9 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
         say("the file names no classes; they are numbers until --classes names them")
     say(*(f"wrote {path}" for path in written))
     if checkpoint.backbone_only:
-        say(f"next: dnl-video train --config RECIPE --weights.source {arguments.output}")
+        suggest("train", "--config", "RECIPE", "--weights.source", arguments.output)
     else:
-        say(f"next: dnl-video predict VIDEO --checkpoint {arguments.output}")
+        suggest("predict", "VIDEO", "--checkpoint", arguments.output)
     return 0
 
 

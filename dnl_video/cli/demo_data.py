@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 
-from dnl_video.cli.terminal import say
+from dnl_video.cli.terminal import say, suggest
 
 DESCRIPTION = """Generate a small data set of H.264 videos in the official Kinetics layout (under a minute).
 
@@ -63,7 +62,6 @@ def run(args: argparse.Namespace) -> int:
     made = f"wrote {data.written} videos" if data.written else "nothing to do: all videos exist"
     say(f"{data.directory}: {data.train_videos} training and {data.val_videos} validation videos ({made})")
     say(f"  {data.train_csv}", f"  {data.val_csv}")
-    lists = {"--data.train_manifest": data.train_csv, "--data.val_manifest": data.val_csv}
-    words = [f"{option} {shlex.quote(str(path))}" for option, path in lists.items()]
-    say("next:", " ".join(["  dnl-video train --config i3d_dnl", *words]))
+    lists = ("--data.train_manifest", data.train_csv, "--data.val_manifest", data.val_csv)
+    suggest("train", "--config", "i3d_dnl", *lists)
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 from dnl_video.cli.main import VIDEOS_FAILED
 from dnl_video.cli.options import add_checkpoint_argument, add_view_options, config_from
 from dnl_video.cli.predict import score_videos
-from dnl_video.cli.terminal import say
+from dnl_video.cli.terminal import say, suggest
 from dnl_video.config import EvaluationConfig
 
 DESCRIPTION = """Score every video of a labelled list with many views.
@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     predictions = read_predictions(output)
     print_nodes(report_summary(build_report(predictions)))
-    say(f"predictions: {output}", f"next: dnl-video report {output}")
+    say(f"predictions: {output}")
+    suggest("report", output)
     return VIDEOS_FAILED if any(predictions.error) and not arguments.allow_failed else 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dnl_video.cli.options import add_checkpoint_argument, add_output_file_argument
-from dnl_video.cli.terminal import say
+from dnl_video.cli.terminal import say, suggest
 from dnl_video.files import walk
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     file = Path(arguments.output, EXPORTED_NAME) if folder else Path(arguments.output)
     if arguments.onnx or arguments.torch_export:
         _write_programs(checkpoint, file, onnx=arguments.onnx, program=arguments.torch_export)
-    say(f"next: dnl-video predict VIDEO --checkpoint {arguments.output}")
+    suggest("predict", "VIDEO", "--checkpoint", arguments.output)
     return 0
 
 

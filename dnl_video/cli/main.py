@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import logging
 import os
+import platform
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NoReturn
 
-from dnl_video.cli.terminal import say, write
+from dnl_video.cli.terminal import Stderr, log, say, step, write
 from dnl_video.errors import InputError, Terminated, nearest
 
 # Command -> its line in the overview, in the order of work. The module has the same name, with underscores.
@@ -38,6 +40,12 @@ COMMANDS = {
     "models": "List parameters and multiply-accumulates of the networks.",
     "ablate": "Compare contexts in a controlled study over several seeds.",
 }
+_PACKAGES = ("dnl-video", "torch", "torchvision", "pytorchvideo", "lightning", "numpy")  # versions for --verbose
+_FOR_EVERY_COMMAND = {
+    "--quiet": "Print only results, warnings and errors.",
+    "--verbose": "Also print versions, the device, and how long each step takes.",
+    "--debug": "Print the traceback of an error.",
+}
 USAGE_ERROR = 2
 VIDEOS_FAILED = 3  # some videos could not be read or scored
 INTERRUPTED = 130
@@ -47,12 +55,13 @@ TERMINATED = 143
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 done, 2 bad input, 3 videos failed, 130 and 143 stopped."""
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    flags = _FOR_EVERY_COMMAND.keys() & words
+    words = [word for word in words if word not in flags]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the encoding may lack characters of a name, as ASCII does
     os.environ["MPLBACKEND"] = "agg"  # figures go to files; matplotlib cannot be imported with an unknown backend
     try:
+        set_up_logging(flags)
         return _dispatch(words)
     except BrokenPipeError:
         return 0
@@ -62,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if error.filename is None:
                 raise
             message = f"{error.filename}: {error.strerror}; check the path, its permissions and the free space"
-        if debug:
+        if "--debug" in flags:
             traceback.print_exc()
         say("dnl-video: error: " + message.replace("\n", "\\n"), error=True)
         return USAGE_ERROR
@@ -76,6 +85,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         write("")  # flush here, because an error at the end of Python cannot be caught
 
 
+def set_up_logging(flags: Set[str]) -> None:
+    """Send the package's notes to stderr; `training.trainer` lets Lightning's logger follow."""
+    if {"--quiet", "--verbose"} <= flags:
+        raise InputError("--quiet and --verbose were both given; give one")
+    log.setLevel(logging.WARNING if "--quiet" in flags else logging.DEBUG if "--verbose" in flags else logging.INFO)
+    if not log.handlers:
+        log.addHandler(Stderr())
+        log.propagate = False
+
+
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
@@ -87,7 +106,12 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         raise InputError(f"no command {name!r}; allowed: {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
     module = command_module(name)
-    return module.run(make_parser(name, module).parse_args(words[1:]))
+    arguments = make_parser(name, module).parse_args(words[1:])
+    if log.isEnabledFor(logging.DEBUG):
+        versions = [f"{package} {version(package)}" for package in _PACKAGES]
+        log.debug("%s, Python %s", ", ".join(versions), platform.python_version())
+    with step(name):
+        return module.run(arguments)
 
 
 def command_module(name: str) -> ModuleType:
@@ -100,6 +124,7 @@ def make_parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
     parser = getattr(module, "PARSER", CommandParser)(
         prog=f"dnl-video {name}",
         description=module.DESCRIPTION,
+        epilog=f"with every command:\n{_flag_help()}",
         formatter_class=getattr(module, "FORMATTER", argparse.RawDescriptionHelpFormatter),
     )
     module.add_arguments(parser)
@@ -116,6 +141,10 @@ class CommandParser(argparse.ArgumentParser):
         """Raise instead of printing the usage."""
         unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0]
         raise InputError(f"{message}{nearest(unknown, self._option_string_actions)}; see {self.prog} --help")
+
+
+def _flag_help() -> str:
+    return "\n".join(f"  {flag:<9}  {line}" for flag, line in _FOR_EVERY_COMMAND.items())
 
 
 def _overview() -> str:
@@ -135,6 +164,8 @@ commands:
 
 options:
   --version  Print the version.
-  --debug    With any command: print the traceback of an error.
+
+with every command:
+{_flag_help()}
 
 `dnl-video COMMAND --help` shows examples and options of a command."""

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 import dnl_video
-from dnl_video.cli.terminal import say
+from dnl_video.cli.terminal import say, suggest
 from dnl_video.errors import InputError, nearest
 
 DESCRIPTION = """List the training recipes of the package.
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         for path in (found[name] for name in group):
             line = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
             say(f"  {path.stem:<{width}}  {line}")
-    say("next: dnl-video train --config NAME")
+    suggest("train", "--config", "NAME")
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnl_video.cli.recipes import read_recipe
+from dnl_video.cli.terminal import command
 from dnl_video.errors import InputError
 from dnl_video.files import walk
 
@@ -83,7 +84,7 @@ def _predictions(folder: Path) -> Facts:
         figures = build_report(predictions)["accuracy"]["evaluated"]["video"]
         facts["accuracy"] = figures and {_FIGURES[name]: figure["value"] for name, figure in figures.items()}
         exists = " (exists: report.md)" if (folder / "report.json").is_file() else ""
-        facts["next"] += [f"dnl-video report {folder}{exists}", f"dnl-video compare {folder} OTHER"]
+        facts["next"] += [command("report", folder) + exists, command("compare", folder, "OTHER")]
     return facts
 
 
@@ -93,7 +94,7 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     from dnl_video.models.weights.source import FORMAT_KEY, Source
 
     config = read_recipe(str(folder / "config.yaml"))
-    train = f"dnl-video train --config {folder / 'config.yaml'}"
+    train = command("train", "--config", folder / "config.yaml")
     facts: Facts = {"kind": "training run", "path": str(folder), "training": _training(config), "finished": False}
     if not has_checkpoint(folder):
         return {**facts, "next": [f"{train} (no checkpoint was written yet)"]}
@@ -120,10 +121,10 @@ def _run(folder: Path, gmacs: bool) -> Facts:
         facts["evaluations"] = evaluations
     manifest = config.get("data", {}).get("val_manifest") or "LIST"
     todo = [] if facts["finished"] else [f"{train} --resume"]
-    todo += [f"dnl-video show {path}" for path in evaluations[:3]]
+    todo += [command("show", path) for path in evaluations[:3]]
     if not evaluations:
-        todo.append(f"dnl-video evaluate --checkpoint {folder} --manifest {manifest}")
-    return {**facts, "next": [*todo, f"dnl-video predict VIDEO --checkpoint {folder}"]}
+        todo.append(command("evaluate", "--checkpoint", folder, "--manifest", manifest))
+    return {**facts, "next": [*todo, command("predict", "VIDEO", "--checkpoint", folder)]}
 
 
 def _model_file(file: Path, gmacs: bool) -> Facts:
@@ -142,8 +143,8 @@ def _model_file(file: Path, gmacs: bool) -> Facts:
     if config:
         facts["training"] = _training(config)
     manifest = config.get("data", {}).get("val_manifest") or "LIST"
-    commands = [f"evaluate --checkpoint {file} --manifest {manifest}", f"predict VIDEO --checkpoint {file}"]
-    return {**facts, "next": [f"dnl-video {command}" for command in commands]}
+    evaluate = command("evaluate", "--checkpoint", file, "--manifest", manifest)
+    return {**facts, "next": [evaluate, command("predict", "VIDEO", "--checkpoint", file)]}
 
 
 def _network(source: Source, gmacs: bool) -> Facts:

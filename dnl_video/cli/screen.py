@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from dnl_video.cli.terminal import write
+from dnl_video.cli.terminal import log, write
 from dnl_video.errors import visible
 
 if TYPE_CHECKING:
@@ -119,9 +119,9 @@ class PredictionProgress:
     def __call__(self, done: int, total: int, prediction: VideoPrediction | None) -> None:
         """Take the videos done, the videos of this process and the new prediction (None at the start)."""
         if prediction is None and done:
-            self._print(f"{done} of {total} videos are already done")
+            log.info("%d of %d videos are already done", done, total)
         if prediction is not None and prediction.error is not None:
-            self._print(f"failed: {prediction.path}: {prediction.error}")
+            log.warning("failed: %s: %s", prediction.path, prediction.error)
         if self._clips is not None:
             self._bar.remove_task(self._clips)
             self._clips = None
@@ -143,10 +143,8 @@ class PredictionProgress:
             return
         self._logged = now
         left = timedelta(seconds=state.time_remaining or 0)
-        self._print(f"{state.description.strip()}: {done} of {total} {state.fields['unit']}, {rate}, {left} left")
-
-    def _print(self, line: str) -> None:
-        self._bar.console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
+        verb, unit = state.description.strip(), state.fields["unit"]
+        log.info("%s: %d of %d %s, %s, %s left", verb, done, total, unit, rate, left)
 
 
 @contextmanager

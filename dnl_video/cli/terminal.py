@@ -1,11 +1,48 @@
-"""Prints on the terminal: control characters as escapes, and no error when the reader has ended."""
+"""What people and programs read: results on stdout, notes on stderr.
+
+Notes go through the logger ``dnl_video``, whose level --quiet and --verbose choose. Control characters are shown as
+escapes, and a reader that has ended is no error.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dnl_video.errors import visible
+
+log = logging.getLogger("dnl_video")
+
+
+class Stderr(logging.Handler):
+    """Writes log messages to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message as it is."""
+        say(self.format(record), error=True)
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Log how long a step takes, for --verbose."""
+    start = time.perf_counter()
+    yield
+    log.debug("%s: %.2f s", name, time.perf_counter() - start)
+
+
+def command(*words: object) -> str:
+    """Return a command of this program, quoted for a shell."""
+    return shlex.join(["dnl-video", *map(str, words)])
+
+
+def suggest(*words: object) -> None:
+    """Log a command as the next step; words in capitals are for the user to replace."""
+    log.info("next: %s", command(*words))
 
 
 def say(*lines: object, error: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_type_hints
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from dnl_video.cli.recipes import find_recipe, read_recipe
-from dnl_video.cli.terminal import say
+from dnl_video.cli.terminal import command, say, suggest
 from dnl_video.config import TrainConfig
 from dnl_video.data.manifest import find_manifest
 from dnl_video.errors import InputError, Terminated, nearest
@@ -104,6 +104,7 @@ class PARSER(ArgumentParser):
         for name in self.common:
             formatter.add_argument(self._option_string_actions[f"--{name}"])
         formatter.end_section()
+        formatter.add_text(self.epilog)
         return formatter.format_help()
 
     def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
@@ -192,7 +193,7 @@ def run(arguments: Any) -> int:
     from dnl_video.training.run import train
     from dnl_video.training.stopping import StopRequest
 
-    options = ""
+    options = []
     try:
         # One request for both, so that processes started by Lightning's launcher also receive a stop in the final test.
         with StopRequest() as request:
@@ -200,11 +201,11 @@ def run(arguments: Any) -> int:
             if result.rank == 0:
                 say(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
             if "final_test" in arguments:
-                options = " --final-test"
+                options = ["--final-test"]
                 _final_test(config, result)
             elif result.rank == 0:
-                words = f"--checkpoint {result.best_checkpoint.parent.parent} --manifest {config.data.val_manifest}"
-                say(f"next: dnl-video evaluate {words}")
+                best = result.best_checkpoint
+                suggest("evaluate", "--checkpoint", best.parent.parent, "--manifest", config.data.val_manifest)
         return 0
     except (KeyboardInterrupt, Terminated) as stop:
         _print_how_to_resume(config, stop, options)
@@ -235,7 +236,7 @@ def _dry_run(config: TrainConfig, resume: str | None) -> int:
     return 0
 
 
-def _print_how_to_resume(config: TrainConfig, stop: KeyboardInterrupt | Terminated, options: str) -> None:
+def _print_how_to_resume(config: TrainConfig, stop: KeyboardInterrupt | Terminated, options: list[str]) -> None:
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     from dnl_video.models.weights.find import has_checkpoint
@@ -243,8 +244,8 @@ def _print_how_to_resume(config: TrainConfig, stop: KeyboardInterrupt | Terminat
     if has_checkpoint(Path(config.output_dir)):
         how = f"stopped by {stop.signum.name}" if isinstance(stop, Terminated) else "interrupted"
         saved = stop.saved if isinstance(stop, Terminated) else str(stop)
-        command = f"dnl-video train --config {config.output_dir}/config.yaml --resume{options}"
-        rank_zero_only(print)(f"{how}; {saved}{saved and '; '}resume with: {command}", flush=True)
+        resume = command("train", "--config", f"{config.output_dir}/config.yaml", "--resume", *options)
+        rank_zero_only(print)(f"{how}; {saved}{saved and '; '}resume with: {resume}", flush=True)
 
 
 def _final_test(config: TrainConfig, result: TrainResult) -> None:

@@ -5,6 +5,7 @@ Containers have little of it (Docker: 64 MB). Both of PyTorch's sharing strategi
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -37,10 +38,9 @@ def fitting_workers(what: str, workers: int, prefetch: int, batch_bytes: int, lo
     if local_rank() == 0:
         needed = (workers * prefetch + 1) * batch_bytes * loaders / _USABLE
         instead = f"starting {found[0]}, {found[1]} batch(es) ahead each" if found[0] else "starting none"
-        print(
+        logging.getLogger(__name__).warning(
             f"warning: /dev/shm has {(free or 0) / 1e6:.0f} MB free, and {workers} loader processes of {what} "
-            f"need {needed / 1e6:.0f} MB: {instead}; {ADVICE}",
-            file=sys.stderr,
+            f"need {needed / 1e6:.0f} MB: {instead}; {ADVICE}"
         )
     return found
 

@@ -48,9 +48,9 @@ def make_trainer(
     Raises:
         InputError: The settings do not fit this machine or the launcher.
     """
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        # Silence the hardware table; run.py prints the devices.
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning's notes, such as its table of the hardware, are for --verbose; run.py logs the devices.
+    verbose = logging.getLogger("dnl_video").isEnabledFor(logging.DEBUG)
+    logging.getLogger("lightning.pytorch").setLevel(logging.INFO if verbose else logging.WARNING)
     settings = config.trainer
     devices, num_nodes = devices_and_nodes(settings.devices, settings.num_nodes)
     if loggers:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from dnl_video.cli import demo_data
-from dnl_video.cli.main import make_parser
+from dnl_video.cli.main import make_parser, set_up_logging
 from dnl_video.errors import InputError
 
 
@@ -21,11 +21,13 @@ def test_videos_and_next_command(parser, tmp_path, capsys):
     args = parser.parse_args(
         ["--output", str(directory), "--train-videos", "8", "--val-videos", "2", "--num-workers", "2"]
     )
+    set_up_logging(set())
     assert demo_data.run(args) == 0
     out, err = capsys.readouterr()
     assert f"{directory}: 8 training and 2 validation videos (wrote 10 videos)" in out
     assert "10/10" in err
-    command = shlex.split(out.splitlines()[-1])
+    note, *command = shlex.split(err.splitlines()[-1])
+    assert note == "next:"
     assert command[:3] == ["dnl-video", "train", "--config"]
     assert command[-4:-2] == ["--data.train_manifest", str(directory / "train.csv")]
     assert command[-2:] == ["--data.val_manifest", str(directory / "val.csv")]

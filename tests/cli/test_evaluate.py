@@ -36,9 +36,9 @@ def with_a_broken_video(tiny: TinyRun, folder: Path) -> tuple[Path, Path]:
 
 def test_predictions_and_printed_accuracy(tiny, tmp_path, capsys):
     assert evaluate(tiny, tmp_path / "out") == 0
-    printed = capsys.readouterr().out
+    printed, notes = capsys.readouterr()
     assert "8 videos listed, 8 evaluated, 0 failed" in printed
-    assert f"next: dnl-video report {tmp_path / 'out'}" in printed
+    assert f"next: dnl-video report {tmp_path / 'out'}\n" in notes
     predictions = read_predictions(tmp_path / "out")
     assert predictions.scores.shape == (8, 8)
     np.testing.assert_allclose(predictions.scores.sum(axis=1), 1, atol=1e-5)

@@ -37,11 +37,9 @@ def exported(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_prints_the_written_files(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "model.safetensors"
     export(tiny.run, file)
-    assert capsys.readouterr().out.splitlines() == [
-        f"wrote {file}",
-        f"wrote {tmp_path / 'model.md'}",
-        f"next: dnl-video predict VIDEO --checkpoint {file}",
-    ]
+    printed, notes = capsys.readouterr()
+    assert printed.splitlines() == [f"wrote {file}", f"wrote {tmp_path / 'model.md'}"]
+    assert notes == f"next: dnl-video predict VIDEO --checkpoint {file}\n"
     assert {p.name for p in tmp_path.iterdir()} == {"model.safetensors", "model.md"}
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import re
 
 import pytest
@@ -77,6 +78,31 @@ def test_abbreviated_options_are_refused(words, capsys, monkeypatch, tmp_path):
     assert main(words.split()) == 2
     option = [word for word in words.split() if word.startswith("--")][-1].removeprefix("--")
     assert re.search(rf"(unrecognized arguments: --|unknown option '--){re.escape(option)}\b", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("flags", "shown"), [("", "IW"), ("--quiet", "W"), ("--verbose", "DIW")])
+def test_quiet_and_verbose_choose_the_notes(flags, shown, capsys):
+    assert main([*flags.split(), "recipes"]) == 0
+    printed = capsys.readouterr()
+    assert "i3d_dnl" in printed.out
+    assert ("next: dnl-video train --config NAME\n" in printed.err) == ("I" in shown)
+    facts = (r"^dnl-video \S+, torch \S+, .*, Python 3\.\d+\.\d+$", r"^recipes: \d+\.\d\d s$")
+    assert [bool(re.search(fact, printed.err, re.MULTILINE)) for fact in facts] == ["D" in shown] * 2
+    for letter, level in (("D", logging.DEBUG), ("I", logging.INFO), ("W", logging.WARNING)):
+        # A logger of another part of the package follows.
+        logging.getLogger("dnl_video.data").log(level, "note %s", "of data")
+        assert capsys.readouterr().err == ("note of data\n" if letter in shown else "")
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys):
+    assert main(["--quiet", "recipes", "--verbose"]) == 2
+    assert capsys.readouterr().err == "dnl-video: error: --quiet and --verbose were both given; give one\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_names_the_options_of_all_commands(name):
+    text = make_parser(name, command_module(name)).format_help()
+    assert all(f"  {option} " in text for option in ("--quiet", "--verbose", "--debug"))
 
 
 def test_debug_adds_the_traceback(capsys):

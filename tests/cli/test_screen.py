@@ -4,8 +4,14 @@ import re
 
 import pytest
 
+from dnl_video.cli.main import set_up_logging
 from dnl_video.cli.screen import prediction_progress
 from dnl_video.results.predictions import VideoPrediction
+
+
+@pytest.fixture(autouse=True)
+def _notes_are_shown():
+    set_up_logging(set())
 
 
 def test_log_files_get_lines_with_throughput_and_time_left(capsys):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from dnl_video.cli.main import main
+from dnl_video.cli.main import main, set_up_logging
 from dnl_video.cli.screen import plain_table, prediction_progress, show
-from dnl_video.cli.terminal import say
+from dnl_video.cli.terminal import command, say, suggest
 from dnl_video.errors import visible
 from dnl_video.results.predictions import VideoPrediction
 
@@ -38,16 +40,24 @@ def test_control_characters_are_shown_as_escapes():
 
 
 def test_every_way_to_print_escapes_names(capsys):
+    set_up_logging(set())
     say(HOSTILE)
     table = plain_table("video", title=HOSTILE)
     show(table)
     with prediction_progress("predict") as progress:
         progress(1, 1, VideoPrediction("v", HOSTILE, error=HOSTILE))
+    suggest("show", HOSTILE)
     assert main(["show", HOSTILE]) == 2
     printed = capsys.readouterr()
     assert SHOWN in printed.out
-    assert printed.err.count(SHOWN) == 3
+    assert printed.err.count(SHOWN) == 4
     assert not set(printed.out + printed.err) & set("\x1b\x07\x9b\r\x7f\u202e\u2066")
+
+
+def test_commands_are_quoted_for_a_shell():
+    words = ["show", Path("my runs/it's"), "--json", "a'b", 3]
+    assert shlex.split(command(*words)) == ["dnl-video", *map(str, words)]
+    assert command("show", "runs/demo") == "dnl-video show runs/demo"
 
 
 def test_an_error_is_one_line(capsys):
@@ -108,7 +118,7 @@ def test_work_goes_on_when_the_reader_has_ended():
     assert (result.stderr, result.returncode) == ("done\n", 0)
 
 
-@pytest.mark.parametrize("words", [["recipes"], ["report", "--help"]])
+@pytest.mark.parametrize("words", [["--quiet", "recipes"], ["report", "--help"]])
 def test_a_command_whose_reader_has_ended(words):
     code = f"import sys; from dnl_video.cli.main import main; sys.exit(main({words}))"
     for unbuffered in ("1", ""):
