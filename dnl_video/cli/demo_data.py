@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: An argument is out of range, or the folder holds something else or cannot be written.
     """
-    from dnl_video.cli.screen import progress_bar
+    from dnl_video.progress_bar import progress_bar
     from dnl_video.synthetic.demo_data import write_demo_data
 
     with progress_bar() as bar:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dnl_video.cli.screen import plain, plain_table, progress_bar, show
+from dnl_video.cli.screen import plain, plain_table, show
 from dnl_video.cli.terminal import say
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.inference.segments import Segment, find_segments, make_timeline, read_clips, write_segments
+from dnl_video.progress_bar import progress_bar
 from dnl_video.results.tables import TopClasses
 
 _MOST_SEGMENTS = 50

@@ -7,25 +7,18 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
 from dnl_video.cli.terminal import log, write
 from dnl_video.errors import visible
+from dnl_video.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from dnl_video.report import document
@@ -87,20 +80,6 @@ def print_nodes(nodes: Iterable[document.Text | document.Table]) -> None:
         for row in node.rows:
             table.add_row(*(plain(text) for text, _ in node.cells(row)))
         show(table)
-
-
-def progress_bar(*texts: str, **options: Any) -> Progress:
-    """Return a progress bar on stderr; ``texts`` are formats of more columns, for example "{task.fields[rate]}"."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        *(TextColumn(text) for text in texts),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, **({"console": Console(stderr=True)} | options))
 
 
 class PredictionProgress:

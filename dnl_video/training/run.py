@@ -29,12 +29,13 @@ from dnl_video.launcher import rank_and_world_size, wait_or_kill
 from dnl_video.models.weights.checkpoint import read_raw
 from dnl_video.models.weights.find import find_checkpoint, has_checkpoint, named_top1
 from dnl_video.spec import to_dict
-from dnl_video.training.callbacks import ClipProgress, PreciseBatchNorm
+from dnl_video.training.callbacks import PreciseBatchNorm
 from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from dnl_video.training.collectives import another_process_ended
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
+from dnl_video.training.progress import ClipProgress
 from dnl_video.training.resume import (
     check_same_run,
     check_settings,
@@ -104,7 +105,7 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     report = start_from_weights(config, module) if point is None else None
     best, last = BestCheckpoint(output), LastCheckpoint(output, config.trainer.save_every_n_steps, request)
     progress = ClipProgress(config.trainer.progress_bar)
-    callbacks = [request, *_callbacks(config, output), progress, best, last]
+    callbacks = [request, *_callbacks(config, output, progress), progress, best, last]
     loggers = make_loggers(config, output)
     trainer = make_trainer(config, callbacks, loggers, output, plugins=[AtomicCheckpointIO(file)])
     if point is not None:
@@ -173,7 +174,6 @@ def dry_run(config: TrainConfig, resume: str | None = None) -> dict[str, Any]:
             Path(folder),
             limit_train_batches=_DRY_RUN_BATCHES,
             limit_val_batches=_DRY_RUN_BATCHES,
-            enable_progress_bar=False,
             enable_checkpointing=False,
         )
         if point is not None:
@@ -197,9 +197,9 @@ def dry_run(config: TrainConfig, resume: str | None = None) -> dict[str, Any]:
     }
 
 
-def _callbacks(config: TrainConfig, output: Path | None) -> list[Callback]:
+def _callbacks(config: TrainConfig, output: Path | None, progress: ClipProgress | None = None) -> list[Callback]:
     failures = FailureMonitor(config.data.max_failed_share, output)
-    callbacks: list[Callback] = [PreciseBatchNorm(config.optim.precise_bn_batches, failures), failures]
+    callbacks: list[Callback] = [PreciseBatchNorm(config.optim.precise_bn_batches, failures, progress), failures]
     if config.optim.ema_decay is not None:
         # Starts with the weights after the first step; then ema = decay * ema + (1 - decay) * weights after each step,
         # batch-norm statistics included. In checkpoints, state_dict is the average and current_model_state the trained

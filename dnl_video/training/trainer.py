@@ -77,6 +77,7 @@ def make_trainer(
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             enable_model_summary=False,
+            enable_progress_bar=False,  # ClipProgress draws ours
             **options,
         )
     except (MisconfigurationException, ValueError, TypeError, IndexError, RuntimeError) as error:

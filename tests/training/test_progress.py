@@ -10,9 +10,9 @@ import torch
 
 from dnl_video.config import TrainConfig
 from dnl_video.spec import ModelSpec
-from dnl_video.training import callbacks
-from dnl_video.training.callbacks import ClipProgress
+from dnl_video.training import progress as progress_module
 from dnl_video.training.module import VideoTrainingModule
+from dnl_video.training.progress import ClipProgress
 
 BATCH = {"label": torch.zeros(8)}
 
@@ -27,7 +27,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(callbacks, "time", clock)
+    monkeypatch.setattr(progress_module, "time", clock)
     return clock
 
 
@@ -71,51 +71,85 @@ def test_rate_and_time_left_of_a_run_resumed_in_its_second_epoch(
     trainer = trainer_at(1)
     progress = started(trainer, module)
     progress.on_train_epoch_start(trainer, module)
-    assert progress.get_metrics(trainer, module) == {"clips/s": "0", "run left": "?"}
+    assert progress.fields(trainer, module) == {
+        "loss": "-",
+        "top1": "-",
+        "clips_per_s": "0",
+        "left": "-:--:--",
+    }
     clock.now = 104
     for batch in range(2):
         progress.on_train_batch_end(trainer, module, None, BATCH, batch)
     trainer.callback_metrics = trainer_at(1, train_loss=0.98765).callback_metrics
     # 2 x 8 clips of 2 processes in 4 s. Two of five batches in 4 s make 10 s an epoch, and 2.6 of 3 epochs are left.
-    shown = {"loss": "0.988", "top1": "40.0%", "clips/s": "8", "run left": "0:00:26"}
-    assert progress.get_metrics(trainer, module) == shown
+    shown = {"loss": "0.988", "top1": "40.0%", "clips_per_s": "8", "left": "0:00:26"}
+    assert progress.fields(trainer, module) == shown
     clock.now = 110
     for batch in range(2, 5):
         progress.on_train_batch_end(trainer, module, None, BATCH, batch)
     clock.now = 120  # after the validation
     trainer.callback_metrics = trainer_at(1, val_top1=0.625, val_failed_videos=3).callback_metrics
+    progress.on_validation_end(trainer, module)
+    progress.notes.append("block 3: collapsed")
     progress.on_train_epoch_end(trainer, module)
-    line = "epoch 2/4  loss 1.250  train top1 37.5%  val top1 62.5% (3 val videos failed)  8 clips/s  left 0:00:40\n"
-    assert capsys.readouterr().out == line
+    line = "epoch 2/4  loss 1.250  top1 37.5%  8 clips/s  left 0:00:40"
+    assert capsys.readouterr().out == f"{line}  val top1 62.5%  (3 val videos failed)  block 3: collapsed\n"
     assert module.logged == {"train/clips_per_s": 8.0}
-    assert progress.get_metrics(trainer, module)["val top1"] == "62.5%"
+    # Lightning keeps the metrics of the last validation; the third epoch has none.
+    metrics = trainer.callback_metrics
     # The third epoch: its rate counts its own time only, the time left all epochs since the start.
     trainer = trainer_at(2)
     progress.on_train_epoch_start(trainer, module)
     clock.now = 124
     progress.on_train_batch_end(trainer, module, None, BATCH, 0)
     # 1.2 epochs in 24 s, 1.8 left.
-    assert progress.get_metrics(trainer, module) == {"clips/s": "4", "run left": "0:00:36"}
+    assert progress.fields(trainer, module) == {
+        "loss": "-",
+        "top1": "-",
+        "clips_per_s": "4",
+        "left": "0:00:36",
+    }
     clock.now = 140
+    for batch in range(1, 5):
+        progress.on_train_batch_end(trainer, module, None, BATCH, batch)
+    trainer.callback_metrics = metrics
     progress.on_train_epoch_end(trainer, module)
-    assert capsys.readouterr().out == "epoch 3/4  loss 1.250  train top1 37.5%  4 clips/s  left 0:00:20\n"
+    assert capsys.readouterr().out == "epoch 3/4  loss 1.250  top1 37.5%  4 clips/s  left 0:00:20\n"
     trainer = trainer_at(3)
+    progress.on_train_batch_end(trainer, module, None, BATCH, 4)
     progress.on_train_epoch_end(trainer, module)
     assert capsys.readouterr().out.endswith("  left 0:00:00\n")
 
 
-def test_run_resumed_in_the_middle_or_at_the_end_of_an_epoch(
+def test_run_resumed_in_the_middle_of_an_epoch(
     clock: Clock, module: VideoTrainingModule, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trainer = trainer_at(0, val_top1=0.5)
+    trainer = trainer_at(0)
     progress = started(trainer, module)  # without the start of the epoch
     clock.now = 102
     progress.on_train_batch_end(trainer, module, None, BATCH, 4)
-    assert progress.get_metrics(trainer, module)["clips/s"] == "8"
+    # The fifth of five batches in 2 s makes 10 s an epoch; 3 epochs are left.
+    shown = {"loss": "-", "top1": "-", "clips_per_s": "8", "left": "0:00:30"}
+    assert progress.fields(trainer, module) == shown
+    progress.on_train_epoch_end(trainer, module)
+    assert capsys.readouterr().out == "epoch 1/4  loss 1.250  top1 37.5%  8 clips/s  left 0:00:30\n"
+
+
+def test_time_left_of_a_run_resumed_before_a_validation_is_that_of_the_epochs_trained_since(
+    clock: Clock, module: VideoTrainingModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = trainer_at(0, val_top1=0.5)
     progress = started(trainer, module)
     clock.now = 107
+    progress.on_validation_end(trainer, module)
     progress.on_train_epoch_end(trainer, module)  # only the validation was left
-    assert capsys.readouterr().out == "epoch 1/4  val top1 50.0%  0 clips/s  left 0:00:15\n"
+    assert capsys.readouterr().out == "epoch 1/4  val top1 50.0%\n"
+    trainer = trainer_at(1)
+    progress.on_train_epoch_start(trainer, module)
+    clock.now = 109
+    progress.on_train_batch_end(trainer, module, None, BATCH, 0)
+    # One of five batches in 2 s; 2.8 epochs are left.
+    assert progress.fields(trainer, module)["left"] == "0:00:28"
 
 
 def test_other_processes_print_no_line(
