@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_video_arguments(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="Predictions directory.")
-    add_view_options(parser, EvaluationConfig(num_crops=1))
+    add_view_options(parser, EvaluationConfig())
 
 
 def run(arguments: argparse.Namespace) -> int:

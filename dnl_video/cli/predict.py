@@ -34,7 +34,6 @@ A list is a text file with one path per line. With --output the scores are kept,
 classes in the order of the list. To resume a killed run, give the same command again."""
 
 _DEFAULT_HOP_S = 1.0
-_NUM_CLIPS = 10
 # Above this number of videos a summary replaces the table, and the scores are kept even without --output.
 MANY_VIDEOS = 50
 
@@ -53,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     long.add_argument("--annotate", metavar="FILE", help=annotate)
     plot_format = "Format of the timelines. Default: png."
     long.add_argument("--plot-format", choices=("png", "svg"), default="png", help=plot_format)
-    add_view_options(parser, EvaluationConfig(num_clips=_NUM_CLIPS, num_crops=1), "clip_scores")
+    add_view_options(parser, EvaluationConfig(), "clip_scores")
     output = "Predictions directory. Default: nothing is kept; predictions/<name> with --sliding, several processes or "
     parser.add_argument("--output", metavar="DIR", help=f"{output}over {MANY_VIDEOS} videos.")
 
@@ -146,7 +145,7 @@ def _check(arguments: argparse.Namespace) -> float | None:
     hop_s = _DEFAULT_HOP_S if arguments.hop_s is None else arguments.hop_s
     if not (math.isfinite(hop_s) and hop_s > 0):
         raise InputError(f"--hop-s is {hop_s:g}; give seconds above 0")
-    if arguments.num_clips != _NUM_CLIPS:
+    if arguments.num_clips != EvaluationConfig.num_clips:
         raise InputError("--num-clips is for short videos; with --sliding give --hop-s")
     if not arguments.clip_scores:
         raise InputError("--sliding needs clip scores; drop --no-clip-scores or --sliding")

@@ -166,10 +166,11 @@ class VideoViews:
 
     Args:
         index: Position of the video in the records.
-        views: uint8 [J * R, T, c, c, 3], clip by clip; None if the video cannot be read.
+        views: The distinct views, uint8 [U, T, c, c, 3]; None if the video cannot be read.
         clip_start_s: Start of each clip's first frame in seconds, [J]; NaN if the video cannot be read.
         clip_end_s: End of each clip's last frame in seconds, [J]; NaN if the video cannot be read.
         error: Why the video cannot be read; None if it can.
+        rows: The row in `views` of each of the J * R views, clip by clip; None if all are distinct.
     """
 
     index: int
@@ -177,11 +178,16 @@ class VideoViews:
     clip_start_s: npt.NDArray[np.float64]
     clip_end_s: npt.NDArray[np.float64]
     error: str | None
+    rows: Sequence[int] | None = None
+
+    def expand(self, values: Tensor) -> Tensor:
+        """Return the values of all views from those of the distinct ones, [U, n] to [J * R, n]."""
+        return values if self.rows is None else values[list(self.rows)]
 
 
 @dataclass(eq=False, repr=False)
 class ViewDataset(_Videos, Dataset[VideoViews]):
-    """The views of each video for evaluation; the video is opened once and each frame decoded once.
+    """The views of each video for evaluation; the video is opened once, each frame decoded once, equal views cut once.
 
     Args:
         records: Videos, labelled or not.
@@ -199,31 +205,35 @@ class ViewDataset(_Videos, Dataset[VideoViews]):
 
     @property
     def video_bytes(self) -> int:
-        """Size of the views of one video."""
+        """Largest size of the views of one video."""
         return self.num_clips * self.num_crops * self.preprocessing.num_frames * self.preprocessing.crop_size**2 * 3
 
     def __getitem__(self, index: int) -> VideoViews:
         """Return the views of a video, or its error if it cannot be read."""
         try:
-            return self._read(index)
+            with self._open(self.records[index]) as video:
+                return self.read(video, index)
         except VideoDecodeError as error:
             unknown = np.full(self.num_clips, np.nan)
             return VideoViews(index, None, unknown, unknown.copy(), error.reason)
 
-    def _read(self, index: int) -> VideoViews:
+    def read(self, video: Video, index: int = 0) -> VideoViews:
+        """Return the views of an open video.
+
+        Raises:
+            VideoDecodeError: It cannot be decoded.
+        """
         preprocessing = self.preprocessing
+        clock = video.clock(preprocessing)
+        indices = view_indices(video.num_frames, video.fps, preprocessing, self.num_clips, clock)
+        indices = reorder_frames(indices, self.frame_order, np.random.default_rng(index))
+        union, inverse = np.unique(indices, return_inverse=True)
         resize = functools.partial(transforms.resize_short_side, preprocessing=preprocessing)
-        with self._open(self.records[index]) as video:
-            clock = video.clock(preprocessing)
-            indices = view_indices(video.num_frames, video.fps, preprocessing, self.num_clips, clock)
-            indices = reorder_frames(indices, self.frame_order, np.random.default_rng(index))
-            union, inverse = np.unique(indices, return_inverse=True)
-            frames = torch.from_numpy(video.read(union, resize=resize))
-            start_s, end_s = clip_times(indices, video.times_s)
-        # [union, H, W, 3] -> [J, T, H, W, 3] (numpy 2.0 shapes `inverse` like `indices`, other versions flat)
-        clips = frames[torch.from_numpy(inverse.reshape(indices.shape))]
-        views = transforms.crop_views(clips, preprocessing, self.num_crops)
-        return VideoViews(index, views, start_s, end_s, None)
+        frames = torch.from_numpy(video.read(union, resize=resize))
+        # numpy 2.0 shapes `inverse` like `indices`, other versions flat.
+        clips = inverse.reshape(indices.shape)
+        views, rows = transforms.distinct_views(frames, clips, preprocessing, self.num_crops)
+        return VideoViews(index, views, *clip_times(indices, video.times_s), None, rows)
 
 
 @dataclass(eq=False)

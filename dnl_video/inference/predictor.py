@@ -191,14 +191,14 @@ class Predictor:
         """Score the decoded views of one video; with ``features``, also return the pooled features of its clips."""
         assert views.views is not None
         scores, pooled = self._forward(views.views, features)
-        num_clips = len(views.clip_start_s)
+        scores, num_clips = views.expand(scores), len(views.clip_start_s)
         return VideoScores(
             scores.numpy().mean(axis=0),
             _per_clip(scores, num_clips),
             views.clip_start_s,
             views.clip_end_s,
             self.class_names,
-            None if pooled is None else _per_clip(pooled, num_clips),
+            None if pooled is None else _per_clip(views.expand(pooled), num_clips),
         )
 
     def score_views(self, views: Tensor) -> Tensor:

@@ -185,7 +185,8 @@ class VideoTrainingModule(LightningModule):
             views = torch.cat([item.views for item in decoded if item.views is not None])
             chunks = views.split(self.config.validation.views_per_forward)
             probabilities = torch.cat([self(chunk.to(self.device)).float().softmax(dim=1) for chunk in chunks])
-            scores = torch.stack([part.mean(dim=0) for part in probabilities.split(counts)])
+            parts = zip(decoded, probabilities.split(counts), strict=True)
+            scores = torch.stack([item.expand(part).mean(dim=0) for item, part in parts])
             labels = torch.tensor([records[item.index].label for item in decoded], device=self.device)
             self.val_top1(scores, labels)
             if self.val_top5 is not None:

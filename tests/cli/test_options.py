@@ -94,4 +94,4 @@ def test_fields_without_default_are_required():
 def test_evaluation_commands_parse_to_their_config(name):
     words = {"evaluate": ["--manifest", "m"], "predict": ["v"], "features": ["v", "--output", "o"]}[name]
     arguments = make_parser(name, command_module(name)).parse_args(["--checkpoint", "c", *words])
-    assert config_from(arguments, EvaluationConfig) == EvaluationConfig(num_crops=3 if name == "evaluate" else 1)
+    assert config_from(arguments, EvaluationConfig) == EvaluationConfig(num_clips=10, num_crops=3)

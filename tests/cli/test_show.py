@@ -136,7 +136,7 @@ def test_features(tiny, tmp_path, capsys):
     facts = show(capsys, folder)
     assert facts["kind"] == "predictions directory with features"
     assert facts["videos"] | {"list": ""} == {"list": "", "listed": 2, "done": 2, "labelled": False, "failed": 1}
-    assert (facts["protocol"]["num_clips"], facts["protocol"]["num_crops"]) == (1, 1)
+    assert (facts["protocol"]["num_clips"], facts["protocol"]["num_crops"]) == (1, 3)
     assert facts["next"] == [f"dnl_video.results.reader.read_predictions('{folder}').clip_features: [clips, channels]"]
 
 

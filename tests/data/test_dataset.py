@@ -14,7 +14,8 @@ from dnl_video.data import decoding
 from dnl_video.data.dataset import ClipDataset, ViewDataset, collate_clips
 from dnl_video.data.decoding import VideoDecodeError, open_video
 from dnl_video.data.manifest import VideoRecord
-from dnl_video.data.sampling import view_indices
+from dnl_video.data.sampling import reorder_frames, view_indices
+from dnl_video.data.transforms import crop_views
 from dnl_video.spec import Preprocessing
 from tests.data.odd_videos import film
 
@@ -222,6 +223,33 @@ def test_views_of_a_short_looped_video(tmp_path, write_coloured):
     assert seen(item.views[0])[1] == pytest.approx([0, 3, 1, 4], abs=0.4)
     assert item.clip_start_s.tolist() == [0.0, 0.0]
     assert item.clip_end_s.tolist() == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "width", "order", "distinct"),
+    [
+        (24, 64, "natural", 10 * 3),
+        (5, 64, "natural", 1 * 3),  # shorter than the span of 7
+        (9, 64, "natural", 3 * 3),  # starts 0, 1, 2
+        (24, 48, "natural", 10 * 1),  # square: one crop
+        (9, 48, "natural", 3 * 1),
+        (9, 64, "reversed", 3 * 3),
+        (9, 48, "shuffled", 10),
+        (5, 48, "repeated", 1),
+    ],
+)
+def test_equal_views_are_cut_once(tmp_path, write_coloured, num_frames, width, order, distinct):
+    path = write_coloured(tmp_path / "short.mp4", 90, num_frames, width=width)
+    views = ViewDataset([VideoRecord("s", str(path))], PREPROCESSING, num_clips=10, num_crops=3, frame_order=order)
+    item = views[0]
+    assert len(item.views) == distinct
+    with open_video(path) as video:
+        frames = torch.from_numpy(video.read(range(num_frames)))
+    indices = view_indices(num_frames, 10.0, PREPROCESSING, 10)
+    indices = reorder_frames(indices, order, np.random.default_rng(0))
+    expected = torch.cat([crop_views(frames[clip][None], PREPROCESSING, 3) for clip in indices])
+    assert torch.equal(item.expand(item.views), expected)
+    np.testing.assert_allclose(item.clip_end_s, (indices.max(axis=1) + 1) / 10, atol=1e-6)
 
 
 @pytest.mark.parametrize("decoder", ["decord", "av"])

@@ -12,6 +12,7 @@ import dnl_video
 from dnl_video.config import EvaluationConfig
 from dnl_video.data.dataset import VideoViews
 from dnl_video.data.decoding import VideoDecodeError, open_video
+from dnl_video.data.encoding import write_video
 from dnl_video.errors import InputError
 from dnl_video.inference import device
 from dnl_video.inference.predictor import Predictor
@@ -56,6 +57,26 @@ def test_scores_are_the_mean_of_softmax_over_views(tiny):
     best = result.top(2)
     assert best[0][1] >= best[1][1]
     assert best[0][0] == "rgb"[int(np.argmax(result.scores))]
+
+
+def test_equal_views_are_computed_once(tmp_path, tiny):
+    """A square video of five frames has one view of 10 x 3; frames 0, 2, 4 and, past the end, 4."""
+    frames = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    video = tmp_path / "short.mp4"
+    write_video(video, frames, 10.0, options={"preset": "ultrafast", "threads": "1"})
+    predictor, seen = Predictor.from_checkpoint(tiny.run, EvaluationConfig(device="cpu")), []
+    hook = predictor.scorer.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    found = predictor.predict(video)
+    assert seen == [1]
+    hook.remove()
+    with open_video(video) as opened:
+        view = torch.from_numpy(opened.read([0, 2, 4, 4]))
+    every = predictor.score_views(view.repeat(30, 1, 1, 1, 1)).numpy()
+    np.testing.assert_allclose(found.scores, every.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(found.clip_scores, every[::3], atol=1e-6)
+    pooled = predictor.features(video).features
+    assert pooled.shape == (10, 256)
+    assert (pooled == pooled[0]).all()
 
 
 def test_a_predictor_of_a_run(tiny):

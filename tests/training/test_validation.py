@@ -31,8 +31,11 @@ def figures(scores: np.ndarray, labels: np.ndarray, k: int) -> tuple[float, floa
         return float(top1), float(topk), float(-np.log(own).mean())
 
 
-def validated(logits: np.ndarray, labels: np.ndarray, monkeypatch: Any) -> tuple[float, float, float]:
-    """Validate videos whose view v is filled with the number of a row of ``logits``, [VIDEOS, VIEWS, K]."""
+def validated(
+    logits: np.ndarray, labels: np.ndarray, monkeypatch: Any, rows_of_views: tuple[int, ...] | None = None
+) -> tuple[float, float, float]:
+    """Validate videos whose distinct view v is filled with the number of a row of ``logits``, [VIDEOS, U, K]."""
+    distinct = logits.shape[1]
     classes = logits.shape[2]
     config = TrainConfig(
         model=ModelSpec("slow_r50", "none", classes, stem_channels=8),
@@ -57,10 +60,10 @@ def validated(logits: np.ndarray, labels: np.ndarray, monkeypatch: Any) -> tuple
     module.trainer = SimpleNamespace(datamodule=SimpleNamespace(val=SimpleNamespace(records=records)))
     batches: list[list[VideoViews]] = [[]]
     for video in range(VIDEOS):
-        numbers = torch.arange(VIEWS * video, VIEWS * (video + 1), dtype=torch.uint8)
+        numbers = torch.arange(distinct * video, distinct * (video + 1), dtype=torch.uint8)
         views = numbers[:, None, None, None, None].expand(-1, 2, 4, 4, 3)
         times = np.zeros(2)
-        batches[-1].append(VideoViews(VIDEOS + video, views, times, times, None))
+        batches[-1].append(VideoViews(VIDEOS + video, views, times, times, None, rows_of_views))
         if video % 4 == 1:
             batches[-1].append(VideoViews(0, None, times, times, "cannot be decoded"))
         if video % 4 == 3:
@@ -68,7 +71,7 @@ def validated(logits: np.ndarray, labels: np.ndarray, monkeypatch: Any) -> tuple
     with torch.no_grad():
         for number, batch in enumerate([*batches, []]):
             module.validation_step(batch, number)
-    assert seen == list(range(VIEWS * VIDEOS))
+    assert seen == list(range(distinct * VIDEOS))
     # Top-5 of up to five classes would always be right.
     assert logged.keys() == {"val/top1", "val/loss", *(["val/top5"] if classes > 5 else [])}
     assert logged["val/top1"] is module.val_top1
@@ -97,3 +100,13 @@ def test_scores_are_the_mean_of_softmax_over_all_views(classes: int, monkeypatch
     for name, scores in others.items():
         for i in (0, 2):
             assert figures(scores, labels, k)[i] != pytest.approx(found[i], rel=1e-3), name
+
+
+def test_equal_views_are_computed_once_and_count_as_often_as_they_occur(monkeypatch: Any) -> None:
+    rng = np.random.default_rng(2)
+    logits, labels = rng.normal(scale=3, size=(VIDEOS, 3, 9)), rng.integers(9, size=VIDEOS)
+    rows = (0, 0, 0, 2, 0, 1)
+    found = validated(logits, labels, monkeypatch, rows)
+    expected = figures(softmax(logits)[:, rows].mean(axis=1), labels, 5)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found != pytest.approx(figures(softmax(logits).mean(axis=1), labels, 5), rel=1e-3)
