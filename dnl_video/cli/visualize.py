@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     for block in examination.blocks:
         figures = {f"{block}.png": examination.sheet(block)}
         for name, figure in examination.decompositions(block):
-            suffix = "" if len(paths) == 1 else "-" + name.replace(" ", "").replace("(", "").replace(")", "")
+            suffix = "" if len(paths) == 1 else "-" + re.sub(r"[^\w.-]+", "", name)
             figures[f"{block}-decomposition{suffix}.png"] = figure
         for file, figure in figures.items():
             save_figure(figure, output / file)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ from dnl_video.inference.device import check_cpu_precision, resolve_device
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.runtime.folding import optimize_for_inference
 from dnl_video.models.weights.checkpoint import Checkpoint, load_checkpoint
-from dnl_video.spec import Preprocessing
+from dnl_video.naming import training_facts
+from dnl_video.spec import Preprocessing, to_dict
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -97,6 +99,7 @@ class Predictor:
         if self.device.type == "cpu":
             check_cpu_precision(self.options.precision)
         self.network = network.eval().to(self.device)
+        self.facts: dict[str, Any] = {}  # the origin of the weights, for names in pictures; see `network_names`
 
     @functools.cached_property
     def scorer(self) -> nn.Module:
@@ -108,7 +111,9 @@ class Predictor:
     def from_checkpoint(cls, checkpoint: str | Path | Checkpoint, options: EvaluationConfig | None = None) -> Predictor:
         """Load a checkpoint, or the best one of a training run, with its preprocessing and class names."""
         loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
-        return cls(loaded.build(), loaded.preprocessing, loaded.class_names, options)
+        predictor = cls(loaded.build(), loaded.preprocessing, loaded.class_names, options)
+        predictor.facts = {"weights": loaded.path, **training_facts(loaded.config), **to_dict(loaded.spec)}
+        return predictor
 
     def predict(self, path: str | Path) -> VideoScores:
         """Score one video file.

@@ -157,6 +157,8 @@ def _meta(
             "command": " ".join(["dnl-video", *sys.argv[1:]]),
             "device": str(predictor.device),
             "precision": options.precision,
+            "parameters": f"{sum(p.numel() for p in predictor.network.parameters()):,}",
+            **({"seed": str(checkpoint.config["seed"])} if "seed" in checkpoint.config else {}),
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     )

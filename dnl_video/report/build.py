@@ -88,7 +88,7 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
         "by_num_clips": clips
         and [{"num_clips": int(k), "top1": _share(r == 0)} for k, r in zip(clips.k, clips.rank_by_k, strict=True)],
         **_by_class(predictions, rank),
-        "calibration": _calibration(predictions, notes),
+        "calibration": calibration_of(predictions, done, notes),
         "confident_mistakes": _confident_mistakes(predictions, rank, predicted),
     }
 
@@ -141,17 +141,18 @@ def protocol_of(predictions: Predictions) -> dict[str, Any]:
         unknown = dict.fromkeys(("num_clips", "num_crops", "num_views", "frame_order"))
         return {**unknown, "text": "protocol unknown"}
     size, frames, stride = map(predictions.meta.preprocessing.get, ("crop_size", "num_frames", "frame_stride"))
-    text = f"{_count(clips, 'clip')} x {_count(crops, 'crop')}" + (f" at {size}" if size else "")
+    text = f"{count_text(clips, 'clip')} x {count_text(crops, 'crop')}" + (f" at {size}" if size else "")
     if frames and stride:
-        text += f", clips of {_count(frames, 'frame')} with stride {stride}"
+        text += f", clips of {count_text(frames, 'frame')} with stride {stride}"
     if order != "natural":
         text += f", frames {order}"
     views = clips * crops
     return {"num_clips": clips, "num_crops": crops, "num_views": views, "frame_order": order, "text": text}
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def count_text(number: int, noun: str, plural: str = "") -> str:
+    """Return a text such as "1 video" or "1,200 videos"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def model_name(described: dict[str, Any]) -> str:
@@ -266,12 +267,12 @@ def _by_class(predictions: Predictions, rank: NDArray[np.int64]) -> dict[str, An
     return {"per_class": rows, "confused_pairs": pairs, "confusion": cells}
 
 
-def _calibration(predictions: Predictions, notes: list[str]) -> dict[str, Any] | None:
-    done = predictions.evaluated
-    if not done.any():
+def calibration_of(predictions: Predictions, chosen: NDArray[np.bool_], notes: list[str]) -> dict[str, Any] | None:
+    """Return the calibration over the chosen videos [n]; None and a note when the scores are no probabilities."""
+    if not chosen.any():
         return None
     try:
-        result = metrics.expected_calibration_error(predictions.scores[done], predictions.label[done])
+        result = metrics.expected_calibration_error(predictions.scores[chosen], predictions.label[chosen])
     except InputError as error:
         notes.append(f"No calibration: {error}.")
         return None

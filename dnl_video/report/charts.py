@@ -10,7 +10,18 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from dnl_video.report.document import Chart, difference_text, percent
-from dnl_video.report.figures import COLORS, INK, error_bars, interval_bars, new_figure, new_panels, percent_axis, plain
+from dnl_video.report.figures import (
+    COLORS,
+    INK,
+    WIDTH,
+    error_bars,
+    interval_bars,
+    new_figure,
+    new_panels,
+    percent_axis,
+    plain,
+    small_multiples,
+)
 
 _MOST_BARS = 40  # with more classes, only the best and the worst have a bar
 _MOST_NUMBERS = 16  # with more classes, the confusion matrix has no numbers
@@ -55,7 +66,7 @@ def class_charts(report: dict[str, Any]) -> list[Chart]:
 
 
 def _bars(rows: Sequence[dict[str, Any]], name: str, caption: str) -> Chart:
-    figure, axes = new_figure(4.4, 0.2 * len(rows) + 0.6)
+    figure, axes = new_figure(height=0.22 * len(rows) + 0.6)
     values, low, high = ([row[key] for row in rows] for key in ("accuracy", "low", "high"))
     interval_bars(axes, [row["name"] for row in rows], values, low, high)
     percent_axis(axes, "x")
@@ -141,7 +152,7 @@ def reliability_chart(calibration: dict[str, Any]) -> Chart:
     confidence, accuracy, videos = ([b[key] for b in bins] for key in ("confidence", "accuracy", "videos"))
     width = 0.9 * calibration["bins"][0]["high"]
     middle = [(b["low"] + b["high"]) / 2 for b in bins]
-    figure, (upper, lower) = new_panels(4.2, 3.6, [3, 1])
+    figure, (upper, lower) = new_panels(WIDTH, 3.9, [3, 1])
     upper.bar(middle, accuracy, width=width, color=COLORS[0])
     upper.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
     upper.plot(confidence, accuracy, "o", color=COLORS[1], markersize=4, clip_on=False)
@@ -163,16 +174,40 @@ def reliability_chart(calibration: dict[str, Any]) -> Chart:
     return Chart(figure, "reliability", alt, caption)
 
 
-def difference_chart(rows: Sequence[tuple[str, dict[str, float]]], name: str, caption: str) -> Chart:
-    """Return differences, each {value, low, high}, as dots with whiskers around a line at 0, the first row on top."""
-    figure, axes = new_figure(5.4, 0.8 + 0.24 * len(rows))
-    value, low, high = (100 * np.array([row[key] for _, row in rows]) for key in ("value", "low", "high"))
-    axes.axvline(0, color=INK, linewidth=0.8)
-    labels = [plain(text, 34) for text, _ in rows]
-    error_bars(axes, labels, value, low, high, fmt="o", color=COLORS[0], markersize=4.5)
-    axes.grid(axis="x", linewidth=0.6)
-    axes.set_xlabel("difference in percentage points")
-    values = "; ".join(f"{text} {difference_text(figure)}" for text, figure in rows[:6])
+def calibration_charts(runs: Sequence[tuple[str, dict[str, Any]]]) -> Chart:
+    """Return the accuracy in each bin of confidence of several networks (name, calibration), one panel for each."""
+    figure, grid = small_multiples([name for name, _ in runs], 1.5)
+    for axes, (_, calibration) in zip(grid, runs, strict=True):
+        bins = [b for b in calibration["bins"] if b["videos"]]
+        width = 0.9 * calibration["bins"][0]["high"]
+        axes.bar([(b["low"] + b["high"]) / 2 for b in bins], [b["accuracy"] for b in bins], width, color=COLORS[0])
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
+        percent_axis(axes, "x")
+        percent_axis(axes, "y")
+    figure.supxlabel("confidence (highest score)", fontsize=9)
+    figure.supylabel("top-1", fontsize=9)
+    errors = "; ".join(f"{name} {percent(calibration['ece'])}" for name, calibration in runs)
+    caption = "Top-1 in each bin of confidence. On the dashed line, confidence equals accuracy."
+    return Chart(figure, "calibration", f"Calibration errors: {errors}.", caption, min_width=420)
+
+
+def difference_chart(
+    panels: Sequence[tuple[str, Sequence[tuple[str, dict[str, float]]]]], name: str, caption: str
+) -> Chart:
+    """Return differences, each {value, low, high}, as dots with whiskers around a line at 0.
+
+    Each panel has a title and rows (label, difference), the first on top; the panels share the labels and the scale.
+    """
+    labels = [plain(text, 26) for text, _ in panels[0][1]]
+    figure, grid = small_multiples([title for title, _ in panels], 0.24 * len(labels) + 0.35)
+    for axes, (_, rows) in zip(grid, panels, strict=True):
+        value, low, high = (100 * np.array([row[key] for _, row in rows]) for key in ("value", "low", "high"))
+        axes.axvline(0, color=INK, linewidth=0.8)
+        error_bars(axes, labels, value, low, high, fmt="o", color=COLORS[0], markersize=4.5)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.grid(axis="x", linewidth=0.6)
+    figure.supxlabel("difference in percentage points", fontsize=9)
+    values = "; ".join(f"{title}, {text} {difference_text(row)}" for title, rows in panels for text, row in rows[:2])
     return Chart(figure, name, f"Differences with 95% intervals: {values}.", caption, min_width=420)
 
 

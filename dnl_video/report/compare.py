@@ -3,7 +3,8 @@
 The first run is the reference. Every difference is another run's figure minus the reference's. Layout, version 1::
 
     schema_version, confidence_level, num_classes, notes
-    runs          [{letter, name, model, weights, protocol, manifest, run, coverage, accuracy {evaluated, listed}}]
+    runs          [{letter, name, short_name, settings, model, weights, protocol, manifest, run, coverage,
+                  accuracy {evaluated, listed}, calibration}]; short_name and settings say in what the runs differ
     videos        {listed, compared, left_out, left_out_videos [{video_id, failed_in}]}
     comparisons   [{run, reference, differences {evaluated, listed}, mcnemar, won, lost,
                   classes {better, worse, equal, interval_without_0, table}}]
@@ -23,7 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
+from dnl_video.naming import differing_settings, network_names
 from dnl_video.report import build
+from dnl_video.report.origin import facts_of
 from dnl_video.results import metrics, paired
 from dnl_video.results.predictions import Predictions
 
@@ -68,6 +71,9 @@ def build_comparison(runs: Sequence[tuple[str, Predictions]]) -> dict[str, Any]:
             comparison["mcnemar"]["p_holm"] = p
     reference, out = aligned[0].predictions, np.flatnonzero(~everywhere)
     described = [_describe(run, everywhere) for run in aligned]
+    facts = [facts_of(predictions, name) for name, predictions in runs]
+    for run, short_name, settings in zip(described, network_names(facts), differing_settings(facts), strict=True):
+        run |= {"short_name": short_name, "settings": settings}
     scored = {run.letter: run.predictions.evaluated for run in aligned}
     left_out = [
         {"video_id": reference.video_id[i], "failed_in": [letter for letter in scored if not scored[letter][i]]}
@@ -193,6 +199,7 @@ def _describe(run: AlignedRun, everywhere: NDArray[np.bool_]) -> dict[str, Any]:
             "evaluated": build.figures_of(run.rank[everywhere], labels[everywhere], num_classes),
             "listed": build.figures_of(run.rank, labels, num_classes) if run.complete else None,
         },
+        "calibration": build.calibration_of(run.predictions, everywhere, []),
     }
 
 

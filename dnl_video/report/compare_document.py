@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from dnl_video.report.charts import difference_chart
+from dnl_video.naming import settings_text
+from dnl_video.report.build import count_text
+from dnl_video.report.charts import calibration_charts, difference_chart
 from dnl_video.report.document import (
-    FIGURES,
     Document,
     Node,
     Section,
-    SideBySide,
     Table,
     Text,
     Tiles,
     accuracy_cells,
     accuracy_text,
-    difference_cells,
+    difference_text,
+    figures_shown,
     percent,
     points,
 )
 
-_MOST_CHANGED = 10  # classes drawn on either side
+_MOST_CHANGED = 20  # classes drawn
 _INTERVALS = (
     "Differences are in percentage points, a run minus the reference. Their 95% intervals account for the choice of "
     "videos, not for training seeds. They are Newcombe's square-and-add intervals for paired proportions (Stat Med "
@@ -36,44 +37,69 @@ _MCNEMAR = (
 
 def compare_document(comparison: dict[str, Any]) -> Document:
     """Return the comparison of `build_comparison` as a document."""
-    comparisons, reference = comparison["comparisons"], comparison["runs"][0]
+    comparisons, names = comparison["comparisons"], _names(comparison)
+    others = names["B"] if len(names) == 2 else f"{len(comparisons)} networks"
     warnings = [Text(note, "warning") for note in comparison["notes"]]
     sections = [
-        Section("Differences", _differences(comparisons)),
+        Section("Differences", _differences(comparison)),
         Section("Accuracy", _accuracy(comparison)),
         Section("Who is right", _mcnemar(comparisons)),
+        Section("Changed classes", _changed_classes(comparison)),
+        Section("Calibration", _calibration(comparison)),
     ]
     for one in comparisons:
-        pair = f", {one['run']} against {one['reference']}" if len(comparisons) > 1 else ""
-        sections += [Section(f"Classes{pair}", _classes(one)), Section(f"Videos{pair}", _videos(one))]
+        title = f"{_label(comparison, one)}, classes and videos" if len(comparisons) > 1 else "Classes and videos"
+        sections.append(Section(title, [*_classes(one), *_videos(one)]))
     sections.append(Section("What was compared", [_origin(comparison)]))
     return Document(
-        title=f"Comparison with {reference['model_name']}",
-        lead=[*warnings, *(_tiles(one, compare_headline(comparison, one)) for one in comparisons)],
+        title=f"{others} compared with {names['A']}",
+        lead=[*warnings, _legend(comparison), *(_tiles(comparison, one) for one in comparisons)],
         sections=sections,
     )
 
 
 def compare_summary(comparison: dict[str, Any]) -> list[Text | Table]:
-    """Return a comparison's nodes for the terminal: accuracy, differences and notes."""
-    runs, comparisons = comparison["runs"], comparison["comparisons"]
-    names = _names(comparisons)
-    rows = [[run["letter"], *accuracy_cells(run["accuracy"]["evaluated"], names)] for run in runs]
-    rows += [[_minus(one), *difference_cells(one["differences"]["evaluated"])] for one in comparisons]
+    """Return a comparison's nodes for the terminal: networks, accuracy, differences and notes."""
+    runs, comparisons, shown = comparison["runs"], comparison["comparisons"], figures_shown(comparison["num_classes"])
+    rows = [[run["letter"], *accuracy_cells(run["accuracy"]["evaluated"], shown)] for run in runs]
+    rows += [
+        [_minus(one), *(difference_text(one["differences"]["evaluated"][key]) for key in shown)] for one in comparisons
+    ]
     caption = "Accuracy, and differences in percentage points, with 95% intervals"
-    table = Table(caption, ["", *names.values()], rows, "l" + "r" * len(names))
+    table = Table(caption, ["", *shown.values()], rows, "l" + "r" * len(shown))
     headlines = [Text(compare_headline(comparison, one)) for one in comparisons]
-    return [table, *headlines, *(Text(note, "warning") for note in comparison["notes"])]
+    return [_legend(comparison), table, *headlines, *(Text(note, "warning") for note in comparison["notes"])]
 
 
 def compare_headline(comparison: dict[str, Any], one: dict[str, Any]) -> str:
     """Return one run's difference from the reference in a sentence."""
-    names = {run["letter"]: f"{run['letter']} ({run['model_name']})" for run in comparison["runs"]}
+    run, reference = (f"{letter} ({_names(comparison)[letter]})" for letter in (one["run"], one["reference"]))
     top1 = one["differences"]["evaluated"]["top1"]
     return (
-        f"{names[one['run']]} minus {names[one['reference']]}: top-1 {points(top1['value'])} points "
+        f"{run} minus {reference}: top-1 {points(top1['value'])} points "
         f"({_interval(top1)}; McNemar's exact test {_p_text(one)}) on {comparison['videos']['compared']} videos."
     )
+
+
+def _names(comparison: dict[str, Any]) -> dict[str, str]:
+    return {run["letter"]: run["short_name"] for run in comparison["runs"]}
+
+
+def _legend(comparison: dict[str, Any]) -> Table:
+    """Return the letters of the networks, their names, and their models and settings where the names lack them."""
+    runs = comparison["runs"]
+    columns = {
+        "": [run["letter"] for run in runs],
+        "network": [run["short_name"] for run in runs],
+        "model": [run["model_name"] for run in runs],
+        "what differs": [settings_text(run["settings"]) for run in runs],
+    }
+    if columns["model"] == columns["network"]:
+        del columns["model"]
+    if not any(columns["what differs"]):
+        del columns["what differs"]
+    rows = list(zip(*columns.values(), strict=True))
+    return Table("The networks; A is the reference", list(columns), rows, "l" * len(columns))
 
 
 def _interval(figure: dict[str, float]) -> str:
@@ -96,71 +122,67 @@ def _minus(one: dict[str, Any]) -> str:
     return f"{one['run']} - {one['reference']}"
 
 
-def _tiles(one: dict[str, Any], sentence: str) -> Tiles:
-    figures = one["differences"]["evaluated"]
+def _tiles(comparison: dict[str, Any], one: dict[str, Any]) -> Tiles:
+    """Return the differences of one run; with several runs the sentence alone, because tiles repeat the table."""
+    figures, sentence = one["differences"]["evaluated"], compare_headline(comparison, one)
     items = [
-        (f"Δ {FIGURES[key]}, {_minus(one)}", points(figure["value"]), _interval(figure))
-        for key, figure in figures.items()
+        (f"Δ {name}, {_minus(one)}", points(figures[key]["value"]), _interval(figures[key]))
+        for key, name in figures_shown(comparison["num_classes"]).items()
     ]
     name, value, interval = items[0]
-    return Tiles([(name, value, f"{interval}; {_p_text(one)}"), *items[1:]], sentence, sentence)
+    items[0] = (name, value, f"{interval}; {_p_text(one)}")
+    return Tiles(items if len(comparison["runs"]) == 2 else [], sentence, sentence)
 
 
-def _names(comparisons: list[dict[str, Any]]) -> dict[str, str]:
-    """Return the keys of the compared figures with their names."""
-    return {key: FIGURES[key] for key in comparisons[0]["differences"]["evaluated"]}
-
-
-def _differences(comparisons: list[dict[str, Any]]) -> list[Node]:
-    names = _names(comparisons)
+def _differences(comparison: dict[str, Any]) -> list[Node]:
+    comparisons, shown = comparison["comparisons"], figures_shown(comparison["num_classes"])
+    over = {"evaluated": "", "listed": ", failed = wrong"}
+    if not comparison["videos"]["left_out"]:
+        del over["listed"]  # the same figures
     rows = [
-        [_minus(one), name, *difference_cells(figures)]
+        [f"{_minus(one)}{name}", *(difference_text(figures[key]) for key in shown)]
         for one in comparisons
-        for over, name in (("evaluated", "evaluated"), ("listed", "listed, failed = wrong"))
-        if (figures := one["differences"][over]) is not None
+        for key, name in over.items()
+        if (figures := one["differences"][key]) is not None
     ]
-    bars = [
-        (f"{name}, {_minus(one)}", one["differences"]["evaluated"][key])
-        for one in comparisons
-        for key, name in names.items()
+    panels = [
+        (name, [(_label(comparison, one), one["differences"]["evaluated"][key]) for one in comparisons])
+        for key, name in shown.items()
     ]
-    header = ["", "videos", *(f"Δ {name}" for name in names.values())]
     caption = "Differences over evaluated videos, with 95% intervals; to the right of the line the run is better."
+    header = ["", *(f"Δ {name}" for name in shown.values())]
     return [
-        Table("Differences in percentage points, with 95% intervals", header, rows, "ll" + "r" * len(names)),
-        difference_chart(bars, "differences", caption),
+        difference_chart(panels, "differences", caption),
+        Table("Differences in percentage points, with 95% intervals", header, rows, "l" + "r" * len(shown)),
         Text(_INTERVALS, "note"),
     ]
 
 
+def _label(comparison: dict[str, Any], one: dict[str, Any]) -> str:
+    return f"{one['run']}: {_names(comparison)[one['run']]}"
+
+
 def _accuracy(comparison: dict[str, Any]) -> list[Node]:
-    names = _names(comparison["comparisons"])
-    rows = [
-        [
-            f"{run['letter']}: {run['model_name']}",
-            *accuracy_cells(run["accuracy"]["evaluated"], names),
-            accuracy_text((run["accuracy"]["listed"] or {}).get("top1")),
-            run["coverage"]["failed"],
-        ]
+    shown, videos = figures_shown(comparison["num_classes"]), comparison["videos"]
+    header, kinds = ["", *shown.values()], "l" + "r" * len(shown)
+    rows: list[list[Any]] = [
+        [f"{run['letter']}: {run['short_name']}", *accuracy_cells(run["accuracy"]["evaluated"], shown)]
         for run in comparison["runs"]
     ]
-    header = ["", *names.values(), "top-1, failed = wrong", "failed"]
-    videos = comparison["videos"]
-    without = f", without the {videos['left_out']} that lack scores in some run" if videos["left_out"] else ""
     text = (
-        f"Over the {videos['compared']:,} videos evaluated in every run{without}. The intervals of two runs may "
-        "overlap although their difference is clear, because both saw the same videos."
+        f"Over the {videos['compared']:,} videos evaluated in every run. The intervals of two runs may overlap "
+        "although their difference is clear, because both saw the same videos."
     )
-    nodes: list[Node] = [
-        Table("Accuracy of each run, with 95% intervals", header, rows, "l" + "r" * len(names) + "rn"),
-        Text(text, "note"),
-    ]
+    nodes: list[Node] = [Text(text, "note")]
     if videos["left_out"]:
+        header, kinds = [*header, "top-1, failed = wrong", "failed"], kinds + "rn"
+        for row, run in zip(rows, comparison["runs"], strict=True):
+            row += [accuracy_text((run["accuracy"]["listed"] or {}).get("top1")), run["coverage"]["failed"]]
         named = [[v["video_id"], ", ".join(v["failed_in"])] for v in videos["left_out_videos"]]
         more = videos["left_out"] - len(named)
-        caption = "Videos left out" + (f"; {more:,} more" if more else "")
+        caption = "Videos left out, because a run has no scores" + (f"; {more:,} more" if more else "")
         nodes.append(Table(caption, ["video", "no scores in"], named, "cl"))
-    return nodes
+    return [Table("Accuracy of each run, with 95% intervals", header, rows, kinds), *nodes]
 
 
 def _mcnemar(comparisons: list[dict[str, Any]]) -> list[Node]:
@@ -174,7 +196,8 @@ def _mcnemar(comparisons: list[dict[str, Any]]) -> list[Node]:
         ]
         for one in comparisons
     ]
-    header = ["", "both right", "only the run", f"only {comparisons[0]['reference']}", "both wrong", "exact p"]
+    only = "only the run" if several else f"only {comparisons[0]['run']}"
+    header = ["", "both right", only, f"only {comparisons[0]['reference']}", "both wrong", "exact p"]
     text = _MCNEMAR
     if several:
         header.append("Holm-adjusted p")
@@ -186,14 +209,46 @@ def _mcnemar(comparisons: list[dict[str, Any]]) -> list[Node]:
     return [Table(caption, header, rows, "lnnnnr" + "r" * several), Text(text, "note")]
 
 
+def _changed_classes(comparison: dict[str, Any]) -> list[Node]:
+    """Draw the classes in which any run differs most from the reference, one panel for each run."""
+    comparisons = comparison["comparisons"]
+    by_class = list(zip(*(one["classes"]["table"] for one in comparisons), strict=True))
+    changed = [rows for rows in by_class if any(row["difference"] for row in rows)]
+    changed.sort(key=lambda rows: max((abs(r["difference"]), abs(r["won"] - r["lost"])) for r in rows), reverse=True)
+    drawn = sorted(changed[:_MOST_CHANGED], key=lambda rows: -sum(row["difference"] for row in rows))
+    if not drawn:
+        return [Text("No class differs in top-1.")]
+    panels = [
+        (_label(comparison, one), [(rows[i]["name"], {**rows[i], "value": rows[i]["difference"]}) for rows in drawn])
+        for i, one in enumerate(comparisons)
+    ]
+    which = f"The {len(drawn)} classes that differ most" if len(drawn) < len(changed) else "The classes that differ"
+    caption = f"{which} in top-1 from {_names(comparison)['A']}, with 95% intervals; to the right, the run is better."
+    return [difference_chart(panels, "changed-classes", caption)]
+
+
+def _calibration(comparison: dict[str, Any]) -> list[Node]:
+    runs = [run for run in comparison["runs"] if run["calibration"]]
+    if not runs:
+        return []
+    names = [f"{run['letter']}: {run['short_name']}" for run in runs]
+    rows = [
+        [name, run["calibration"]["ece"], run["calibration"]["mean_confidence"]]
+        for name, run in zip(names, runs, strict=True)
+    ]
+    header = ["", "expected calibration error", "mean confidence"]
+    table = Table("Calibration over the videos evaluated in every run", header, rows, "l%%")
+    return [calibration_charts([(name, run["calibration"]) for name, run in zip(names, runs, strict=True)]), table]
+
+
 def _classes(one: dict[str, Any]) -> list[Node]:
     run, reference, classes = one["run"], one["reference"], one["classes"]
     number = len(classes["table"])
     text = (
-        f"{run} is better than {reference} in {classes['better']} classes, worse in {classes['worse']}, equal in "
-        f"{classes['equal']}. The 95% interval excludes 0 in {classes['interval_without_0']} classes; for equally good "
-        f"networks, this happens by chance in up to about {0.05 * number:.3g} of {number} classes. The largest changes "
-        "among many classes are partly chance."
+        f"Of {count_text(number, 'class', 'classes')}, {run} is better than {reference} in {classes['better']}, worse "
+        f"in {classes['worse']} and equal in {classes['equal']}. The 95% interval excludes 0 in "
+        f"{classes['interval_without_0']}; for equally good networks, this happens by chance in up to about "
+        f"{0.05 * number:.3g} of {number}."
     )
     rows = [
         [
@@ -206,24 +261,7 @@ def _classes(one: dict[str, Any]) -> list[Node]:
         for row in sorted(classes["table"], key=lambda row: -row["difference"])
     ]
     header = ["class", "videos", reference, run, "Δ points", "95% interval", "won", "lost"]
-    gained, lost = most_changed(one)
-    charts = [
-        difference_chart([(row["name"], {**row, "value": row["difference"]}) for row in changed], name, caption)
-        for changed, name, caption in (
-            (gained, f"{run}-gained", f"Classes in which {run} gains most, with 95% intervals."),
-            (lost, f"{run}-lost", f"Classes in which {run} loses most, with 95% intervals."),
-        )
-        if changed
-    ]
-    table = Table("Top-1 by class, largest gain first", header, rows, "ln%%drnn", sortable=True)
-    return [Text(text), SideBySide(charts), table]
-
-
-def most_changed(one: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the classes that gained and that lost most: by difference, then by videos."""
-    rows = sorted(one["classes"]["table"], key=lambda row: (-abs(row["difference"]), -abs(row["won"] - row["lost"])))
-    gained, lost = ([row for row in rows if sign * row["difference"] > 0] for sign in (1, -1))
-    return gained[:_MOST_CHANGED], lost[:_MOST_CHANGED]
+    return [Text(text), Table("Top-1 by class, largest gain first", header, rows, "ln%%drnn", sortable=True)]
 
 
 def _videos(one: dict[str, Any]) -> list[Node]:
@@ -237,7 +275,7 @@ def _videos(one: dict[str, Any]) -> list[Node]:
             caption = f"{len(rows)} of {total:,} videos that only {right} gets right, most confident first"
             header = ["video", "label", f"{one['reference']} says", f"{one['run']} says"]
             nodes.append(Table(caption, header, rows, "clll"))
-    return nodes or [Text("Both are right on the same videos.")]
+    return nodes or [Text("There is no video that only one of the two gets right.")]
 
 
 def _answer(answer: dict[str, Any]) -> str:
@@ -247,9 +285,9 @@ def _answer(answer: dict[str, Any]) -> str:
 def _origin(comparison: dict[str, Any]) -> Table:
     rows = [
         [
-            *(run["letter"], run["model_name"], run["name"], run["weights"]["name"] or "unknown"),
+            *(run["letter"], run["name"], run["weights"]["name"] or "unknown"),
             *(run["protocol"]["text"], run["manifest"]["source"] or "unknown"),
         ]
         for run in comparison["runs"]
     ]
-    return Table("The runs", ["", "model", "results", "weights", "protocol", "list of videos"], rows, "llcclc")
+    return Table("The runs", ["", "results", "weights", "protocol", "list of videos"], rows, "lcclc")

@@ -69,13 +69,6 @@ class FilmStrips:
 
 
 @dataclass(frozen=True)
-class SideBySide:
-    """Nodes beside each other where there is room."""
-
-    parts: Sequence[Node]
-
-
-@dataclass(frozen=True)
 class Section:
     """Nodes under a heading; without content it is left out."""
 
@@ -92,10 +85,14 @@ class Document:
     sections: Sequence[Section]
 
 
-Node = Text | Table | Chart | Tiles | FilmStrips | SideBySide
+Node = Text | Table | Chart | Tiles | FilmStrips
 
-FIGURES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class accuracy"}
-"""The figures of a network, and their names in text. With up to five classes there is no top-5."""
+_FIGURES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class accuracy"}
+
+
+def figures_shown(num_classes: int) -> dict[str, str]:
+    """Return the figures of a network and their names in text; with five classes or fewer, top-5 is always right."""
+    return {key: name for key, name in _FIGURES.items() if key != "top5" or num_classes > 5}
 
 
 def percent(share: float) -> str:
@@ -120,13 +117,8 @@ def difference_text(figure: dict[str, Any]) -> str:
 
 
 def accuracy_cells(figures: dict[str, Any] | None, keys: Iterable[str]) -> list[str]:
-    """Return the figures of these keys as text."""
+    """Return the figures of the keys, such as "top1", as text."""
     return [accuracy_text((figures or {}).get(key)) for key in keys]
-
-
-def difference_cells(figures: dict[str, Any]) -> list[str]:
-    """Return the differences of top-1, top-5 and mean class accuracy as text."""
-    return [difference_text(figure) for figure in figures.values()]
 
 
 def _cell(value: Any, kind: str) -> tuple[str, float | None]:

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from dnl_video.errors import visible
 
+WIDTH = 5.6  # inches of a figure that is as wide as the text; legible on phones, where it shrinks
 INK = "#010203"  # text and axes; becomes the page's text colour
 GRID = "#040506"  # faint lines; becomes the page's line colour
 COLORS = ("#3574c4", "#d9730d")  # blue and orange; contrast of at least 3 on white and on near-black
@@ -38,8 +39,8 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def new_figure(width: float = 4.2, height: float = 3.0) -> tuple[Figure, Axes]:
-    """Return a figure with one pair of axes; width and height in inches of 96 CSS pixels (4.2 fits a phone)."""
+def new_figure(width: float = WIDTH, height: float = 3.0) -> tuple[Figure, Axes]:
+    """Return a figure with one pair of axes; width and height in inches."""
     figure, panels = new_panels(width, height, [1])
     return figure, panels[0]
 
@@ -53,6 +54,24 @@ def new_panels(width: float, height: float, height_ratios: Sequence[float]) -> t
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, panels
+
+
+def small_multiples(titles: Sequence[str], height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """Return a figure as wide as the text with panels side by side that share their axes; height of a panel in inches.
+
+    A last line with fewer panels is filled with empty space.
+    """
+    columns = min(columns, len(titles))
+    lines = -(-len(titles) // columns)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, lines * (height + 0.25) + 0.3), layout="constrained")
+        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, title in zip(grid, titles, strict=False):
+        axes.set_title(plain(title, 60 // columns), fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[len(titles) :]:
+        axes.remove()
+    return figure, list(grid[: len(titles)])
 
 
 def to_svg(figure: Figure, name: str, alt: str, *, min_width: int = 0) -> str:
@@ -70,7 +89,8 @@ def to_svg(figure: Figure, name: str, alt: str, *, min_width: int = 0) -> str:
     svg = re.sub(r"<[a-z][^>]*>", lambda tag: _restyled(tag[0], name), svg)
     view_box = svg.partition('viewBox="')[2].partition('"')[0]
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    shape = f"width:{width}px;min-width:min({min_width}px,{width}px);stroke-linejoin:round"
+    # The page enlarges a figure to the width of its text, but not a narrow one: its letters would be too large.
+    shape = f"width:{round(1.37 * width)}px;min-width:min({min_width}px,{width}px);stroke-linejoin:round"
     start = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
         f'viewBox="{view_box}" width="{width}" height="{height}" style="{shape}" aria-label={quoteattr(alt)}>'

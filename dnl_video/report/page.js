@@ -1,6 +1,14 @@
-// Sorts a table when a heading is clicked.
+// Sorts a table when a heading is clicked, and marks tables and figures that are wider than the page.
 "use strict";
 (function () {
+  function mark() {
+    for (const box of document.querySelectorAll(".scroll")) {
+      box.classList.remove("wide");
+      box.classList.toggle("wide", box.scrollWidth > box.clientWidth + 1);
+    }
+  }
+  mark();
+  addEventListener("resize", mark);
   function value(row, column) {
     const cell = row.cells[column];
     const text = cell.hasAttribute("data-sort") ? cell.getAttribute("data-sort") : cell.textContent.trim();

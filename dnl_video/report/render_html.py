@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dnl_video.report.document import Chart, Document, FilmStrips, Node, SideBySide, Table, Text, Tiles
+from dnl_video.report.document import Chart, Document, FilmStrips, Node, Table, Text, Tiles
 from dnl_video.report.figures import to_svg
 
 FrameReader = Callable[[str], "NDArray[np.uint8] | str"]
@@ -88,8 +88,6 @@ def _node(node: Node, read_frames: FrameReader | None) -> str:
             return f'<figure><div class="scroll">{svg}</div>\n<figcaption>{escape(node.caption)}</figcaption></figure>'
         case FilmStrips():
             return _film_strips(node, read_frames)
-        case SideBySide(parts):
-            return f'<div class="row">{_nodes(parts, read_frames)}</div>'
 
 
 def _table(table: Table) -> str:

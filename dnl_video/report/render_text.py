@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from dnl_video.report.document import Chart, Document, FilmStrips, Node, SideBySide, Table, Text, Tiles
+from dnl_video.report.document import Chart, Document, FilmStrips, Node, Table, Text, Tiles
 
 _LONG = 50  # a Markdown table with more rows is folded
 
@@ -38,8 +38,6 @@ def _markdown(node: Node) -> str:
             return ""
         case FilmStrips(table):
             return _markdown(table)
-        case SideBySide(parts):
-            return "\n\n".join(filter(None, map(_markdown, parts)))
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], kinds: str) -> str:

@@ -9,17 +9,16 @@ from typing import Any
 from dnl_video.report import charts
 from dnl_video.report.build import model_name
 from dnl_video.report.document import (
-    FIGURES,
     Document,
     FilmStrips,
     Node,
     Section,
-    SideBySide,
     Table,
     Text,
     Tiles,
     accuracy_cells,
     accuracy_text,
+    figures_shown,
     percent,
 )
 
@@ -50,7 +49,8 @@ def report_document(report: dict[str, Any]) -> Document:
     sentence, figures = headline(report), report["accuracy"]["evaluated"]["video"] or {}
     over = f"Video-level, {_videos(report['coverage'])}, {report['num_classes']} classes"
     caption = f"{over}; {report['protocol']['text']}." if figures else sentence
-    tiles = [(FIGURES[key], percent(figure["value"]), _interval(figure)) for key, figure in figures.items()]
+    shown = figures_shown(report["num_classes"])
+    tiles = [(name, percent(figures[key]["value"]), _interval(figures[key])) for key, name in shown.items() if figures]
     return Document(
         title=f"Accuracy of {model_name(report)}",
         lead=[*(Text(note, "warning") for note in report["notes"]), Tiles(tiles, caption, sentence)],
@@ -85,7 +85,8 @@ def headline(report: dict[str, Any]) -> str:
     coverage, figures, name = report["coverage"], report["accuracy"]["evaluated"]["video"], model_name(report)
     if figures is None:
         return f"{name}: no video could be evaluated, all {coverage['failed']} failed."
-    shares = ", ".join(f"{FIGURES[k]} {percent(f['value'])} ({_interval(f)})" for k, f in figures.items())
+    shown = figures_shown(report["num_classes"]).items()
+    shares = ", ".join(f"{name} {percent(figures[k]['value'])} ({_interval(figures[k])})" for k, name in shown)
     unfinished = "" if report["complete"] else f"Incomplete ({coverage['finished']} of {coverage['listed']} videos). "
     return f"{unfinished}{name}: {shares} on {_videos(coverage)}; {report['protocol']['text']}."
 
@@ -113,11 +114,11 @@ def _levels(report: dict[str, Any], caption: str, *, brief: bool = False) -> Tab
     if clips is not None:
         levels.append(("centre-clip", accuracy["evaluated"]["centre_clip"], _centre_clip(clips) + crops))
         levels.append(("clip-level", accuracy["evaluated"]["clip"], f"each clip{crops}"))
-    keys = list(accuracy["evaluated"]["video"] or FIGURES)
-    columns = len(keys) + (1 if brief else 2)
-    rows = [[name, *accuracy_cells(figures, keys), scored][:columns] for name, figures, scored in levels]
-    header = ["level", *(FIGURES[key] for key in keys), "what is scored"]
-    return Table(caption, header[:columns], rows, ("l" + "r" * len(keys) + "l")[:columns])
+    shown = figures_shown(report["num_classes"])
+    columns = 1 + len(shown) + (not brief)
+    rows = [[name, *accuracy_cells(figures, shown), scored][:columns] for name, figures, scored in levels]
+    header = ["level", *shown.values(), "what is scored"]
+    return Table(caption, header[:columns], rows, ("l" + "r" * len(shown) + "l")[:columns])
 
 
 def _centre_clip(num_clips: int) -> str:
@@ -136,7 +137,7 @@ def _accuracy(report: dict[str, Any]) -> list[Node]:
     if by_num_clips and len(by_num_clips) > 1:
         rows = [[point["num_clips"], accuracy_text(point["top1"])] for point in by_num_clips]
         table = Table("Top-1 by number of clips", ["clips", "top-1"], rows, "nr")
-        nodes.append(SideBySide([charts.num_clips_chart(by_num_clips), table]))
+        nodes += [charts.num_clips_chart(by_num_clips), table]
     return nodes
 
 
@@ -170,14 +171,13 @@ def _classes(report: dict[str, Any]) -> list[Node]:
         interval = (f"{100 * c['low']:.1f} to {100 * c['high']:.1f}", c["low"]) if c["videos"] else None
         rows.append([c["name"], c["videos"], c["accuracy"], interval, c["failed"], taken])
     header = ["class", "videos", "top-1", "95% interval", "failed", "most often taken for"]
-    drawn = charts.class_charts(report)
-    return [*drawn[:1], SideBySide(drawn[1:]), Table("Top-1 by class", header, rows, "ln%rnl", sortable=True)]
+    return [*charts.class_charts(report), Table("Top-1 by class", header, rows, "ln%rnl", sortable=True)]
 
 
 def _confusion(report: dict[str, Any]) -> list[Node]:
     if not report["confusion"]:
         return []
-    nodes: list[Node] = [SideBySide(charts.confusion_charts(report))]
+    nodes: list[Node] = [*charts.confusion_charts(report)]
     if report["confused_pairs"]:
         rows = [[p["label"], p["predicted"], p["videos"], p["share_of_label"]] for p in report["confused_pairs"]]
         header = ["label", "predicted", "videos", "of the label's videos"]
@@ -199,7 +199,7 @@ def _calibration(report: dict[str, Any]) -> list[Node]:
         if b["videos"]
     ]
     table = Table("Bins of confidence", ["confidence", "videos", "mean confidence", "top-1"], rows, "rn%%")
-    return [Text(text), SideBySide([charts.reliability_chart(calibration), table])]
+    return [Text(text), charts.reliability_chart(calibration), table]
 
 
 def _mistakes(report: dict[str, Any]) -> list[Node]:

@@ -13,6 +13,7 @@ from dnl_video.errors import InputError
 from dnl_video.inference.predictor import Predictor
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.inspect.geometry import pathway_frames
+from dnl_video.naming import differing_settings, network_names, settings_text
 from dnl_video.visualize.clip import Clip, Query, checked_queries, default_queries, read_clip, refuse_other_clips
 from dnl_video.visualize.maps import ClipMaps, clip_maps, drawable_blocks
 from dnl_video.visualize.panels import Row, attention_rows, logit_rows
@@ -26,6 +27,7 @@ class Examination:
     clip: Clip
     queries: list[Query]  # empty if no network has a map that depends on them
     networks: list[tuple[str, ClipMaps]]  # the name in pictures, and the maps, of each network
+    legend: str = ""  # settings in which two networks differ
 
     @property
     def blocks(self) -> list[str]:
@@ -43,7 +45,9 @@ class Examination:
 
     def sheet(self, block: str) -> Figure:
         """Draw the maps of a block over the frames."""
-        title = f"{block}: attention of {' and '.join(name for name, _ in self.networks)}"
+        kind = self.networks[0][1].kind
+        shared = "" if any(kind in name for name, _ in self.networks) else f"{kind} "
+        title = f"{block}: {shared}attention of {' and '.join(name for name, _ in self.networks)}"
         grids = {maps.blocks[block].keys.shape: name for name, maps in self.networks}
         keys = [f"M = {math.prod(g)} keys (T \u00d7 H \u00d7 W = {g[0]} \u00d7 {g[1]} \u00d7 {g[2]})" for g in grids]
         if len(grids) > 1:
@@ -62,7 +66,8 @@ class Examination:
         return figures
 
     def _draw(self, rows: Sequence[Row], title: str, note: str) -> Figure:
-        return draw_sheet(self.clip, rows, self.queries, title=title, note=f"{self.caption}; {note}")
+        text = "; ".join(filter(None, (self.caption, self.legend, note)))
+        return draw_sheet(self.clip, rows, self.queries, title=title, note=text)
 
 
 def examine(
@@ -91,7 +96,8 @@ def examine(
             )
         chosen = []
     shared_blocks([list(maps.blocks) for maps in found])
-    return Examination(clip, chosen, list(zip(network_names(kinds), found, strict=True)))
+    names, legend = describe_networks(predictors, kinds)
+    return Examination(clip, chosen, list(zip(names, found, strict=True)), legend)
 
 
 def read_shared_clip(
@@ -130,9 +136,11 @@ def shared_blocks(names: Sequence[Sequence[str]]) -> list[str]:
     return shared
 
 
-def network_names(kinds: Sequence[str]) -> list[str]:
-    """Return names of networks for pictures: their kinds, with numbers where these are equal."""
-    return list(kinds) if len(set(kinds)) == len(kinds) else [f"{kind} ({i})" for i, kind in enumerate(kinds, 1)]
+def describe_networks(predictors: Sequence[Predictor], kinds: Sequence[str]) -> tuple[list[str], str]:
+    """Return the names of networks of these kinds, such as DNL, and a text with the settings in which they differ."""
+    facts = [{**p.facts, "model": kind} for p, kind in zip(predictors, kinds, strict=True)]
+    names, settings = network_names(facts), map(settings_text, differing_settings(facts))
+    return names, "; ".join(f"{name}: {text}" for name, text in zip(names, settings, strict=True) if text)
 
 
 def draw_attention(

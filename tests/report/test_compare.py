@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,47 @@ def test_numbers_as_text() -> None:
     assert [points(x) for x in (0.0123, -0.004, 0.0, -0.0001)] == ["+1.2", "-0.4", "0.0", "0.0"]
     assert [p_value(p) for p in (1.0, 0.0385742, 0.00012)] == ["1", "0.039", "0.00012"]
     assert [p_value(p) for p in (1e-9, 0.0)] == ["< 0.0001"] * 2
+
+
+def seeds(folder: Path, number: int) -> Runs:
+    """Runs of one recipe with other seeds, the weights and the settings in their run folders."""
+    runs = []
+    for seed in range(number):
+        run = folder / f"dnl_s{seed}"
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "config.yaml").write_text(f"seed: {seed}\noptim: {{lr: 0.{seed + 1}, momentum: 0.9}}", encoding="utf-8")
+        model = {"architecture": "slow_r50", "context": "dnl"}
+        weights = str(run / "checkpoints" / "best-epoch001-top1_0.5.ckpt")
+        read = predictions(run / "p", seed % 2, model=model, weights=weights, weights_sha256="0")
+        runs.append((str(run / "p"), read))
+    return runs
+
+
+def test_two_seeds_of_one_recipe_have_names_and_a_legend(tmp_path: Path) -> None:
+    result = build_comparison(seeds(tmp_path, 2))
+    assert [run["short_name"] for run in result["runs"]] == ["dnl_s0", "dnl_s1"]
+    assert result["runs"][1]["settings"] == {"seed": "1", "optim.lr": "0.2"}
+    text = markdown(result)
+    assert text.startswith("# dnl_s1 compared with dnl_s0\n")
+    assert "| B | dnl_s1 | slow_r50 + dnl | seed 1, optim.lr 0.2 |" in text
+    assert "**B (dnl_s1) minus A (dnl_s0): top-1 +18.8 points" in text
+    assert text.index("| B | dnl_s1 |") < text.index("## Differences")
+
+
+def test_seven_networks_have_a_panel_each(tmp_path: Path) -> None:
+    page = render_html(compare_document(build_comparison(seeds(tmp_path, 7))))
+    for name, networks in (("changed-classes", "BCDEFG"), ("calibration", "ABCDEFG")):
+        figure = re.search(rf'<svg(?:(?!</svg>).)*id="{name}-figure_1".*?</svg>', page, re.DOTALL)
+        assert figure is not None
+        titles = [f"{letter}: dnl_s{ord(letter) - ord('A')}" for letter in networks]
+        assert [text for text in re.findall(r">([A-G]: [^<]*)</text>", figure[0]) if text in titles] == titles
+
+
+def test_calibration_of_each_network(pair: Runs) -> None:
+    """All highest scores are 0.8: the error is the distance to the accuracy."""
+    for run in build_comparison(pair)["runs"]:
+        accuracy = run["accuracy"]["evaluated"]["top1"]["value"]
+        assert run["calibration"]["ece"] == pytest.approx(abs(accuracy - 0.8), abs=1e-6)
 
 
 def test_markdown_and_html_escape_names(pair: Runs) -> None:

@@ -24,7 +24,7 @@ def test_svg_has_the_colours_of_the_page_and_prefixed_ids(recwarn):
     svg = f.to_svg(small_figure(), "bars", 'two "bars" & more', min_width=300)
     root = ElementTree.fromstring(svg)
     assert root.get("aria-label") == 'two "bars" & more'
-    assert "min-width:min(300px,403px)" in root.get("style")
+    assert "min-width:min(300px,538px)" in root.get("style")
     ids = [element.get("id") for element in root.iter() if element.get("id")]
     assert ids
     assert all(i.startswith("bars-") for i in ids)

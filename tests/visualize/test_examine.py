@@ -61,6 +61,17 @@ def test_two_networks_of_one_kind_with_different_grids(video):
     assert "4 \u00d7 2 \u00d7 2) in DNL (2)" in text
 
 
+def test_two_seeds_are_named_by_their_run_folders(video):
+    networks = [predictor(), predictor()]
+    for seed, network in enumerate(networks):
+        network.facts = {"weights": f"runs/s{seed}/checkpoints/last.ckpt", "seed": seed, "optim": {"lr": 0.1}}
+    found = examine(networks, video)
+    assert [row.title for row in found.rows("res3.1")][:2] == ["s0: unary", "s1: unary"]
+    text = written(found.sheet("res3.1"))
+    assert text.startswith("res3.1: DNL attention of s0 and s1\n")
+    assert "; s0: seed 0; s1: seed 1; " in text.replace("\n", " ")
+
+
 def test_slowfast_shows_the_frames_of_its_slow_pathway(video):
     figure = dnl_video.draw_attention(predictor("slowfast_r50", num_frames=16), video, clip_start_s=0)
     titles = [axes.get_title().splitlines()[0] for axes in figure.axes if axes.get_title()]

@@ -1,0 +1,39 @@
+"""The training run that predictions come from, and facts that tell networks apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dnl_video.naming import run_folder, training_facts
+from dnl_video.report.build import model_name, origin_of
+from dnl_video.results.predictions import Predictions
+
+
+def find_run(weights: str, directory: str) -> Path | None:
+    """Return the folder of the training run, if it is still there: by its weights, or above the predictions."""
+    found = ([run_folder(weights)] if weights else []) + list(Path(directory).absolute().parents)
+    return next((f for f in found if (f / "config.yaml").is_file() and (f / "checkpoints").is_dir()), None)
+
+
+def facts_of(predictions: Predictions, directory: str) -> dict[str, Any]:
+    """Return the facts of a network for `network_names`; the training's settings only if its run is found."""
+    origin, meta = origin_of(predictions), predictions.meta
+    run, config = find_run(meta.weights, directory), {}
+    if run is not None:
+        try:
+            config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):  # a name needs no settings
+            config = {}
+    return {
+        "model": model_name(origin),
+        "weights": meta.weights,
+        "results": directory,
+        **({"seed": meta.run["seed"]} if "seed" in meta.run else {}),
+        **(training_facts(config) if isinstance(config, dict) else {}),
+        **meta.model,
+        **meta.preprocessing,
+        **{k: v for k in ("num_clips", "num_crops", "hop_s", "frame_order") if (v := getattr(meta, k)) is not None},
+    }
