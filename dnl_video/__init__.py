@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dnl_video.errors import InputError as InputError
 
 if TYPE_CHECKING:
+    from dnl_video.config import EvaluationConfig as EvaluationConfig
     from dnl_video.inference.predictor import Predictor as Predictor
     from dnl_video.inference.predictor import VideoScores as VideoScores
     from dnl_video.models.blocks import DisentangledNonLocalBlock3d as DisentangledNonLocalBlock3d
@@ -22,19 +23,30 @@ if TYPE_CHECKING:
     from dnl_video.models.simplified import SimplifiedNonLocalBlock3d as SimplifiedNonLocalBlock3d
     from dnl_video.models.weights.checkpoint import load_checkpoint as load_checkpoint
     from dnl_video.models.weights.load import load_weights as load_weights
+    from dnl_video.spec import ContextOptions as ContextOptions
+    from dnl_video.spec import ModelSpec as ModelSpec
+    from dnl_video.spec import Preprocessing as Preprocessing
+    from dnl_video.spec import list_models as list_models
     from dnl_video.visualize.examine import draw_attention as draw_attention
 
+    __version__: str
+
 _MODULES = {
+    "ContextOptions": "dnl_video.spec",
     "DisentangledNonLocalBlock3d": "dnl_video.models.blocks",
+    "EvaluationConfig": "dnl_video.config",
     "GlobalContextBlock3d": "dnl_video.models.simplified",
+    "ModelSpec": "dnl_video.spec",
     "NonLocalBlock3d": "dnl_video.models.blocks",
     "Predictor": "dnl_video.inference.predictor",
+    "Preprocessing": "dnl_video.spec",
     "VideoScores": "dnl_video.inference.predictor",
     "SimplifiedNonLocalBlock3d": "dnl_video.models.simplified",
     "create_model": "dnl_video.models.create",
     "insert_context_blocks": "dnl_video.models.build",
     "decompose": "dnl_video.models.inspect.decomposition",
     "draw_attention": "dnl_video.visualize.examine",
+    "list_models": "dnl_video.spec",
     "load_checkpoint": "dnl_video.models.weights.checkpoint",
     "load_weights": "dnl_video.models.weights.load",
 }
@@ -43,10 +55,14 @@ __all__ = sorted([*_MODULES, "InputError"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dnl-video")
     if name not in _MODULES:
         raise AttributeError(f"module 'dnl_video' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

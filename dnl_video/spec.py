@@ -25,6 +25,13 @@ ChannelOrder = Literal["rgb", "bgr"]
 Rounding = Literal["pyslowfast", "mmaction2"]
 
 
+def _short_repr(spec: Any) -> str:
+    """Return a spec as text: its first two fields, and those that do not have their default."""
+    names, default = [f.name for f in dataclasses.fields(spec)], type(spec)()
+    shown = [n for n in names if n in names[:2] or getattr(spec, n) != getattr(default, n)]
+    return f"{type(spec).__name__}({', '.join(f'{n}={getattr(spec, n)!r}' for n in shown)})"
+
+
 @dataclass(frozen=True)
 class ContextOptions:
     """Options of the inserted context blocks.
@@ -77,6 +84,8 @@ class ContextOptions:
         "[1, 64]": "pool",
         "[0, 100]": "positions",
     }
+
+    __repr__ = _short_repr
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -137,6 +146,8 @@ class ModelSpec:
         "[1, 8]": "stem_strides",
     }
 
+    __repr__ = _short_repr
+
     def __post_init__(self) -> None:
         check_fields(self)
         if self.stem_channels % 8:
@@ -196,12 +207,19 @@ class Preprocessing:
         "[0.0001, 1000]": "std",
     }
 
+    __repr__ = _short_repr
+
     def __post_init__(self) -> None:
         check_fields(self)
         if self.crop_size > self.short_side:
             raise InputError(
                 f"crop_size {self.crop_size} exceeds short_side {self.short_side}; the crop must fit inside"
             )
+
+
+def list_models() -> dict[Architecture, tuple[Context, ...]]:
+    """Return the architectures that `create_model` builds, each with the contexts that it can have."""
+    return {architecture: get_args(Context) for architecture in get_args(Architecture)}
 
 
 def check_fields(config: Any, section: str = "") -> None:

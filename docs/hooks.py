@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[1]
 COLUMNS = "96"
 PUBLIC_NAMES = """# Public names
 
-`import dnl_video` gives these names. Each loads torch on first use, so `import dnl_video` itself is fast.
+`import dnl_video` gives these names, and `dnl_video.__version__`. It loads no torch: a name loads what it needs when it
+is first used.
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ PACKAGE = Path(dnl_video.__file__).parent
 
 # Room -> rooms it may import. A room is a folder or file directly under the package.
 ALLOWED = {
-    "__init__": {"errors", "models", "inference", "visualize"},
+    "__init__": {"errors", "spec", "config", "models", "inference", "visualize"},
     "__main__": {"cli"},
     "errors": set(),
     "files": {"errors"},
@@ -122,7 +123,7 @@ def test_third_party_borders_have_one_importer(library: str, files: set[str]) ->
 @pytest.mark.parametrize(
     "statement",
     [
-        "import dnl_video",
+        "import dnl_video; dnl_video.__version__, dnl_video.list_models(), dnl_video.EvaluationConfig(num_clips=1)",
         "import dnl_video.config, dnl_video.report",
         "import dnl_video.data.decoding, dnl_video.data.manifest",
         "from dnl_video.cli.main import main; main(['--help'])",
@@ -136,5 +137,9 @@ def test_torch_is_not_loaded(statement: str) -> None:
 def test_public_names_exist() -> None:
     for name in dnl_video.__all__:
         assert getattr(dnl_video, name) is not None
+    assert set(dnl_video.__all__) | {"__version__"} == set(dir(dnl_video))
+    project = re.search(r'^version = "(.+)"$', (PACKAGE.parent / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    assert project is not None
+    assert dnl_video.__version__ == project[1]
     with pytest.raises(AttributeError, match="has no attribute 'create_modle'"):
         dnl_video.create_modle  # noqa: B018

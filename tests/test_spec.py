@@ -75,6 +75,23 @@ def test_specs_are_frozen_and_to_dict_copies():
 
 
 @pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (Preprocessing(), "Preprocessing(num_frames=8, frame_stride=8)"),
+        (Preprocessing(crop_size=224), "Preprocessing(num_frames=8, frame_stride=8, crop_size=224)"),
+        (
+            ModelSpec(context_options=ContextOptions(pool=None)),
+            "ModelSpec(architecture='slow_r50', context='dnl', context_options=ContextOptions(positions=None, "
+            "inner_ratio=0.5, pool=None))",
+        ),
+    ],
+)
+def test_a_printed_spec_is_short_and_rebuilds_it(spec, text):
+    assert repr(spec) == text
+    assert eval(text) == spec
+
+
+@pytest.mark.parametrize(
     ("kind", "values", "named", "key", "similar"),
     [
         (ModelSpec, {"architectur": "slow_r50"}, ModelSpec, "architectur", "architecture"),

@@ -100,6 +100,12 @@ class VideoClassifier(nn.Module):
             x = block(x)
         return x
 
+    def __repr__(self) -> str:
+        """Show the spec and the context blocks; ``model.blocks`` shows every layer."""
+        blocks = [f"{n}: {m}" for n, m in self.named_modules() if n.rpartition(".")[0].endswith("context_blocks")]
+        parameters = sum(parameter.numel() for parameter in self.parameters()) / 1e6
+        return "\n  ".join([f"{type(self).__name__}({self.spec}, {parameters:.2f}M parameters", *blocks]) + ")"
+
     def pooled_features(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits, and the input of the classifier (the final projection) averaged over its positions.
 

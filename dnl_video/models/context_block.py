@@ -60,6 +60,10 @@ class ContextBlock(nn.Module):
             grid = grid + (term if self.norm is None else self.norm(term))
         return grid.reshape(x.shape)
 
+    def __repr__(self) -> str:
+        """Show the block in one line, without its layers."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
     def attention_maps(self, x: Tensor, queries: Tensor | None = None) -> AttentionMaps:
         """Return the attention in x, with pairwise rows of the flat positions ``queries`` [Q] only if given."""
         raise NotImplementedError
@@ -149,6 +153,7 @@ class AttentionBlock(ContextBlock):
         self.key = Projection(channels, self.inner_channels, bias=bias) if embedded else None
         self.gamma = nn.Parameter(torch.empty(1)) if output == "gamma" and pairwise else None
         self._zero_init = zero_init
+        self._has_pairwise = pairwise
 
     @property
     def scale(self) -> float | Tensor:
@@ -193,9 +198,12 @@ class AttentionBlock(ContextBlock):
         return y.transpose(1, 2).unflatten(2, tuple(size))
 
     def extra_repr(self) -> str:
-        """Show what the submodules do not."""
-        shown = f"channels={self.channels}, inner={self.inner_channels}, pool={self.pool}, pool_order={self.pool_order}"
-        return shown + (f", output={self.output}" if self.output != "conv_bn" else "")
+        """Show channels, temperature and pooling, and other options unless they are the usual ones."""
+        learned = "learned from " if self.temperature.log is not None else ""
+        shown = [f"channels={self.channels}", f"inner={self.inner_channels}", f"pool={self.pool}"]
+        shown += [f"temperature={learned}{self.temperature.initial:g}"] if self._has_pairwise else []
+        usual = {"pool_order": "before", "output": "conv_bn"}
+        return ", ".join([*shown, *(f"{k}={v}" for k in usual if (v := getattr(self, k)) != usual[k])])
 
 
 class Temperature(nn.Module):

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from dnl_video.errors import InputError, nearest
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.load import load_weights
-from dnl_video.spec import Architecture, ContextOptions, ModelSpec
+from dnl_video.spec import Architecture, ContextOptions, ModelSpec, from_dict
 
 _BLOCK_OPTIONS = tuple(f.name for f in dataclasses.fields(ContextOptions))
 _OPTIONS = (*(f.name for f in dataclasses.fields(ModelSpec)), *_BLOCK_OPTIONS, "pretrained")
 
 
-def create_model(architecture: Architecture, *, pretrained: str | None = None, **options: Any) -> VideoClassifier:
+def create_model(
+    architecture: Architecture,
+    *,
+    pretrained: str | None = None,
+    context_options: ContextOptions | Mapping[str, Any] | None = None,
+    **options: Any,
+) -> VideoClassifier:
     """Build a video classifier: clips [B, 3, T, H, W] to logits [B, num_classes].
 
     Example:
         ``create_model("slow_r50", context="dnl", num_classes=101, positions={"res4": [1, 3, 5]})``
 
     Args:
-        architecture: slow, i3d, c2d or slowfast, with _r50 or _r101.
+        architecture: slow, i3d, c2d or slowfast, with _r50 or _r101 (see `list_models`).
         pretrained: Weights to start from: a published name such as ``kinetics400``, or a file (see `load_weights`).
+        context_options: Options of the inserted blocks: a `ContextOptions`, or a mapping with some of its fields.
         **options: Fields of `ModelSpec` (``context``, ``num_classes``, ``head``, ...) and of its `ContextOptions`
             (``positions``, ``pool``, ``temperature``, ...). Defaults are those of the two classes, but ``context`` is
             ``none`` by default.
@@ -34,9 +42,10 @@ def create_model(architecture: Architecture, *, pretrained: str | None = None, *
     for name in options:
         if name not in _OPTIONS:
             raise InputError(f"unknown option {name!r}; allowed: {', '.join(_OPTIONS)}{nearest(name, _OPTIONS)}")
-    block_options = {name: options.pop(name) for name in _BLOCK_OPTIONS if name in options}
-    context_options = dataclasses.replace(options.pop("context_options", None) or ContextOptions(), **block_options)
-    model = build_model(ModelSpec(architecture, **{"context": "none", **options}, context_options=context_options))
+    if not isinstance(context_options, ContextOptions):
+        context_options = from_dict(ContextOptions, {} if context_options is None else context_options)
+    blocks = dataclasses.replace(context_options, **{k: options.pop(k) for k in _BLOCK_OPTIONS if k in options})
+    model = build_model(ModelSpec(architecture, **{"context": "none", **options}, context_options=blocks))
     if pretrained is not None:
         load_weights(model, pretrained)
     return model

@@ -53,7 +53,7 @@ class _GlobalPoolingBlock(ContextBlock):
             nn.init.zeros_(last.weight)
 
     def extra_repr(self) -> str:
-        """Show what the submodules do not."""
+        """Show the channels."""
         return f"channels={self.channels}"
 
 
@@ -103,6 +103,10 @@ class GlobalContextBlock3d(_GlobalPoolingBlock):
         self.layer_norm = nn.LayerNorm(bottleneck)
         self.expand = nn.Linear(bottleneck, channels)
         self.reset_parameters()
+
+    def extra_repr(self) -> str:
+        """Show the bottleneck too."""
+        return f"{super().extra_repr()}, bottleneck={self.reduce.out_features}"
 
     def _transformed(self, pooled: Tensor) -> Tensor:
         return self.expand(self.layer_norm(self.reduce(pooled)).relu())

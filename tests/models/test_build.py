@@ -16,7 +16,7 @@ from dnl_video.models.build import build_model
 from dnl_video.models.context_block import AttentionBlock, ContextBlock
 from dnl_video.models.create import create_model
 from dnl_video.models.simplified import GlobalContextBlock3d, SimplifiedNonLocalBlock3d
-from dnl_video.spec import ContextOptions, ModelSpec
+from dnl_video.spec import ContextOptions, ModelSpec, list_models
 from tests.models.helpers import hub_network, perturb, perturb_backbone, relative_error
 
 R50 = ("slow_r50", "i3d_r50", "c2d_r50", "slowfast_r50")
@@ -267,6 +267,78 @@ def test_block_options_may_be_given_by_name_and_override_those_given_together():
         "slow_r50", context="dnl", stem_channels=8, context_options=ContextOptions(pool=None), positions={"res3": [0]}
     )
     assert both.spec.context_options == ContextOptions(pool=None, positions={"res3": [0]})
+
+
+def test_block_options_may_be_a_mapping():
+    options = {"pool": [1, 1, 2], "temperature": 0.1}
+    model = create_model("slow_r50", context="dnl", stem_channels=8, context_options=options, temperature=0.2)
+    assert model.spec.context_options == ContextOptions(pool=(1, 1, 2), temperature=0.2)
+    assert options == {"pool": [1, 1, 2], "temperature": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temprature": 1}, "^unknown key 'temprature' in ContextOptions; allowed: positions, .*; did you mean 'temp"),
+        ({"pool": [1, 0, 2]}, r"^pool is \[1, 0, 2\]; give a list of 3 whole numbers in \[1, 64\], or null$"),
+        ([0.1], r"^ContextOptions is \[0\.1\]; give a mapping$"),
+    ],
+)
+def test_wrong_block_options_in_a_mapping(options, message):
+    with pytest.raises(InputError, match=message):
+        create_model("slow_r50", context="dnl", context_options=options)
+
+
+def test_every_listed_model_can_be_built():
+    listed = list_models()
+    assert sorted(listed) == sorted([*R50, *R101])
+    assert set(listed.values()) == {("none", *CONTEXTS)}
+    with torch.device("meta"):
+        for architecture, contexts in listed.items():
+            assert create_model(architecture, context=contexts[2], stem_channels=8).spec.architecture == architecture
+
+
+def test_a_printed_network_shows_its_spec_and_its_blocks():
+    options = {"positions": {"res3": [1], "res4": [0]}, "temperature": 0.1}
+    model, bare = make_model("slow_r50", context="dnl", context_options=options), make_model("i3d_r50")
+    assert repr(model).splitlines() == [
+        "VideoClassifier(ModelSpec(architecture='slow_r50', context='dnl', num_classes=5, stem_channels=8, "
+        "context_options=ContextOptions(positions={'res3': [1], 'res4': [0]}, inner_ratio=0.5, temperature=0.1)), "
+        f"{count(model) / 1e6:.2f}M parameters",
+        "  blocks.2.context_blocks.1: DisentangledNonLocalBlock3d(pairwise + unary, channels=64, inner=32, "
+        "pool=(1, 2, 2), temperature=0.1)",
+        "  blocks.3.context_blocks.0: DisentangledNonLocalBlock3d(pairwise + unary, channels=128, inner=64, "
+        "pool=(1, 2, 2), temperature=0.1))",
+    ]
+    assert repr(bare) == (
+        "VideoClassifier(ModelSpec(architecture='i3d_r50', context='none', num_classes=5, stem_channels=8), "
+        f"{count(bare) / 1e6:.2f}M parameters)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        (NonLocalBlock3d(8), "NonLocalBlock3d(embedded_gaussian, channels=8, inner=4, pool=(1, 2, 2), temperature=1)"),
+        (
+            NonLocalBlock3d(8, attention="gaussian", learned_temperature=True, pool_order="after", output="conv"),
+            "NonLocalBlock3d(gaussian, channels=8, inner=4, pool=(1, 2, 2), temperature=learned from 1, "
+            "pool_order=after, output=conv)",
+        ),
+        (
+            DisentangledNonLocalBlock3d(8, unary=False, pool=None),
+            "DisentangledNonLocalBlock3d(pairwise, channels=8, inner=4, pool=None, temperature=0.05)",
+        ),
+        (
+            DisentangledNonLocalBlock3d(8, 2, pairwise=False),
+            "DisentangledNonLocalBlock3d(unary, channels=8, inner=2, pool=(1, 2, 2))",
+        ),
+        (SimplifiedNonLocalBlock3d(8), "SimplifiedNonLocalBlock3d(channels=8)"),
+        (GlobalContextBlock3d(8), "GlobalContextBlock3d(channels=8, bottleneck=2)"),
+    ],
+)
+def test_a_printed_block_is_one_line(block, text):
+    assert repr(block) == text
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ class Checkpoint:
     spec: ModelSpec
     preprocessing: Preprocessing
     class_names: tuple[str, ...]  # in the order of the outputs
-    config: dict[str, Any]  # resolved configuration of the training run
-    state_dict: dict[str, Tensor]  # by the network's names
+    config: dict[str, Any] = field(repr=False)  # resolved configuration of the training run
+    state_dict: dict[str, Tensor] = field(repr=False)  # by the network's names
     provenance: dict[str, Any] = field(default_factory=dict)  # initial weights; checkpoint of an exported model
     backbone_only: bool = False  # no trained classifier (inflated image networks): to train from, not to predict with
 
