@@ -6,7 +6,7 @@ Each function returns plain JSON types and leaves unknown facts out.
 from __future__ import annotations
 
 import datetime
-import re
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 _KNOWN = "a run's folder, a checkpoint, an exported model or a predictions directory"
-# The name of a run's best checkpoint: best-epoch012-top1_0.8312.ckpt
-_BEST = re.compile(r"best-epoch(\d+)-top1_([\d.]+)\.ckpt")
 _FIGURES = {"top1": "video-level top-1", "top5": "video-level top-5", "mean_class_accuracy": "mean class accuracy"}
 
 
@@ -151,7 +149,8 @@ def _network(source: Source, gmacs: bool) -> Facts:
     """Return the facts of a checkpoint's network; "config" is the config of its run."""
     from dnl_video.models.build import block_positions
     from dnl_video.models.inspect.flops import count
-    from dnl_video.models.weights.checkpoint import load_checkpoint
+    from dnl_video.models.weights.checkpoint import epochs_trained, load_checkpoint, read_raw
+    from dnl_video.models.weights.find import named_top1
     from dnl_video.spec import to_dict
 
     loaded, file = load_checkpoint(source), source.path
@@ -166,8 +165,8 @@ def _network(source: Source, gmacs: bool) -> Facts:
         model["GMACs per view"] = count(network, 1, 3, clips.num_frames, clips.crop_size, clips.crop_size).macs / 1e9
     size = file.stat().st_size
     weights: Facts = {"file": str(file), "bytes": size, "sha256": loaded.sha256, "written": _when(file)}
-    if best := _BEST.match(file.name):
-        weights |= {"best epoch (from 0)": int(best[1]), "validation top-1": float(best[2])}
+    if not math.isnan(top1 := named_top1(file)):
+        weights |= {"best epoch": epochs_trained(read_raw(source)), "validation top-1": top1}
     return {
         "model": model,
         "weights": weights,

@@ -2,7 +2,7 @@
 
 `failed_videos.jsonl` in the run's folder names each video once, also over the parts of a resumed run:
 
-    {"path": "...", "reason": "...", "split": "train", "epoch": 3}
+    {"path": "...", "reason": "...", "split": "train", "epoch": 3}  (from 1)
 """
 
 from __future__ import annotations
@@ -139,5 +139,5 @@ class FailureMonitor(Callback):
         if self._log is not None:
             append_json_lines(
                 self._log,
-                *({"path": p, "reason": r, "split": split, "epoch": trainer.current_epoch} for p, r in new.items()),
+                *({"path": p, "reason": r, "split": split, "epoch": trainer.current_epoch + 1} for p, r in new.items()),
             )

@@ -38,7 +38,7 @@ def test_a_run(tiny, capsys):
     assert 0 < facts["model"]["GMACs per view"] < 1
     assert facts["weights"]["sha256"] == hashlib.sha256(best.read_bytes()).hexdigest()
     assert facts["weights"]["bytes"] == best.stat().st_size
-    assert facts["weights"]["best epoch (from 0)"] == 0
+    assert facts["weights"]["best epoch"] == 1
     assert f"{facts['weights']['validation top-1']:.4f}" in best.name
     assert facts["progress"]["epochs done"] == facts["progress"]["max epochs"] == 1
     assert facts["progress"]["metrics"]["val/top1"] == pytest.approx(facts["weights"]["validation top-1"], abs=1e-4)
@@ -66,6 +66,14 @@ def test_a_stopped_run(tiny, tmp_path, capsys):
     assert facts["finished"] is False
     assert facts["next"][0].endswith("(no checkpoint was written yet)")
     assert "model" not in facts
+
+
+def test_the_best_epoch_counts_from_1_whatever_the_name_counts_from(tiny, tmp_path, capsys):
+    shutil.copytree(tiny.run, tmp_path / "run")
+    (best,) = (tmp_path / "run" / "checkpoints").glob("best-epoch-001-*")
+    best.rename(best.with_name("best-epoch000-top1_0.4321.ckpt"))  # as version 0.1 wrote it
+    weights = show(capsys, tmp_path / "run")["weights"]
+    assert (weights["best epoch"], weights["validation top-1"]) == (1, 0.4321)
 
 
 def test_a_checkpoint_on_the_terminal(tiny, capsys):

@@ -41,7 +41,7 @@ def train_words(tiny: TinyRun, output: Path, *words: str) -> list[str]:
 
 def test_a_run_writes_checkpoints_config_and_logs(tiny):
     names = sorted(p.name for p in (tiny.run / "checkpoints").iterdir())
-    assert names[0].startswith("best-epoch000-top1_0.")
+    assert names[0].startswith("best-epoch-001-top1_0.")
     assert names[1:] == ["last.ckpt", "previous.ckpt"]
     resolved = yaml.safe_load((tiny.run / "config.yaml").read_text(encoding="utf-8"))
     assert resolved["model"]["context"] == "dnl"

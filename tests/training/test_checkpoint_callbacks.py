@@ -118,7 +118,7 @@ def test_ties_go_to_the_lower_loss_and_then_to_the_later_epoch(tmp_path: Path) -
     best = BestCheckpoint(tmp_path)
     tops = [top1 for top1, _, _ in VALIDATIONS]
     for epoch, (top1, loss, expected) in enumerate(VALIDATIONS):
-        name = f"best-epoch{expected:03d}-top1_{tops[expected]:.4f}.ckpt"
+        name = f"best-epoch-{expected + 1:03d}-top1_{tops[expected]:.4f}.ckpt"
         assert validate(best, epoch, top1, loss) == [name]
         # A killed run that repeats the validation writes the same file.
         best = resumed(tmp_path, best.folder / name)
@@ -133,14 +133,14 @@ def test_copied_run_keeps_its_best_checkpoint(tmp_path: Path) -> None:
         best = resumed(folder, source)
         assert validate(best, 3, 0.6, 0.1) == [name]
         assert (folder / "checkpoints" / name).read_bytes() == saved.read_bytes()
-        assert validate(best, 4, 0.8, 2.0) == ["best-epoch004-top1_0.8000.ckpt"]
+        assert validate(best, 4, 0.8, 2.0) == ["best-epoch-005-top1_0.8000.ckpt"]
     assert saved.is_file()
 
 
 def test_best_checkpoint_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     (name,) = validate(BestCheckpoint(tmp_path / "run"), 2, 0.7, 1.0)
     last = (tmp_path / "run" / "checkpoints" / name).rename(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert validate(resumed(tmp_path / "run", last), 3, 0.6, 1.0) == ["best-epoch003-top1_0.6000.ckpt"]
+    assert validate(resumed(tmp_path / "run", last), 3, 0.6, 1.0) == ["best-epoch-004-top1_0.6000.ckpt"]
 
 
 def test_run_of_version_0_1_keeps_its_best_checkpoint(tmp_path: Path) -> None:
@@ -151,7 +151,17 @@ def test_run_of_version_0_1_keeps_its_best_checkpoint(tmp_path: Path) -> None:
     best, trainer = BestCheckpoint(tmp_path), cast(Any, None)
     best.on_load_checkpoint(trainer, trainer, {"callbacks": {"ModelCheckpoint{'monitor': 'val/top1'}": state}})
     assert validate(best, 2, 0.4, 0.1) == [name]
-    assert validate(best, 3, 0.5, 1.0) == ["best-epoch003-top1_0.5000.ckpt"]
+    assert validate(best, 3, 0.5, 1.0) == ["best-epoch-004-top1_0.5000.ckpt"]
+
+
+def test_resumed_run_whose_names_count_from_0_keeps_one_best_checkpoint(tmp_path: Path) -> None:
+    (new,) = validate(BestCheckpoint(tmp_path), 2, 0.5, 1.0)
+    old = tmp_path / "checkpoints" / "best-epoch002-top1_0.5000.ckpt"
+    (tmp_path / "checkpoints" / new).unlink()
+    torch.save({"name": old.name, "score": (0.5, -1.0)}, old)
+    best = resumed(tmp_path, old)
+    assert validate(best, 3, 0.4, 0.1) == [old.name]
+    assert validate(best, 4, 0.6, 1.0) == ["best-epoch-005-top1_0.6000.ckpt"]
 
 
 def test_next_save_repairs_a_kill_during_the_save(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_each_file_is_logged_once_also_after_a_resume(
     logged = entries(tmp_path / "run")
     assert {entry["path"] for entry in logged} == {str(first), str(second)}
     assert len(logged) == 2
-    assert {(entry["split"], entry["epoch"]) for entry in logged} == {("train", 0)}
+    assert {(entry["split"], entry["epoch"]) for entry in logged} == {("train", 1)}
     assert all(entry["reason"].startswith("cannot be opened") for entry in logged)
     assert capsys.readouterr().err.count("replaced by another video") == 2
 
@@ -81,7 +81,7 @@ def test_failed_validation_videos_are_logged_and_left_out(
     lines = ["path,label", f"{bad},growing", *(f"{record.path},{record.class_name}" for record in good)]
     (tmp_path / "val.csv").write_text("\n".join(lines), encoding="utf-8")
     train(config)
-    assert entries(tmp_path / "run") == [{"path": str(bad), "reason": "file is empty", "split": "val", "epoch": 0}]
+    assert entries(tmp_path / "run") == [{"path": str(bad), "reason": "file is empty", "split": "val", "epoch": 1}]
     captured = capsys.readouterr()
     assert captured.err.count(f"warning: {bad}: file is empty; left out of the validation") == 1
     assert "(1 val videos failed)" in captured.out
@@ -125,7 +125,7 @@ def test_processes_count_and_log_each_video_once(
     monitor.note([("a.mp4", "x")])
     monitor.settle(trainer)
     assert [entry["path"] for entry in entries(tmp_path)] == ["a.mp4", "c.mp4", "b.mp4"]
-    assert {entry["epoch"] for entry in entries(tmp_path)} == {3}
+    assert {entry["epoch"] for entry in entries(tmp_path)} == {4}
     assert capsys.readouterr().err.count("warning: ") == 3
     # Three failed and one missing are four of ten; the fifth, from the other process, stops both.
     fake_second_process(monkeypatch, {"d.mp4": "x"})

@@ -104,7 +104,7 @@ def test_run_killed_and_stopped_many_times_ends_with_the_same_weights(
     interrupted(config, VideoDataModule, "precise_bn_dataloader", 0)
     # The validation is repeated and writes the best checkpoint of the first epoch. Stopped in the second epoch.
     assert interrupted(config, *step, 1, terminate) == f"epoch 2, step 3 saved in {path}"
-    assert list((output / "checkpoints").glob("best-epoch000-*"))
+    assert list((output / "checkpoints").glob("best-epoch-001-*"))
     # With a damaged last checkpoint, the run resumes from the one before it, at the end of the first epoch.
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)

@@ -13,7 +13,7 @@ LAST_NAME = "last"
 PREVIOUS_NAME = "previous"  # the checkpoint before the last one
 EXPORTED_NAME = "model.safetensors"
 CARD_MARK = "- exported with: "  # begins a line of every model card
-# Written by the training run: best-epoch012-top1_0.8312.ckpt
+# Written by the training run: best-epoch-013-top1_0.8312.ckpt, or best-epoch012-... (from 0) by earlier versions
 _BEST = re.compile(r"^best-.*top1_([\d.]+)\.ckpt$")
 
 

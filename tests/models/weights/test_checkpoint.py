@@ -9,7 +9,7 @@ import torch
 from dnl_video.errors import InputError
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, load_checkpoint, payload
-from dnl_video.models.weights.find import find_checkpoint
+from dnl_video.models.weights.find import find_checkpoint, named_top1
 from dnl_video.spec import ModelSpec, Preprocessing
 
 SPEC = ModelSpec(architecture="slow_r50", context="dnl", num_classes=3, stem_channels=8)
@@ -33,9 +33,12 @@ def test_round_trip(tmp_path: Path) -> None:
     assert torch.equal(loaded.build()(clip), expected(clip))
 
 
-def test_best_and_last_checkpoint_of_a_run_folder(tmp_path: Path) -> None:
+# Version 0.1 counted epochs from 0 and wrote the first name.
+@pytest.mark.parametrize("name", ["best-epoch002-top1_0.5000.ckpt", "best-epoch-003-top1_0.5000.ckpt"])
+def test_best_and_last_checkpoint_of_a_run_folder(name: str, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    best = write_checkpoint(tmp_path / "checkpoints" / "best-epoch002-top1_0.5000.ckpt")
+    best = write_checkpoint(tmp_path / "checkpoints" / name)
+    assert named_top1(best) == 0.5
     last = write_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert find_checkpoint(tmp_path) == best
     assert find_checkpoint(tmp_path, last=True) == last
