@@ -166,5 +166,4 @@ class ClipProgress(Callback):
 
 
 def _epoch(trainer: Trainer) -> str:
-    epochs = str(trainer.max_epochs)
-    return f"epoch {trainer.current_epoch + 1:>{len(epochs)}}/{epochs}"
+    return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
