@@ -219,7 +219,7 @@ def _training(config: Facts) -> Facts:
 
 def _last_metrics(folder: Path) -> Facts:
     """Return the last value of each training and validation metric in the CSV logs."""
-    from dnl_video.studies.rows import read_logs
+    from dnl_video.report.curves import read_logs
 
     latest: Facts = {}
     for row in read_logs(folder):

@@ -13,11 +13,9 @@ from dnl_video.report.document import Chart, difference_text, percent
 from dnl_video.report.figures import (
     COLORS,
     INK,
-    WIDTH,
     error_bars,
     interval_bars,
     new_figure,
-    new_panels,
     percent_axis,
     plain,
     small_multiples,
@@ -146,49 +144,25 @@ def _confusion_matrix(
     return Chart(figure, name, alt, caption, min_width=420 if size <= _MOST_NUMBERS else 540)
 
 
-def reliability_chart(calibration: dict[str, Any]) -> Chart:
-    """Return the reliability diagram: accuracy against confidence, and the number of videos in each bin."""
-    bins = [b for b in calibration["bins"] if b["videos"]]
-    confidence, accuracy, videos = ([b[key] for b in bins] for key in ("confidence", "accuracy", "videos"))
-    width = 0.9 * calibration["bins"][0]["high"]
-    middle = [(b["low"] + b["high"]) / 2 for b in bins]
-    figure, (upper, lower) = new_panels(WIDTH, 3.9, [3, 1])
-    upper.bar(middle, accuracy, width=width, color=COLORS[0])
-    upper.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
-    upper.plot(confidence, accuracy, "o", color=COLORS[1], markersize=4, clip_on=False)
-    percent_axis(upper, "y")
-    upper.set_ylabel("top-1")
-    lower.bar(middle, videos, width=width, color=COLORS[0])
-    lower.set_ylabel("videos")
-    lower.yaxis.set_major_locator(_whole_numbers(3))
-    percent_axis(lower, "x")
-    lower.set_xlabel("confidence (highest score)")
-    alt = (
-        f"Reliability diagram: mean confidence {percent(calibration['mean_confidence'])}, "
-        f"expected calibration error {percent(calibration['ece'])}."
-    )
-    caption = (
-        "Bars: top-1 in each bin of confidence; dots: at the bin's mean confidence. On the dashed line, confidence "
-        "equals accuracy; below it, the network is overconfident."
-    )
-    return Chart(figure, "reliability", alt, caption)
-
-
-def calibration_charts(runs: Sequence[tuple[str, dict[str, Any]]]) -> Chart:
-    """Return the accuracy in each bin of confidence of several networks (name, calibration), one panel for each."""
-    figure, grid = small_multiples([name for name, _ in runs], 1.5)
-    for axes, (_, calibration) in zip(grid, runs, strict=True):
+def reliability_chart(networks: Sequence[tuple[str, dict[str, Any]]]) -> Chart:
+    """Return the reliability diagrams of networks (name, calibration), one panel for each: accuracy by confidence."""
+    figure, grid = small_multiples([name for name, _ in networks], 1.5 if len(networks) > 1 else 2.6)
+    for axes, (_, calibration) in zip(grid, networks, strict=True):
         bins = [b for b in calibration["bins"] if b["videos"]]
         width = 0.9 * calibration["bins"][0]["high"]
         axes.bar([(b["low"] + b["high"]) / 2 for b in bins], [b["accuracy"] for b in bins], width, color=COLORS[0])
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
+        axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], "o", color=COLORS[1], markersize=3)
         percent_axis(axes, "x")
         percent_axis(axes, "y")
     figure.supxlabel("confidence (highest score)", fontsize=9)
     figure.supylabel("top-1", fontsize=9)
-    errors = "; ".join(f"{name} {percent(calibration['ece'])}" for name, calibration in runs)
-    caption = "Top-1 in each bin of confidence. On the dashed line, confidence equals accuracy."
-    return Chart(figure, "calibration", f"Calibration errors: {errors}.", caption, min_width=420)
+    errors = "; ".join(f"{name} {percent(calibration['ece'])}".strip() for name, calibration in networks)
+    caption = (
+        "Bars: top-1 in each bin of confidence; dots: at the bin's mean confidence. On the dashed line, confidence "
+        "equals accuracy; below it, the network is overconfident."
+    )
+    return Chart(figure, "reliability", f"Reliability diagram: expected calibration error {errors}.", caption)
 
 
 def difference_chart(

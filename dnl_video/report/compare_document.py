@@ -6,7 +6,7 @@ from typing import Any
 
 from dnl_video.naming import settings_text
 from dnl_video.report.build import count_text
-from dnl_video.report.charts import calibration_charts, difference_chart
+from dnl_video.report.charts import difference_chart, reliability_chart
 from dnl_video.report.document import (
     Document,
     Node,
@@ -15,7 +15,6 @@ from dnl_video.report.document import (
     Text,
     Tiles,
     accuracy_cells,
-    accuracy_text,
     difference_text,
     figures_shown,
     percent,
@@ -27,7 +26,8 @@ _INTERVALS = (
     "Differences are in percentage points, a run minus the reference. Their 95% intervals account for the choice of "
     "videos, not for training seeds. They are Newcombe's square-and-add intervals for paired proportions (Stat Med "
     "17:2635, 1998, method 10); for mean class accuracy, the same construction from the intervals of that figure. No "
-    "interval is adjusted for the number of runs. A tie counts as wrong."
+    "interval is adjusted for the number of runs. The intervals of two accuracies may overlap although the difference "
+    "is clear, because both networks saw the same videos. A tie counts as wrong."
 )
 _MCNEMAR = (
     "McNemar's exact test compares the videos that only one of two networks gets right: if both networks are equally "
@@ -38,68 +38,60 @@ _MCNEMAR = (
 def compare_document(comparison: dict[str, Any]) -> Document:
     """Return the comparison of `build_comparison` as a document."""
     comparisons, names = comparison["comparisons"], _names(comparison)
-    others = names["B"] if len(names) == 2 else f"{len(comparisons)} networks"
-    warnings = [Text(note, "warning") for note in comparison["notes"]]
     sections = [
         Section("Differences", _differences(comparison)),
-        Section("Accuracy", _accuracy(comparison)),
         Section("Who is right", _mcnemar(comparisons)),
         Section("Changed classes", _changed_classes(comparison)),
         Section("Calibration", _calibration(comparison)),
     ]
     for one in comparisons:
-        title = f"{_label(comparison, one)}, classes and videos" if len(comparisons) > 1 else "Classes and videos"
+        title = f"{names[one['run']]}, classes and videos" if len(comparisons) > 1 else "Classes and videos"
         sections.append(Section(title, [*_classes(one), *_videos(one)]))
-    sections.append(Section("What was compared", [_origin(comparison)]))
+    sections.append(Section("What was compared", _origin(comparison)))
+    run, reference = (names[letter].partition(": ")[2] for letter in "BA")
+    others = run if len(names) == 2 else f"{len(comparisons)} networks"
     return Document(
-        title=f"{others} compared with {names['A']}",
-        lead=[*warnings, _legend(comparison), *(_tiles(comparison, one) for one in comparisons)],
+        title=f"{others} compared with {reference}",
+        lead=[*_notes(comparison), _networks(comparison), *(_tiles(comparison, one) for one in comparisons)],
         sections=sections,
     )
 
 
 def compare_summary(comparison: dict[str, Any]) -> list[Text | Table]:
-    """Return a comparison's nodes for the terminal: networks, accuracy, differences and notes."""
-    runs, comparisons, shown = comparison["runs"], comparison["comparisons"], figures_shown(comparison["num_classes"])
-    rows = [[run["letter"], *accuracy_cells(run["accuracy"]["evaluated"], shown)] for run in runs]
-    rows += [
-        [_minus(one), *(difference_text(one["differences"]["evaluated"][key]) for key in shown)] for one in comparisons
-    ]
-    caption = "Accuracy, and differences in percentage points, with 95% intervals"
-    table = Table(caption, ["", *shown.values()], rows, "l" + "r" * len(shown))
-    headlines = [Text(compare_headline(comparison, one)) for one in comparisons]
-    return [_legend(comparison), table, *headlines, *(Text(note, "warning") for note in comparison["notes"])]
+    """Return a comparison's nodes for the terminal: networks, differences and notes."""
+    headlines = [Text(compare_headline(comparison, one)) for one in comparison["comparisons"]]
+    return [_networks(comparison), _difference_table(comparison), *headlines, *_notes(comparison)]
 
 
 def compare_headline(comparison: dict[str, Any], one: dict[str, Any]) -> str:
     """Return one run's difference from the reference in a sentence."""
-    run, reference = (f"{letter} ({_names(comparison)[letter]})" for letter in (one["run"], one["reference"]))
+    named = {run["letter"]: f"{run['letter']} ({run['short_name']})" for run in comparison["runs"]}
     top1 = one["differences"]["evaluated"]["top1"]
     return (
-        f"{run} minus {reference}: top-1 {points(top1['value'])} points "
+        f"{named[one['run']]} minus {named[one['reference']]}: top-1 {points(top1['value'])} points "
         f"({_interval(top1)}; McNemar's exact test {_p_text(one)}) on {comparison['videos']['compared']} videos."
     )
 
 
 def _names(comparison: dict[str, Any]) -> dict[str, str]:
-    return {run["letter"]: run["short_name"] for run in comparison["runs"]}
+    return {run["letter"]: f"{run['letter']}: {run['short_name']}" for run in comparison["runs"]}
 
 
-def _legend(comparison: dict[str, Any]) -> Table:
-    """Return the letters of the networks, their names, and their models and settings where the names lack them."""
-    runs = comparison["runs"]
-    columns = {
-        "": [run["letter"] for run in runs],
-        "network": [run["short_name"] for run in runs],
-        "model": [run["model_name"] for run in runs],
-        "what differs": [settings_text(run["settings"]) for run in runs],
-    }
-    if columns["model"] == columns["network"]:
-        del columns["model"]
-    if not any(columns["what differs"]):
-        del columns["what differs"]
-    rows = list(zip(*columns.values(), strict=True))
-    return Table("The networks; A is the reference", list(columns), rows, "l" * len(columns))
+def _notes(comparison: dict[str, Any]) -> list[Text]:
+    return [Text(note, "warning") for note in comparison["notes"]]
+
+
+def _networks(comparison: dict[str, Any]) -> Table:
+    """Return the legend: letters and names of the networks, their accuracy, model and settings that differ."""
+    shown, rows = figures_shown(comparison["num_classes"]), []
+    for run in comparison["runs"]:
+        model = run["model_name"] if run["model_name"] != run["short_name"] else ""
+        about = ", ".join(filter(None, (model, settings_text(run["settings"]))))
+        rows.append([run["letter"], run["short_name"], *accuracy_cells(run["accuracy"]["evaluated"], shown), about])
+    number = count_text(comparison["videos"]["compared"], "video")
+    caption = f"The networks on the {number} evaluated in every run, with 95% intervals; A is the reference"
+    header = ["", "network", *shown.values(), "model and settings that differ"]
+    return Table(caption, header, rows, f"ll{'r' * len(shown)}l")
 
 
 def _interval(figure: dict[str, float]) -> str:
@@ -134,55 +126,29 @@ def _tiles(comparison: dict[str, Any], one: dict[str, Any]) -> Tiles:
     return Tiles(items if len(comparison["runs"]) == 2 else [], sentence, sentence)
 
 
-def _differences(comparison: dict[str, Any]) -> list[Node]:
-    comparisons, shown = comparison["comparisons"], figures_shown(comparison["num_classes"])
-    over = {"evaluated": "", "listed": ", failed = wrong"}
+def _difference_table(comparison: dict[str, Any]) -> Table:
+    shown, over = figures_shown(comparison["num_classes"]), {"evaluated": "", "listed": ", failed = wrong"}
     if not comparison["videos"]["left_out"]:
         del over["listed"]  # the same figures
     rows = [
         [f"{_minus(one)}{name}", *(difference_text(figures[key]) for key in shown)]
-        for one in comparisons
+        for one in comparison["comparisons"]
         for key, name in over.items()
         if (figures := one["differences"][key]) is not None
     ]
+    header = ["", *(f"Δ {name}" for name in shown.values())]
+    return Table("Differences in percentage points, with 95% intervals", header, rows, "l" + "r" * len(shown))
+
+
+def _differences(comparison: dict[str, Any]) -> list[Node]:
+    names = _names(comparison)
     panels = [
-        (name, [(_label(comparison, one), one["differences"]["evaluated"][key]) for one in comparisons])
-        for key, name in shown.items()
+        (name, [(names[one["run"]], one["differences"]["evaluated"][key]) for one in comparison["comparisons"]])
+        for key, name in figures_shown(comparison["num_classes"]).items()
     ]
     caption = "Differences over evaluated videos, with 95% intervals; to the right of the line the run is better."
-    header = ["", *(f"Δ {name}" for name in shown.values())]
-    return [
-        difference_chart(panels, "differences", caption),
-        Table("Differences in percentage points, with 95% intervals", header, rows, "l" + "r" * len(shown)),
-        Text(_INTERVALS, "note"),
-    ]
-
-
-def _label(comparison: dict[str, Any], one: dict[str, Any]) -> str:
-    return f"{one['run']}: {_names(comparison)[one['run']]}"
-
-
-def _accuracy(comparison: dict[str, Any]) -> list[Node]:
-    shown, videos = figures_shown(comparison["num_classes"]), comparison["videos"]
-    header, kinds = ["", *shown.values()], "l" + "r" * len(shown)
-    rows: list[list[Any]] = [
-        [f"{run['letter']}: {run['short_name']}", *accuracy_cells(run["accuracy"]["evaluated"], shown)]
-        for run in comparison["runs"]
-    ]
-    text = (
-        f"Over the {videos['compared']:,} videos evaluated in every run. The intervals of two runs may overlap "
-        "although their difference is clear, because both saw the same videos."
-    )
-    nodes: list[Node] = [Text(text, "note")]
-    if videos["left_out"]:
-        header, kinds = [*header, "top-1, failed = wrong", "failed"], kinds + "rn"
-        for row, run in zip(rows, comparison["runs"], strict=True):
-            row += [accuracy_text((run["accuracy"]["listed"] or {}).get("top1")), run["coverage"]["failed"]]
-        named = [[v["video_id"], ", ".join(v["failed_in"])] for v in videos["left_out_videos"]]
-        more = videos["left_out"] - len(named)
-        caption = "Videos left out, because a run has no scores" + (f"; {more:,} more" if more else "")
-        nodes.append(Table(caption, ["video", "no scores in"], named, "cl"))
-    return [Table("Accuracy of each run, with 95% intervals", header, rows, kinds), *nodes]
+    chart = difference_chart(panels, "differences", caption)
+    return [chart, _difference_table(comparison), Text(_INTERVALS, "note")]
 
 
 def _mcnemar(comparisons: list[dict[str, Any]]) -> list[Node]:
@@ -211,7 +177,7 @@ def _mcnemar(comparisons: list[dict[str, Any]]) -> list[Node]:
 
 def _changed_classes(comparison: dict[str, Any]) -> list[Node]:
     """Draw the classes in which any run differs most from the reference, one panel for each run."""
-    comparisons = comparison["comparisons"]
+    comparisons, names = comparison["comparisons"], _names(comparison)
     by_class = list(zip(*(one["classes"]["table"] for one in comparisons), strict=True))
     changed = [rows for rows in by_class if any(row["difference"] for row in rows)]
     changed.sort(key=lambda rows: max((abs(r["difference"]), abs(r["won"] - r["lost"])) for r in rows), reverse=True)
@@ -219,26 +185,20 @@ def _changed_classes(comparison: dict[str, Any]) -> list[Node]:
     if not drawn:
         return [Text("No class differs in top-1.")]
     panels = [
-        (_label(comparison, one), [(rows[i]["name"], {**rows[i], "value": rows[i]["difference"]}) for rows in drawn])
+        (names[one["run"]], [(rows[i]["name"], {**rows[i], "value": rows[i]["difference"]}) for rows in drawn])
         for i, one in enumerate(comparisons)
     ]
     which = f"The {len(drawn)} classes that differ most" if len(drawn) < len(changed) else "The classes that differ"
-    caption = f"{which} in top-1 from {_names(comparison)['A']}, with 95% intervals; to the right, the run is better."
+    caption = f"{which} in top-1 from A, with 95% intervals; to the right, the run is better."
     return [difference_chart(panels, "changed-classes", caption)]
 
 
 def _calibration(comparison: dict[str, Any]) -> list[Node]:
-    runs = [run for run in comparison["runs"] if run["calibration"]]
-    if not runs:
-        return []
-    names = [f"{run['letter']}: {run['short_name']}" for run in runs]
-    rows = [
-        [name, run["calibration"]["ece"], run["calibration"]["mean_confidence"]]
-        for name, run in zip(names, runs, strict=True)
-    ]
-    header = ["", "expected calibration error", "mean confidence"]
-    table = Table("Calibration over the videos evaluated in every run", header, rows, "l%%")
-    return [calibration_charts([(name, run["calibration"]) for name, run in zip(names, runs, strict=True)]), table]
+    names = _names(comparison)
+    found = [(names[run["letter"]], run["calibration"]) for run in comparison["runs"] if run["calibration"]]
+    rows = [[name, calibration["ece"], calibration["mean_confidence"]] for name, calibration in found]
+    table = Table("Calibration", ["", "expected calibration error", "mean confidence"], rows, "l%%")
+    return [reliability_chart(found), table] if found else []
 
 
 def _classes(one: dict[str, Any]) -> list[Node]:
@@ -282,7 +242,7 @@ def _answer(answer: dict[str, Any]) -> str:
     return "NaN scores" if answer["predicted"] is None else f"{answer['predicted']}, {percent(answer['score'])}"
 
 
-def _origin(comparison: dict[str, Any]) -> Table:
+def _origin(comparison: dict[str, Any]) -> list[Node]:
     rows = [
         [
             *(run["letter"], run["name"], run["weights"]["name"] or "unknown"),
@@ -290,4 +250,9 @@ def _origin(comparison: dict[str, Any]) -> Table:
         ]
         for run in comparison["runs"]
     ]
-    return Table("The runs", ["", "results", "weights", "protocol", "list of videos"], rows, "lcclc")
+    videos = comparison["videos"]
+    named = [[v["video_id"], ", ".join(v["failed_in"])] for v in videos["left_out_videos"]]
+    more = f"; {videos['left_out'] - len(named):,} more" if videos["left_out"] > len(named) else ""
+    left_out = Table(f"Videos left out, because a run has no scores{more}", ["video", "no scores in"], named, "cl")
+    runs = Table("The runs", ["", "results", "weights", "protocol", "list of videos"], rows, "lcclc")
+    return [runs, left_out] if named else [runs]

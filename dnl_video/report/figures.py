@@ -10,6 +10,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
@@ -21,6 +22,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from dnl_video.errors import visible
+from dnl_video.files import atomic_path
 
 WIDTH = 5.6  # inches of a figure that is as wide as the text; legible on phones, where it shrinks
 INK = "#010203"  # text and axes; becomes the page's text colour
@@ -72,6 +74,18 @@ def small_multiples(titles: Sequence[str], height: float, columns: int = 3) -> t
     for axes in grid[len(titles) :]:
         axes.remove()
     return figure, list(grid[: len(titles)])
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG on white, atomically.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    for axes in figure.axes:
+        axes.tick_params(grid_color="#d4d8dd")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, facecolor="white")
 
 
 def to_svg(figure: Figure, name: str, alt: str, *, min_width: int = 0) -> str:

@@ -199,7 +199,7 @@ def _calibration(report: dict[str, Any]) -> list[Node]:
         if b["videos"]
     ]
     table = Table("Bins of confidence", ["confidence", "videos", "mean confidence", "top-1"], rows, "rn%%")
-    return [Text(text), charts.reliability_chart(calibration), table]
+    return [Text(text), charts.reliability_chart([("", calibration)]), table]
 
 
 def _mistakes(report: dict[str, Any]) -> list[Node]:

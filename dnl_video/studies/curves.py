@@ -8,8 +8,7 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from dnl_video.files import atomic_path
-from dnl_video.report.figures import new_figure, percent_axis
+from dnl_video.report.figures import new_figure, percent_axis, save_png
 
 # Colours of Okabe & Ito, "Color universal design", 2008, for any colour vision; markers for print without colour.
 _STYLES = {
@@ -56,10 +55,8 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], contexts: Sequence[str], clas
         color=_FAINT, fontsize=8,
     )  # fmt: skip
     percent_axis(axes, "y")
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
     axes.set_xlabel("epochs")
     axes.set_ylabel("validation top-1, mean and range over seeds")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, facecolor="white")
+    save_png(figure, path)

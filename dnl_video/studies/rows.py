@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dnl_video.errors import InputError
 from dnl_video.files import dump_json, list_folder, make_folder, read_json_lines, write_atomic
+from dnl_video.report.curves import read_curves
 from dnl_video.results.metrics import rank_of_label
 from dnl_video.results.reader import read_predictions
 from dnl_video.spec import differences
@@ -63,15 +63,6 @@ def accuracy(predictions: Path) -> dict[str, Any]:
     return {"top1": correct / len(table.label), "correct": correct, "videos": len(table.label)}
 
 
-def read_logs(run: Path) -> Iterator[dict[str, str]]:
-    """Yield the lines of a run's CSV logs, oldest log first."""
-    logs = [log / "metrics.csv" for log in list_folder(run / "logs", "csv*")]
-    for path in sorted(filter(Path.is_file, logs), key=lambda p: p.stat().st_mtime):
-        with path.open(encoding="utf-8", newline="") as file:
-            yield from csv.DictReader(file)
-
-
 def validation_curve(run: Path) -> list[tuple[int, float]]:
     """Return (epochs done, validation top-1) of a run, from its CSV logs."""
-    points = {int(row["epoch"]) + 1: float(row["val/top1"]) for row in read_logs(run) if row.get("val/top1")}
-    return sorted(points.items())
+    return [(round(epochs), top1) for epochs, top1 in read_curves(run).get("val/top1", [])]
