@@ -105,7 +105,7 @@ class ModelSpec:
         architecture: Backbone of pytorchvideo.
         context: Block inserted into the backbone: none, nl (non-local), dnl (disentangled non-local), pairwise or unary
             (one term of dnl alone), snl (simplified non-local) or gc (GCNet).
-        num_classes: Number of classes.
+        num_classes: Number of classes. auto (for training): that of the class list, or of the training list.
         head: Logits from the last features: dense_logits (pytorchvideo: average the logits of T x 7 x 7 windows),
             dense_probabilities (PySlowFast: softmax per window, then average) or global (mmaction2: one global average
             pooling).
@@ -126,7 +126,7 @@ class ModelSpec:
 
     architecture: Architecture = "slow_r50"
     context: Context = "dnl"
-    num_classes: int = 400
+    num_classes: int | Literal["auto"] = 400
     head: Head = "dense_logits"
     stem_channels: int = 64
     dropout: float = 0.5
@@ -160,6 +160,17 @@ class ModelSpec:
         softmax = attention in ("embedded_gaussian", "gaussian")
         if self.context == "nl" and self.context_options.learned_temperature and not softmax:
             raise InputError(f"learned_temperature needs a softmax; attention {attention} has none")
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes of a network.
+
+        Raises:
+            InputError: It is auto; `training.setup.resolve_classes` replaces that.
+        """
+        if self.num_classes == "auto":
+            raise InputError("num_classes is auto, which only a training can resolve; give a number")
+        return self.num_classes
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ def build_on_meta(spec: ModelSpec, frames: int) -> tuple[torch.Size, int]:
 def check_network(config: TrainConfig) -> None:
     # The meta device computes no initial values, so networks that differ only in these are built once.
     spec = dataclasses.replace(config.model, zero_init_residual=True)
+    if spec.num_classes == "auto":
+        spec = dataclasses.replace(spec, num_classes=12)
     shape, blocks = build_on_meta(spec, config.preprocessing.num_frames)
     assert shape == (2, spec.num_classes)
     assert blocks == (0 if spec.context == "none" else 5)
@@ -102,8 +104,9 @@ def check_network(config: TrainConfig) -> None:
 def test_one_recipe_per_backbone_and_start():
     names = {str(p.relative_to(REPOSITORY / "configs")) for p in RECIPES}
     demo = {f"demo/{name}.yaml" for name in ("i3d_dnl", "slow_dnl", "slowfast_dnl")}
+    own = {"finetune/finetune.yaml", "finetune/finetune_small.yaml"}
     kinetics = {f"kinetics400/{name}.yaml" for backbones in STARTS.values() for name in backbones.values()}
-    assert names == demo | kinetics
+    assert names == demo | kinetics | own
     assert all(load(path).model.context == "dnl" for path in RECIPES)
 
 
@@ -123,7 +126,9 @@ def test_comments_start_with_a_description_and_the_command(path):
     mark, *words = shlex.split(command)
     assert mark == "#"
     here = words.index("train")
-    assert words[here:] == ["train", "--config", path.stem, "--final-test"]
+    own = ["--data.train_manifest", "mine.train.csv", "--data.val_manifest", "mine.val.csv"]
+    more = own if path.parent.name == "finetune" else []
+    assert words[here:] == ["train", "--config", path.stem, *more, "--final-test"]
     if path.parent == KINETICS:
         config = load(path)
         assert words[:here] == ["torchrun", "--nproc_per_node", "8", "-m", "dnl_video"]
@@ -152,6 +157,8 @@ def reduced(path: Path) -> TrainConfig:
     """Return the recipe with an eighth of the channels."""
     config = load(path)
     config.model = dataclasses.replace(config.model, stem_channels=8)
+    if config.model.num_classes == "auto":
+        config.model = dataclasses.replace(config.model, num_classes=12)
     return config
 
 

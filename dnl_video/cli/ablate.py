@@ -58,8 +58,14 @@ def run(arguments: Any) -> int:
     config.overrides |= dict(map(recipes.parse_setting, arguments.get("set", [])))
     starts, runs = plan_runs(config, recipes.read_recipe(config.recipe))
     # Runs of the other seeds differ in the seed only.
-    for planned in (*starts[:1], *runs[: len(config.contexts)]):
-        _check_recipe(planned.recipe, config.recipe)
+    for group in (starts, runs):
+        checked = [_check_recipe(planned.recipe, config.recipe) for planned in group[: len(config.contexts)]]
+        if checked and checked[0].model.num_classes == "auto":
+            from dnl_video.training.setup import resolve_classes
+
+            classes = resolve_classes(checked[0]).model.outputs
+            for planned in group:
+                planned.recipe["model"]["num_classes"] = classes
 
     from dnl_video.studies.run import run_study, write_results
 
@@ -80,7 +86,7 @@ def run(arguments: Any) -> int:
     return 0
 
 
-def _check_recipe(recipe: Mapping[str, Any], path: str) -> None:
+def _check_recipe(recipe: Mapping[str, Any], path: str) -> TrainConfig:
     """Parse the recipe of a run like `dnl-video train`, so that a wrong value is found before any training."""
     parser = train.PARSER()
     parser.add_class_arguments(TrainConfig, None)
@@ -88,7 +94,7 @@ def _check_recipe(recipe: Mapping[str, Any], path: str) -> None:
     train.check_keys(recipe, known, path)
     if missing := [key for key in known if key not in given]:
         raise InputError(f"{path}: {missing[0]} is missing; a study needs a complete recipe")
-    TrainConfig(**vars(parser.instantiate(parser.parse_object(dict(recipe)))))
+    return TrainConfig(**vars(parser.instantiate(parser.parse_object(dict(recipe)))))
 
 
 def _print_progress(run: StudyRun, result: Mapping[str, Any], done: int, total: int, left_s: float) -> None:

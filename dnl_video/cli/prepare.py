@@ -16,7 +16,7 @@ DESCRIPTION = f"""Find and check the videos of a list; write the manifest to tra
 examples:
   dnl-video prepare --annotations kinetics_train.csv --videos k400/train --classes kinetics400 --output train.csv
   dnl-video prepare --annotations kinetics_val.csv --videos k400/val --output val.csv --keep-failed
-  dnl-video prepare --videos my_classes --output train.csv
+  dnl-video prepare --videos my_classes --output mine.csv --val-share 0.2      mine.train.csv and mine.val.csv
   dnl-video prepare --annotations kinetics_train.csv --videos k400/train --output train.csv \\
       --resize 320 --resized-dir k400_320/train
   dnl-video prepare --annotations kinetics_train.csv --videos youtube --output train.csv --cut --resized-dir clips
@@ -28,12 +28,18 @@ Files of Kinetics are named ID_000010_000020.mp4 or ID.mp4 (the clip, or the who
 anywhere below DIR. Without --annotations, DIR contains one folder per class. Folders of extracted frames
 (img_00001.jpg, ...) also count as videos.
 
+--val-share divides the videos. --group-by keeps the clips of one source video on one side. Examples for
+v_Archery_g01_c02.avi and for ID_000010_000020.mp4:
+
+  --group-by '(v_.+_g\\d+)_c\\d+'
+  --group-by '([^/]+)_\\d+_\\d+\\.'
+
 Each file is opened as in training and a sample of its frames is decoded, in separate processes: a file that
 crashes or hangs the decoder is reported, and the others continue. A second run, also after an interruption,
 checks only new and changed files (OUT.journal.jsonl stores the results of the others).
 
   OUT.csv            path,label,video_id,num_frames,fps,width,height,codec,duration_s,
-                     decoder,variable_rate,status
+                     decoder,variable_rate,status; with --val-share OUT.train.csv and OUT.val.csv
   OUT.broken.csv     missing, broken and duplicate videos, each with a reason
   OUT.summary.json   counts: listed, found, missing, broken by reason, per class
 """
@@ -42,13 +48,16 @@ checks only new and changed files (OUT.journal.jsonl stores the results of the o
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     metavars = {"annotations": "LIST", "videos": "DIR", "output": "OUT.csv", "classes": "FILE", "resized_dir": "DIR"}
+    metavars["group_by"] = "PATTERN"
     groups = {
         "list": ("annotations", "videos", "output", "classes", "keep_failed", "relative"),
+        "training and validation": ("val_share", "group_by", "seed"),
         "checking": ("num_workers", "sample_frames", "timeout_s", "frames_fps", "retry_broken"),
         "transcoding": ("resize", "cut", "resized_dir", "crf", "keep_small"),
     }
     for title, names in groups.items():
         add_config_options(parser.add_argument_group(title), PrepareOptions, *names, metavars=metavars)
+    parser._option_string_actions["--out"] = parser._option_string_actions["--output"]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,15 +80,22 @@ def run(args: argparse.Namespace) -> int:
     if options.resized_dir is not None:
         work += f", {prepared.transcoded:,} transcoded"
     say(f"{work}; the others were cached" if prepared.checked < prepared.summary["found"] else work)
-    say(f"  {prepared.manifest}\n  {prepared.broken}\n  {prepared.summary_file}")
-    # The manifest's absolute paths need no root, but the recipe's own root would be an error if it does not exist.
+    say(*(f"  {path}" for path in (*prepared.manifests, prepared.broken, prepared.summary_file)))
     output, root = shlex.quote(options.output), shlex.quote(options.resized_dir or options.videos)
-    sides = ("train", "val") if prepared.summary["splits"] else ("train",)
-    words = " ".join(f"--data.{side}_manifest {output} --data.{side}_root {root}" for side in sides)
+    divided = len(prepared.manifests) > 1
+    sides = ("train", "val") if prepared.summary["splits"] or divided else ("train",)
+    files = prepared.manifests if divided else prepared.manifests * len(sides)
+    words = " ".join(
+        f"--data.{side}_manifest {shlex.quote(str(file))}" + f" --data.{side}_root {root}" * options.relative
+        for side, file in zip(sides, files, strict=True)
+    )
     if prepared.summary["class_list"]:
         words += f" --data.class_list {shlex.quote(prepared.summary['class_list'])}"
     if prepared.summary["classes"]:
-        say(f"next:\n  dnl-video train --config ... {words}")
+        recipe = "finetune" if divided else "..."
+        say(f"next:\n  dnl-video train --config {recipe} {words}" + " --final-test" * divided)
+        if divided:
+            say("On a CPU alone: --config finetune_small")
     else:
         say(f"next (the list has no labels):\n  dnl-video predict {output} --checkpoint ...")
     return 0

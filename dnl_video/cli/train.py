@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_type_hints
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_type_hints
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from dnl_video.cli.recipes import find_recipe, read_recipe
-from dnl_video.cli.terminal import command, say, suggest
+from dnl_video.cli.terminal import command, log, say, suggest
 from dnl_video.config import TrainConfig
 from dnl_video.data.manifest import find_manifest
 from dnl_video.errors import InputError, Terminated, nearest
@@ -72,6 +73,8 @@ class PARSER(ArgumentParser):
     command = "dnl-video train"
     common: tuple[str, ...] = _COMMON
     kind: Any = None  # the config class that it parses
+    recipe: Mapping[str, Any] = {}  # the values of the file given as --config
+    words: Sequence[str] = ()
 
     def __init__(self, **kwargs: Any) -> None:
         options = {"prog": self.command, "usage": "%(prog)s --config YAML [options]"} | kwargs
@@ -88,6 +91,24 @@ class PARSER(ArgumentParser):
             if long := self._option_string_actions.get(name):
                 self._option_string_actions[short] = long
                 long.option_strings = [short, *long.option_strings]
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Parse the command line."""
+        self.words = sys.argv[1:] if args is None else args
+        values = super().parse_args(args, *more, **options)
+        self._leave_out_settings_of_other_lists(values)
+        return values
+
+    def _leave_out_settings_of_other_lists(self, values: Any) -> None:
+        """Set the recipe's root and class list to null where the command line replaces the list they belong to."""
+        recipe, given = self.recipe.get("data", {}), {word.partition("=")[0] for word in self.words}
+        for side, names in (("train", ("train_root", "class_list")), ("val", ("val_root",))):
+            unused = [name for name in names if recipe.get(name) is not None and f"--data.{name}" not in given]
+            if unused and values[f"data.{side}_manifest"] != recipe.get(f"{side}_manifest"):
+                for name in unused:
+                    values[f"data.{name}"] = None
+                keys = ", ".join(f"data.{name}" for name in unused)
+                log.info("note: data.%s_manifest replaces the recipe's list; left out with it: %s", side, keys)
 
     def keys(self) -> list[str]:
         """Return every dotted name that a recipe may contain."""
@@ -109,6 +130,7 @@ class PARSER(ArgumentParser):
 
     def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
         """Return the recipe of ``--print_config``; refuse the values that a training refuses."""
+        self._leave_out_settings_of_other_lists(cfg)
         build_config(cfg, self.kind)
         return super().dump(cfg, *args, **kwargs)
 
@@ -142,7 +164,8 @@ class RecipeFile(ActionConfigFile):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Check the file's keys, then take its values."""
         path = str(find_recipe(str(values)))
-        check_keys(read_recipe(path), parser.keys(), path)
+        parser.recipe = read_recipe(path)
+        check_keys(parser.recipe, parser.keys(), path)
         super().__call__(parser, namespace, path, option_string)
 
 

@@ -13,6 +13,7 @@ from dnl_video.errors import InputError, nearest
 _INTEGER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")
 # Numbers with separators, and Python's text of lists and objects in JSON.
 _SEVERAL = re.compile(r"""\[?\d+(?:\s*[\s,;|]\s*\d+)+\]?|\[[\['"{].*\]|\{['"].*\}""", re.DOTALL)
+_MIRRORED = re.compile(r"(?<![^\W_])(?:left|right|(?:counter|anti)?clockwise)(?:wards?)?(?![^\W_])")
 _SHOWN = 5
 _NO_LABEL_0 = "no video has label 0; do labels start at 1?"
 
@@ -122,6 +123,12 @@ def classes_without_training_videos(names: Sequence[str], train: Collection[int]
     tested = [names[label] for label in empty if label in val]
     also = f"; {len(tested)} of them have validation videos: {some(tested)}" if tested else ""
     return f"{len(empty)} of {len(names)} classes have no training video: {some([names[e] for e in empty])}{also}"
+
+
+def mirrored_classes(names: Sequence[str]) -> list[str]:
+    """Return the class names with a word that a mirrored video contradicts, such as "moving left" or "TurnRight"."""
+    words = {name: re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower() for name in names}
+    return [name for name, text in words.items() if _MIRRORED.search(text)]
 
 
 def some(names: Sequence[str]) -> str:

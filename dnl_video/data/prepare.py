@@ -1,7 +1,7 @@
 """Makes a manifest of the readable videos of a list (`dnl-video prepare`).
 
 OUT.csv             the usable videos: path,label,video_id,num_frames,fps,width,height,codec,duration_s,
-                    decoder,variable_rate,status
+                    decoder,variable_rate,status; with `val_share` OUT.train.csv and OUT.val.csv
 OUT.broken.csv      the others: path,label,video_id,status,reason (missing, broken, duplicate)
 OUT.summary.json    counts (see `summarise`)
 OUT.journal.jsonl   cache of file checks: a second run checks only new and changed files
@@ -23,6 +23,7 @@ from dnl_video.data.file_check import GOP, check_file, hash_file, transcode_file
 from dnl_video.data.folders import VIDEO_EXTENSIONS
 from dnl_video.data.isolation import run_isolated
 from dnl_video.data.prepare_list import CheckedVideo, PrepareOptions, choose_segments, list_videos
+from dnl_video.data.prepare_split import divide, name_groups
 from dnl_video.data.prepare_summary import summarise
 from dnl_video.errors import InputError
 from dnl_video.files import append_json_lines, check_output, read_json_lines, remove_partial, write_atomic, write_csv
@@ -42,7 +43,7 @@ class Prepared:
     """Result of `prepare`.
 
     Args:
-        manifest: The manifest.
+        manifests: The manifest; with `val_share`, those of the training and the validation videos.
         broken: The list of the videos that are not in it.
         summary_file: The counts, as JSON.
         summary: The counts.
@@ -50,12 +51,17 @@ class Prepared:
         transcoded: Number of files transcoded by this run.
     """
 
-    manifest: Path
+    manifests: tuple[Path, ...]
     broken: Path
     summary_file: Path
     summary: dict[str, Any]
     checked: int
     transcoded: int
+
+    @property
+    def manifest(self) -> Path:
+        """The first manifest."""
+        return self.manifests[0]
 
 
 def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepared:
@@ -74,6 +80,13 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
             f"none of the {len(videos)} listed videos is in {options.videos}, for example {videos[0].path}; "
             "give the folder that holds them as --videos"
         )
+    splits = Counter(row.split for row in listing.rows)
+    notes = listing.notes
+    if options.val_share is not None:
+        if len(splits) > 1 or not found[0].label:
+            reason = f"splits ({', '.join(sorted(splits))})" if len(splits) > 1 else "no labels"
+            raise InputError(f"{options.annotations} has {reason}; leave out --val-share")
+        notes += name_groups(videos, Path(options.videos).expanduser(), options.group_by)
     output = Path(options.output).expanduser()
     check_output(output, is_file=True)
     if options.resized_dir is not None:
@@ -87,11 +100,14 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
     for video in good:
         video.status = video.status or "ok"
     summary = summarise(videos, options.annotations or options.videos, class_names)
-    splits = Counter(row.split for row in listing.rows)
-    summary |= {"notes": list(listing.notes), "splits": dict(splits) if len(splits) > 1 else {}}
+    summary |= {"notes": list(notes), "splits": dict(splits) if len(splits) > 1 else {}}
     summary["class_list"] = str(options.classes or listing.class_list or "")
     root = Path(options.resized_dir or options.videos).expanduser() if options.relative else None
     kept = [v for v in videos if v.status == "ok" or (options.keep_failed and v.status != "duplicate")]
+    lists = [(output, kept)]
+    if options.val_share is not None:
+        train, val, summary["division"] = divide(kept, options.val_share, options.seed)
+        lists = [(output.with_suffix(".train.csv"), train), (output.with_suffix(".val.csv"), val)]
     lost = [video for video in videos if video.status != "ok"]
     write_csv(broken_file, [BROKEN_COLUMNS, *map(_broken_line, lost)])
     write_atomic(summary_file, json.dumps(summary, indent=1) + "\n")
@@ -100,11 +116,13 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
             f"none of the {len(found)} videos found can be read, for example {lost[0].path}: {lost[0].reason}; "
             f"see {broken_file}"
         )
-    lines = [[*COLUMNS], *(_line(video, root) for video in kept)]
-    if summary["splits"]:  # each side of a training takes its own rows
-        lines = [[*line, split] for line, split in zip(lines, ("split", *(v.row.split for v in kept)), strict=True)]
-    write_csv(output, lines)
-    return Prepared(output, broken_file, summary_file, summary=summary, checked=checked, transcoded=transcoded)
+    for path, listed in lists:
+        lines = [[*COLUMNS], *(_line(video, root) for video in listed)]
+        if summary["splits"]:  # each side of a training takes its own rows
+            lines = [[*line, row] for line, row in zip(lines, ("split", *(v.row.split for v in listed)), strict=True)]
+        write_csv(path, lines)
+    manifests = tuple(path for path, _ in lists)
+    return Prepared(manifests, broken_file, summary_file, summary=summary, checked=checked, transcoded=transcoded)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,11 @@ class PrepareOptions:
             them.
         relative: Write paths relative to the folder of the (transcoded) videos. Set that folder as root later.
         retry_broken: Check files again that were broken in an earlier run.
+        val_share: Write OUT.train.csv and OUT.val.csv instead, with this share of the videos of every class in the
+            second, for example 0.2.
+        group_by: Videos for which this regular expression finds the same text in the path below `videos` stay on one
+            side; its one group (...) encloses the text. null: only copies of a file stay together.
+        seed: Seed of the division.
     """
 
     videos: str
@@ -66,6 +72,9 @@ class PrepareOptions:
     keep_failed: bool = False
     relative: bool = False
     retry_broken: bool = False
+    val_share: float | None = None
+    group_by: str | None = None
+    seed: int = 0
 
     RANGES: ClassVar[dict[str, str]] = {
         "[1, 512]": "num_workers",
@@ -74,6 +83,8 @@ class PrepareOptions:
         "[0.001, 10000]": "frames_fps",
         "[16, 4096]": "resize",
         "[0, 63]": "crf",
+        "[0.01, 0.9]": "val_share",
+        "[0, 1000000000]": "seed",
     }
 
     def __post_init__(self) -> None:
@@ -84,6 +95,15 @@ class PrepareOptions:
             raise InputError("--cut writes files; give their folder as --resized-dir")
         if not self.cut and (self.resize is None) != (self.resized_dir is None):
             raise InputError("--resize and --resized-dir go together; give both, or neither")
+        if self.group_by is not None:
+            if self.val_share is None:
+                raise InputError("--group-by divides the videos; give --val-share too, for example 0.2")
+            try:
+                groups = re.compile(self.group_by).groups
+            except re.error as error:
+                raise InputError(f"--group-by {self.group_by} is no regular expression ({error}); correct it") from None
+            if groups != 1:
+                raise InputError(f"--group-by {self.group_by} has {groups} groups (...); give exactly one")
         if self.resized_dir is not None:
             videos, resized = Path(self.videos).expanduser().resolve(), Path(self.resized_dir).expanduser().resolve()
             if resized.is_relative_to(videos):
@@ -106,6 +126,7 @@ class CheckedVideo:
         content: Size and hash of the row's file: of the first bytes, or of the whole file if other files have equal
             first bytes; None for a folder.
         cut: Whether only the row's segment of the file is used.
+        group: Videos of one group are on one side of a division.
     """
 
     row: Row
@@ -118,6 +139,7 @@ class CheckedVideo:
     is_folder: bool = False
     content: tuple[int, str] | None = None
     cut: bool = False
+    group: str = ""
 
     @property
     def is_longer(self) -> bool:

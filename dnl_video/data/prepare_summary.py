@@ -98,6 +98,12 @@ def summary_text(summary: dict[str, Any]) -> str:
         )
         if classes["empty"]:
             lines.append(f"warning: {len(classes['empty'])} classes have no usable video: {some(classes['empty'])}")
+    if division := summary.get("division"):
+        lines.append(f"divided into {division['train']:,} training and {division['val']:,} validation videos")
+        if division["groups"] < division["train"] + division["val"]:
+            lines[-1] += f", in {division['groups']:,} groups"
+        if names := division["one_side"]:
+            lines.append(f"warning: {len(names)} classes have videos on one side only: {', '.join(names)}")
     if summary["copies"]:
         pairs = [" = ".join(paths[:3]) for paths in summary["copies"]]
         lines.append(f"warning: {len(pairs)} sets of files with the same content: {some(pairs)}")

@@ -204,7 +204,7 @@ def create_backbone(spec: ModelSpec) -> VideoClassifier:
     family, _, depth = spec.architecture.partition("_r")
     common: dict[str, Any] = {
         "model_depth": int(depth),
-        "model_num_class": spec.num_classes,
+        "model_num_class": spec.outputs,
         "dropout_rate": spec.dropout,
     }
     if family == "slowfast":

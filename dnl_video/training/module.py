@@ -67,7 +67,7 @@ class VideoTrainingModule(LightningModule):
         self.provenance: dict[str, Any] = {}
         # A resumed run restores the optimiser with the settings of its checkpoint, and then changes them.
         self.restored_optim = config.optim
-        classes = config.model.num_classes
+        classes = len(self.class_names)
         # _check_finite checks for NaN.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.train_top1 = MulticlassAccuracy(classes, average="micro")
@@ -116,7 +116,7 @@ class VideoTrainingModule(LightningModule):
             self.normalized(batch["clip"]),
             batch["label"],
             self.config.augment,
-            self.config.model.num_classes,
+            len(self.class_names),
             seed=self.config.seed,
             epoch=self.current_epoch,
             batch=batch_idx,

@@ -46,7 +46,7 @@ from dnl_video.training.resume import (
     record_changes,
     record_crashed,
 )
-from dnl_video.training.setup import build_run, check_schedule, start_from_weights
+from dnl_video.training.setup import build_run, check_schedule, resolve_classes, start_from_weights
 from dnl_video.training.stopping import FAILED_CHILDREN_EXIT_S, StopRequest, take_children
 from dnl_video.training.trainer import make_loggers, make_trainer
 
@@ -93,6 +93,7 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
         with StopRequest() as request:
             return train(config, resume=resume, request=request)
     output = Path(config.output_dir)
+    config = resolve_classes(config)
     check_schedule(config)
     point = find_resume_point(resume, output)
     file = None if point is None else point.file
@@ -154,6 +155,7 @@ def dry_run(config: TrainConfig, resume: str | None = None) -> dict[str, Any]:
     Raises:
         InputError: `train` would refuse the configuration, the videos, the checkpoint or the output folder.
     """
+    config = resolve_classes(config)
     check_schedule(config)
     check_output(Path(config.output_dir))
     point = find_resume_point(resume, Path(config.output_dir))

@@ -11,11 +11,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dnl_video.config import TrainConfig
 from dnl_video.data.balance import class_weights
-from dnl_video.data.class_ids import classes_without_training_videos, labels_from_one
+from dnl_video.data.class_ids import classes_without_training_videos, labels_from_one, mirrored_classes, some
+from dnl_video.data.class_lists import read_class_list
 from dnl_video.data.loaders import VideoDataModule
+from dnl_video.data.manifest import read_manifest
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import min_frames
 from dnl_video.models.weights.load import LoadReport, load_weights
+from dnl_video.models.weights.pretrained import DownloadError
 from dnl_video.spec import to_dict
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.precision import check_precision
@@ -41,6 +44,25 @@ def check_schedule(config: TrainConfig) -> None:
         )
 
 
+def resolve_classes(config: TrainConfig) -> TrainConfig:
+    """Replace `model.num_classes` auto by the number of classes of the class list, else of the training list.
+
+    Raises:
+        InputError: The list cannot be used.
+    """
+    data = config.data
+    if config.model.num_classes != "auto":
+        return config
+    if not data.train_manifest:
+        raise InputError("data.train_manifest is not set; give a Kinetics CSV, a list or a class folder")
+    if data.class_list is not None:
+        count = len(read_class_list(data.class_list))
+    else:
+        listed = read_manifest(data.train_manifest, root=data.train_root, split="train")
+        count = len(listed.class_names or range(max(listed.labels) + 1))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=count))
+
+
 def build_run(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule]:
     """Return the data module, and the training module with random weights.
 
@@ -57,6 +79,13 @@ def build_run(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule
     lost = {record.label for record in datamodule.train.records} - {r.label for r in datamodule.train_records}
     if empty := classes_without_training_videos(names, datamodule.train.labels - lost, datamodule.val.labels):
         rank_zero_only(print)(f"warning: {empty}", file=sys.stderr)
+    flipped = [name for name in mirrored_classes(names) if name not in config.augment.flip_except]
+    if config.augment.flip and flipped:
+        rank_zero_only(print)(
+            f"warning: a mirrored video may show another class: {some(flipped)}; set --augment.flip 0, or name these "
+            "classes in --augment.flip_except",
+            file=sys.stderr,
+        )
     needed = min_frames(config.model)
     if config.preprocessing.num_frames < needed:
         raise InputError(
@@ -74,7 +103,7 @@ def build_run(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule
 
 
 def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str, ...]:
-    classes = config.model.num_classes
+    classes = config.model.outputs
     names = datamodule.class_names
     if classes < 2 or (names is not None and len(names) < 2):
         source = f"model.num_classes is {classes}"
@@ -108,9 +137,13 @@ def start_from_weights(config: TrainConfig, module: VideoTrainingModule) -> Load
     weights = config.weights
     if weights.source is None:
         return None
-    report = load_weights(
-        module.network, weights.source, allow_missing=weights.allow_missing, drop_blocks=weights.drop_blocks
-    )
+    try:
+        report = load_weights(
+            module.network, weights.source, allow_missing=weights.allow_missing, drop_blocks=weights.drop_blocks
+        )
+    except DownloadError as error:
+        ways = "give another file (--weights.source FILE) or start from random weights (--weights.source null)"
+        raise InputError(f"{error}, {ways}") from error
     here = to_dict(config.preprocessing)
     notes = []
     for name in ("channel_order", "mean", "std"):

@@ -77,7 +77,7 @@ def study(tiny: TinyRun, tmp_path: Path) -> Path:
         "val_manifest": write("val.csv", tiny.val, 2),
         "test_manifest": write("test.csv", tiny.train, 2),
         "overrides": {
-            "model.num_classes": 2,
+            "model.num_classes": "auto",
             "trainer.max_epochs": 1,
             "trainer.accelerator": "cpu",
             "optim.warmup_epochs": 0.5,
@@ -91,7 +91,7 @@ def study(tiny: TinyRun, tmp_path: Path) -> Path:
             "data.num_workers": 0,
         },
         "start": {
-            "model.num_classes": 3,
+            "model.num_classes": "auto",
             "data.train_manifest": write("start_train.csv", tiny.train, 3),
             "data.val_manifest": write("start_val.csv", tiny.val, 3),
         },

@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from dnl_video.data.class_ids import assign_labels, classes_without_training_videos
+from dnl_video.data.class_ids import assign_labels, classes_without_training_videos, mirrored_classes
 from dnl_video.data.list_file import Row
 from dnl_video.errors import InputError
 
@@ -85,3 +85,24 @@ def test_classes_without_training_videos(train, val, expected):
 def test_at_most_five_names_are_shown():
     text = classes_without_training_videos([str(i) for i in range(400)], set(), {7})
     assert text == "400 of 400 classes have no training video: 0, 1, 2, 3, 4, ...; 1 of them have validation videos: 7"
+
+
+@pytest.mark.parametrize(
+    ("name", "mirrored"),
+    [
+        ("moving left", True),
+        ("Pushing something from left to right", True),
+        ("turn_RIGHT", True),
+        ("SwipeLeft", True),
+        ("left-hand", True),
+        ("leftwards", True),
+        ("rotating counterclockwise", True),
+        ("anti-clockwise", True),
+        ("bright light", False),
+        ("leftovers", False),
+        ("uprights", False),
+        ("moving up", False),
+    ],
+)
+def test_class_names_that_a_mirror_contradicts(name: str, mirrored: bool) -> None:
+    assert mirrored_classes(["jumping", name]) == ([name] if mirrored else [])

@@ -116,7 +116,7 @@ def _preprocessing(weights: TranslatedWeights, source: str, settings: Mapping[st
 def _class_names(weights: TranslatedWeights, spec: ModelSpec, given: Sequence[str] | None) -> tuple[str, ...]:
     names = tuple(given) if given is not None else weights.class_names
     if names is None:
-        return tuple(str(i) for i in range(spec.num_classes))
+        return tuple(str(i) for i in range(spec.outputs))
     if len(names) != spec.num_classes:
         raise InputError(f"{len(names)} class names for {spec.num_classes} outputs; give one a line, in their order")
     return names

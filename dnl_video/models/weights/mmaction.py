@@ -96,7 +96,7 @@ def convert(
         left=dict.fromkeys(rest, "not part of the network"),
         spec=spec,
         preprocessing=_PREPROCESSING | ({} if network.families[0] == "slow" else _CLIP_32X2),
-        class_names=_class_names(meta or {}, spec.num_classes),
+        class_names=_class_names(meta or {}, spec.outputs),
         notes=tuple(notes),
     )
 
