@@ -20,7 +20,8 @@ class DataConfig:
 
     Args:
         train_manifest: Training videos: Kinetics CSV, `path label` list or class folder.
-        val_manifest: Validation videos: Kinetics CSV, `path label` list or class folder.
+        val_manifest: Validation videos: Kinetics CSV, `path label` list or class folder. null: no validation; the last
+            checkpoint is the result.
         train_root: Folder for relative paths and ids in train_manifest. null: the folder of the manifest.
         val_root: Folder for relative paths and ids in val_manifest. null: the folder of the manifest.
         class_list: Class names in the order of the outputs: a file with one name per line, or kinetics400, kinetics600
@@ -37,7 +38,7 @@ class DataConfig:
     """
 
     train_manifest: str = ""
-    val_manifest: str = ""
+    val_manifest: str | None = ""
     train_root: str | None = None
     val_root: str | None = None
     class_list: str | None = None
@@ -216,6 +217,7 @@ class TrainerConfig:
         activation_checkpointing: Recompute each residual and context block in the backward pass: less memory for about
             a third more computation.
         check_val_every_n_epoch: Epochs between validations.
+        patience: Validations without a better top-1 (of equal ones: a lower loss) before the run stops. null: never.
         save_every_n_steps: Steps between saves of the last checkpoint. null: save only before each validation and at
             the end of each epoch.
         log_every_n_steps: Steps between logged training values.
@@ -235,13 +237,14 @@ class TrainerConfig:
     compile: bool = False
     activation_checkpointing: bool = False
     check_val_every_n_epoch: int = 1
+    patience: int | None = None
     save_every_n_steps: int | None = None
     log_every_n_steps: int = 10
     progress_bar: bool = True
     wandb_project: str | None = None
 
     RANGES: ClassVar[dict[str, str]] = {
-        "[1, 100000]": "max_epochs accumulate_grad_batches check_val_every_n_epoch",
+        "[1, 100000]": "max_epochs accumulate_grad_batches check_val_every_n_epoch patience",
         "[1, 1024]": "devices",
         "[1, 10000]": "num_nodes",
         "0 or [1e-6, 1000000]": "gradient_clip_val",

@@ -87,7 +87,7 @@ def _predictions(folder: Path) -> Facts:
 
 
 def _run(folder: Path, gmacs: bool) -> Facts:
-    from dnl_video.models.weights.checkpoint import epochs_trained, read_raw
+    from dnl_video.models.weights.checkpoint import epochs_trained, read_raw, stopped_early
     from dnl_video.models.weights.find import find_checkpoint, has_checkpoint
     from dnl_video.models.weights.source import FORMAT_KEY, Source
 
@@ -101,7 +101,9 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     facts |= _network(source, gmacs)
     del facts["config"]
     raw = read_raw(source if best == last else last)
-    done, epochs = epochs_trained(raw), config.get("trainer", {}).get("max_epochs")
+    trainer = config.get("trainer", {})
+    done, epochs = epochs_trained(raw), trainer.get("max_epochs")
+    early = stopped_early(raw.get("callbacks", {}), trainer.get("patience"))
     # The best checkpoint may be older than a change of settings.
     if changed := raw[FORMAT_KEY].get("provenance", {}).get("changed_settings"):
         facts["provenance"]["changed settings"] = changed
@@ -113,7 +115,9 @@ def _run(folder: Path, gmacs: bool) -> Facts:
         "written": _when(last),
         **_last_metrics(folder),
     }
-    facts["finished"] = epochs is not None and done >= epochs
+    if early:
+        facts["progress"]["stopped early"] = early.partition(": ")[2]
+    facts["finished"] = epochs is not None and (done >= epochs or bool(early))
     evaluations = sorted(parent for parent, _, files in walk(folder) if "meta.json" in files)
     if evaluations:
         facts["evaluations"] = evaluations
@@ -202,7 +206,9 @@ def _training(config: Facts) -> Facts:
     settings = {
         "train list": data.get("train_manifest"),
         "validation list": data.get("val_manifest"),
+        "class balance": data.get("balance"),
         "epochs": trainer.get("max_epochs"),
+        "patience": trainer.get("patience"),
         "clips per step and process": data.get("batch_size"),
         "optimizer": optim.get("optimizer"),
         "learning rate": optim.get("lr"),

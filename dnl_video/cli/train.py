@@ -206,8 +206,11 @@ def build_config(arguments: Any, kind: type[_Config]) -> _Config:
 def run(arguments: Any) -> int:
     """Train; with --final-test also evaluate and report."""
     config = build_config(arguments, TrainConfig)
-    for manifest in (config.data.train_manifest, config.data.val_manifest):
-        find_manifest(manifest)
+    find_manifest(config.data.train_manifest)
+    if config.data.val_manifest is not None:
+        find_manifest(config.data.val_manifest)
+    elif "final_test" in arguments:
+        raise InputError("data.val_manifest is null, so --final-test has no videos; give a list, or leave it out")
     if config.weights.source is not None and "resume" not in arguments:
         find_weights(config.weights.source)
     _check_devices(config)
@@ -222,13 +225,14 @@ def run(arguments: Any) -> int:
         with StopRequest() as request:
             result = train(config, resume=arguments.get("resume"), request=request)
             if result.rank == 0:
-                say(f"best validation top-1 {100 * result.best_top1:.1f}%: {result.best_checkpoint}")
+                best = f"best validation top-1 {100 * result.best_top1:.1f}%"
+                say(f"{best if config.data.val_manifest else 'last checkpoint'}: {result.best_checkpoint}")
             if "final_test" in arguments:
                 options = ["--final-test"]
                 _final_test(config, result)
             elif result.rank == 0:
-                best = result.best_checkpoint
-                suggest("evaluate", "--checkpoint", best.parent.parent, "--manifest", config.data.val_manifest)
+                run, manifest = result.best_checkpoint.parent.parent, config.data.val_manifest or "LIST"
+                suggest("evaluate", "--checkpoint", run, "--manifest", manifest)
         return 0
     except (KeyboardInterrupt, Terminated) as stop:
         _print_how_to_resume(config, stop, options)
@@ -255,7 +259,8 @@ def _dry_run(config: TrainConfig, resume: str | None) -> int:
     for name, value in facts.items():
         print(f"{name:<24} {value:.3f}" if isinstance(value, float) else f"{name:<24} {value:,}")
     if facts:
-        print("dry run passed: lists, decoding, one short epoch, validation and a checkpoint all work")
+        validation = ", validation" if config.data.val_manifest else ""
+        print(f"dry run passed: lists, decoding, one short epoch{validation} and a checkpoint all work")
     return 0
 
 
@@ -279,6 +284,7 @@ def _final_test(config: TrainConfig, result: TrainResult) -> None:
     # One folder per checkpoint: a run that is extended may get another best checkpoint.
     predictions = Path(config.output_dir) / "evaluation" / result.best_checkpoint.stem
     data, process = config.data, (result.rank, result.world_size)
+    assert data.val_manifest is not None  # run refuses it
     more: dict[str, Any] = {"root": data.val_root, "limit_videos": data.limit_videos, "process": process}
     evaluate(str(result.best_checkpoint), data.val_manifest, predictions, config.evaluation, **more)
     # Launchers end all processes when the first one ends.

@@ -105,12 +105,15 @@ class VideoDataModule(LightningDataModule):
                 f"clips, and each video gives {augment.repeats}"
             )
         for name in ("train_manifest", "val_manifest"):
-            if not getattr(data, name):
-                raise InputError(f"data.{name} is not set; give a Kinetics CSV, a list or a class folder")
+            if getattr(data, name) == "":
+                none = "; null: no validation" if name == "val_manifest" else ""
+                raise InputError(f"data.{name} is not set; give a Kinetics CSV, a list or a class folder{none}")
         self.train = self._read("train", data.train_manifest, data.train_root, None)
         self.class_names = self.train.class_names
         self.never_mirrored = class_ids(augment.flip_except, self.class_names)
-        self.val = self._read("val", data.val_manifest, data.val_root, self.class_names)
+        self.val = Manifest("", (), None, "")
+        if data.val_manifest is not None:
+            self.val = self._read("val", data.val_manifest, data.val_root, self.class_names)
         if self.class_names is None and self.val.class_names is not None:
             raise InputError(
                 f"{data.train_manifest} has integer labels, {data.val_manifest} has names; use one kind in both, "

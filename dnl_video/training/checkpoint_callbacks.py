@@ -22,21 +22,31 @@ from dnl_video.training.stopping import StopRequest
 class BestCheckpoint(Checkpoint):
     """Keeps the checkpoint of the best validation: the highest top-1, then the lowest loss, then the latest epoch.
 
+    It also stops the run after ``patience`` validations that were not better; all processes have the same metrics.
     Its state names the file without its folder, so a copied run knows its best checkpoint.
 
     Args:
         output: The run's folder.
+        patience: Validations without a better one before the run stops; None: it does not stop.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, patience: int | None = None) -> None:
         self.folder = output / "checkpoints"
         self.name: str | None = None
         self._score = (0.0, 0.0)  # top-1, negative loss
+        self._patience = patience
+        self._improved = self._waited = 0  # epoch (from 1) of the last better validation, and validations since
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if no validation was better, and remove the best checkpoint before."""
         top1, loss = (float(trainer.callback_metrics[f"val/{name}"]) for name in ("top1", "loss"))
         before = self.name
+        if before is None or (top1, -loss) > self._score:
+            self._improved, self._waited = trainer.current_epoch + 1, 0
+        else:
+            self._waited += 1
+            if self._patience is not None and self._waited >= self._patience:
+                trainer.should_stop = True
         if before is not None and (top1, -loss) < self._score:
             return
         # A run killed after validation repeats it when resumed, and writes the same file.
@@ -59,12 +69,13 @@ class BestCheckpoint(Checkpoint):
                 shutil.copyfile(source, temporary)
 
     def state_dict(self) -> dict[str, Any]:
-        """Store the best checkpoint's name and score in every checkpoint."""
-        return {"name": self.name, "score": self._score}
+        """Store the best checkpoint's name and score, and the count of `patience`, in every checkpoint."""
+        return {"name": self.name, "score": self._score, "improved": self._improved, "waited": self._waited}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best checkpoint's name and score."""
+        """Restore what `state_dict` stored."""
         self.name, self._score = state_dict["name"], tuple(state_dict["score"])
+        self._improved, self._waited = state_dict.get("improved", 0), state_dict.get("waited", 0)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the best checkpoint of a run of version 0.1, which has Lightning's ModelCheckpoint and no loss."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from dnl_video.config import TrainConfig
 from dnl_video.data.crash_record import STOPPED_REASON
 from dnl_video.errors import InputError
 from dnl_video.files import append_json_lines, read_json_lines
-from dnl_video.models.weights.checkpoint import epochs_trained, read_raw
+from dnl_video.models.weights.checkpoint import epochs_trained, read_raw, stopped_early
 from dnl_video.models.weights.find import find_checkpoint, has_checkpoint, last_checkpoints
 from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.spec import differences, flat, to_dict
@@ -53,6 +53,7 @@ class ResumePoint:
         epochs: Epochs that are finished, validation included.
         trained: Epochs whose training is finished.
         steps: Optimiser steps that are done.
+        callbacks: The states of the callbacks.
     """
 
     file: Path
@@ -60,6 +61,7 @@ class ResumePoint:
     epochs: int = 0
     trained: int = 0
     steps: int = 0
+    callbacks: dict[str, Any] = field(default_factory=dict)
 
     @property
     def changes(self) -> list[dict[str, Any]]:
@@ -96,7 +98,8 @@ def find_resume_point(resume: str | None, output: Path) -> ResumePoint | None:
         try:
             raw = read_raw(file)
             epochs = raw["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-            point = ResumePoint(file, raw[FORMAT_KEY], epochs, epochs_trained(raw), raw["global_step"])
+            stored, callbacks = raw[FORMAT_KEY], raw["callbacks"]
+            point = ResumePoint(file, stored, epochs, epochs_trained(raw), raw["global_step"], callbacks)
         except InputError as error:
             damage.append(error)
             continue
@@ -129,12 +132,12 @@ def check_settings(point: ResumePoint, config: TrainConfig) -> dict[str, tuple[A
     changes = {}
     for key, (old, new) in differences(point.stored["config"], given).items():
         old = old if key in before else defaults.get(key)
-        switched = key == "optim.ema_decay" and None in (old, new)
+        switched = key in ("optim.ema_decay", "data.val_manifest") and None in (old, new)
         if old == new or key not in known:
             continue
         if key in _RECORDED_SETTINGS and not switched:
             changes[key] = (old, new)
-        elif key.startswith(_FIXED_SETTINGS):
+        elif switched or key.startswith(_FIXED_SETTINGS):
             raise InputError(
                 f"{point.file}: its {key} is {_shown(old)}, the configuration's is {_shown(new)}; resume with the "
                 "run's own config.yaml"
@@ -148,14 +151,16 @@ def check_settings(point: ResumePoint, config: TrainConfig) -> dict[str, tuple[A
 
 
 def is_finished(point: ResumePoint, config: TrainConfig) -> bool:
-    """Return whether the run has done all epochs; say so.
+    """Return whether the run has done all epochs or was stopped early; say so.
 
     Raises:
         InputError: It has, and the checkpoint lies outside its run's folder, so the best one is unknown.
     """
     epochs, run = config.trainer.max_epochs, point.file.parent.parent
-    finished = point.epochs == epochs
-    line = f"finished ({epochs}/{epochs} epochs); raise trainer.max_epochs to continue"
+    early = stopped_early(point.callbacks, config.trainer.patience) if point.epochs < epochs else ""
+    finished = point.epochs == epochs or bool(early)
+    line, limit = (early, "patience") if early else ("finished", "max_epochs")
+    line += f" ({point.epochs}/{epochs} epochs); raise trainer.{limit} to continue"
     if finished and not has_checkpoint(run):
         raise InputError(f"{point.file}: {line}")
     if finished:

@@ -26,7 +26,7 @@ from dnl_video.data.loaders import VideoDataModule
 from dnl_video.errors import InputError, visible
 from dnl_video.files import check_output, locked, make_folder, remove_partial, write_atomic
 from dnl_video.launcher import rank_and_world_size, wait_or_kill
-from dnl_video.models.weights.checkpoint import read_raw
+from dnl_video.models.weights.checkpoint import read_raw, stopped_early
 from dnl_video.models.weights.find import find_checkpoint, has_checkpoint, named_top1
 from dnl_video.spec import to_dict
 from dnl_video.training.callbacks import PreciseBatchNorm
@@ -49,6 +49,7 @@ from dnl_video.training.resume import (
 from dnl_video.training.setup import build_run, check_schedule, resolve_classes, start_from_weights
 from dnl_video.training.stopping import FAILED_CHILDREN_EXIT_S, StopRequest, take_children
 from dnl_video.training.trainer import make_loggers, make_trainer
+from dnl_video.training.without_validation import WithoutValidation
 
 _DRY_RUN_BATCHES = 2
 # Warnings of Lightning and torch that do not apply: worker counts, short epochs, frozen parts and writing to the folder
@@ -67,7 +68,10 @@ _IGNORED_WARNINGS = (
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The checkpoint with the highest validation top-1, its top-1 (a share), the rank and the number of processes."""
+    """The checkpoint with the highest validation top-1, its top-1 (a share), the rank and the number of processes.
+
+    Without validation it is the last checkpoint, and its top-1 is NaN.
+    """
 
     best_checkpoint: Path
     best_top1: float
@@ -104,7 +108,8 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     datamodule, module = build_run(config)
     datamodule.crashed = read_crashed(output)
     report = start_from_weights(config, module) if point is None else None
-    best, last = BestCheckpoint(output), LastCheckpoint(output, config.trainer.save_every_n_steps, request)
+    best = BestCheckpoint(output, config.trainer.patience)
+    last = LastCheckpoint(output, config.trainer.save_every_n_steps, request)
     progress = ClipProgress(config.trainer.progress_bar)
     callbacks = [request, *_callbacks(config, output, progress), progress, best, last]
     loggers = make_loggers(config, output)
@@ -130,6 +135,9 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
             request.stop_if_received()  # the signal that stopped this process may have stopped its loaders too
             record_crashed(output, stopped.videos)
             raise
+        early = stopped_early({best.state_key: best.state_dict()}, config.trainer.patience)
+        if early and trainer.is_global_zero:
+            print(early, flush=True)
     request.install_handlers()
     request.deferred = False
     request.stop_if_received()
@@ -188,11 +196,12 @@ def dry_run(config: TrainConfig, resume: str | None = None) -> dict[str, Any]:
         if report is not None:
             print(visible(report.text()))
         read_raw(Path(folder) / "check.ckpt")
+    validated = {"validation videos": len(datamodule.val.records)} if datamodule.val.records else {}
     return {
         "processes": trainer.world_size,
         "training videos": len(datamodule.train_records),
         "missing training videos": len(datamodule.train_missing),
-        "validation videos": len(datamodule.val.records),
+        **validated,
         "classes": len(module.class_names),
         "parameters": sum(p.numel() for p in module.network.parameters()),
         "loss": float(trainer.callback_metrics["train/loss"]),
@@ -201,12 +210,17 @@ def dry_run(config: TrainConfig, resume: str | None = None) -> dict[str, Any]:
 
 def _callbacks(config: TrainConfig, output: Path | None, progress: ClipProgress | None = None) -> list[Callback]:
     failures = FailureMonitor(config.data.max_failed_share, output)
-    callbacks: list[Callback] = [PreciseBatchNorm(config.optim.precise_bn_batches, failures, progress), failures]
+    precise = PreciseBatchNorm(config.optim.precise_bn_batches, failures, progress)
+    callbacks: list[Callback] = [precise, failures]
+    average = None
     if config.optim.ema_decay is not None:
         # Starts with the weights after the first step; then ema = decay * ema + (1 - decay) * weights after each step,
         # batch-norm statistics included. In checkpoints, state_dict is the average and current_model_state the trained
         # weights. It comes first: it swaps in the average for validation, and precise batch norm is computed for it.
-        callbacks.insert(0, WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay)))
+        average = WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay))
+        callbacks.insert(0, average)
+    if config.data.val_manifest is None:
+        callbacks.append(WithoutValidation(average, precise))
     return callbacks
 
 
@@ -218,14 +232,14 @@ def _locked_folder(output: Path) -> AbstractContextManager[None]:
 
 
 def _print_summary(datamodule: VideoDataModule, module: VideoTrainingModule, trainer: Trainer) -> None:
-    config = module.config
+    config, validated = module.config, len(datamodule.val.records)
     clips = config.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
     parameters = sum(p.numel() for p in module.network.parameters())
     print(
         f"{config.model.architecture} with context {config.model.context}: {parameters / 1e6:.2f}M parameters, "
         f"{len(module.class_names)} classes\n"
         f"train {len(datamodule.train_records)} videos ({len(datamodule.train_missing)} missing), "
-        f"validate {len(datamodule.val.records)}\n"
+        f"{f'validate {validated}' if validated else 'no validation'}\n"
         f"{clips} clips a step on {trainer.world_size} process(es); learning rate {config.optim.lr:g} per "
         f"{config.optim.lr_batch or clips} clips -> {scaled_lr(config.optim, clips):g}",
         flush=True,

@@ -22,18 +22,31 @@ from dnl_video.models.weights.pretrained import DownloadError
 from dnl_video.spec import to_dict
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.precision import check_precision
+from dnl_video.training.trainer import validation_interval
 
 
 def check_schedule(config: TrainConfig) -> None:
-    """Compare the schedule with the length of the run; warn of milestones that are never reached.
+    """Compare the schedule with the length of the run; warn of milestones and a patience that are never reached.
 
     Raises:
-        InputError: The warm-up is as long as the run.
+        InputError: The warm-up is as long as the run, or patience has no validation to count.
     """
     optim, epochs = config.optim, config.trainer.max_epochs
     if optim.warmup_epochs >= epochs:
         raise InputError(
             f"optim.warmup_epochs {optim.warmup_epochs:g} leaves nothing of trainer.max_epochs {epochs}; lower it"
+        )
+    if config.trainer.patience is not None and config.data.val_manifest is None:
+        raise InputError(
+            f"trainer.patience is {config.trainer.patience}, but there is no validation (data.val_manifest is null); "
+            "give a list, or set trainer.patience to null"
+        )
+    validations = epochs // validation_interval(config.trainer.check_val_every_n_epoch, epochs)
+    if (config.trainer.patience or 0) >= validations:
+        rank_zero_only(print)(
+            f"warning: trainer.patience is {config.trainer.patience}, but the run has {validations} validation(s); it "
+            "never stops early",
+            file=sys.stderr,
         )
     late = [f"{milestone:g}" for milestone in optim.milestones if milestone >= epochs]
     if optim.schedule == "step" and late:
@@ -111,7 +124,7 @@ def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str,
             source = f"{config.data.class_list or config.data.train_manifest} has {len(names)} class"
         raise InputError(f"{source}; give at least 2 classes")
     if names is None:
-        lists = datamodule.train.labels, datamodule.val.labels
+        lists = [labels for labels in (datamodule.train.labels, datamodule.val.labels) if labels]
         largest = max(map(max, lists))
         if largest >= classes:
             advice = max(labels_from_one(labels, classes) for labels in lists) or "set model.num_classes"

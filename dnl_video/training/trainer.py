@@ -58,6 +58,8 @@ def make_trainer(
     if alone_under_slurm():
         # Otherwise Lightning would expect one process per SLURM task.
         options["plugins"] = [*options.get("plugins", []), LightningEnvironment()]
+    if config.data.val_manifest is None:
+        options["limit_val_batches"] = 0
     try:
         trainer = Trainer(
             max_epochs=settings.max_epochs,

@@ -94,6 +94,7 @@ def runs(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Runs:
         "two": curve | TWO,
         "statistics": TWO | statistics,
         "nan": curve | TWO,
+        "early": curve | TWO | {"optim.lr": 1e-12, "trainer.max_epochs": 4, "trainer.patience": 1},
         "damaged": TWO | {"data.train_manifest": damaged, "data.max_failed_share": 0, "trainer.max_epochs": 2},
         "few": curve | TWO | {"data.batch_size": 9},
         "sync": curve | TWO | {"trainer.sync_batchnorm": "true"},
@@ -191,6 +192,14 @@ def test_nan_loss_in_one_process_stops_both_and_names_its_videos(runs: Runs) -> 
     records = read_manifest(runs.tiny.train).records
     _, second_step = ClipBatchSampler(16, 3, seed=0, rank=1, world_size=2)
     assert words[1].split(", ") == [records[index].video_id for _, index in second_step]
+
+
+def test_both_stop_early_together(runs: Runs) -> None:
+    outcomes = runs.outcomes("early")
+    assert [outcome["status"] for outcome in outcomes] == [0, 0]
+    line = "stopped early: no better validation since epoch 1"
+    assert [line in outcome["out"].splitlines() for outcome in outcomes] == [True, False]
+    assert len(runs.logged("early", "val/top1")) == 2
 
 
 def test_too_many_broken_videos_stop_both(runs: Runs) -> None:

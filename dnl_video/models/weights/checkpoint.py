@@ -191,3 +191,16 @@ def epochs_trained(raw: Mapping[str, Any]) -> int:
     """Return the epochs whose training is finished, of a whole checkpoint (`read_raw`)."""
     progress = raw.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
     return int(raw["epoch"]) + bool(progress.get("is_last_batch", True))
+
+
+def stopped_early(callbacks: Mapping[str, Any], patience: int | None) -> str:
+    """Return a line if `trainer.patience` has stopped a run, or else no text.
+
+    Args:
+        callbacks: "callbacks" of a whole checkpoint (`read_raw`).
+        patience: The setting.
+    """
+    best = callbacks.get("BestCheckpoint", {})
+    if patience is None or best.get("waited", 0) < patience:
+        return ""
+    return f"stopped early: no better validation since epoch {best['improved']}"
