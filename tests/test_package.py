@@ -63,6 +63,7 @@ ONLY_IMPORTERS = {
     "av": {"data/packets.py", "data/pictures.py", "data/encoding.py"},
     "fvcore": {"training/callbacks.py", "models/inspect/flops.py"},
     "jsonargparse": {"cli/train.py"},
+    "huggingface_hub": {"models/weights/huggingface.py"},
     "safetensors": {"models/weights/source.py"},
     "onnxruntime": {"models/runtime/program_export.py"},
 }

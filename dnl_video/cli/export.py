@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dnl_video.cli.options import add_checkpoint_argument, add_output_file_argument
 from dnl_video.cli.terminal import say, suggest
+from dnl_video.errors import InputError
 from dnl_video.files import walk
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ is written beside it.
 examples:
   dnl-video export --checkpoint runs/demo/i3d_dnl --output model.safetensors          and model.md
   dnl-video export --checkpoint runs/demo/i3d_dnl --output hub/i3d_dnl                a folder for the Hugging Face hub
+  dnl-video export --checkpoint runs/demo/i3d_dnl --output hub/i3d_dnl --push-to-hub USER/REPOSITORY
   dnl-video export --checkpoint runs/demo/i3d_dnl --output model.safetensors --onnx   and model.onnx, checked"""
 
 
@@ -38,27 +40,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--torch-export", action="store_true", help="Also write a .pt2 file, a program for torch.export.load."
     )
+    parser.add_argument(
+        "--push-to-hub",
+        metavar="USER/REPOSITORY",
+        help="Also upload the folder of --output to the Hugging Face hub (needs the extra hub, and `hf auth login`).",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and print the files written."""
     from dnl_video.models.weights.find import EXPORTED_NAME, check_out, find_checkpoint
 
-    folder = check_out(arguments.output)
+    folder, repository = check_out(arguments.output), arguments.push_to_hub
     file = find_checkpoint(arguments.checkpoint)
     from dnl_video.models.weights.checkpoint import load_checkpoint
     from dnl_video.models.weights.export import export_model
 
+    if repository:
+        from dnl_video.models.weights.huggingface import require_hub, upload
+
+        if not folder:
+            raise InputError(f"--push-to-hub uploads a folder; give --output a folder in place of {arguments.output}")
+        require_hub(repository)
     if arguments.onnx:
         from dnl_video.models.runtime.program_export import require_onnx
 
         require_onnx()
     checkpoint = load_checkpoint(file)
-    written = export_model(checkpoint, arguments.output, results=_results(checkpoint))
+    written = export_model(checkpoint, arguments.output, results=_results(checkpoint), repository=repository or "")
     say(*(f"wrote {path}" for path in written))
     file = Path(arguments.output, EXPORTED_NAME) if folder else Path(arguments.output)
     if arguments.onnx or arguments.torch_export:
         _write_programs(checkpoint, file, onnx=arguments.onnx, program=arguments.torch_export)
+    if repository:
+        say(f"uploaded to {upload(arguments.output, repository)}")
     suggest("predict", "VIDEO", "--checkpoint", arguments.output)
     return 0
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from dnl_video.inference.device import check_cpu_precision, resolve_device
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.runtime.folding import optimize_for_inference
 from dnl_video.models.weights.checkpoint import Checkpoint, load_checkpoint
+from dnl_video.models.weights.export import export_model
+from dnl_video.models.weights.huggingface import download, require_hub, upload
 from dnl_video.naming import training_facts
 from dnl_video.spec import Preprocessing, to_dict
 
@@ -99,6 +102,7 @@ class Predictor:
         if self.device.type == "cpu":
             check_cpu_precision(self.options.precision)
         self.network = network.eval().to(self.device)
+        self._checkpoint: Checkpoint | None = None  # the file's description, without its weights
         self.facts: dict[str, Any] = {}  # the origin of the weights, for names in pictures; see `network_names`
 
     @functools.cached_property
@@ -112,8 +116,46 @@ class Predictor:
         """Load a checkpoint, or the best one of a training run, with its preprocessing and class names."""
         loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
         predictor = cls(loaded.build(), loaded.preprocessing, loaded.class_names, options)
+        predictor._checkpoint = replace(loaded, state_dict={})
         predictor.facts = {"weights": loaded.path, **training_facts(loaded.config), **to_dict(loaded.spec)}
         return predictor
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, token: str | None = None, **settings: Any
+    ) -> Predictor:
+        """Load a network from the Hugging Face hub, or from a folder that `push_to_hub` or `dnl-video export` wrote.
+
+        Args:
+            name: ``user/repository`` (needs the extra ``hub``), or a path of this machine.
+            revision: Branch, tag or commit of the repository.
+            token: Access token; None for the one of `hf auth login`.
+            **settings: As for `from_checkpoint`.
+
+        Raises:
+            InputError: There is no such repository or file, or it cannot be reached.
+        """
+        return cls.from_checkpoint(download(name, revision=revision, token=token), **settings)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the network with its preprocessing, class names and model card; return the address.
+
+        Args:
+            repo_id: ``user/repository`` of the Hugging Face hub; made if there is none.
+            private: Make a new repository private.
+            token: Access token; None for the one of `hf auth login`.
+
+        Raises:
+            InputError: It cannot be written, the extra ``hub`` is missing, or `create_model` did not make the network.
+        """
+        require_hub(repo_id)
+        spec = getattr(self.network, "spec", None)
+        if spec is None:
+            raise InputError(f"{type(self.network).__name__} has no ModelSpec; push a network of create_model")
+        known = self._checkpoint or Checkpoint("", "", spec, self.preprocessing, self.class_names, {}, {})
+        with tempfile.TemporaryDirectory() as folder:
+            export_model(replace(known, state_dict=self.network.state_dict()), folder, repository=repo_id)
+            return upload(folder, repo_id, private=private, token=token)
 
     def predict(self, path: str | Path) -> VideoScores:
         """Score one video file.

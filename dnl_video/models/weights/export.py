@@ -32,7 +32,7 @@ _CONTEXTS = {
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") -> list[Path]:
+def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "", repository: str = "") -> list[Path]:
     """Write a trained network as one file, and its model card.
 
     Args:
@@ -40,6 +40,7 @@ def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") 
         out: A ``.safetensors`` file, whose card is the ``.md`` beside it; or a folder in the form of the Hugging Face
             hub: ``model.safetensors``, ``config.json``, and the card as ``README.md``. `load_checkpoint` reads either.
         results: Measured accuracy in Markdown, for the card.
+        repository: Name on the Hugging Face hub, for the card.
 
     Returns:
         The files written.
@@ -60,7 +61,7 @@ def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "") 
         backbone_only=checkpoint.backbone_only,
     )
     write_exported(file, stored, checkpoint.state_dict)
-    texts = {card: model_card(checkpoint, file.name, stored["provenance"], results)}
+    texts = {card: model_card(checkpoint, file.name, stored["provenance"], results, repository)}
     if folder:
         described = {key: value for key, value in stored.items() if key != "config"}
         texts = {out / "config.json": json.dumps(described, indent=2, ensure_ascii=False) + "\n", **texts}
@@ -80,14 +81,16 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
     return known | {"exported_with": versions | {"python": platform.python_version()}}
 
 
-def model_card(checkpoint: Checkpoint, file: str, provenance: Mapping[str, Any], results: str = "") -> str:
+def model_card(
+    checkpoint: Checkpoint, file: str, provenance: Mapping[str, Any], results: str = "", repository: str = ""
+) -> str:
     """Return the model card of an exported file, in Markdown; without results it states that there are none."""
     spec = checkpoint.spec
     title = spec.architecture + (f" + {spec.context}" if spec.context != "none" else "")
     sections = {
         "Model": _model(checkpoint),
         "Input": _input(checkpoint),
-        "Use": _use(file, checkpoint.backbone_only),
+        "Use": _use(file, checkpoint.backbone_only, repository),
         "Training and provenance": _training(checkpoint, provenance),
         "Accuracy": results or "No report of this model's accuracy came with its export.",
         "Classes": _classes(checkpoint.class_names),
@@ -125,13 +128,14 @@ def _input(checkpoint: Checkpoint) -> str:
     )
 
 
-def _use(file: str, backbone_only: bool) -> str:
+def _use(file: str, backbone_only: bool, repository: str) -> str:
     if backbone_only:
         return f"```bash\ndnl-video train --config RECIPE --weights.source {file}\n```"
+    load = f'from_pretrained("{repository}")' if repository else f'from_checkpoint("{file}")'
     return (
         f"```bash\ndnl-video predict video.mp4 --checkpoint {file}\n```\n\n"
         "```python\nimport dnl_video\n\n"
-        f'predictor = dnl_video.Predictor.from_checkpoint("{file}")\n'
+        f"predictor = dnl_video.Predictor.{load}\n"
         'print(predictor.predict("video.mp4").top(5))\n```'
     )
 
