@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnl_video.cli.results import add_foreign_arguments, read_results, thumbnail_reader
+from dnl_video.cli.results import add_foreign_arguments, read_results, thumbnail_reader, video_links
 from dnl_video.cli.terminal import say
 from dnl_video.files import check_output
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     check_output(Path(output))
     has_paths = not is_file or args.manifest is not None or args.video_root is not None
     (predictions,) = read_results([args.directory], args)
-    _report(predictions, output, args.video_root, has_paths and not args.no_thumbnails)
+    _report(predictions, source, Path(output), args.video_root, has_paths, has_paths and not args.no_thumbnails)
     return 0
 
 
@@ -64,16 +64,21 @@ def report_directory(directory: Path) -> None:
     """Write the report of a predictions directory into it, and print its figures."""
     from dnl_video.results.reader import read_predictions
 
-    _report(read_predictions(directory), directory, None, True)
+    _report(read_predictions(directory), directory, directory, None, True, True)
 
 
-def _report(predictions: Predictions, output: str | Path, video_root: str | None, thumbnails: bool) -> None:
+def _report(
+    predictions: Predictions, source: Path, output: Path, video_root: str | None, has_paths: bool, thumbnails: bool
+) -> None:
     from dnl_video.cli.screen import print_nodes
     from dnl_video.report import build_report, save_report
+    from dnl_video.report.curves import read_curves
+    from dnl_video.report.origin import find_run
     from dnl_video.report.report_document import report_summary
 
     read_frames = thumbnail_reader(video_root) if thumbnails else None
-    report = build_report(predictions)
-    paths = save_report(report, output, read_frames)
+    run = find_run(predictions.meta.weights, str(source))
+    report = build_report(predictions, read_curves(run) if run else None)
+    paths = save_report(report, output, read_frames, video_links(output, video_root) if has_paths else None)
     print_nodes(report_summary(report))
     say(*(f"wrote {path}" for path in paths))

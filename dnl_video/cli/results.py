@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from dnl_video.errors import InputError
 
@@ -87,6 +89,17 @@ def thumbnail_reader(root: str | None = None) -> Callable[[str], NDArray[np.uint
             return error.reason.partition(" (")[0]
 
     return read
+
+
+def video_links(page: Path, root: str | None = None) -> Callable[[str], str | None]:
+    """Return a function from a video's path to its address relative to a page's folder; None if it is not there."""
+
+    def link(path: str) -> str | None:
+        file = _find(path, root)
+        there = bool(path) and file.exists()
+        return quote(Path(os.path.relpath(file.resolve(), page.resolve())).as_posix()) if there else None
+
+    return link
 
 
 def _find(path: str, root: str | None) -> Path:

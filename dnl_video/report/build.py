@@ -20,6 +20,7 @@ is added. A figure that cannot be computed is null, and `notes` says why::
     confused_pairs  [{label, label_index, predicted, predicted_index, videos, share_of_label}], at most 20
     confusion       [[true class, predicted class, videos]]: the non-zero cells
     calibration     {ece, mean_confidence, videos, bins [{low, high, videos, confidence, accuracy}]}
+    training        {metric: [[epochs done, value]]} of the training run, such as val/top1; null if it is not found
     confident_mistakes  [{video_id, path, label, predicted, confidence, label_score, label_place}], at most 20
 
 An accuracy is {value, low, high} with its counts: {correct, total}, or {num_classes} for mean class accuracy. Shares
@@ -37,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnl_video.errors import InputError
+from dnl_video.report.curves import Curves
 from dnl_video.results import metrics
 from dnl_video.results.clip_metrics import ClipAccuracy, accuracy_by_num_clips
 from dnl_video.results.predictions import Predictions
@@ -45,8 +47,12 @@ SCHEMA = "dnl-video-report/1"
 _MOST_LISTED = 20  # longest list of confused pairs, and of confident mistakes
 
 
-def build_report(predictions: Predictions) -> dict[str, Any]:
+def build_report(predictions: Predictions, training: Curves | None = None) -> dict[str, Any]:
     """Compute the numbers of a report from labelled predictions; the module's docstring lists the fields.
+
+    Args:
+        predictions: The predictions.
+        training: The curves of the training run; see `read_curves`.
 
     Raises:
         InputError: Videos have no labels.
@@ -63,9 +69,10 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
             "Run the same command again to finish the others; until then there is no figure over all listed videos."
         )
     if coverage["nan_scores"]:
-        notes.append(
-            f"{coverage['nan_scores']} videos have NaN scores and count as wrong; check the network and its precision."
-        )
+        number = count_text(coverage["nan_scores"], "video")
+        notes.append(f"NaN scores count as wrong ({number}); check the network and its precision.")
+    if num_classes == 1:
+        notes.append("There is only one class, so every evaluated video is right.")
     clips = _clip_accuracy(predictions, notes)
     labels, listed = predictions.label, complete and coverage["listed"] is not None
     return {
@@ -89,6 +96,7 @@ def build_report(predictions: Predictions) -> dict[str, Any]:
         and [{"num_clips": int(k), "top1": _share(r == 0)} for k, r in zip(clips.k, clips.rank_by_k, strict=True)],
         **_by_class(predictions, rank),
         "calibration": calibration_of(predictions, done, notes),
+        "training": training and {metric: [list(point) for point in points] for metric, points in training.items()},
         "confident_mistakes": _confident_mistakes(predictions, rank, predicted),
     }
 
@@ -227,7 +235,7 @@ def _clip_accuracy(predictions: Predictions, notes: list[str]) -> ClipAccuracy |
     evaluated = int(np.count_nonzero(predictions.evaluated))
     lacking = "there are no clip-level and centre-clip figures."
     if predictions.clip_scores is None or predictions.clip_video is None:
-        if evaluated and predictions.meta.num_clips is not None:
+        if evaluated and predictions.meta.num_clips not in (None, 1):  # of one clip, they equal the video-level ones
             notes.append(f"No clip scores are stored (--no-clip-scores), so {lacking}")
         return None
     with_clips = len(np.unique(predictions.clip_video))

@@ -152,7 +152,7 @@ def reliability_chart(networks: Sequence[tuple[str, dict[str, Any]]]) -> Chart:
         width = 0.9 * calibration["bins"][0]["high"]
         axes.bar([(b["low"] + b["high"]) / 2 for b in bins], [b["accuracy"] for b in bins], width, color=COLORS[0])
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
-        axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], "o", color=COLORS[1], markersize=3)
+        axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], "o", color=COLORS[1], markersize=4)
         percent_axis(axes, "x")
         percent_axis(axes, "y")
     figure.supxlabel("confidence (highest score)", fontsize=9)

@@ -104,7 +104,7 @@ def to_svg(figure: Figure, name: str, alt: str, *, min_width: int = 0) -> str:
     view_box = svg.partition('viewBox="')[2].partition('"')[0]
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     # The page enlarges a figure to the width of its text, but not a narrow one: its letters would be too large.
-    shape = f"width:{round(1.37 * width)}px;min-width:min({min_width}px,{width}px);stroke-linejoin:round"
+    shape = f"width:{round(1.43 * width)}px;min-width:min({min_width}px,{width}px);stroke-linejoin:round"
     start = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
         f'viewBox="{view_box}" width="{width}" height="{height}" style="{shape}" aria-label={quoteattr(alt)}>'

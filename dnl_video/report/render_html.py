@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,16 @@ from dnl_video.report.figures import to_svg
 
 FrameReader = Callable[[str], "NDArray[np.uint8] | str"]
 """Reads a few small frames [n, H, W, 3] of the video at a path, or returns a short reason for the failure."""
+Links = Callable[[str], "str | None"]
+"""Returns the address of the video at a path, relative to the page; None where there is no such file."""
+
+
+class _Videos(NamedTuple):
+    """Access to the videos of a page."""
+
+    read_frames: FrameReader | None
+    link: Links
+
 
 STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
@@ -26,12 +37,13 @@ _MAX_STRIP_PIXELS = 6 * 160 * 320  # of one film strip
 _GAP = 3  # white pixels between frames
 
 
-def render_html(document: Document, read_frames: FrameReader | None = None) -> str:
+def render_html(document: Document, read_frames: FrameReader | None = None, link: Links | None = None) -> str:
     """Return a document as one HTML page that loads no other file; without `read_frames`, it has no film strips."""
+    videos = _Videos(read_frames, link or (lambda path: None))
     sections = [
         (re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-"), escape(section.title), body)
         for section in document.sections
-        if (body := _nodes(section.parts, read_frames))
+        if (body := _nodes(section.parts, videos))
     ]
     links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title, _ in sections)
     parts = "\n".join(
@@ -54,7 +66,7 @@ def render_html(document: Document, read_frames: FrameReader | None = None) -> s
 <body>
 <header>
 <h1>{escape(document.title)}</h1>
-{_nodes(document.lead, read_frames)}
+{_nodes(document.lead, videos)}
 </header>
 <nav aria-label="Contents"><ul>{links}</ul></nav>
 <main>
@@ -67,11 +79,11 @@ def render_html(document: Document, read_frames: FrameReader | None = None) -> s
 """
 
 
-def _nodes(nodes: Iterable[Node], read_frames: FrameReader | None) -> str:
-    return "\n".join(_node(node, read_frames) for node in nodes)
+def _nodes(nodes: Iterable[Node], videos: _Videos) -> str:
+    return "\n".join(_node(node, videos) for node in nodes)
 
 
-def _node(node: Node, read_frames: FrameReader | None) -> str:
+def _node(node: Node, videos: _Videos) -> str:
     match node:
         case Text(text, style):
             return f'<p class="{style}">{escape(text)}</p>' if style else f"<p>{escape(text)}</p>"
@@ -87,7 +99,7 @@ def _node(node: Node, read_frames: FrameReader | None) -> str:
             svg = to_svg(node.figure, node.name, node.alt, min_width=node.min_width)
             return f'<figure><div class="scroll">{svg}</div>\n<figcaption>{escape(node.caption)}</figcaption></figure>'
         case FilmStrips():
-            return _film_strips(node, read_frames)
+            return _film_strips(node, videos)
 
 
 def _table(table: Table) -> str:
@@ -119,19 +131,21 @@ def _table(table: Table) -> str:
     )
 
 
-def _film_strips(node: FilmStrips, read_frames: FrameReader | None) -> str:
+def _film_strips(node: FilmStrips, videos: _Videos) -> str:
     parts, bytes_left = [f'<p class="note">{escape(node.table.caption)}.</p>'], _MAX_STRIP_BYTES
     for number, (row, path) in enumerate(zip(node.table.rows, node.paths, strict=True), start=1):
         video, *facts = (text for text, _ in node.table.cells(row))
         names = node.table.header[1:]
         shown = ", ".join(f"{escape(name)} <b>{escape(fact)}</b>" for name, fact in zip(names, facts, strict=True))
-        strip = ""
-        if read_frames is not None:
-            frames = read_frames(path) if bytes_left > 0 else "left out, to keep this file small"
+        strip, name, address = "", f"<code>{escape(video)}</code>", videos.link(path)
+        if address is not None:
+            name = f'<a href="{escape(address)}">{name}</a>'
+        if videos.read_frames is not None:
+            frames = videos.read_frames(path) if bytes_left > 0 else "left out, to keep this file small"
             image = film_strip(frames, f"Frames of {video}")
             bytes_left -= len(image)
             strip = f'<figure><div class="scroll">{image}</div></figure>'
-        parts.append(f'<div class="strip"><p>{number}. {shown}<br><code>{escape(video)}</code></p>{strip}</div>')
+        parts.append(f'<div class="strip"><p>{number}. {shown}<br>{name}</p>{strip}</div>')
     return "\n".join(parts)
 
 

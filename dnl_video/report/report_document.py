@@ -6,9 +6,12 @@ import json
 from pathlib import PurePath
 from typing import Any
 
+from dnl_video.naming import run_folder
 from dnl_video.report import charts
-from dnl_video.report.build import model_name
+from dnl_video.report.build import count_text, model_name
+from dnl_video.report.curves import draw_training
 from dnl_video.report.document import (
+    Chart,
     Document,
     FilmStrips,
     Node,
@@ -28,8 +31,7 @@ _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", 
 _LEVELS = (
     "Papers call three different figures top-1. Video-level averages the scores of all views of a video before taking "
     "the highest; benchmarks quote this one. Centre-clip scores only the clip in the middle of each video, as "
-    "validation during training does. Clip-level counts each clip separately. In many videos the action fills only a "
-    "part of the time, and an average covers more of it: video-level is usually several points above the other two."
+    "validation during training does. Clip-level counts each clip separately."
 )
 _INTERVALS = (
     "Brackets are 95% intervals. They account for the choice of videos, not for training seeds. They are Wilson "
@@ -47,16 +49,17 @@ _COVERAGE = {
 def report_document(report: dict[str, Any]) -> Document:
     """Return the report of `build_report` as a document."""
     sentence, figures = headline(report), report["accuracy"]["evaluated"]["video"] or {}
-    over = f"Video-level, {_videos(report['coverage'])}, {report['num_classes']} classes"
+    over = f"Video-level, {_videos(report['coverage'])}, {count_text(report['num_classes'], 'class', 'classes')}"
     caption = f"{over}; {report['protocol']['text']}." if figures else sentence
     shown = figures_shown(report["num_classes"])
     tiles = [(name, percent(figures[key]["value"]), _interval(figures[key])) for key, name in shown.items() if figures]
     return Document(
-        title=f"Accuracy of {model_name(report)}",
+        title=report_title(report),
         lead=[*(Text(note, "warning") for note in report["notes"]), Tiles(tiles, caption, sentence)],
         sections=[
             Section("Accuracy", _accuracy(report)),
             Section("Coverage", _coverage(report)),
+            Section("Training", _training(report)),
             Section("Classes", _classes(report)),
             Section("Confusion", _confusion(report)),
             Section("Calibration", _calibration(report)),
@@ -64,6 +67,13 @@ def report_document(report: dict[str, Any]) -> Document:
             Section("What was evaluated", [_origin(report)]),
         ],
     )
+
+
+def report_title(report: dict[str, Any]) -> str:
+    """Return the model, the list of videos and the run, such as "slow_r50 + dnl on demo/val.csv (run slow_dnl)"."""
+    source, weights = report["manifest"]["source"], report["weights"]["name"]
+    videos = f" on {'/'.join(PurePath(source).parts[-2:])}" if source else ""
+    return f"Accuracy of {model_name(report)}{videos}" + (f" (run {run_folder(weights).name})" if weights else "")
 
 
 def report_summary(report: dict[str, Any]) -> list[Text | Table]:
@@ -84,7 +94,8 @@ def headline(report: dict[str, Any]) -> str:
     """Return the result in one sentence: figures with their intervals, videos and protocol."""
     coverage, figures, name = report["coverage"], report["accuracy"]["evaluated"]["video"], model_name(report)
     if figures is None:
-        return f"{name}: no video could be evaluated, all {coverage['failed']} failed."
+        failed = "the only one" if coverage["failed"] == 1 else f"all {coverage['failed']}"
+        return f"{name}: no video could be evaluated, {failed} failed."
     shown = figures_shown(report["num_classes"]).items()
     shares = ", ".join(f"{name} {percent(figures[k]['value'])} ({_interval(figures[k])})" for k, name in shown)
     unfinished = "" if report["complete"] else f"Incomplete ({coverage['finished']} of {coverage['listed']} videos). "
@@ -92,8 +103,10 @@ def headline(report: dict[str, Any]) -> str:
 
 
 def _videos(coverage: dict[str, Any]) -> str:
-    listed = "" if coverage["listed"] is None else f"of {coverage['listed']:,} listed "
-    return f"{coverage['evaluated']:,} {listed}videos"
+    listed, evaluated = coverage["listed"], coverage["evaluated"]
+    return (
+        count_text(evaluated, "video") if listed in (None, evaluated) else f"{evaluated:,} of {listed:,} listed videos"
+    )
 
 
 def _interval(figure: dict[str, Any]) -> str:
@@ -105,32 +118,33 @@ def _levels(report: dict[str, Any], caption: str, *, brief: bool = False) -> Tab
     accuracy, coverage, protocol = report["accuracy"], report["coverage"], report["protocol"]
     clips, views = protocol["num_clips"], "as given"
     if clips is not None:
-        views = f"mean of all {protocol['num_views']} views"
         crops = f", mean of its {protocol['num_crops']} crops" if protocol["num_crops"] > 1 else ""
-    levels = [("video-level", accuracy["evaluated"]["video"], f"{views}, {coverage['evaluated']:,} evaluated videos")]
-    if coverage["listed"] is not None:
+        views = f"the only clip{crops}" if clips == 1 else f"mean of all {protocol['num_views']} views"
+    evaluated = count_text(coverage["evaluated"], "evaluated video")
+    levels = [("video-level", accuracy["evaluated"]["video"], f"{views}, {evaluated}")]
+    if coverage["listed"] not in (None, coverage["evaluated"]):
         over = f"{views}, {coverage['listed']:,} listed videos, failed = wrong"
         levels.append(("video-level, listed", accuracy["listed"]["video"], over))
-    if clips is not None:
+    if clips not in (None, 1):  # with one clip, all levels have the same figures
         levels.append(("centre-clip", accuracy["evaluated"]["centre_clip"], _centre_clip(clips) + crops))
         levels.append(("clip-level", accuracy["evaluated"]["clip"], f"each clip{crops}"))
     shown = figures_shown(report["num_classes"])
     columns = 1 + len(shown) + (not brief)
-    rows = [[name, *accuracy_cells(figures, shown), scored][:columns] for name, figures, scored in levels]
+    rows = [[name, *accuracy_cells(figures, shown), scored][:columns] for name, figures, scored in levels if figures]
     header = ["level", *shown.values(), "what is scored"]
     return Table(caption, header[:columns], rows, ("l" + "r" * len(shown) + "l")[:columns])
 
 
 def _centre_clip(num_clips: int) -> str:
-    if num_clips < 2:
-        return "the only clip" if num_clips else "the middle clip"  # 0: clips slide over the video
+    if num_clips == 0:
+        return "the middle clip"  # clips slide over the video
     centre = num_clips // 2  # counted from 0
     return f"{_ORDINALS[centre]} of {num_clips} clips" if centre < 10 else f"clip {centre + 1} of {num_clips}"
 
 
 def _accuracy(report: dict[str, Any]) -> list[Node]:
     nodes: list[Node] = [_levels(report, "Accuracy by level, with 95% intervals")]
-    if report["protocol"]["num_clips"] is not None:
+    if report["protocol"]["num_clips"] not in (None, 1):
         nodes.append(Text(_LEVELS, "note"))
     nodes.append(Text(_INTERVALS, "note"))
     by_num_clips = report["by_num_clips"]
@@ -143,6 +157,8 @@ def _accuracy(report: dict[str, Any]) -> list[Node]:
 
 def _coverage(report: dict[str, Any]) -> list[Node]:
     coverage, accuracy = report["coverage"], report["accuracy"]
+    if report["complete"] and not coverage["failed"]:
+        return []
     top1 = {over: accuracy_text((accuracy[over]["video"] or {}).get("top1")) for over in accuracy}
     rows = [
         [name, "unknown" if coverage[name] is None else coverage[name], top1.get(name), meaning]
@@ -161,6 +177,16 @@ def _coverage(report: dict[str, Any]) -> list[Node]:
 
 def _without_path(error: str, path: str) -> str:
     return error.removeprefix(f"{path}: ").replace(path, PurePath(path).name) if path else error
+
+
+def _training(report: dict[str, Any]) -> list[Node]:
+    curves = report["training"]
+    if not curves:
+        return []
+    best = max(curves.get("val/top1", [(0, 0.0)]), key=lambda point: point[1])
+    caption = "Loss, top-1 and learning rate of the training run. Validation scores fewer views than this report."
+    alt = f"Lines: loss, top-1 and learning rate by epoch; the best validation top-1 is {percent(best[1])}."
+    return [Chart(draw_training(curves), "training", alt, caption)]
 
 
 def _classes(report: dict[str, Any]) -> list[Node]:
@@ -191,7 +217,7 @@ def _calibration(report: dict[str, Any]) -> list[Node]:
         return []
     text = (
         f"Expected calibration error (ECE) {percent(calibration['ece'])} with {len(calibration['bins'])} bins; mean "
-        f"confidence {percent(calibration['mean_confidence'])} over {calibration['videos']:,} videos."
+        f"confidence {percent(calibration['mean_confidence'])} over {count_text(calibration['videos'], 'video')}."
     )
     rows = [
         [f"{b['low']:.2f} to {b['high']:.2f}", b["videos"], b["confidence"], b["accuracy"]]
@@ -203,7 +229,12 @@ def _calibration(report: dict[str, Any]) -> list[Node]:
 
 
 def _mistakes(report: dict[str, Any]) -> list[Node]:
-    mistakes = report["confident_mistakes"]
+    mistakes, top1 = report["confident_mistakes"], (report["accuracy"]["evaluated"]["video"] or {}).get("top1")
+    if top1 is None:
+        return []
+    wrong = top1["total"] - top1["correct"]
+    if not wrong:
+        return [Text("No evaluated video is wrong.")]
 
     def score(value: float | None) -> str:
         if value is None:
@@ -215,8 +246,10 @@ def _mistakes(report: dict[str, Any]) -> list[Node]:
         for m in mistakes
     ]
     header = ["video", "predicted", "confidence", "label", "label score", "label rank"]
-    table = Table("Wrong videos, highest score first; some may have a wrong label", header, rows, "clrlrn")
-    return [FilmStrips(table, [m["path"] for m in mistakes])] if mistakes else []
+    which = f"The {len(rows)} wrong videos" if len(rows) == wrong else f"{len(rows)} of {wrong:,} wrong videos"
+    which = "The only wrong video" if wrong == 1 else f"{which}, highest score first"
+    table = Table(f"{which}; a label may be wrong, too", header, rows, "clrlrn")
+    return [FilmStrips(table, [m["path"] for m in mistakes])]
 
 
 def _origin(report: dict[str, Any]) -> Table:

@@ -44,7 +44,7 @@ def test_the_command_writes_and_shows_the_report(directory, capsys):
     assert 'Failed videos count as wrong in the row "listed".' in lines
     assert "1 failed: VIDEO: no [video] stream (such as v3)" in lines
     assert lines[-3:] == [f"wrote {directory / f'report.{kind}'}" for kind in ("json", "md", "html")]
-    assert (directory / "report.md").read_text().startswith("# Accuracy of i3d_r50\n")
+    assert (directory / "report.md").read_text().startswith("# Accuracy of i3d_r50 on data/val.csv (run a)\n")
 
 
 def test_output_folder(directory, tmp_path, capsys):
@@ -178,3 +178,26 @@ def test_report_loads_no_torch():
         "import dnl_video.report, dnl_video.results.predictions; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_mistakes_link_to_files_relative_to_the_page(mistaken_video, directory, tmp_path):
+    assert run(directory, "--output", tmp_path / "out" / "a") == 0
+    page = (tmp_path / "out" / "a" / "report.html").read_text()
+    assert '<a href="../../val/run/v2.mp4">' in page
+    mistaken_video.rename(mistaken_video.with_name("moved.mp4"))
+    assert run(directory, "--output", tmp_path / "out" / "b") == 0
+    assert "v2.mp4" not in (tmp_path / "out" / "b" / "report.html").read_text()
+
+
+def test_training_curve_of_the_run(directory, tmp_path):
+    """An evaluation in the run's folder, as `train --final-test` writes it."""
+    run_folder = tmp_path / "runs" / "a"
+    shutil.copytree(directory, run_folder / "evaluation" / "best")
+    (run_folder / "checkpoints").mkdir()
+    (run_folder / "config.yaml").write_text("seed: 1")
+    (run_folder / "logs" / "csv").mkdir(parents=True)
+    (run_folder / "logs" / "csv" / "metrics.csv").write_text("epoch,step,val/top1\n0,9,0.25\n1,19,0.5\n")
+    command.report_directory(run_folder / "evaluation" / "best")
+    written = json.loads((run_folder / "evaluation" / "best" / "report.json").read_text())
+    assert written["training"] == {"val/top1": [[1, 0.25], [2, 0.5]]}
+    assert "best validation top-1 is 50.0%" in (run_folder / "evaluation" / "best" / "report.html").read_text()

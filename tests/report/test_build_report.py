@@ -210,7 +210,7 @@ def test_scores_of_nan_count_as_wrong_and_are_noted(tmp_path):
     videos[3].scores = np.full(8, np.nan, dtype=np.float32)
     report = report_of(tmp_path, videos, make_meta(8))
     assert report["accuracy"]["evaluated"]["video"]["top1"]["correct"] == 7
-    assert report["notes"][0] == "1 videos have NaN scores and count as wrong; check the network and its precision."
+    assert report["notes"][0] == "NaN scores count as wrong (1 video); check the network and its precision."
     json.dumps(report, allow_nan=False)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from dnl_video.report import build_report
 from dnl_video.report.document import Document, FilmStrips, Table
 from dnl_video.report.render_html import film_strip, render_html
+from dnl_video.report.report_document import report_document
 from dnl_video.results.predictions import VideoPrediction
 from dnl_video.results.reader import read_predictions
 from tests.report.directories import make_meta, make_videos, report_of, write_large
@@ -144,6 +145,43 @@ def test_without_clips_probabilities_and_some_classes(tmp_path):
     outline = Outline(text)
     assert outline.tables[CLASSES][8] == ["ccw", "0", "", "", "0", ""]
     assert "predicted left, confidence 3, label up, label score 0.5, label rank 8" in " ".join(outline.text.split())
+
+
+def test_title_and_sentences_fit_the_data(tmp_path):
+    meta = make_meta(2, ["cat", "dog"], num_clips=1, num_crops=1)
+    right = [VideoPrediction(f"v{i}", "p", i, 1, np.eye(2, dtype=np.float32)[i]) for i in range(2)]
+    text = Outline(html(report_of(tmp_path / "right", right, meta))).text
+    assert "Accuracy of slow_r50 + dnl on data/val.csv (run a)" in text
+    assert "Video-level, 2 videos, 2 classes; 1 clip x 1 crop" in text
+    assert "the only clip, 2 evaluated videos" in text
+    assert "No evaluated video is wrong." in text
+    for absent in ("Coverage", "centre-clip", "Papers call", "usually"):
+        assert absent not in text
+    right[1].scores = np.array([0.75, 0.25], dtype=np.float32)
+    assert "The only wrong video; a label" in Outline(html(report_of(tmp_path / "wrong", right, meta))).text
+    one = make_meta(1, ["cat"], num_clips=1, num_crops=3)
+    text = Outline(html(report_of(tmp_path / "one", [VideoPrediction("v", "p", 0, 3, np.ones(1))], one))).text
+    assert "There is only one class, so every evaluated video is right." in text
+    assert "the only clip, mean of its 3 crops, 1 evaluated video" in text
+    failed = [VideoPrediction("v", "p", 0, error="p: broken")]
+    text = Outline(html(report_of(tmp_path / "failed", failed, make_meta(1)))).text
+    assert "no video could be evaluated, the only one failed." in text
+    assert "Wrong videos" not in text
+
+
+def test_figures_of_the_training_run(predictions, report):
+    curves = {"val/top1": [(1, 0.25), (2, 0.5)], "train/loss": [(1, 2.0)]}
+    with_run = build_report(predictions, curves)
+    assert with_run == {**report, "training": {"val/top1": [[1, 0.25], [2, 0.5]], "train/loss": [[1, 2.0]]}}
+    labels = Outline(html(json.loads(json.dumps(with_run)))).all("svg", "aria-label")
+    assert "Lines: loss, top-1 and learning rate by epoch; the best validation top-1 is 50.0%." in labels
+
+
+def test_mistakes_link_to_the_videos_that_are_there(report):
+    paths = [mistake["path"] for mistake in report["confident_mistakes"]]
+    outline = Outline(render_html(report_document(report), None, {paths[0]: 'a/"b c.mp4'}.get))
+    assert [link for link in outline.all("a", "href") if not link.startswith("#")] == ['a/"b c.mp4']
+    assert len(paths) > 1
 
 
 # ---------------------------------------------------------------- frames

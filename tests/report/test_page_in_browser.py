@@ -70,6 +70,29 @@ def test_empty_cells_come_last_whatever_the_order(page, tmp_path):
         assert page.evaluate(COLUMN % 2)[5:] == ["", "", ""]
 
 
+def test_wide_tables_say_so_and_keep_their_first_column(page, pages):
+    for width, wide in ((1280, False), (390, True)):
+        page.open(pages[0][1], width)
+        box = "document.querySelector('table.sortable').parentNode"
+        assert page.evaluate(f"{box}.classList.contains('wide')") == wide
+        hint = page.evaluate("getComputedStyle(document.querySelector('table.sortable caption'), '::after').content")
+        assert ("scroll sideways" in hint) == wide
+    left = f"{box}.querySelector('tbody th').getBoundingClientRect().left"
+    before = page.evaluate(left)
+    page.evaluate(f"{box}.scrollLeft = 100")
+    assert page.evaluate(f"{box}.scrollLeft") == 100
+    assert page.evaluate(left) == before
+
+
+def test_figures_are_as_wide_as_the_text(page, pages):
+    for width in (1280, 390):
+        page.open(pages[0][1], width)
+        text = page.evaluate("document.querySelector('main p').getBoundingClientRect().width")
+        shown = page.evaluate("[...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect().width)")
+        charts = shown[:2] + shown[3:]  # the confusion matrix of 8 classes is smaller
+        assert all(abs(w - text) < 2 for w in charts)
+
+
 def test_dark_mode(page, pages):
     page.open(pages[0][1], 1280, dark=True)
     ink, paper = (
