@@ -223,6 +223,8 @@ class TrainerConfig:
         log_every_n_steps: Steps between logged training values.
         progress_bar: Show the progress bar.
         wandb_project: Also log to this Weights & Biases project (needs wandb).
+        mlflow_experiment: Also log to this MLflow experiment (needs mlflow), at MLFLOW_TRACKING_URI or in mlflow.db of
+            the current folder.
     """
 
     max_epochs: int = 196
@@ -242,6 +244,7 @@ class TrainerConfig:
     log_every_n_steps: int = 10
     progress_bar: bool = True
     wandb_project: str | None = None
+    mlflow_experiment: str | None = None
 
     RANGES: ClassVar[dict[str, str]] = {
         "[1, 100000]": "max_epochs accumulate_grad_batches check_val_every_n_epoch patience",

@@ -118,6 +118,8 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     if early:
         facts["progress"]["stopped early"] = early.partition(": ")[2]
     facts["finished"] = epochs is not None and (done >= epochs or bool(early))
+    if (curves := folder / "curves.png").is_file():
+        facts["curves"] = str(curves)
     evaluations = sorted(parent for parent, _, files in walk(folder) if "meta.json" in files)
     if evaluations:
         facts["evaluations"] = evaluations

@@ -72,6 +72,8 @@ def _print(facts: dict[str, Any]) -> None:
             table.add_section()
     # Files and pipes have no width; a wide line keeps paths and checksums in one piece.
     show(table, width=None if sys.stdout.isatty() else 200)
+    if "curves" in facts:
+        say(f"curves: {facts['curves']}")
     say(*(f"evaluated: {path}" for path in facts.get("evaluations", [])))
     say(*(f"next: {command}" for command in facts["next"]))
 

@@ -19,9 +19,9 @@ _COLUMN_OF = {"train/loss": "train/loss_epoch"}  # the mean over the epoch, not 
 
 
 def read_logs(run: Path) -> Iterator[dict[str, str]]:
-    """Yield the lines of a run's CSV logs, oldest log first."""
+    """Yield the lines of a run's CSV logs: csv, csv-resumed-1, csv-resumed-2 and so on."""
     logs = [log / "metrics.csv" for log in list_folder(run / "logs", "csv*")]
-    for path in sorted(filter(Path.is_file, logs), key=lambda p: p.stat().st_mtime):
+    for path in sorted(filter(Path.is_file, logs), key=lambda p: (len(p.parent.name), p.parent.name)):
         with path.open(encoding="utf-8", newline="") as file:
             yield from csv.DictReader(file)
 

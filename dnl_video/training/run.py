@@ -32,6 +32,7 @@ from dnl_video.spec import to_dict
 from dnl_video.training.callbacks import PreciseBatchNorm
 from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from dnl_video.training.collectives import another_process_ended
+from dnl_video.training.curves import CURVES_NAME, Curves
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
@@ -111,7 +112,7 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     best = BestCheckpoint(output, config.trainer.patience)
     last = LastCheckpoint(output, config.trainer.save_every_n_steps, request)
     progress = ClipProgress(config.trainer.progress_bar)
-    callbacks = [request, *_callbacks(config, output, progress), progress, best, last]
+    callbacks = [request, *_callbacks(config, output, progress), progress, best, last, Curves(output)]
     loggers = make_loggers(config, output)
     trainer = make_trainer(config, callbacks, loggers, output, plugins=[AtomicCheckpointIO(file)])
     if point is not None:
@@ -233,7 +234,8 @@ def _locked_folder(output: Path) -> AbstractContextManager[None]:
 
 def _print_summary(datamodule: VideoDataModule, module: VideoTrainingModule, trainer: Trainer) -> None:
     config, validated = module.config, len(datamodule.val.records)
-    clips = config.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    module.trainer = trainer  # as Lightning does in fit
+    clips = module.clips_per_step
     parameters = sum(p.numel() for p in module.network.parameters())
     print(
         f"{config.model.architecture} with context {config.model.context}: {parameters / 1e6:.2f}M parameters, "
@@ -241,7 +243,8 @@ def _print_summary(datamodule: VideoDataModule, module: VideoTrainingModule, tra
         f"train {len(datamodule.train_records)} videos ({len(datamodule.train_missing)} missing), "
         f"{f'validate {validated}' if validated else 'no validation'}\n"
         f"{clips} clips a step on {trainer.world_size} process(es); learning rate {config.optim.lr:g} per "
-        f"{config.optim.lr_batch or clips} clips -> {scaled_lr(config.optim, clips):g}",
+        f"{config.optim.lr_batch or clips} clips -> {scaled_lr(config.optim, clips):g}\n"
+        f"curves: {Path(config.output_dir) / CURVES_NAME}, or tensorboard --logdir {Path(config.output_dir) / 'logs'}",
         flush=True,
     )
 

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError
 from dnl_video.files import list_folder
-from dnl_video.launcher import alone_under_slurm, devices_and_nodes
+from dnl_video.launcher import alone_under_slurm, devices_and_nodes, is_first_process
 
 
 def make_loggers(config: TrainConfig, output: Path) -> list[Logger]:
     """Return the loggers that write to the run's folder.
 
     Raises:
-        InputError: trainer.wandb_project is set, but Weights & Biases is not installed.
+        InputError: trainer.wandb_project or mlflow_experiment is set, but its package is not installed.
     """
     # Lightning deletes an existing CSV log, so a resumed run writes a new one.
     parts = len(list_folder(output / "logs", "csv*"))
@@ -32,11 +33,20 @@ def make_loggers(config: TrainConfig, output: Path) -> list[Logger]:
         CSVLogger(output, name="logs", version=f"csv-resumed-{parts}" if parts else "csv"),
         TensorBoardLogger(output, name="logs", version="tensorboard"),
     ]
-    if config.trainer.wandb_project is not None:
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")  # MLflow's default
+    others: dict[str, Callable[[str], Logger]] = {
+        "wandb_project": lambda name: WandbLogger(project=name, save_dir=output),
+        "mlflow_experiment": lambda name: MLFlowLogger(name, run_name=output.name, tracking_uri=tracking),
+    }
+    for option, make in others.items():
+        name, package = getattr(config.trainer, option), option.partition("_")[0]
+        if name is None or not is_first_process():  # several processes must not create one database
+            continue
         try:
-            loggers.append(WandbLogger(project=config.trainer.wandb_project, save_dir=output))
+            loggers.append(make(name))
         except ModuleNotFoundError as error:
-            raise InputError("trainer.wandb_project is set but wandb is not installed; pip install wandb") from error
+            advice = f"pip install {package}"
+            raise InputError(f"trainer.{option} is set but {package} is not installed; {advice}") from error
     return loggers
 
 

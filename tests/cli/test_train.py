@@ -9,6 +9,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -98,6 +100,22 @@ def test_resume_continues_the_run_and_keeps_its_logs(tiny, tmp_path, capsys):
     assert (output / log).read_text(encoding="utf-8") == (tiny.run / log).read_text(encoding="utf-8")
     added = csv.DictReader((output / "logs/csv-resumed-1/metrics.csv").open(encoding="utf-8"))
     assert {row["epoch"] for row in added if row["train/loss"]} == {"1"}
+
+
+FIRST_LINE = """
+import sys
+from dnl_video.cli import main, train
+train._check_devices = lambda config: sys.exit("torch" in sys.modules or "matplotlib" in sys.modules)
+main.main(sys.argv[1:])
+"""
+
+
+def test_a_line_is_printed_before_torch_is_loaded(tiny):
+    """Loading torch takes seconds."""
+    words = ["train", "--config", str(tiny.config), "--output", "runs/new"]
+    done = subprocess.run([sys.executable, "-c", FIRST_LINE, *words], capture_output=True, text=True)
+    assert done.stderr == "train i3d_r50 with context dnl in runs/new; loading torch ...\n"
+    assert done.returncode == 0
 
 
 def test_only_rank_0_prints_the_result_of_a_dry_run(tiny, tmp_path, capsys, monkeypatch):
@@ -241,7 +259,7 @@ def test_one_class_is_refused(tiny, tmp_path, capsys):
 def test_milestones_after_the_last_epoch_get_a_warning(tiny, tmp_path, capsys):
     words = ["--optim.schedule", "step", "--optim.milestones", "[0.5, 1, 44.5]", "--dry-run"]
     assert main(train_words(tiny, tmp_path / "run", *words)) == 0
-    assert capsys.readouterr().err.splitlines()[0] == (
+    assert capsys.readouterr().err.splitlines()[1] == (
         "warning: optim.milestones has 1, 44.5, but the run ends after trainer.max_epochs 1; the learning rate stays "
         "the same there"
     )
