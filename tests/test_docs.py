@@ -18,7 +18,7 @@ from tests.conftest import REPOSITORY, TinyRun
 README = REPOSITORY / "README.md"
 PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 TEXTS = {page.relative_to(REPOSITORY).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
-COMMAND = re.compile(r"^(?:torchrun .*?-m dnl_video|dnl-video) (.*)", flags=re.MULTILINE)
+COMMAND = re.compile(r"^(?:torchrun .*?-m dnl_video|dnl-video) (.*?)(?: \| .*)?$", flags=re.MULTILINE)
 SCRIPT = re.compile(r"^python (scripts/.*)", flags=re.MULTILINE)
 
 

@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.cli.main import VIDEOS_FAILED
-from dnl_video.cli.options import add_checkpoint_argument, add_view_options, config_from
-from dnl_video.cli.predict import score_videos
+from dnl_video.cli.options import (
+    add_checkpoint_argument,
+    add_output_argument,
+    add_view_options,
+    config_from,
+    default_output,
+)
+from dnl_video.cli.predict import load, score_videos
+from dnl_video.cli.results import print_report
 from dnl_video.cli.terminal import say, suggest
 from dnl_video.config import EvaluationConfig
 
@@ -33,25 +40,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-failed", action="store_true", help=f"Exit with 0, not {VIDEOS_FAILED}, if videos failed to decode."
     )
     add_view_options(parser, EvaluationConfig(), "clip_scores", "frame_order")
-    output = "Predictions directory. Default: predictions/NAME_OF_LIST."
-    parser.add_argument("--output", metavar="DIR", help=output)
+    add_output_argument(parser)
+    parser.add_argument("--json", action="store_true", help="Print accuracy and coverage as JSON, as in report.json.")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and print the accuracy."""
-    output = Path(arguments.output or Path("predictions") / Path(arguments.manifest).resolve().stem)
     options = config_from(arguments, EvaluationConfig)
     more = {name: getattr(arguments, name) for name in ("root", "limit_videos", "retry_failed")}
-    if not evaluate(arguments.checkpoint, arguments.manifest, output, options, **more):
+    output = evaluate(arguments.checkpoint, arguments.manifest, arguments.output, options, **more)
+    if output is None:
         return 0
-    from dnl_video.cli.screen import print_nodes
     from dnl_video.report import build_report
-    from dnl_video.report.report_document import report_summary
     from dnl_video.results.reader import read_predictions
 
     predictions = read_predictions(output)
-    print_nodes(report_summary(build_report(predictions)))
-    say(f"predictions: {output}")
+    print_report(build_report(predictions), arguments.json, predictions=str(output))
+    if not arguments.json:
+        say(f"predictions: {output}")
     suggest("report", output)
     return VIDEOS_FAILED if any(predictions.error) and not arguments.allow_failed else 0
 
@@ -59,14 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
 def evaluate(
     checkpoint: str,
     manifest: str,
-    output: Path,
+    output: str | Path | None,
     options: EvaluationConfig,
     *,
     root: str | None = None,
     limit_videos: int | None = None,
     **more: Any,
-) -> bool:
-    """Score a labelled list into ``output`` with `score_videos`; ``root`` and ``limit_videos`` as in `read_manifest`.
+) -> Path | None:
+    """Score a labelled list with `score_videos`; ``root`` and ``limit_videos`` as in `read_manifest`.
+
+    Returns:
+        The predictions directory (by default `default_output`); None if other processes are still at work.
 
     Raises:
         InputError: A file cannot be used, or the directory belongs to another run.
@@ -75,8 +84,7 @@ def evaluate(
     from dnl_video.models.weights.find import find_checkpoint
 
     file, _ = find_checkpoint(checkpoint), find_manifest(manifest)
-    from dnl_video.models.weights.checkpoint import load_checkpoint
-
-    loaded = load_checkpoint(file)
+    loaded = load(file)
     videos = read_manifest(manifest, root=root, class_names=loaded.class_names, limit_videos=limit_videos, split="val")
-    return score_videos("evaluate", loaded, videos, output, options, **more)
+    folder = Path(output or default_output("predictions", loaded, videos, manifest))
+    return folder if score_videos("evaluate", loaded, videos, folder, options, **more) else None

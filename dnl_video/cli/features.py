@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from dnl_video.cli.main import VIDEOS_FAILED
-from dnl_video.cli.options import add_view_options, config_from
-from dnl_video.cli.predict import add_video_arguments, score_videos
+from dnl_video.cli.options import add_output_argument, add_view_options, config_from, default_output
+from dnl_video.cli.predict import add_video_arguments, failed_status, load, score_videos
 from dnl_video.cli.terminal import say
 from dnl_video.config import EvaluationConfig
 
@@ -22,13 +21,11 @@ for SlowFast, those of the slow pathway come first. The scores of predict are st
 
 A list is a text file with one path per line. To resume a killed run, give the same command again."""
 
-_MOST_FAILURES = 10
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_video_arguments(parser)
-    parser.add_argument("--output", required=True, metavar="DIR", help="Predictions directory.")
+    add_output_argument(parser, kind="features")
     add_view_options(parser, EvaluationConfig())
 
 
@@ -40,17 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     manifest = read_videos(arguments.videos, root=arguments.root)
     file, options = find_checkpoint(arguments.checkpoint), config_from(arguments, EvaluationConfig)
-    from dnl_video.models.weights.checkpoint import load_checkpoint
-
-    checkpoint = load_checkpoint(file)
+    checkpoint = load(file)
+    output = arguments.output or default_output("features", checkpoint, manifest, arguments.videos[0])
     more = {"features": True, "retry_failed": arguments.retry_failed}
-    if not score_videos("features", checkpoint, manifest, arguments.output, options, **more):
+    if not score_videos("features", checkpoint, manifest, output, options, **more):
         return 0
-    failed = [video for video in iter_predictions(arguments.output) if video.error is not None]
-    for video in failed[:_MOST_FAILURES]:
-        say(f"failed: {video.video_id}: {video.error}")
-    if len(failed) > _MOST_FAILURES:
-        say(f"and {len(failed) - _MOST_FAILURES} more: see {arguments.output}/videos-*.jsonl")
-    num_videos = len(manifest.records)
-    say(f"features of {num_videos - len(failed)} of {num_videos} videos: {arguments.output}")
-    return VIDEOS_FAILED if failed else 0
+    total, failed = len(manifest.records), sum(video.error is not None for video in iter_predictions(output))
+    say(f"features of {total - failed} of {total} videos: {output}")
+    return failed_status(failed, total, output)

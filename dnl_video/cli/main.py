@@ -110,7 +110,7 @@ def _dispatch(words: list[str]) -> int:
     if log.isEnabledFor(logging.DEBUG):
         versions = [f"{package} {version(package)}" for package in _PACKAGES]
         log.debug("%s, Python %s", ", ".join(versions), platform.python_version())
-    with step(name):
+    with step(f"dnl-video {name}"):
         return module.run(arguments)
 
 

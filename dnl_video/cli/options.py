@@ -7,10 +7,16 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dnl_video.config import EvaluationConfig
+from dnl_video.models.weights.find import EXPORTED_NAME
+
+if TYPE_CHECKING:
+    from dnl_video.data.manifest import Manifest
+    from dnl_video.models.weights.checkpoint import Checkpoint
 
 _Config = TypeVar("_Config")
 
@@ -79,6 +85,34 @@ def add_output_file_argument(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|DIR",
         help="A .safetensors file (the model card is the .md beside it), or a folder for the Hugging Face hub.",
     )
+
+
+def add_output_argument(parser: argparse.ArgumentParser, when: str = "", kind: str = "predictions") -> None:
+    """Add --output for a predictions directory; ``when`` says when the default is used."""
+    output = f"Predictions directory. Default: {kind}/MODEL/LIST{when and ' '}{when}."
+    parser.add_argument("--output", metavar="DIR", help=output)
+
+
+def default_output(kind: str, checkpoint: Checkpoint, manifest: Manifest, source: str) -> Path:
+    """Return the folder <kind>/<model>/<list> for one model and one list of videos.
+
+    A run's checkpoint is named by the run and the file, an exported folder by the folder. If another model or list has
+    taken the name, eight digits of the checksum are added, so that two never share a folder.
+    """
+    file, listed = Path(checkpoint.path).resolve(), Path(source).resolve()
+    run = f"{file.parent.parent.name}-" if file.parent.name == "checkpoints" else ""
+    model = file.parent.name if file.name == EXPORTED_NAME else run + file.stem
+    folder = _free(Path(kind, model), "*/meta.json", "weights_sha256", checkpoint.sha256)
+    name = listed.name if listed.is_dir() else listed.stem
+    return _free(folder / name, "meta.json", "manifest_sha256", manifest.sha256)
+
+
+def _free(folder: Path, files: str, key: str, sha256: str) -> Path:
+    from dnl_video.results.predictions import read_meta
+
+    distinct = folder.with_name(f"{folder.name}-{sha256[:8]}")
+    taken = any(getattr(read_meta(meta.parent), key) != sha256 for meta in folder.glob(files))
+    return distinct if taken or distinct.exists() else folder
 
 
 def add_view_options(parser: argparse.ArgumentParser, defaults: EvaluationConfig, *more: str) -> None:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnl_video.cli.main import INTERRUPTED, VIDEOS_FAILED
-from dnl_video.cli.options import add_checkpoint_argument, add_view_options, config_from
-from dnl_video.cli.terminal import say
+from dnl_video.cli.options import (
+    add_checkpoint_argument,
+    add_output_argument,
+    add_view_options,
+    config_from,
+    default_output,
+)
+from dnl_video.cli.terminal import log, say, step
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
 from dnl_video.files import check_output
@@ -19,6 +27,7 @@ from dnl_video.launcher import rank_and_world_size
 
 if TYPE_CHECKING:
     from dnl_video.data.manifest import Manifest
+    from dnl_video.inference.segments import Segment
     from dnl_video.models.weights.checkpoint import Checkpoint
 
 DESCRIPTION = """Classify video files, folders or lists.
@@ -41,10 +50,17 @@ MANY_VIDEOS = 50
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_video_arguments(parser)
-    parser.add_argument("--per-clip", action="store_true", help="Also show the best class of every clip.")
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="Classes to show per video. Default: 5.")
+    shown = parser.add_mutually_exclusive_group()
+    table = "Print a table with the --top best classes. Default: only if the output is a terminal."
+    shown.add_argument("--table", action="store_true", help=table)
+    json = "Print one JSON object a line for each video: path, and either its best classes or the error."
+    shown.add_argument("--json", action="store_true", help=json)
+    per_clip = "Also print the best class of every clip, with its start and end in seconds."
+    parser.add_argument("--per-clip", action="store_true", help=per_clip)
+    top = "Best classes of each video in the table, in --json and in predictions.csv. Default: 5."
+    parser.add_argument("--top", type=int, default=5, metavar="K", help=top)
     long = parser.add_argument_group("long videos")
-    sliding = "Slide clips over the whole video; write segments and a timeline."
+    sliding = f"Slide clips over the whole video; print and write segments; draw the first {MANY_VIDEOS} timelines."
     long.add_argument("--sliding", action="store_true", help=sliding)
     hop = f"Seconds from one sliding clip to the next. Default: {_DEFAULT_HOP_S:g}."
     long.add_argument("--hop-s", type=float, metavar="S", help=hop)
@@ -53,8 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     plot_format = "Format of the timelines. Default: png."
     long.add_argument("--plot-format", choices=("png", "svg"), default="png", help=plot_format)
     add_view_options(parser, EvaluationConfig(), "clip_scores")
-    output = "Predictions directory. Default: nothing is kept; predictions/<name> with --sliding, several processes or "
-    parser.add_argument("--output", metavar="DIR", help=f"{output}over {MANY_VIDEOS} videos.")
+    add_output_argument(parser, f"with --sliding, several processes or over {MANY_VIDEOS} videos; otherwise none")
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.results.tables import merging
 
     hop_s = _check(arguments)
-    manifest = read_videos(arguments.videos, root=arguments.root)
+    with step("find the videos"):
+        manifest = read_videos(arguments.videos, root=arguments.root)
     if arguments.annotate:
         if len(manifest.records) > 1:
             raise InputError(f"--annotate writes one video, and {len(manifest.records)} were given; give one")
@@ -79,16 +95,14 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--annotate {arguments.annotate} is the video itself; give another name")
         check_output(Path(arguments.annotate), is_file=True)
     file, options = find_checkpoint(arguments.checkpoint), config_from(arguments, EvaluationConfig)
-    from dnl_video.models.weights.checkpoint import load_checkpoint
-
     rank, world_size = rank_and_world_size()
     keep = bool(arguments.output) or hop_s is not None or world_size > 1 or len(manifest.records) > MANY_VIDEOS
-    default = Path("predictions") / Path(arguments.videos[0]).resolve().stem
-    folder: Any = contextlib.nullcontext(arguments.output or default) if keep else tempfile.TemporaryDirectory()
+    checkpoint = load(file)
+    output = arguments.output or default_output("predictions", checkpoint, manifest, arguments.videos[0])
+    folder: Any = contextlib.nullcontext(output) if keep else tempfile.TemporaryDirectory()
     with folder as name:
         output = Path(name)
         try:
-            checkpoint = load_checkpoint(file)
             more = {"hop_s": hop_s, "retry_failed": arguments.retry_failed}
             if not score_videos("predict", checkpoint, manifest, output, options, **more):
                 return 0
@@ -96,12 +110,20 @@ def run(arguments: argparse.Namespace) -> int:
                 # Several processes come here if they finish at the same time; one of them merges.
                 if needed or world_size == 1:
                     return _finish(arguments, manifest, output, keep)
-            say(f"process {rank} of {world_size} is done; another one merged {output}")
+            log.info(f"process {rank} of {world_size} is done; another one merged {output}")
             return 0
         except KeyboardInterrupt:
             kept = f"finished videos are kept in {output}; give the same command again to continue"
             say(f"dnl-video: interrupted; {kept if keep else 'nothing is kept without --output'}", error=True)
             return INTERRUPTED
+
+
+def load(file: Path) -> Checkpoint:
+    """Load a checkpoint."""
+    with step(f"load {file}"):
+        from dnl_video.models.weights.checkpoint import load_checkpoint
+
+        return load_checkpoint(file)
 
 
 def score_videos(
@@ -123,13 +145,13 @@ def score_videos(
 
     rank, world_size = process or rank_and_world_size()
     for note in manifest.notes if rank == 0 else ():
-        say(f"note: {note}", error=True)
+        log.info(f"note: {note}")
     verb = command if world_size == 1 else f"{command} (process {rank} of {world_size})"
-    with prediction_progress(verb, quiet=rank != 0) as progress:
+    with step(f"score {len(manifest.records)} videos"), prediction_progress(verb, quiet=rank != 0) as progress:
         more |= {"rank": rank, "world_size": world_size, "progress": progress, "clip_progress": progress.clips}
         complete = run_predictions(checkpoint, manifest, output, options, **more)
     if not complete:
-        say(f"process {rank} of {world_size} is done; others are still at work in {output}")
+        log.info(f"process {rank} of {world_size} is done; others are still at work in {output}")
     return complete
 
 
@@ -137,6 +159,9 @@ def _check(arguments: argparse.Namespace) -> float | None:
     """Refuse options that exclude each other; return the hop, or None if clips do not slide."""
     if arguments.top < 1:
         raise InputError(f"--top is {arguments.top}; give at least 1")
+    if (arguments.sliding or arguments.per_clip) and not arguments.clip_scores:
+        wanted = "--sliding" if arguments.sliding else "--per-clip"
+        raise InputError(f"{wanted} needs clip scores; drop --no-clip-scores or {wanted}")
     if not arguments.sliding:
         for option, given in (("--hop-s", arguments.hop_s is not None), ("--annotate", arguments.annotate)):
             if given:
@@ -147,8 +172,6 @@ def _check(arguments: argparse.Namespace) -> float | None:
         raise InputError(f"--hop-s is {hop_s:g}; give seconds above 0")
     if arguments.num_clips != EvaluationConfig.num_clips:
         raise InputError("--num-clips is for short videos; with --sliding give --hop-s")
-    if not arguments.clip_scores:
-        raise InputError("--sliding needs clip scores; drop --no-clip-scores or --sliding")
     if arguments.annotate:
         from dnl_video.data.encoding import container_of
 
@@ -157,28 +180,44 @@ def _check(arguments: argparse.Namespace) -> float | None:
 
 
 def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, keep: bool) -> int:
-    """Write the tables and pictures, and print a short table or a summary."""
+    """Print the best classes; write the tables and pictures."""
     from dnl_video.cli import predict_output as show
     from dnl_video.results.predictions import read_meta
     from dnl_video.results.tables import read_top_classes, write_top_classes
 
-    records = manifest.records
-    names = read_meta(output).class_names
+    records, names = manifest.records, read_meta(output).class_names
+    written: list[object] = []
     top = read_top_classes(output, [record.video_id for record in records], len(names), arguments.top)
     paths = [record.path for record in records]
-    if len(records) <= MANY_VIDEOS:
-        show.print_table(paths, top, names)
-        if arguments.per_clip:
-            show.print_clips(output, records, names)
-    else:
-        show.print_summary(top, names)
     if keep:
         write_top_classes(output / "predictions.csv", paths, top, names)
-        say(f"wrote {output / 'predictions.csv'}")
+        written.append(output / "predictions.csv")
+    parts: Mapping[str, Sequence[Segment]] = {}
     if arguments.sliding:
-        show.write_and_print_timelines(output, records, names, arguments.plot_format, MANY_VIDEOS)
-        if arguments.annotate and not top.errors:
-            show.annotate(output, records[0], names, Path(arguments.annotate))
-    if keep:
-        say(f"predictions: {output}")
-    return VIDEOS_FAILED if top.errors else 0
+        parts, files = show.write_segments_and_timelines(output, records, names, arguments.plot_format, MANY_VIDEOS)
+        written += files
+    if arguments.per_clip:
+        parts = show.best_of_clips(output)
+    if arguments.json:
+        show.print_json(records, top, names, parts, "clips" if arguments.per_clip else "segments")
+    elif not (arguments.table or sys.stdout.isatty()):
+        show.print_lines(records, top, names, parts)
+    elif len(records) <= MANY_VIDEOS:
+        show.print_table(records, top, names, parts)
+    else:
+        show.print_summary(top, names)
+    if arguments.annotate and not top.errors:
+        written.append(show.annotate(output, records[0], names, Path(arguments.annotate)))
+    for one in written:
+        log.info(f"wrote {one}")
+    if not keep:
+        return VIDEOS_FAILED if top.errors else 0
+    log.info(f"predictions: {output}")
+    return failed_status(len(top.errors), len(records), output)
+
+
+def failed_status(failed: int, total: int, output: str | Path) -> int:
+    """Return the exit status; warn of failed videos. `score_videos` named those that failed in this run."""
+    if failed:
+        log.warning(f"{failed} of {total} videos failed; --retry-failed tries them again: {output}")
+    return VIDEOS_FAILED if failed else 0

@@ -3,34 +3,69 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from rich.table import Table
 
 from dnl_video.cli.screen import plain, plain_table, show
-from dnl_video.cli.terminal import say
+from dnl_video.cli.terminal import say, say_json
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.inference.segments import Segment, find_segments, make_timeline, read_clips, write_segments
 from dnl_video.progress_bar import progress_bar
 from dnl_video.results.tables import TopClasses
 
-_MOST_SEGMENTS = 50
+_MOST_PARTS = 50  # clips or segments in the table
 _MOST_CLASSES = 10
 
 
-def print_table(paths: Sequence[str], top: TopClasses, names: Sequence[str]) -> None:
-    """Print the best classes of every video, or the reason why it failed."""
+def print_lines(
+    records: Sequence[VideoRecord], top: TopClasses, names: Sequence[str], parts: Mapping[str, Sequence[Segment]]
+) -> None:
+    """Print path, class and score of every video, separated by tabs; lines of clips or segments add start and end."""
+    for row, record in enumerate(records):
+        if row not in top.errors:
+            say(_line(record, names[top.classes[row, 0]], top.scores[row, 0]))
+        for part in parts.get(record.video_id, ()):
+            say(_line(record, names[part.class_index], part.score, part.start_s, part.end_s))
+
+
+def _line(record: VideoRecord, name: str, score: float, *seconds: float) -> str:
+    fields = (record.path, name, f"{score:.4f}", *(f"{second:.3f}" for second in seconds))
+    return "\t".join(field.replace("\t", "\\t").replace("\n", "\\n") for field in fields)
+
+
+def print_table(
+    records: Sequence[VideoRecord], top: TopClasses, names: Sequence[str], parts: Mapping[str, Sequence[Segment]]
+) -> None:
+    """Print the best classes of every video, or the reason why it failed; then its clips or segments."""
     table = plain_table("video", "class", "score", numbers=["score"])
     last = top.classes.shape[1] - 1
-    for row, path in enumerate(paths):
+    for row, record in enumerate(records):
         if row in top.errors:
-            table.add_row(plain(path), plain(f"failed: {top.errors[row]}", "red"), "", end_section=True)
+            table.add_row(plain(record.path), plain(f"failed: {top.errors[row]}", "red"), "", end_section=True)
             continue
         for place, (index, score) in enumerate(zip(top.classes[row], top.scores[row], strict=True)):
-            name = plain(path) if place == 0 else ""
+            name = plain(record.path) if place == 0 else ""
             table.add_row(name, plain(names[index]), f"{100 * score:.1f}%", end_section=place == last)
     show(table)
+    if parts:
+        show(_table_of_parts(records, names, parts))
+
+
+def _table_of_parts(
+    records: Sequence[VideoRecord], names: Sequence[str], parts: Mapping[str, Sequence[Segment]]
+) -> Table:
+    table = plain_table("video", "from s", "to s", "class", "score", numbers=["from s", "to s", "score"])
+    rows = [(r.path, place, part) for r in records for place, part in enumerate(parts.get(r.video_id, ()))]
+    for path, place, one in rows[:_MOST_PARTS]:
+        times = (f"{one.start_s:.2f}", f"{one.end_s:.2f}")
+        name = plain(path) if place == 0 else ""
+        table.add_row(name, *times, plain(names[one.class_index]), f"{100 * one.score:.1f}%")
+    if len(rows) > _MOST_PARTS:
+        table.add_row(plain(f"{len(rows) - _MOST_PARTS} more", "dim"))
+    return table
 
 
 def print_summary(top: TopClasses, names: Sequence[str]) -> None:
@@ -47,22 +82,41 @@ def print_summary(top: TopClasses, names: Sequence[str]) -> None:
     show(table)
 
 
-def print_clips(output: Path, records: Sequence[VideoRecord], names: Sequence[str]) -> None:
-    """Print the best class of every clip."""
+def print_json(
+    records: Sequence[VideoRecord],
+    top: TopClasses,
+    names: Sequence[str],
+    parts: Mapping[str, Sequence[Segment]],
+    key: str,
+) -> None:
+    """Print one JSON object per video; ``key`` names the list of its parts, clips or segments."""
+    for row, record in enumerate(records):
+        if row in top.errors:
+            say_json({"path": record.path, "error": top.errors[row]})
+            continue
+        pairs = zip(top.classes[row].tolist(), top.scores[row].tolist(), strict=True)
+        found = {"path": record.path, "classes": [{"class": names[index], "score": score} for index, score in pairs]}
+        if record.video_id in parts:
+            found[key] = [
+                {"start_s": p.start_s, "end_s": p.end_s, "class": names[p.class_index], "score": p.score}
+                for p in parts[record.video_id]
+            ]
+        say_json(found)
+
+
+def best_of_clips(output: Path) -> dict[str, list[Segment]]:
+    """Return the best class of every clip, by video id."""
     clips: dict[str, list[Segment]] = {}
     for video_id, *columns in read_clips(output):
         rows = zip(*columns, strict=True)
         clips[video_id] = [Segment(start, end, int(s.argmax()), float(s.max())) for start, end, s in rows]
-    if clips:
-        _print_segments([(record.path, clips.get(record.video_id, [])) for record in records], names, "score")
-    else:
-        say("no clip scores were stored; drop --no-clip-scores to see them")
+    return clips
 
 
-def write_and_print_timelines(
+def write_segments_and_timelines(
     output: Path, records: Sequence[VideoRecord], names: Sequence[str], plot_format: str, most_plots: int
-) -> None:
-    """Write segments.csv, segments.json and timelines of the first videos; print the segments of a few."""
+) -> tuple[dict[str, list[Segment]], list[object]]:
+    """Write segments.csv, segments.json and timelines of the first videos; return the segments and what was written."""
     from dnl_video.visualize.panels import save_figure
     from dnl_video.visualize.timelines import draw_timeline
 
@@ -77,18 +131,12 @@ def write_and_print_timelines(
             plot.parent.mkdir(exist_ok=True)
             save_figure(draw_timeline(timeline, names, title=title), plot)
             drawn.append(plot)
-    table, document = write_segments(output, [(record.video_id, record.path) for record in records], segments)
-    shown = [(record.path, segments.get(record.video_id, [])) for record in records[:most_plots]]
-    _print_segments(shown, names, "mean score", _MOST_SEGMENTS)
-    say(f"wrote {table}", f"wrote {document}")
-    if len(drawn) == 1:
-        say(f"wrote {drawn[0]}")
-    elif drawn:
-        only = f" (of the first {most_plots} videos)" if len(records) > most_plots else ""
-        say(f"wrote {len(drawn)} timelines in {output / 'timelines'}{only}")
+    files = write_segments(output, [(record.video_id, record.path) for record in records], segments)
+    several = [f"{len(drawn)} timelines in {output / 'timelines'}"]
+    return segments, [*files, *(drawn if len(drawn) <= 1 else several)]
 
 
-def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Path) -> None:
+def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Path) -> Path:
     """Write a copy of the video that shows its best classes."""
     from dnl_video.visualize.timelines import annotate_video
 
@@ -99,7 +147,7 @@ def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Pa
         annotate_video(
             record.path, target, timeline, names, progress=lambda done, n: bar.update(task, completed=done, total=n)
         )
-    say(f"wrote {target}")
+    return target
 
 
 def _plot_paths(folder: Path, records: Sequence[VideoRecord], plot_format: str) -> dict[str, tuple[str, Path]]:
@@ -113,17 +161,3 @@ def _plot_paths(folder: Path, records: Sequence[VideoRecord], plot_format: str) 
         taken.add(stem)
         plots[record.video_id] = Path(record.path).name, folder / f"{stem}.{plot_format}"
     return plots
-
-
-def _print_segments(
-    videos: Sequence[tuple[str, Sequence[Segment]]], names: Sequence[str], score: str, most: int | None = None
-) -> None:
-    table = plain_table("video", "from s", "to s", "class", score, numbers=["from s", "to s", score])
-    rows = [(path, place, one) for path, found in videos for place, one in enumerate(found)]
-    for path, place, one in rows[:most]:
-        times = (f"{one.start_s:.2f}", f"{one.end_s:.2f}")
-        name = plain(path) if place == 0 else ""
-        table.add_row(name, *times, plain(names[one.class_index]), f"{100 * one.score:.1f}%")
-    if most is not None and len(rows) > most:
-        table.add_row(plain(f"{len(rows) - most} more in segments.csv", "dim"))
-    show(table)

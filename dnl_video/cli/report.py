@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnl_video.cli.results import add_foreign_arguments, read_results, thumbnail_reader, video_links
+from dnl_video.cli.results import add_foreign_arguments, print_report, read_results, thumbnail_reader, video_links
 from dnl_video.cli.terminal import say
 from dnl_video.files import check_output
 
@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="DIR", help="folder (default: the same DIR; for NAME.pkl, NAME-report)")
     parser.add_argument("--video-root", metavar="DIR", help="folder that now holds the videos; matched by path or name")
     parser.add_argument("--no-thumbnails", action="store_true", help="leave frames of videos out of report.html")
+    parser.add_argument("--json", action="store_true", help="print accuracy and coverage as JSON, as in report.json")
     add_foreign_arguments(parser)
 
 
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     check_output(Path(output))
     has_paths = not is_file or args.manifest is not None or args.video_root is not None
     (predictions,) = read_results([args.directory], args)
-    _report(predictions, source, Path(output), args.video_root, has_paths, has_paths and not args.no_thumbnails)
+    thumbnails = has_paths and not args.no_thumbnails
+    _report(predictions, source, Path(output), args.video_root, has_paths, thumbnails, args.json)
     return 0
 
 
@@ -68,17 +70,22 @@ def report_directory(directory: Path) -> None:
 
 
 def _report(
-    predictions: Predictions, source: Path, output: Path, video_root: str | None, has_paths: bool, thumbnails: bool
+    predictions: Predictions,
+    source: Path,
+    output: Path,
+    video_root: str | None,
+    has_paths: bool,
+    thumbnails: bool,
+    as_json: bool = False,
 ) -> None:
-    from dnl_video.cli.screen import print_nodes
     from dnl_video.report import build_report, save_report
     from dnl_video.report.curves import read_curves
     from dnl_video.report.origin import find_run
-    from dnl_video.report.report_document import report_summary
 
     read_frames = thumbnail_reader(video_root) if thumbnails else None
     run = find_run(predictions.meta.weights, str(source))
     report = build_report(predictions, read_curves(run) if run else None)
     paths = save_report(report, output, read_frames, video_links(output, video_root) if has_paths else None)
-    print_nodes(report_summary(report))
-    say(*(f"wrote {path}" for path in paths))
+    print_report(report, as_json, files=[str(path) for path in paths])
+    if not as_json:
+        say(*(f"wrote {path}" for path in paths))

@@ -1,16 +1,16 @@
-"""Reads the input of `report` and `compare`: predictions, results of other projects, and frames of videos."""
+"""Reads the input of `report` and `compare`: predictions, results of other projects, frames; prints the accuracy."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from dnl_video.cli.terminal import log, say_json
 from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from dnl_video.results.predictions import Predictions
 
+_HEADLINE = ("complete", "notes", "model", "weights", "protocol", "num_classes", "accuracy")  # fields of --json
 _FRAMES = 6
 _HEIGHT = 96
 
@@ -47,6 +48,18 @@ def read_results(paths: Sequence[str], args: argparse.Namespace, *, clip_scores:
     ]
 
 
+def print_report(report: dict[str, Any], as_json: bool, **outputs: Any) -> None:
+    """Print the accuracy and coverage of a report: as tables, or as JSON with its fields and ``outputs``."""
+    if as_json:
+        numbers = {key: count for key, count in report["coverage"].items() if not isinstance(count, list)}
+        say_json({**outputs, **{key: report[key] for key in _HEADLINE}, "coverage": numbers}, indent=1)
+        return
+    from dnl_video.cli.screen import print_nodes
+    from dnl_video.report.report_document import report_summary
+
+    print_nodes(report_summary(report))
+
+
 def _read_file(path: str, args: argparse.Namespace) -> Predictions:
     from dnl_video.data.class_lists import read_class_list
     from dnl_video.data.manifest import read_manifest
@@ -57,7 +70,7 @@ def _read_file(path: str, args: argparse.Namespace) -> Predictions:
         return read_foreign(path, class_names=names)
     manifest = read_manifest(args.manifest, class_names=names, split="val")
     for note in manifest.notes:
-        print(f"note: {note}", file=sys.stderr)
+        log.info(f"note: {note}")
     videos = [ListEntry(record.video_id, record.path, record.label) for record in manifest.records]
     predictions = read_foreign(path, class_names=names or manifest.class_names, videos=videos)
     predictions.meta = dataclasses.replace(predictions.meta, manifest=manifest.source, manifest_sha256=manifest.sha256)

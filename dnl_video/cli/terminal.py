@@ -6,6 +6,7 @@ escapes, and a reader that has ended is no error.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from dnl_video.errors import visible
 
@@ -48,6 +50,11 @@ def suggest(*words: object) -> None:
 def say(*lines: object, error: bool = False) -> None:
     """Print lines on stdout, or stderr for `error`; see `visible`."""
     write("".join(f"{visible(line)}\n" for line in lines), error=error)
+
+
+def say_json(value: Any, indent: int | None = None) -> None:
+    """Print a value as JSON in ASCII, which is valid in every encoding and cannot control a terminal."""
+    write(json.dumps(value, allow_nan=False, indent=indent) + "\n")
 
 
 def write(text: str, *, error: bool = False) -> None:

@@ -6,7 +6,9 @@ and any process may die and be restarted.
 
 from __future__ import annotations
 
+import logging
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -74,6 +76,7 @@ def run_predictions(
     meta = _meta(checkpoint, manifest, predictor, features, hop_s)
     if predictor.device.type == "cpu":
         torch.set_num_threads(network_threads(default_workers(options.num_workers), local_processes()))
+    logging.getLogger(__name__).debug("device %s, precision %s", predictor.device, options.precision)
     with PredictionsWriter(output, meta, rank=rank, clip_scores=options.clip_scores) as writer:
         done = finished_ids(output, retry_failed=retry_failed)
         mine = shard(len(records), rank, world_size)
@@ -154,7 +157,7 @@ def _meta(
         labelled=all(record.label is not None for record in manifest.records),
         versions={name: version(name) for name in packages} | {"python": platform.python_version()},
         run={
-            "command": " ".join(["dnl-video", *sys.argv[1:]]),
+            "command": shlex.join(["dnl-video", *sys.argv[1:]]),
             "device": str(predictor.device),
             "precision": options.precision,
             "parameters": f"{sum(p.numel() for p in predictor.network.parameters()):,}",

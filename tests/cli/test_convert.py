@@ -82,7 +82,7 @@ def test_predict_accepts_a_converted_file(tiny: TinyRun, tmp_path: Path, capsys:
     video = str(tiny.files()[0])
     assert main(["predict", video, "--checkpoint", str(tmp_path / "a"), "--num-clips", "1", "--num-workers", "0"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"\s[012]\s+\d+\.\d%", printed)
+    assert re.fullmatch(rf"{re.escape(video)}\t[012]\t[01]\.\d{{4}}\n", printed)
 
 
 def test_image_weights_become_a_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

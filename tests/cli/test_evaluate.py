@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from dnl_video.cli.main import main
-from dnl_video.results.reader import read_predictions
+from dnl_video.models.weights.find import find_checkpoint
+from dnl_video.results.reader import finished_ids, read_predictions
 from tests.conftest import TinyRun
 from tests.lists import write_list
 
@@ -47,6 +48,38 @@ def test_predictions_and_printed_accuracy(tiny, tmp_path, capsys):
     classes = sorted({row["label"] for row in rows})
     truth = {row["youtube_id"]: classes.index(row["label"]) for row in rows}
     assert [truth[video[:11]] for video in predictions.video_id] == predictions.label.tolist()
+
+
+def test_json_holds_the_accuracy_and_the_directory(tiny, tmp_path, capsys):
+    assert evaluate(tiny, tmp_path / "out", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    predictions = read_predictions(tmp_path / "out")
+    hits = predictions.scores.argmax(axis=1) == predictions.label
+    top1 = found["accuracy"]["evaluated"]["video"]["top1"]
+    assert top1["value"] == hits.mean()
+    assert 0 <= top1["low"] <= top1["value"] <= top1["high"] <= 1
+    assert list(found["accuracy"]["listed"]["video"]) == ["top1", "top5", "mean_class_accuracy"]
+    assert found["coverage"] == {"listed": 8, "finished": 8, "evaluated": 8, "failed": 0, "nan_scores": 0}
+    assert found["predictions"] == str(tmp_path / "out")
+    assert main(["report", str(tmp_path / "out"), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown.pop("files") == [str(tmp_path / "out" / f"report.{kind}") for kind in ("json", "md", "html")]
+    assert shown == {key: value for key, value in found.items() if key != "predictions"}
+    written = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert shown["accuracy"] == written["accuracy"]
+
+
+def test_the_default_directory_is_named_by_model_and_list(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--checkpoint", str(tiny.run), "--manifest", str(tiny.val), *QUICK]
+    folder = Path("predictions", f"run-{find_checkpoint(tiny.run).stem}", "val")
+    for done in (0, 8):
+        assert main(["evaluate", *words, "--quiet"]) == 0
+        assert capsys.readouterr().out.endswith(f"predictions: {folder}\n")
+        assert len(finished_ids(folder)) == 8
+        assert len(list(folder.glob("*.jsonl"))) == 1, f"the second run, with {done} done, scores nothing"
+    assert main(["features", str(tiny.val), *words[:2], *QUICK, "--root", str(tiny.val.parent)]) == 0
+    assert f"features of 8 of 8 videos: features/{folder.parent.name}/val\n" in capsys.readouterr().out
 
 
 def test_integer_labels_of_named_classes_are_shown(tiny, tmp_path, capsys):

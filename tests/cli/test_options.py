@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
 
 from dnl_video.cli.main import command_module, make_parser
-from dnl_video.cli.options import add_config_options, config_from
+from dnl_video.cli.options import add_config_options, config_from, default_output
 from dnl_video.config import EvaluationConfig
+from dnl_video.results.writer import PredictionsWriter
+from tests.report.directories import make_meta
 
 
 @dataclass
@@ -95,3 +100,39 @@ def test_evaluation_commands_parse_to_their_config(name):
     words = {"evaluate": ["--manifest", "m"], "predict": ["v"], "features": ["v", "--output", "o"]}[name]
     arguments = make_parser(name, command_module(name)).parse_args(["--checkpoint", "c", *words])
     assert config_from(arguments, EvaluationConfig) == EvaluationConfig(num_clips=10, num_crops=3)
+
+
+def place(tmp_path: Path, checkpoint: str, weights: str, listed: str, videos: str, write: bool = True) -> Path:
+    """Return the default folder of a model and a list, with these checksums; make it as a run does."""
+    model, manifest = (
+        SimpleNamespace(path=tmp_path / checkpoint, sha256=weights * 64),
+        SimpleNamespace(sha256=videos * 64),
+    )
+    folder = default_output("predictions", model, manifest, str(tmp_path / listed))  # type: ignore[arg-type]
+    if write:
+        meta = make_meta(1, ["a"], weights_sha256=model.sha256, manifest_sha256=manifest.sha256)
+        PredictionsWriter(folder, meta).close()
+    return folder.relative_to("predictions")
+
+
+def test_two_models_and_two_lists_never_share_a_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "v1.5").mkdir()
+    best = "checkpoints/best-epoch001-top1_0.5000.ckpt"
+    cases = [
+        (f"a/dnl/{best}", "1", "val.csv", "a", "dnl-best-epoch001-top1_0.5000/val"),
+        (f"a/dnl/{best}", "1", "val.csv", "a", "dnl-best-epoch001-top1_0.5000/val"),  # the same again
+        (f"a/dnl/{best}", "1", "other/val.csv", "b", "dnl-best-epoch001-top1_0.5000/val-bbbbbbbb"),
+        (f"a/dnl/{best}", "1", "other/val.csv", "b", "dnl-best-epoch001-top1_0.5000/val-bbbbbbbb"),
+        (f"b/dnl/{best}", "2", "val.csv", "a", "dnl-best-epoch001-top1_0.5000-22222222/val"),
+        # Another list: the model's first folder still belongs to the first model.
+        (f"b/dnl/{best}", "2", "test.csv", "c", "dnl-best-epoch001-top1_0.5000-22222222/test"),
+        ("a/dnl/checkpoints/last.ckpt", "3", "v1.5", "d", "dnl-last/v1.5"),
+        ("slow.safetensors", "4", "val.csv", "a", "slow/val"),
+        ("exported/model.safetensors", "5", "val.csv", "a", "exported/val"),
+    ]
+    for *words, expected in cases:
+        assert place(tmp_path, *words) == Path(expected)
+    # A model keeps its folder when the first one of that name is deleted.
+    shutil.rmtree(tmp_path / "predictions" / "dnl-best-epoch001-top1_0.5000")
+    assert place(tmp_path, *cases[4][:4]) == Path(cases[4][4])

@@ -17,6 +17,7 @@ from dnl_video.cli.main import main
 from dnl_video.cli.screen import PredictionProgress
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
+from dnl_video.errors import visible
 from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.results.reader import read_predictions
 from tests.conftest import TinyRun
@@ -53,6 +54,10 @@ def few(folder: Path, tmp_path: Path) -> Path:
 def predict(tiny: TinyRun, *words: str | Path, options: list[str] | None = None) -> int:
     chosen = [*QUICK, "--num-workers", "0"] if options is None else options
     return main(["predict", "--checkpoint", str(tiny.run), *map(str, words), *chosen])
+
+
+def default_folder(tiny: TinyRun, name: str) -> Path:
+    return Path("predictions", f"run-{find_checkpoint(tiny.run).stem}", name)
 
 
 def rows_of(path: Path) -> list[list[str]]:
@@ -105,8 +110,9 @@ def test_a_run_killed_twice_repeats_no_finished_video(tiny, folder, tmp_path, fu
     # The table is in the order of the folder and equals that of an uninterrupted run.
     rows = rows_of(output / "predictions.csv")
     assert [row[0] for row in rows[1:]] == list(map(str, files))
-    assert "200 videos, 0 failed" in printed.out
-    assert len(printed.out.splitlines()) < 40
+    assert [line.split("\t") for line in printed.out.splitlines()] == [
+        [row[0], row[1], f"{float(row[2]):.4f}"] for row in rows[1:]
+    ]
     table = read_predictions(output)
     sample = files[60:63]
     assert predict(tiny, *sample, "--output", tmp_path / "whole") == 0
@@ -122,19 +128,23 @@ def test_two_processes_write_the_table_of_one(tiny, few, tmp_path, monkeypatch, 
     for rank, status in ((1, 0), (0, 3)):
         monkeypatch.setenv("RANK", str(rank))
         assert predict(tiny, few, "--output", two) == status
-        printed = capsys.readouterr().out
+        printed, notes = capsys.readouterr()
         if rank == 1:
-            assert printed == f"process 1 of 2 is done; others are still at work in {two}\n"
+            assert printed == ""
+            assert f"process 1 of 2 is done; others are still at work in {two}\n" in notes
             assert not (two / "predictions.csv").exists()
         else:
-            assert f"wrote {two / 'predictions.csv'}" in printed
+            assert len(printed.splitlines()) == 7
+            assert f"wrote {two / 'predictions.csv'}" in notes
     assert (two / "predictions.csv").read_bytes() == (one / "predictions.csv").read_bytes()
     rows = rows_of(two / "predictions.csv")
     assert [row[0] for row in rows[1:]] == few.read_text(encoding="utf-8").splitlines()
     assert rows[-1][-1] == "file not found"
     # Restarted, both processes find everything done and merged.
     assert predict(tiny, few, "--output", two) == 0
-    assert capsys.readouterr().out == f"process 0 of 2 is done; another one merged {two}\n"
+    printed, notes = capsys.readouterr()
+    assert printed == ""
+    assert notes.endswith(f"process 0 of 2 is done; another one merged {two}\n")
 
 
 def test_ctrl_c_keeps_finished_videos(tiny, few, tmp_path, monkeypatch, capsys):
@@ -178,12 +188,14 @@ def test_a_real_ctrl_c(tiny, folder, tmp_path, full_size):
 def test_many_videos_are_kept_and_summarized(tiny, few, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("dnl_video.cli.predict.MANY_VIDEOS", 7)
     monkeypatch.chdir(tmp_path)
-    assert predict(tiny, few, "--top", "2") == 3
-    printed = capsys.readouterr().out
+    assert predict(tiny, few, "--top", "2", "--table") == 3
+    printed, notes = capsys.readouterr()
     assert "8 videos, 1 failed" in printed
     assert "video 0" not in printed
-    assert "wrote predictions/few/predictions.csv" in printed
-    rows = rows_of(tmp_path / "predictions" / "few" / "predictions.csv")
+    folder = default_folder(tiny, "few")
+    assert f"wrote {folder}/predictions.csv" in notes
+    assert f"1 of 8 videos failed; --retry-failed tries them again: {folder}\n" in notes
+    rows = rows_of(folder / "predictions.csv")
     assert rows[0] == ["video", "class_1", "score_1", "class_2", "score_2", "error"]
     best = {name: [row[1] for row in rows[1:]].count(name) for name in {row[1] for row in rows[1:-1]}}
     for name, count in best.items():
@@ -209,11 +221,10 @@ def test_sliding_writes_segments_a_timeline_and_a_copy(tiny, long_video, tmp_pat
     monkeypatch.chdir(tmp_path)
     words = ["--hop-s", "0.5", "--annotate", "seen.mp4", "--top", "1"]
     assert predict(tiny, long_video, *words, options=SLIDING) == 0
-    printed = capsys.readouterr().out
-    output = Path("predictions/movie")
-    assert "wrote predictions/movie/segments.csv\nwrote predictions/movie/segments.json" in printed
-    assert "wrote predictions/movie/timelines/movie.png" in printed
-    assert "wrote seen.mp4" in printed
+    printed, notes = capsys.readouterr()
+    output = default_folder(tiny, "movie")
+    assert f"wrote {output}/segments.csv\nwrote {output}/segments.json\n" in notes
+    assert f"wrote {output}/timelines/movie.png\nwrote seen.mp4\npredictions: {output}\n" in notes
     assert (output / "timelines" / "movie.png").stat().st_size > 10_000
     with open_video("seen.mp4") as video:
         assert video.num_frames == 128
@@ -222,6 +233,10 @@ def test_sliding_writes_segments_a_timeline_and_a_copy(tiny, long_video, tmp_pat
     assert table.meta.hop_s == 0.5
     assert table.clip_start_s.tolist() == [*np.arange(16) / 2, 121 / 16]
     rows = rows_of(output / "segments.csv")
+    # One line for the video, one for each segment.
+    lines = [line.split("\t") for line in printed.splitlines()]
+    assert [len(line) for line in lines] == [3, *[5] * (len(rows) - 1)]
+    assert [[line[0], *line[3:], line[1]] for line in lines[1:]] == [row[:4] for row in rows[1:]]
     assert rows[0] == ["video", "start_s", "end_s", "class", "score"]
     assert {row[0] for row in rows[1:]} == {str(long_video)}
     assert (float(rows[1][1]), float(rows[-1][2])) == (0, 8)
@@ -240,8 +255,7 @@ def test_sliding_writes_segments_a_timeline_and_a_copy(tiny, long_video, tmp_pat
 def test_sliding_over_several_videos_in_order(tiny, few, tmp_path, capsys):
     output = tmp_path / "out"
     assert predict(tiny, few, "--output", output, "--plot-format", "svg", "--per-clip", options=SLIDING) == 3
-    printed = capsys.readouterr().out
-    assert f"timelines in {output / 'timelines'}" in printed
+    assert f"wrote 7 timelines in {output / 'timelines'}\n" in capsys.readouterr().err
     names = few.read_text(encoding="utf-8").splitlines()
     rows = rows_of(output / "segments.csv")
     assert list(dict.fromkeys(row[0] for row in rows[1:])) == names[:-1]
@@ -249,6 +263,41 @@ def test_sliding_over_several_videos_in_order(tiny, few, tmp_path, capsys):
     document = json.loads((output / "segments.json").read_text(encoding="utf-8"))
     assert [video["path"] for video in document["videos"]] == names
     assert document["videos"][-1]["segments"] == []
+
+
+def test_lines_and_json_hold_one_video_each_whatever_its_name(tiny, tmp_path, capsys):
+    names = ["a b.mp4", "c\td\ne.mp4", "f\x1b[31m\\.mp4", "caf\udce9 \u202e走.mp4", f"{'long' * 50}.mp4", "broken.mp4"]
+    folder = tmp_path / "in"
+    for name in names[:-1]:
+        write_noise(folder / name, 1)
+    (folder / "broken.mp4").write_bytes(b"")
+    paths = sorted(map(str, (folder / name for name in names)))
+    assert predict(tiny, folder, "--quiet") == 3
+    lines, errors = capsys.readouterr()
+    assert errors == f"failed: {folder / 'broken.mp4'}: file is empty\n"
+    assert not re.search(r"[^\t\n -~走]", lines)
+    assert {line.count("\t") for line in lines.splitlines()} == {2}
+    shown = [visible(path).replace("\t", "\\t").replace("\n", "\\n") for path in paths if "broken" not in path]
+    assert [line.split("\t")[0] for line in lines.splitlines()] == shown
+    assert predict(tiny, folder, "--json", "--per-clip", "--top", "3") == 3
+    text, errors = capsys.readouterr()
+    assert errors == f"failed: {folder / 'broken.mp4'}: file is empty\n"
+    assert text.isascii()
+    found = {one.pop("path"): one for one in map(json.loads, text.splitlines())}
+    assert list(found) == paths
+    assert found.pop(str(folder / "broken.mp4")) == {"error": "file is empty"}
+    for path, line in zip(found, lines.splitlines(), strict=True):
+        assert [found[path]["classes"][0]["class"], f"{found[path]['classes'][0]['score']:.4f}"] == line.split("\t")[1:]
+        assert [len(found[path][key]) for key in ("classes", "clips")] == [3, 1]
+        assert found[path]["clips"][0] | {"score": 0} == {
+            **{"start_s": 0.0, "end_s": 0.875, "score": 0},
+            "class": found[path]["classes"][0]["class"],
+        }
+
+
+def test_table_and_json_exclude_each_other(tiny, capsys):
+    assert predict(tiny, tiny.files()[0], "--json", "--table") == 2
+    assert "argument --table: not allowed with argument --json" in capsys.readouterr().err
 
 
 def test_timelines_of_files_with_one_name_get_different_names(tiny, tmp_path):
@@ -273,6 +322,7 @@ def test_timelines_of_files_with_one_name_get_different_names(tiny, tmp_path):
             ["--sliding", "--no-clip-scores"],
             "--sliding needs clip scores; drop --no-clip-scores or --sliding",
         ),
+        (["--per-clip", "--no-clip-scores"], "--per-clip needs clip scores; drop --no-clip-scores or --per-clip"),
         (["--sliding", "--annotate", "a.txt"], "a.txt: cannot write suffix '.txt'; allowed: .mp4"),
         (["--top", "0"], "--top is 0; give at least 1"),
     ],
@@ -290,7 +340,7 @@ def test_annotate_takes_one_video_and_does_not_overwrite_it(tiny, few, long_vide
 
 
 def test_the_best_classes_of_video_and_clips_are_shown(tiny, capsys):
-    assert predict(tiny, tiny.files()[0], "--top", "2", "--per-clip", options=CPU) == 0
+    assert predict(tiny, tiny.files()[0], "--top", "2", "--per-clip", "--table", options=CPU) == 0
     printed = capsys.readouterr().out
     assert "%" in printed
     assert "0.00" in printed, "the first clip starts at second 0"
@@ -301,7 +351,7 @@ def test_folders_and_lists_are_read_and_scores_are_kept(tiny, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("\n".join(map(str, tiny.files())), encoding="utf-8")
     for source, output in ((tiny.folder / "videos" / "val", "a"), (tmp_path / "list.txt", "b")):
         assert predict(tiny, source, "--output", tmp_path / output) == 0
-        assert f"predictions: {tmp_path / output}" in capsys.readouterr().out
+        assert f"predictions: {tmp_path / output}\n" in capsys.readouterr().err
         assert len(read_predictions(tmp_path / output).path) == 8
     assert main(["report", str(tmp_path / "a")]) == 2
     assert "label" in capsys.readouterr().err
