@@ -107,14 +107,16 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     # The best checkpoint may be older than a change of settings.
     if changed := raw[FORMAT_KEY].get("provenance", {}).get("changed_settings"):
         facts["provenance"]["changed settings"] = changed
+    metrics, attention = _last_metrics(folder)
     facts["progress"] = {
         "last checkpoint": str(last),
         "epochs done": done,
         "max epochs": epochs,
         "steps": int(raw["global_step"]),
         "written": _when(last),
-        **_last_metrics(folder),
+        **({"metrics": metrics} if metrics else {}),
     }
+    facts |= {"attention": attention} if attention else {}
     if early:
         facts["progress"]["stopped early"] = early.partition(": ")[2]
     facts["finished"] = epochs is not None and (done >= epochs or bool(early))
@@ -225,14 +227,19 @@ def _training(config: Facts) -> Facts:
     return _known(settings)
 
 
-def _last_metrics(folder: Path) -> Facts:
-    """Return the last value of each training and validation metric in the CSV logs."""
+def _last_metrics(folder: Path) -> tuple[Facts, Facts]:
+    """Return the last value of each metric in the CSV logs: of training and validation, and of attention by block."""
+    from dnl_video.models.inspect.attention_health import is_collapsed
     from dnl_video.report.curves import read_logs
 
     latest: Facts = {}
     for row in read_logs(folder):
-        latest |= {k: float(v) for k, v in row.items() if v and k and k.startswith(("train/", "val/"))}
-    return {"metrics": latest} if latest else {}
+        latest |= {k: float(v) for k, v in row.items() if v and k and k.startswith(("train/", "val/", "attention/"))}
+    blocks: dict[str, Facts] = {}
+    for name in [name for name in latest if name.startswith("attention/")]:
+        _, block, kind = name.split("/")
+        blocks.setdefault(block, {})[kind] = latest.pop(name)
+    return latest, {block: {**health, "collapsed": is_collapsed(health)} for block, health in blocks.items()}
 
 
 def _when(file: Path) -> str:

@@ -19,7 +19,8 @@ examples:
   dnl-video show runs/slow_dnl --json
 
 The facts are architecture and blocks, parameters, classes, preprocessing, the best epoch and its validation top-1, the
-schedule, lists of videos, size and sha256, the origin of the weights, the last metrics, and the next commands.
+schedule, lists of videos, size and sha256, the origin of the weights, the last metrics, the last attention of each
+block (entropies: 0 one key, 1 uniform), and the next commands.
 """
 
 _PARTS = (
@@ -30,6 +31,7 @@ _SHARES = {
     *("video-level top-1", "video-level top-5", "mean class accuracy", "validation top-1"),
     *("val/top1", "val/top5", "train/top1"),
 }
+_ATTENTION = ("pairwise_entropy", "same_key_share", "unary_entropy")
 _MOST_NAMES = 8  # class names shown; --json prints all
 
 
@@ -72,6 +74,13 @@ def _print(facts: dict[str, Any]) -> None:
             table.add_section()
     # Files and pipes have no width; a wide line keeps paths and checksums in one piece.
     show(table, width=None if sys.stdout.isatty() else 200)
+    if blocks := facts.get("attention"):
+        headings = [kind.replace("_", " ") for kind in _ATTENTION]
+        table = plain_table("attention", *headings, "", numbers=headings)
+        for block, health in blocks.items():
+            numbers = [f"{health[kind]:.2f}" if kind in health else "-" for kind in _ATTENTION]
+            table.add_row(block, *numbers, "collapsed" if health["collapsed"] else "")
+        show(table)
     if "curves" in facts:
         say(f"curves: {facts['curves']}")
     say(*(f"evaluated: {path}" for path in facts.get("evaluations", [])))

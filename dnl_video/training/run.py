@@ -29,6 +29,7 @@ from dnl_video.launcher import rank_and_world_size, wait_or_kill
 from dnl_video.models.weights.checkpoint import read_raw, stopped_early
 from dnl_video.models.weights.find import find_checkpoint, has_checkpoint, named_top1
 from dnl_video.spec import to_dict
+from dnl_video.training.attention_health import AttentionHealth
 from dnl_video.training.callbacks import PreciseBatchNorm
 from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from dnl_video.training.collectives import another_process_ended
@@ -212,7 +213,8 @@ def dry_run(config: TrainConfig, resume: str | None = None) -> dict[str, Any]:
 def _callbacks(config: TrainConfig, output: Path | None, progress: ClipProgress | None = None) -> list[Callback]:
     failures = FailureMonitor(config.data.max_failed_share, output)
     precise = PreciseBatchNorm(config.optim.precise_bn_batches, failures, progress)
-    callbacks: list[Callback] = [precise, failures]
+    health = AttentionHealth(progress)
+    callbacks: list[Callback] = [precise, failures, health]
     average = None
     if config.optim.ema_decay is not None:
         # Starts with the weights after the first step; then ema = decay * ema + (1 - decay) * weights after each step,
@@ -221,7 +223,7 @@ def _callbacks(config: TrainConfig, output: Path | None, progress: ClipProgress 
         average = WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay))
         callbacks.insert(0, average)
     if config.data.val_manifest is None:
-        callbacks.append(WithoutValidation(average, precise))
+        callbacks.append(WithoutValidation(average, precise, health))
     return callbacks
 
 

@@ -9,29 +9,36 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 from torch import nn
 
+from dnl_video.training.attention_health import AttentionHealth
+from dnl_video.training.callbacks import PreciseBatchNorm
+
 
 class WithoutValidation(Callback):
-    """Runs callbacks at the end of the last epoch, in the mode and with the weights of an evaluation.
+    """Runs callbacks at the end of epochs, in the mode and with the weights of an evaluation.
 
-    The last checkpoint is the result of such a run, so it needs precise batch-norm statistics.
+    The last checkpoint is the result of such a run, so precise batch norm is computed at the end of the last epoch.
 
     Args:
         average: The EMA weights, if there are any; they are used like in a validation.
-        callback: Its `on_validation_epoch_start` is called.
+        precise: Computes precise batch norm.
+        health: Measures the attention.
     """
 
-    def __init__(self, average: WeightAveraging | None, callback: Callback) -> None:
+    def __init__(self, average: WeightAveraging | None, precise: PreciseBatchNorm, health: AttentionHealth) -> None:
         self.average = average
-        self.callback = callback
+        self.precise = precise
+        self.health = health
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Before `LastCheckpoint` writes the result."""
-        if trainer.enable_validation or trainer.current_epoch + 1 != trainer.max_epochs:
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
             return
         with evaluation_mode(pl_module):
             if self.average is not None:
                 self.average.on_validation_epoch_start(trainer, pl_module)
-            self.callback.on_validation_epoch_start(trainer, pl_module)
+            if trainer.current_epoch + 1 == trainer.max_epochs:
+                self.precise.on_validation_epoch_start(trainer, pl_module)
+            self.health.measure_training_clips(trainer, pl_module)
             if self.average is not None:
                 self.average.on_validation_epoch_end(trainer, pl_module)
 
