@@ -77,9 +77,11 @@ def differing_settings(networks: Sequence[Mapping[str, Any]]) -> list[dict[str, 
 def _short_paths(paths: Sequence[Path]) -> list[str]:
     """Return the parts of paths that tell them apart: runs/a/dnl and runs/b/dnl become a and b."""
     parts = [path.parts for path in paths]
-    longest = max(map(len, parts), default=0)
-    length = next((n for n in range(1, longest + 1) if len({p[-n:] for p in parts}) == len(set(parts))), longest)
-    tails = [p[-length:] if length else () for p in parts]
+    tails = []
+    for one in parts:
+        others = {p for p in parts if p != one}
+        length = next((n for n in range(1, len(one)) if all(p[-n:] != one[-n:] for p in others)), len(one))
+        tails.append(one[-length:] if one else ())
     while len(set(tails)) > 1 and all(len(tail) > 1 for tail in tails) and len({tail[-1] for tail in tails}) == 1:
         tails = [tail[:-1] for tail in tails]
     return ["/".join(tail) for tail in tails]

@@ -75,7 +75,7 @@ def print_nodes(nodes: Iterable[document.Text | document.Table]) -> None:
         if isinstance(node, document.Text):
             show(plain(node.text, "yellow" if node.style == "warning" else ""))
             continue
-        numbers = [name for name, kind in zip(node.header, node.kinds, strict=True) if kind not in "lc"]
+        numbers = [name for name, kind in zip(node.header, node.kinds, strict=True) if kind not in "lacs"]
         table = plain_table(*node.header, numbers=numbers, title=node.caption)
         for row in node.rows:
             table.add_row(*(plain(text) for text, _ in node.cells(row)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from dnl_video.files import dump_json, encode, make_folder, write_atomic
 from dnl_video.report.build import build_report
 from dnl_video.report.compare_document import compare_document
 from dnl_video.report.document import Document
+from dnl_video.report.index import index_document
 from dnl_video.report.render_html import FrameReader, Links, render_html
 from dnl_video.report.render_text import render_markdown
 from dnl_video.report.report_document import headline, report_document
 
-__all__ = ["build_report", "headline", "save_comparison", "save_report"]
+__all__ = ["build_report", "headline", "save_comparison", "save_index", "save_report"]
 
 _Path = str | os.PathLike[str]
 
@@ -41,6 +43,12 @@ def save_comparison(comparison: dict[str, Any], output: _Path) -> list[Path]:
     """Write a comparison of `build_comparison` as compare.json, compare.md and compare.html; see `save_report`."""
     document = compare_document(comparison)
     return _save("compare", comparison, document, render_html(document), Path(output))
+
+
+def save_index(lists: Sequence[dict[str, Any]], page: Path) -> list[Path]:
+    """Write the page of `build_index`, and beside it the same as JSON and Markdown; see `save_report`."""
+    document = index_document(lists, page.parent)
+    return _save(page.stem, {"lists": lists}, document, render_html(document), page.parent)
 
 
 def _save(stem: str, numbers: dict[str, Any], document: Document, page: str, output: Path) -> list[Path]:

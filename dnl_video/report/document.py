@@ -26,7 +26,7 @@ class Table:
     """A table; the first cell of a row names the row.
 
     `kinds` has one letter per column: l text, r right-aligned text, c code (ids, paths), n number, % share,
-    d difference of shares.
+    d difference of shares, a (text, address of a link), s (text, points of a small curve of shares).
     """
 
     caption: str
@@ -83,6 +83,7 @@ class Document:
     title: str
     lead: Sequence[Node]
     sections: Sequence[Section]
+    broad: bool = False  # for a table of many columns
 
 
 Node = Text | Table | Chart | Tiles | FilmStrips
@@ -122,6 +123,8 @@ def accuracy_cells(figures: dict[str, Any] | None, keys: Iterable[str]) -> list[
 
 
 def _cell(value: Any, kind: str) -> tuple[str, float | None]:
+    if kind in "as":
+        return value[0], max((y for _, y in value[1]), default=None) if kind == "s" else None
     if isinstance(value, tuple):
         return value
     if value is None or isinstance(value, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +63,7 @@ def render_html(document: Document, read_frames: FrameReader | None = None, link
 <style>
 {STYLE}</style>
 </head>
-<body>
+<body{' class="broad"' if document.broad else ""}>
 <header>
 <h1>{escape(document.title)}</h1>
 {_nodes(document.lead, videos)}
@@ -103,7 +103,7 @@ def _node(node: Node, videos: _Videos) -> str:
 
 
 def _table(table: Table) -> str:
-    sides = ["" if kind in "lc" else ' class="r"' for kind in table.kinds]
+    sides = ["" if kind in "lacs" else ' class="r"' for kind in table.kinds]
     heads = "".join(
         f'<th scope="col" aria-sort="none"{side}><button type="button">{escape(name)}</button></th>'
         if table.sortable
@@ -113,10 +113,14 @@ def _table(table: Table) -> str:
     rows = []
     for row in table.rows:
         cells = []
-        for column, ((text, sort), kind) in enumerate(zip(table.cells(row), table.kinds, strict=True)):
+        for column, (value, (text, sort), kind) in enumerate(zip(row, table.cells(row), table.kinds, strict=True)):
             tag = "td" if column else 'th scope="row"'
             key = f' data-sort="{sort}"' if table.sortable and sort is not None and str(sort) != text else ""
             shown = f"<code>{escape(text)}</code>" if kind == "c" and text else escape(text)
+            if kind == "a" and value[1]:
+                shown = f'<a href="{escape(value[1])}">{shown}</a>'
+            elif kind == "s" and len(value[1]) > 1:
+                shown = f"{_small_curve(value[1])} {shown}"
             cells.append(f"<{tag}{sides[column]}{key}>{shown}</{tag[:2]}>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     caption, body = escape(table.caption), "\n".join(rows)
@@ -129,6 +133,13 @@ def _table(table: Table) -> str:
         f"<caption>{caption}{how}</caption>\n<thead><tr>{heads}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
+
+
+def _small_curve(points: Sequence[tuple[float, float]]) -> str:
+    """Return a curve of shares from 0 to 1 as an `<svg>` that fits into a line of text."""
+    first, last = points[0][0], points[-1][0]
+    line = " ".join(f"{60 * (x - first) / (last - first):.1f},{17 - 16 * y:.1f}" for x, y in points)
+    return f'<svg class="curve" viewBox="0 0 60 18" aria-hidden="true"><polyline points="{line}"/></svg>'
 
 
 def _film_strips(node: FilmStrips, videos: _Videos) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from dnl_video.report.document import Chart, Document, FilmStrips, Node, Table, Text, Tiles
 
@@ -26,10 +27,7 @@ def _markdown(node: Node) -> str:
         case Tiles():
             return f"**{escape(node.sentence)}**"
         case Table():
-            styles = [code if kind == "c" else escape for kind in node.kinds]
-            rows = [
-                [style(text) for style, (text, _) in zip(styles, node.cells(row), strict=True)] for row in node.rows
-            ]
+            rows = [[_cell(*cell) for cell in zip(row, node.cells(row), node.kinds, strict=True)] for row in node.rows]
             table = markdown_table(list(map(escape, node.header)), rows, node.kinds)
             if len(rows) > _LONG:
                 return f"<details><summary>{escape(node.caption)}</summary>\n\n{table}\n\n</details>"
@@ -40,9 +38,14 @@ def _markdown(node: Node) -> str:
             return _markdown(table)
 
 
+def _cell(value: Any, cell: tuple[str, float | None], kind: str) -> str:
+    shown = code(cell[0]) if kind == "c" else escape(cell[0])
+    return f"[{shown}]({value[1]})" if kind == "a" and value[1] else shown
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], kinds: str) -> str:
     """Return a Markdown table of escaped cells; `kinds` has one letter per column as in `Table`."""
-    rule = ["---" if kind in "lc" else "---:" for kind in kinds]
+    rule = ["---" if kind in "lacs" else "---:" for kind in kinds]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 

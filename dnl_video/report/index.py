@@ -1,0 +1,108 @@
+"""One page for several runs: their accuracies side by side, grouped by the list of videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from dnl_video.naming import network_names
+from dnl_video.report.build import build_report, count_text
+from dnl_video.report.curves import read_curves
+from dnl_video.report.document import Document, Section, Table, Text, accuracy_text, figures_shown, percent
+from dnl_video.report.origin import facts_of, find_run
+from dnl_video.results.predictions import Predictions
+
+
+def build_index(runs: Sequence[tuple[str, Predictions]]) -> list[dict[str, Any]]:
+    """Return the lists of videos, each {videos, sha256, num_classes, runs}; the runs of a list by falling top-1.
+
+    Args:
+        runs: Pairs of a predictions directory (or results file) and its labelled predictions.
+
+    Raises:
+        InputError: Videos have no labels.
+    """
+    names = network_names([facts_of(predictions, directory) for directory, predictions in runs])
+    lists: dict[tuple[str, int], dict[str, Any]] = {}
+    for name, (directory, predictions) in zip(names, runs, strict=True):
+        report = build_report(predictions)
+        run = find_run(predictions.meta.weights, directory)
+        manifest, num_classes = report["manifest"], report["num_classes"]
+        entry = {"name": name, "directory": directory, "val_top1": read_curves(run).get("val/top1") if run else None}
+        entry |= {part: report[part] for part in ("accuracy", "coverage", "complete", "protocol", "run")}
+        # Nobody knows whether two results files without a list are of the same videos.
+        key = (manifest["sha256"] or directory, num_classes)
+        new = {"videos": manifest["source"] or directory, "sha256": manifest["sha256"], "num_classes": num_classes}
+        lists.setdefault(key, {**new, "runs": []})["runs"].append(entry)
+    for group in lists.values():
+        group["runs"].sort(key=lambda run: -_accuracy(run, "top1")[1])
+    return list(lists.values())
+
+
+def index_summary(lists: Sequence[dict[str, Any]]) -> list[Table]:
+    """Return the tables of `build_index` for the terminal."""
+    header = ["network", "top-1", "videos", "failed"]
+    return [
+        Table(
+            f"{one['videos']}, highest top-1 first",
+            header,
+            [[run["name"], _accuracy(run, "top1"), *_counts(run)] for run in one["runs"]],
+            "lrrn",
+        )
+        for one in lists
+    ]
+
+
+def index_document(lists: Sequence[dict[str, Any]], page: Path) -> Document:
+    """Return the page of `build_index`, with links relative to the page's folder."""
+    text = "Brackets are 95% intervals for the choice of videos, not for training seeds."
+    if len(lists) > 1:
+        text += " Runs on different lists of videos are in different tables, because their figures cannot be compared."
+    sections = [Section(f"{number}. {one['videos']}", [_table(one, page)]) for number, one in enumerate(lists, 1)]
+    title = count_text(sum(len(one["runs"]) for one in lists), "run")
+    return Document(title, [Text(text, "note")], sections, broad=True)
+
+
+def _accuracy(run: dict[str, Any], key: str) -> tuple[str, float]:
+    """Return an accuracy as text, top-1 with its interval, and its sort key."""
+    figure = (run["accuracy"]["evaluated"]["video"] or {}).get(key)
+    if figure is None:
+        return "-", -1.0
+    return accuracy_text(figure) if key == "top1" else percent(figure["value"]), figure["value"]
+
+
+def _counts(run: dict[str, Any]) -> list[Any]:
+    coverage = run["coverage"]
+    unfinished = "" if run["complete"] else f" of {coverage['listed']:,}, unfinished"
+    return [(f"{coverage['evaluated']:,}{unfinished}", coverage["evaluated"]), coverage["failed"]]
+
+
+def _table(group: dict[str, Any], page: Path) -> Table:
+    shown, rows = figures_shown(group["num_classes"]), []
+    for run in group["runs"]:
+        report = Path(run["directory"]) / "report.html"
+        points, clips, crops = run["val_top1"] or [], run["protocol"]["num_clips"], run["protocol"]["num_crops"]
+        parameters = float(run["run"].get("parameters", "0").replace(",", ""))
+        rows.append(
+            [
+                (run["name"], quote(Path(os.path.relpath(report, page)).as_posix()) if report.is_file() else ""),
+                *(_accuracy(run, key) for key in shown),
+                *_counts(run),
+                "" if clips is None else f"{clips} x {crops}",
+                (f"{parameters / 1e6:.2f}M", parameters) if parameters else "",
+                run["run"].get("date", "")[:10],
+                (percent(max(value for _, value in points)), points) if points else ("", []),
+            ]
+        )
+    header = ["network", *shown.values(), "videos", "failed", "views", "parameters", "date", "best validation"]
+    kinds = f"a{'r' * len(shown)}rnrrrs"
+    known = [
+        i for i, column in enumerate(zip(*rows, strict=True)) if any(cell not in ("", ("", [])) for cell in column)
+    ]
+    classes = count_text(group["num_classes"], "class", "classes")
+    caption = f"Runs on {group['videos']}, {classes}, highest top-1 first; views are clips x crops"
+    cells = [[row[i] for i in known] for row in rows]
+    return Table(caption, [header[i] for i in known], cells, "".join(kinds[i] for i in known), sortable=True)
