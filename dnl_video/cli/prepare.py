@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     say(*(f"  {path}" for path in (*prepared.manifests, prepared.broken, prepared.summary_file)))
     output, root = shlex.quote(options.output), shlex.quote(options.resized_dir or options.videos)
     divided = len(prepared.manifests) > 1
-    sides = ("train", "val") if prepared.summary["splits"] or divided else ("train",)
+    # Validation lists keep the failed videos.
+    sides = ("train", "val") if prepared.summary["splits"] or divided else ("val" if options.keep_failed else "train",)
     files = prepared.manifests if divided else prepared.manifests * len(sides)
     words = " ".join(
         f"--data.{side}_manifest {shlex.quote(str(file))}" + f" --data.{side}_root {root}" * options.relative

@@ -105,7 +105,7 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
     root = Path(options.resized_dir or options.videos).expanduser() if options.relative else None
     kept = [v for v in videos if v.status == "ok" or (options.keep_failed and v.status != "duplicate")]
     lists = [(output, kept)]
-    if options.val_share is not None:
+    if options.val_share is not None and summary["usable"]:
         train, val, summary["division"] = divide(kept, options.val_share, options.seed)
         lists = [(output.with_suffix(".train.csv"), train), (output.with_suffix(".val.csv"), val)]
     lost = [video for video in videos if video.status != "ok"]

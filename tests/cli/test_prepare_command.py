@@ -27,6 +27,8 @@ def test_train_accepts_a_prepared_list(tiny, tmp_path, capsys):
     assert f"  {tmp_path / 'train.csv'}\n  {tmp_path / 'train.broken.csv'}\n  {tmp_path / 'train.summary.json'}" in text
     assert f"dnl-video train --config ... --data.train_manifest {tmp_path / 'train.csv'}\n" in text, "absolute paths"
     assert "0 files checked; the others were cached" in prepare(capsys, *words)
+    text = prepare(capsys, *words, "--keep-failed")
+    assert text.endswith(f"train --config ... --data.val_manifest {tmp_path / 'train.csv'}\n"), "a list for validation"
     run = ["--config", str(tiny.config), "--output_dir", str(tmp_path / "run"), "--dry-run"]
     assert main(["train", *run, "--data.train_manifest", str(tmp_path / "train.csv")]) == 0
     assert re.search(r"training videos +16\n", capsys.readouterr().out)
