@@ -153,7 +153,7 @@ def test_a_training_without_network_says_both_ways_out(folders, monkeypatch, cap
         ", give another file (--weights.source FILE) or start from random weights (--weights.source null)"
     )
     # This recipe mirrors its videos.
-    assert others == [
+    assert [line for line in others if line.startswith("warning: ")] == [
         "warning: a mirrored video may show another class: left turn; set --augment.flip 0, or name these classes in "
         "--augment.flip_except"
     ]
