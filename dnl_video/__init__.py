@@ -13,7 +13,7 @@ from dnl_video.errors import InputError as InputError
 if TYPE_CHECKING:
     from dnl_video.config import EvaluationConfig as EvaluationConfig
     from dnl_video.inference.predictor import Predictor as Predictor
-    from dnl_video.inference.predictor import VideoScores as VideoScores
+    from dnl_video.inference.scores import VideoScores as VideoScores
     from dnl_video.models.blocks import DisentangledNonLocalBlock3d as DisentangledNonLocalBlock3d
     from dnl_video.models.blocks import NonLocalBlock3d as NonLocalBlock3d
     from dnl_video.models.build import insert_context_blocks as insert_context_blocks
@@ -40,7 +40,7 @@ _MODULES = {
     "NonLocalBlock3d": "dnl_video.models.blocks",
     "Predictor": "dnl_video.inference.predictor",
     "Preprocessing": "dnl_video.spec",
-    "VideoScores": "dnl_video.inference.predictor",
+    "VideoScores": "dnl_video.inference.scores",
     "SimplifiedNonLocalBlock3d": "dnl_video.models.simplified",
     "create_model": "dnl_video.models.create",
     "insert_context_blocks": "dnl_video.models.build",

@@ -120,6 +120,20 @@ def loader_faults(timeout_s: float) -> Iterator[None]:
         raise LoaderStopped(_dead_message(sorted(dead), killed and killed[1], videos), videos) from error
 
 
+@contextlib.contextmanager
+def later_faults() -> Iterator[None]:
+    """Report a loader process that dies during this block at its end: no error may stop the code of a caller."""
+    in_main = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main else None
+    try:
+        yield
+    finally:
+        if in_main:
+            signal.signal(signal.SIGCHLD, handler)
+    if callable(handler):
+        handler(signal.SIGCHLD, None)
+
+
 def _disable_signal_handler() -> None:
     """Keep PyTorch's handler from raising the error again while the results so far are saved."""
     from torch.utils.data._utils import signal_handling

@@ -11,6 +11,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from dnl_video.data.file_kind import cut_off
 from dnl_video.data.frame_folders import FrameFolderReader
 from dnl_video.data.packets import PacketTable
 from dnl_video.data.probing import VideoDecodeError, one_line, probe_video, stat_video
-from dnl_video.data.readers import AVReader, DecordReader, Frames, Reader, can_skip_pictures
+from dnl_video.data.readers import AVReader, DecordReader, Frames, MemoryReader, Reader, can_skip_pictures
 from dnl_video.data.sampling import Clock, has_variable_rate
 from dnl_video.spec import Preprocessing
 
@@ -64,6 +65,11 @@ class Video:
 
     def clock(self, preprocessing: Preprocessing) -> Clock | None:
         """Return the times of the frames if the sampling rule needs them."""
+        if preprocessing.sampling == "pyslowfast" and isinstance(self._reader, MemoryReader):  # as in their .mp4 file
+            rate = Fraction(self.fps).limit_denominator(1001)
+            ticks = np.arange(self.num_frames, dtype=np.int64) * 512 * rate.denominator
+            time_base, length_s = Fraction(1, 512 * rate.numerator), float(self.num_frames / rate)
+            return Clock(self.times_s, ticks, time_base, length_s, float(rate))
         if preprocessing.sampling == "pyslowfast" and not isinstance(self._reader, FrameFolderReader):
             packets = probe_video(self.path).packets
             pts = self._reader.pts if isinstance(self._reader, AVReader) else packets.shown_pts

@@ -46,6 +46,25 @@ class Reader:
         """Free the file and the decoder; by default nothing stays open between reads."""
 
 
+class MemoryReader(Reader):
+    """Reads frames in memory, shown at a constant rate.
+
+    Args:
+        frames: uint8 [n, H, W, 3], RGB.
+        fps: Frames per second.
+    """
+
+    def __init__(self, frames: Frames, fps: float) -> None:
+        self._frames = frames
+        self.num_frames = len(frames)
+        self.fps = fps
+
+    def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
+        """See `Reader.chunks`."""
+        for first in range(0, len(indices), CHUNK):
+            yield self._frames[indices[first : first + CHUNK]]
+
+
 @functools.cache
 def _decord() -> ModuleType:
     import decord

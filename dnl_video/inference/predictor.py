@@ -1,11 +1,12 @@
-"""Scores and features of single videos."""
+"""Scores and features of videos, in Python."""
 
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dnl_video.config import EvaluationConfig
-from dnl_video.cores import default_workers
+from dnl_video.cores import default_workers, network_threads
+from dnl_video.data.crash_record import STOPPED_REASON, LoaderStopped, later_faults, loader_faults
 from dnl_video.data.dataset import VideoViews, ViewDataset
-from dnl_video.data.decoding import VideoDecodeError
-from dnl_video.data.manifest import VideoRecord, read_videos
-from dnl_video.data.sliding_clips import SlidingClips, read_ahead
+from dnl_video.data.folders import existing
+from dnl_video.data.loaders import VIEW_TIMEOUT_S, view_loader
+from dnl_video.data.manifest import VideoRecord
+from dnl_video.data.sampling import hop_frames
+from dnl_video.data.sliding_clips import SlidingClips, read_ahead, stream_clips
+from dnl_video.data.sources import Source, checked_fps, checked_pixels, open_source
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
-from dnl_video.inference.device import check_cpu_precision, resolve_device
+from dnl_video.inference.device import check_cpu_precision, cpu_threads, resolve_device
+from dnl_video.inference.scores import ClipScores, VideoFeatures, VideoResult, VideoScores
+from dnl_video.launcher import local_processes
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.runtime.folding import optimize_for_inference
 from dnl_video.models.weights.checkpoint import Checkpoint, load_checkpoint
@@ -32,46 +39,6 @@ from dnl_video.naming import training_facts
 from dnl_video.spec import Preprocessing, to_dict
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-
-
-@dataclass(frozen=True)
-class VideoFeatures:
-    """Pooled backbone features of one video.
-
-    Attributes:
-        features: Features of each clip, averaged over its crops, [J, C].
-        clip_start_s: Start of each clip in seconds, [J].
-        clip_end_s: End of each clip in seconds, [J].
-    """
-
-    features: NDArray[np.float32]
-    clip_start_s: NDArray[np.float64]
-    clip_end_s: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class VideoScores:
-    """Scores of one video.
-
-    Attributes:
-        scores: Mean of the softmax over all views, [K].
-        clip_scores: Scores of each clip, averaged over its crops, [J, K].
-        clip_start_s: Start of each clip in seconds, [J].
-        clip_end_s: End of each clip in seconds, [J].
-        class_names: Names of the K classes.
-        clip_features: Pooled features of each clip, averaged over its crops, [J, C]; None unless requested.
-    """
-
-    scores: NDArray[np.float32]
-    clip_scores: NDArray[np.float32]
-    clip_start_s: NDArray[np.float64]
-    clip_end_s: NDArray[np.float64]
-    class_names: tuple[str, ...]
-    clip_features: NDArray[np.float32] | None = None
-
-    def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """Return the k most probable classes with their scores."""
-        return [(self.class_names[i], float(self.scores[i])) for i in np.argsort(-self.scores, kind="stable")[:k]]
 
 
 class Predictor:
@@ -112,11 +79,39 @@ class Predictor:
         return optimize_for_inference(self.network) if folds else self.network
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: str | Path | Checkpoint, options: EvaluationConfig | None = None) -> Predictor:
-        """Load a checkpoint, or the best one of a training run, with its preprocessing and class names."""
+    def from_checkpoint(
+        cls,
+        checkpoint: str | Path | Checkpoint,
+        options: EvaluationConfig | None = None,
+        *,
+        num_clips: int | None = None,
+        num_crops: int | None = None,
+        num_frames: int | None = None,
+        device: str | None = None,
+    ) -> Predictor:
+        """Load a checkpoint, or the best one of a training run, with its preprocessing and class names.
+
+        Args:
+            checkpoint: A checkpoint or an exported model, or the folder of a run.
+            options: Views, device, precision; None: those of the commands, 10 clips x 3 crops.
+            num_clips: Clips along time, in place of that of the options.
+            num_crops: Crops per clip, 1 or 3, in place of that of the options.
+            num_frames: Frames of a clip, in place of that of the training.
+            device: auto, cpu, cuda (or cuda:N) or mps, in place of that of the options.
+
+        Raises:
+            InputError: The checkpoint cannot be used, or a value is not allowed.
+        """
         loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
-        predictor = cls(loaded.build(), loaded.preprocessing, loaded.class_names, options)
-        predictor._checkpoint = replace(loaded, state_dict={})
+        network, preprocessing = loaded.build(), loaded.preprocessing
+        if num_frames is not None:
+            preprocessing = replace(preprocessing, num_frames=num_frames)
+            if num_frames < network.min_frames:
+                raise InputError(f"num_frames is {num_frames}; this network takes at least {network.min_frames}")
+        given = {"num_clips": num_clips, "num_crops": num_crops, "device": device}
+        changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        predictor = cls(network, preprocessing, loaded.class_names, replace(options or EvaluationConfig(), **changed))
+        predictor._checkpoint = replace(loaded, preprocessing=preprocessing, state_dict={})
         predictor.facts = {"weights": loaded.path, **training_facts(loaded.config), **to_dict(loaded.spec)}
         return predictor
 
@@ -157,25 +152,94 @@ class Predictor:
             export_model(replace(known, state_dict=self.network.state_dict()), folder, repository=repo_id)
             return upload(folder, repo_id, private=private, token=token)
 
-    def predict(self, path: str | Path) -> VideoScores:
-        """Score one video file.
+    def __repr__(self) -> str:
+        spec, views, clip = getattr(self.network, "spec", None), self.options, self.preprocessing
+        name = f"{spec.architecture} {spec.context}" if spec else type(self.network).__name__
+        protocol = f"{views.num_clips} clips x {views.num_crops} crops of {clip.num_frames}x{clip.frame_stride} frames"
+        return f"Predictor({name}, {len(self.class_names)} classes, {protocol}, {self.device})"
+
+    def predict(self, source: Source, *, fps: float | None = None) -> VideoScores:
+        """Score one video.
+
+        Args:
+            source: A path, a file object or bytes of a video file, or its frames: uint8 [N, H, W, 3], RGB.
+            fps: Frames per second of frames; a file has its own.
 
         Raises:
-            InputError: There is no such file, or it is a folder.
-            VideoDecodeError: It cannot be decoded.
+            InputError: There is no such file, it is a folder, or frames or fps have another form.
+            VideoDecodeError: The file cannot be decoded.
         """
-        return self.score(self._read(path, "predict"))
+        return self.score(self._read(source, fps, "predict"))
 
-    def features(self, path: str | Path) -> VideoFeatures:
-        """Return the pooled features of one video file (see `VideoClassifier.pooled_features`).
+    def features(self, source: Source, *, fps: float | None = None) -> VideoFeatures:
+        """Return the pooled features of one video (see `VideoClassifier.pooled_features`).
 
-        Raises:
-            InputError: There is no such file, or it is a folder.
-            VideoDecodeError: It cannot be decoded.
+        Args, errors: As for `predict`.
         """
-        found = self.score(self._read(path, "features"), features=True)
+        found = self.score(self._read(source, fps, "features"), features=True)
         assert found.clip_features is not None
         return VideoFeatures(found.clip_features, found.clip_start_s, found.clip_end_s)
+
+    def predict_many(
+        self, paths: Iterable[str | os.PathLike[str]], *, num_workers: int | None = None
+    ) -> Iterator[VideoResult]:
+        """Score video files one after the other, while loader processes decode the next ones.
+
+        A video that cannot be read has an `error` in place of scores, also if its decoder crashes or hangs; the others
+        are scored all the same. The loader processes end with the iterator, also if it is closed early.
+
+        Args:
+            paths: The files.
+            num_workers: Loader processes; 0 decodes in this process, None takes `options.num_workers`.
+
+        Yields:
+            (path, scores, error) of each file, in their order. Scores or error is None.
+
+        Raises:
+            LoaderStopped: A loader process died while it read no video, for example because memory ran out.
+        """
+        names = [os.fspath(path) for path in paths]
+        dataset, done = self.dataset([VideoRecord(name, name) for name in names]), 0
+        workers = default_workers(self.options.num_workers if num_workers is None else num_workers)
+        processes, threads = local_processes(), torch.get_num_threads()
+        fewer = min(threads, network_threads(workers, processes)) if self.device.type == "cpu" else threads
+        while done < len(names):
+            loader = view_loader(dataset, range(done, len(names)), workers, processes)
+            try:
+                with loader_faults(VIEW_TIMEOUT_S), cpu_threads(fewer):
+                    for views in loader:
+                        scores = None if views.error is not None else self.score(views)
+                        done += 1
+                        with later_faults(), cpu_threads(threads):
+                            yield VideoResult(names[views.index], scores, views.error)
+            except LoaderStopped as stopped:
+                if not stopped.videos:
+                    raise
+                dataset.refuse(dict.fromkeys(stopped.videos, STOPPED_REASON))
+
+    def stream(
+        self, frames: Iterable[NDArray[np.uint8] | Tensor], fps: float, hop_s: float = 1.0
+    ) -> Iterator[ClipScores]:
+        """Score clips of frames that arrive one by one, from a camera or a network, in constant memory.
+
+        The clips are those of `predict_sliding`: one every `hop_s` seconds, and one at the end. Each is scored as soon
+        as its last frame has come. Frames that end before the first clip is complete give one clip, continued as
+        `past_end` of the preprocessing says. Of the options only `num_crops` and `views_per_forward` are used.
+
+        Args:
+            frames: Frames uint8 [H, W, 3], RGB, all of one size. (OpenCV gives BGR: `frame[..., ::-1]`.)
+            fps: Frames per second.
+            hop_s: Seconds from the start of one clip to the next.
+
+        Yields:
+            (start_s, end_s, scores [K]) of each clip.
+
+        Raises:
+            InputError: fps or hop_s is no number above 0, a frame has another form, or there are no frames.
+        """
+        rate, crops = checked_fps(fps), self.options.num_crops
+        clips = stream_clips(frames, rate, self.preprocessing, hop=hop_frames(hop_s, rate), num_crops=crops)
+        return (ClipScores(float(s.clip_start_s[0]), float(s.clip_end_s[0]), s.scores) for s in map(self.score, clips))
 
     def predict_sliding(
         self, path: str | Path, *, hop_s: float = 1.0, progress: Callable[[int, int], None] | None = None
@@ -192,7 +256,7 @@ class Predictor:
 
         Raises:
             VideoDecodeError: It cannot be decoded to its end.
-            ValueError: `hop_s` is not above 0.
+            InputError: `hop_s` is not above 0.
         """
         options = self.options
         workers = default_workers(options.num_workers)
@@ -207,8 +271,8 @@ class Predictor:
         total, done = len(clips.indices), 0
         scores = np.full((total, len(self.class_names)), np.nan, dtype=np.float32)
         for batch in read_ahead(clips) if workers else clips:
-            found = _per_clip(self.score_views(batch.views), len(batch.views) // options.num_crops)
-            scores[batch.first : batch.first + len(found)] = found
+            found = self.score(batch).clip_scores
+            scores[batch.index : batch.index + len(found)] = found
             done += len(found)
             if progress is not None:
                 progress(done, total)
@@ -226,13 +290,13 @@ class Predictor:
             decoder=options.decoder,
         )
 
-    def _read(self, path: str | Path, command: str) -> VideoViews:
-        if Path(path).is_dir():
-            raise InputError(f"{path} is a folder; give one video file, or use `dnl-video {command}` for many")
-        views = self.dataset(read_videos([str(path)]).records)[0]
-        if views.views is None:
-            raise VideoDecodeError(str(path), views.error or "no frames")
-        return views
+    def _read(self, source: Source, fps: float | None, command: str) -> VideoViews:
+        if isinstance(source, (str, os.PathLike)):
+            source = existing(source, f"{source} does not exist; give one video file")
+            if source.is_dir():
+                raise InputError(f"{source} is a folder; give one video file, or use `dnl-video {command}` for many")
+        with open_source(source, fps, decoder=self.options.decoder) as video:
+            return self.dataset(()).read(video)
 
     def score(self, views: VideoViews, *, features: bool = False) -> VideoScores:
         """Score the decoded views of one video; with ``features``, also return the pooled features of its clips."""
@@ -248,9 +312,14 @@ class Predictor:
             None if pooled is None else _per_clip(views.expand(pooled), num_clips),
         )
 
-    def score_views(self, views: Tensor) -> Tensor:
-        """Return the softmax scores [V, K] of views uint8 [V, T, H, W, 3]."""
-        return self._forward(views, features=False)[0]
+    def score_views(self, views: Tensor | NDArray[np.uint8]) -> Tensor:
+        """Return the softmax scores [V, K] of views uint8 [V, T, H, W, 3], RGB.
+
+        Raises:
+            InputError: The views have another form.
+        """
+        pixels = np.ascontiguousarray(checked_pixels(views, "views", "[V, T, H, W, 3]"))
+        return self._forward(torch.from_numpy(pixels), features=False)[0]
 
     @torch.inference_mode()
     def _forward(self, views: Tensor, features: bool) -> tuple[Tensor, Tensor | None]:

@@ -25,7 +25,8 @@ from dnl_video.data.dataset import shard
 from dnl_video.data.decoding import VideoDecodeError
 from dnl_video.data.loaders import VIEW_TIMEOUT_S, view_loader
 from dnl_video.data.manifest import Manifest, VideoRecord
-from dnl_video.inference.predictor import Predictor, VideoScores
+from dnl_video.inference.predictor import Predictor
+from dnl_video.inference.scores import VideoScores
 from dnl_video.launcher import local_processes
 from dnl_video.models.weights.checkpoint import Checkpoint
 from dnl_video.results.predictions import CLIP_COLUMNS, PredictionsMeta, VideoPrediction

@@ -41,7 +41,7 @@ def test_clips_equal_those_read_one_by_one(video, num_crops, clips_at_once, load
     np.testing.assert_allclose(clips.clip_start_s, np.array(starts) / 10)
     np.testing.assert_allclose(clips.clip_end_s, np.array(starts) / 10 + 1)
     batches = list(loader(clips))
-    assert [batch.first for batch in batches] == list(range(0, 10, clips_at_once))
+    assert [batch.index for batch in batches] == list(range(0, 10, clips_at_once))
     views = torch.cat([batch.views for batch in batches])
     assert views.shape == (10 * num_crops, 4, 32, 32, 3)
     # Frames have one colour each, so neither resizing nor cropping changes it.
@@ -95,7 +95,7 @@ def test_an_error_in_the_middle_of_a_video(video, loader, monkeypatch):
     monkeypatch.setattr("dnl_video.data.decoding.AVReader.chunks", broken)
     clips = loader(SlidingClips(str(video), PREPROCESSING, hop_s=0.1, clips_at_once=2))
     # The first 32 frames hold clips 0 … 22.
-    assert [next(clips).first for _ in range(11)] == list(range(0, 22, 2))
+    assert [next(clips).index for _ in range(11)] == list(range(0, 22, 2))
     with pytest.raises(VideoDecodeError, match=r"long\.mp4: cannot be decoded \(bad packet\)"):
         list(clips)
 
