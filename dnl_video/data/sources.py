@@ -28,7 +28,7 @@ def open_source(source: Source, fps: float | None = None, *, decoder: Decoder = 
     """Open a video.
 
     Bytes and file objects are copied to a temporary file first: every reader opens a file several times, and the copy
-    takes less than 1 ms per MB.
+    takes 1 to 2 ms per MB.
 
     Args:
         source: A path, the content of a video file as bytes or as a file object, or frames uint8 [N, H, W, 3], RGB.
