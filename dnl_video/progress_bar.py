@@ -63,7 +63,7 @@ class _FittingProgress(Progress):
         tasks, every = list(tasks), self.columns
         if not tasks:  # also the call of Progress.__init__
             return super().make_tasks_table(tasks)
-        room = self.console.width
+        room = self.console.width - 2  # for ^C, which must not wrap
         chosen: list[ProgressColumn] = []
         for column in self.by_importance:
             width = _SHORTEST

@@ -26,15 +26,15 @@ def drawn(width: int, *texts: str, **fields: str) -> str:
 def test_the_bar_is_one_line_on_every_terminal(width: int) -> None:
     for line in (drawn(width, *TEXTS, **VALUES), drawn(width, "videos {task.fields[rate]}", rate="3.2/s")):
         assert line.count("\n") == 1
-        assert len(line.rstrip("\n")) < width  # the terminal prints ^C on the same line
+        assert len(line.rstrip("\n")) < max(width - 2, 12)  # the terminal prints ^C on the same line
         assert line.startswith("epoch 12/32")
 
 
 @pytest.mark.parametrize(
     ("width", "line"),
     [
-        (100, "epoch 12/32 ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 250/250 loss 2.081 top1 100.0% 1234 clips/s left 10:12:34"),
-        (80, "epoch 12/32 ━━━━━━━━━ 250/250 loss 2.081 top1 100.0% 1234 clips/s left 10:12:34"),
+        (100, "epoch 12/32 ━━━━━━━━━━━━━━━━━━━━━━━━━━━ 250/250 loss 2.081 top1 100.0% 1234 clips/s left 10:12:34"),
+        (80, "epoch 12/32 ━━━━━━━ 250/250 loss 2.081 top1 100.0% 1234 clips/s left 10:12:34"),
         (60, "epoch 12/32 250/250 loss 2.081 top1 100.0% left 10:12:34"),
         (40, "epoch 12/32 loss 2.081 left 10:12:34"),
     ],

@@ -38,7 +38,7 @@ def read_curves(run: Path) -> Curves:
                 found.setdefault(name, {})[int(row["epoch"]) + 1] = float(row[column])
                 steps_per_epoch = (int(row["step"]) + 1) / (int(row["epoch"]) + 1)
         rate = next((value for key, value in row.items() if value and (key or "").startswith("lr-")), "")
-        if rate:
+        if rate and row["step"]:  # a killed run may end in half a line
             rates[int(row["step"]) + 1] = float(rate)
     if steps_per_epoch:
         found["lr"] = {step / steps_per_epoch: rate for step, rate in rates.items()}
@@ -49,8 +49,9 @@ def draw_training(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """Draw loss, top-1 and learning rate against epochs, a panel for each."""
     figure, (loss, top1, rate) = new_panels(WIDTH, 4.4, [3, 3, 1.4])
     for axes, metric in ((loss, "loss"), (top1, "top1")):
-        for part, color, marker in (("train", COLORS[1], ""), ("val", COLORS[0], "o")):
+        for part, color in (("train", COLORS[1]), ("val", COLORS[0])):
             epochs, values = zip(*curves.get(f"{part}/{metric}", [(0, float("nan"))]), strict=True)
+            marker = "o" if part == "val" or len(epochs) == 1 else ""
             axes.plot(epochs, values, color=color, marker=marker, markersize=3, label=part)
         axes.grid(axis="y", linewidth=0.6)
     percent_axis(top1, "y")
@@ -60,4 +61,5 @@ def draw_training(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     rate.set(xlabel="epochs", ylabel="lr", ylim=(0, None))
     rate.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
     figure.legend(*loss.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
+    figure.align_ylabels()
     return figure

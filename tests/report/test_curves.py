@@ -13,7 +13,7 @@ FIRST = """epoch,lr-SGD,step,train/loss,train/loss_epoch,train/top1,val/loss,val
 0,,9,,2.0,0.25,,
 0,,9,,,,1.5,0.3
 1,,19,,1.0,0.5,,
-"""
+,0.09"""
 RESUMED = """epoch,lr-SGD,step,train/loss_epoch,train/top1,val/top1
 ,0.05,14,,,
 1,,19,0.75,0.75,
