@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 from dnl_video.cli.options import add_checkpoint_argument, add_config_options
 from dnl_video.cli.terminal import say
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
-from dnl_video.files import check_output, make_folder
+from dnl_video.files import check_output, make_folder, write_atomic
 
 DESCRIPTION = """Draw the attention of the context blocks in a clip of a video.
 
@@ -19,11 +20,13 @@ DESCRIPTION = """Draw the attention of the context blocks in a clip of a video.
   dnl-video visualize clip.mp4 --checkpoint runs/dnl --compare-to runs/nl          both terms of DNL beside NL
   dnl-video visualize clip.mp4 --checkpoint runs/dnl --query 4,0.5,0.25 --query 0,0.1,0.9 --clip-start 3.2
   dnl-video visualize clip.mp4 --checkpoint runs/dnl --block res3.1 --animation none
+  dnl-video visualize clip.mp4 --checkpoint runs/dnl --compare-to runs/nl --html explorer.html
 
 Each block (res3.1 follows residual block 1 of res3) gets a contact sheet: the unary map and the whitened pairwise map
 of each query point over the frames of the clip. Colour scales show attention x M: 1 is uniform attention to the M keys.
 A non-local network also gets its decomposition (Yin et al., section 3): unary and whitened pairwise logits, and the
 share of the logits' variance that each explains. attention.mp4 and attention.gif show all blocks in motion.
+--html writes one page instead, the attention explorer: point at a place of a frame to see its maps over all frames.
 
 Frames and places refer to the square centre crop that the network sees; for SlowFast, to its slow pathway."""
 
@@ -48,12 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clip-start", type=float, metavar="S", help="Start of the clip in seconds. Default: that of a single clip."
     )
     parser.add_argument("--block", action="append", metavar="NAME", help="Draw only this block. May be repeated.")
-    parser.add_argument(
-        "--animation", choices=tuple(_ANIMATIONS), default="both", help="Animations to write. Default: both."
-    )
-    parser.add_argument("--fps", type=float, default=4.0, help="Frames per second of the animation. Default: 4.")
+    parser.add_argument("--animation", choices=tuple(_ANIMATIONS), help="Animations to write. Default: both.")
+    parser.add_argument("--fps", type=float, default=4.0, help="Frames per second in motion. Default: 4.")
     add_config_options(parser, EvaluationConfig(), "device")
     parser.add_argument("--output", metavar="DIR", help="Folder for the pictures. Default: attention/<name of VIDEO>.")
+    parser.add_argument("--html", metavar="FILE", help="Write the attention explorer, a page, and no pictures.")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,23 +67,34 @@ def run(arguments: argparse.Namespace) -> int:
     if not Path(arguments.video).exists():
         raise InputError(f"{arguments.video} does not exist; give one video file")
     paths = [find_checkpoint(path) for path in (arguments.checkpoint, arguments.compare_to) if path]
-    output = Path(arguments.output or Path("attention") / Path(arguments.video).stem)
-    check_output(output)
+    pictures_only = [f"--{name}" for name in ("animation", "output") if getattr(arguments, name) is not None]
+    pictures_only += ["the second --query"] if len(arguments.query) > 1 else []
+    if arguments.html and pictures_only:
+        raise InputError(f"--html writes one page and no pictures; leave out {' and '.join(pictures_only)}")
+    output = Path(arguments.html or arguments.output or Path("attention") / Path(arguments.video).stem)
+    check_output(output, is_file=bool(arguments.html))
 
-    from rich.console import Console
-    from rich.progress import track
-
+    from dnl_video.cli.screen import progress_bar
     from dnl_video.inference.predictor import Predictor
     from dnl_video.visualize.animation import animate, write_animation
     from dnl_video.visualize.clip import parse_query
     from dnl_video.visualize.examine import examine
+    from dnl_video.visualize.explorer import explorer_page
     from dnl_video.visualize.panels import save_figure
 
     queries = [parse_query(text) for text in arguments.query]
     predictors = [Predictor.from_checkpoint(path, EvaluationConfig(device=arguments.device)) for path in paths]
     examination = examine(predictors, arguments.video, queries, start_s=arguments.clip_start, blocks=arguments.block)
-    make_folder(output)
     say(examination.caption)
+    bar = progress_bar(transient=True, disable=not sys.stderr.isatty())
+    if arguments.html:
+        with bar:
+            page = explorer_page(examination, arguments.fps, partial(bar.track, description="maps"))
+        make_folder(output.parent)
+        write_atomic(output, page)
+        say(f"wrote {output}")
+        return 0
+    make_folder(output)
     for block in examination.blocks:
         figures = {f"{block}.png": examination.sheet(block)}
         for name, figure in examination.decompositions(block):
@@ -90,11 +103,11 @@ def run(arguments: argparse.Namespace) -> int:
         for file, figure in figures.items():
             save_figure(figure, output / file)
             say(f"wrote {output / file}")
-    endings = _ANIMATIONS[arguments.animation]
+    endings = _ANIMATIONS[arguments.animation or "both"]
     if endings:
-        total, quiet = len(examination.networks[0][1].shown), not sys.stderr.isatty()
-        console = Console(stderr=True)
-        frames = list(track(animate(examination), "animation", total, console=console, transient=True, disable=quiet))
+        with bar:
+            shown = examination.networks[0][1].shown
+            frames = list(bar.track(animate(examination), len(shown), description="animation"))
         for path in (output / f"attention{ending}" for ending in endings):
             write_animation(path, frames, arguments.fps)
             say(f"wrote {path}")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from dnl_video.data import transforms
@@ -154,13 +155,9 @@ def strongest_motion(frames: NDArray[np.uint8], shown: Sequence[int]) -> Query |
         return None
     height, width = difference.shape[1:]
     window = max(min(height, width) // 8, 1)
-    means = _window_means(difference, window)  # [S - 1, H - window + 1, W - window + 1]
-    step, top, left = np.unravel_index(int(means.argmax()), means.shape)
+    means = torch.from_numpy(difference.astype(np.float64))
+    for size in ((window, 1), (1, window)):
+        means = F.avg_pool2d(means, size, stride=1)
+    step, top, left = np.unravel_index(int(means.argmax()), tuple(means.shape))
     x, y = (float(left) + window / 2) / width, (float(top) + window / 2) / height
     return Query(shown[int(step) + 1], x, y, "strongest motion")
-
-
-def _window_means(images: NDArray[np.float32], window: int) -> NDArray[np.float64]:
-    sums = np.pad(images.astype(np.float64), ((0, 0), (1, 0), (1, 0))).cumsum(axis=1).cumsum(axis=2)
-    inner = sums[:, window:, window:] - sums[:, :-window, window:] - sums[:, window:, :-window]
-    return (inner + sums[:, :-window, :-window]) / window**2

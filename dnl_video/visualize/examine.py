@@ -32,12 +32,15 @@ class Examination:
     @property
     def blocks(self) -> list[str]:
         """Blocks that all networks have, in order."""
-        return shared_blocks([list(maps.blocks) for _, maps in self.networks])
+        first, *others = (maps.blocks for _, maps in self.networks)
+        return [name for name in first if all(name in other for other in others)]
 
     @property
     def caption(self) -> str:
         """Name and time of the clip, and the prediction of each network."""
-        return caption_of(self.clip, [(name, *maps.prediction) for name, maps in self.networks])
+        found = [(name, *maps.prediction) for name, maps in self.networks]
+        predictions = "; ".join(f"{name} predicts {best} ({probability:.0%})" for name, best, probability in found)
+        return f"{self.clip.name}, {self.clip.seconds.min():.2f} to {self.clip.end_s:.2f} s; {predictions}"
 
     def rows(self, block: str) -> list[Row]:
         """Return the maps of a block."""
@@ -85,7 +88,13 @@ def examine(
     Raises:
         InputError: The networks, the queries or the clip do not fit.
     """
-    clip, shown = read_shared_clip(predictors, video, start_s)
+    first = predictors[0]
+    for predictor in predictors:
+        drawable_blocks(predictor)
+        refuse_other_clips(first.preprocessing, predictor.preprocessing)
+    clip = read_clip(video, first.preprocessing, start_s)
+    assert isinstance(first.network, VideoClassifier)
+    shown = pathway_frames(first.network, len(clip.frames))
     chosen = checked_queries(queries or default_queries(clip.frames, shown), len(clip.frames))
     found = [clip_maps(predictor, clip, chosen, blocks) for predictor in predictors]
     kinds = [maps.kind for maps in found]
@@ -95,45 +104,12 @@ def examine(
                 f"a query was given, but maps of {' and '.join(kinds)} are the same for every query; leave it out"
             )
         chosen = []
-    shared_blocks([list(maps.blocks) for maps in found])
     names, legend = describe_networks(predictors, kinds)
-    return Examination(clip, chosen, list(zip(names, found, strict=True)), legend)
-
-
-def read_shared_clip(
-    predictors: Sequence[Predictor], video: str | os.PathLike[str], start_s: float | None = None
-) -> tuple[Clip, list[int]]:
-    """Read the clip that all networks see, and return it with the frames that the blocks of the first one see.
-
-    Raises:
-        InputError: A network has nothing to draw, they see different clips, or the clip cannot be read.
-    """
-    first = predictors[0]
-    for predictor in predictors:
-        drawable_blocks(predictor)
-        refuse_other_clips(first.preprocessing, predictor.preprocessing)
-    clip = read_clip(video, first.preprocessing, start_s)
-    assert isinstance(first.network, VideoClassifier)
-    return clip, pathway_frames(first.network, len(clip.frames))
-
-
-def caption_of(clip: Clip, predictions: Sequence[tuple[str, str, float]]) -> str:
-    """Return name and time of a clip, and the best class and probability of each network."""
-    text = "; ".join(f"{name} predicts {best} ({probability:.0%})" for name, best, probability in predictions)
-    return f"{clip.name}, {clip.seconds.min():.2f} to {clip.end_s:.2f} s; {text}"
-
-
-def shared_blocks(names: Sequence[Sequence[str]]) -> list[str]:
-    """Return the blocks that all networks have, in order.
-
-    Raises:
-        InputError: There are none.
-    """
-    shared = [name for name in names[0] if all(name in others for others in names)]
-    if not shared:
-        places = " and ".join(", ".join(one) for one in names)
+    examination = Examination(clip, chosen, list(zip(names, found, strict=True)), legend)
+    if not examination.blocks:
+        places = " and ".join(", ".join(maps.blocks) for maps in found)
         raise InputError(f"the two networks have no block at the same place ({places}); compare networks that do")
-    return shared
+    return examination
 
 
 def describe_networks(predictors: Sequence[Predictor], kinds: Sequence[str]) -> tuple[list[str], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -40,25 +40,6 @@ class Positions:
         return len(self.frames), len(self.rows), len(self.columns)
 
 
-class BlockInput(NamedTuple):
-    """A context block with its input in one clip."""
-
-    name: str  # such as res3.1
-    block: ContextBlock
-    x: Tensor  # [1, C, T', h, w]
-    queries: Positions
-    keys: Positions
-
-
-class ClipInputs(NamedTuple):
-    """Context blocks of one network with their inputs in one clip."""
-
-    kind: str  # kind of the blocks
-    prediction: tuple[str, float]  # best class of this clip and its probability
-    shown: list[int]  # frames of the clip that the pathway of the blocks sees
-    blocks: list[BlockInput]  # in the order of the network
-
-
 @dataclass(frozen=True)
 class LogitMaps:
     """The paper's split of a non-local block's logits."""
@@ -77,6 +58,9 @@ class BlockMaps:
     """
 
     kind: str  # DNL, NL, pairwise, unary, SNL or GC
+    block: ContextBlock
+    x: Tensor  # input of the block, [1, C, T', h, w]
+    positions: Positions  # of all queries
     keys: Positions
     unary: Grid | None  # [T', h, w]
     pairwise: Grid | None  # whitened pairwise map of each query, or coupled map for NL, [Q, T', h, w]
@@ -115,6 +99,7 @@ def drawable_blocks(predictor: Predictor) -> list[PlacedBlock]:
     return placed
 
 
+@torch.inference_mode()
 def clip_maps(
     predictor: Predictor, clip: Clip, queries: Sequence[Query], names: Sequence[str] | None = None
 ) -> ClipMaps:
@@ -125,18 +110,6 @@ def clip_maps(
         clip: The clip.
         queries: Places whose pairwise maps to take; the nearest position of the block's grid is used.
         names: Names of blocks; None for all.
-
-    Raises:
-        InputError: The network has nothing to draw, or no block of that name.
-    """
-    found = clip_inputs(predictor, clip, names)
-    blocks = {one.name: _block_maps(one, queries, clip.frames.shape[1:3]) for one in found.blocks}
-    return ClipMaps(found.kind, found.prediction, found.shown, blocks)
-
-
-@torch.inference_mode()
-def clip_inputs(predictor: Predictor, clip: Clip, names: Sequence[str] | None = None) -> ClipInputs:
-    """Run a network on a clip and collect the inputs of its blocks ``names``; None for all.
 
     Raises:
         InputError: The network has nothing to draw, or no block of that name.
@@ -161,15 +134,8 @@ def clip_inputs(predictor: Predictor, clip: Clip, names: Sequence[str] | None = 
             hook.remove()
     probability, best = logits[0].float().softmax(dim=0).max(dim=0)
     shown = pathway_frames(cast(VideoClassifier, predictor.network), len(clip.frames))
-    blocks = []
-    for one in chosen:
-        x = inputs[one.name]
-        grid = (int(x.shape[2]), int(x.shape[3]), int(x.shape[4]))
-        pool = one.block.pool if isinstance(one.block, AttentionBlock) and one.block.pool is not None else (1, 1, 1)
-        axes = (_axes(one, grid, size, shown) for size in ((1, 1, 1), pool))
-        blocks.append(BlockInput(one.name, one.block, x, *axes))
-    prediction = predictor.class_names[int(best)], float(probability)
-    return ClipInputs(kind_of(chosen[0].block), prediction, shown, blocks)
+    blocks = {b.name: _block_maps(b, inputs[b.name], queries, shown, clip.frames.shape[1:3]) for b in chosen}
+    return ClipMaps(kind_of(chosen[0].block), (predictor.class_names[int(best)], float(probability)), shown, blocks)
 
 
 def kind_of(block: ContextBlock) -> str:
@@ -183,26 +149,30 @@ def kind_of(block: ContextBlock) -> str:
     return "GC" if isinstance(block, GlobalContextBlock3d) else "SNL"
 
 
-@torch.inference_mode()
-def _block_maps(found: BlockInput, queries: Sequence[Query], size: tuple[int, ...]) -> BlockMaps:
-    block, x, keys = found.block, found.x, found.keys
-    places = [_position(found.queries, q.frame, *q.pixel(size[0], size[1])) for q in queries]
-    flat = torch.tensor(places, dtype=torch.int64)
+def _block_maps(
+    placed: PlacedBlock, x: Tensor, queries: Sequence[Query], shown: Sequence[int], size: tuple[int, ...]
+) -> BlockMaps:
+    block = placed.block
+    grid = (int(x.shape[2]), int(x.shape[3]), int(x.shape[4]))
+    positions = _axes(placed, grid, (1, 1, 1), shown)
+    flat = torch.tensor([_position(positions, q.frame, *q.pixel(size[0], size[1])) for q in queries], dtype=torch.int64)
+    pool = block.pool if isinstance(block, AttentionBlock) and block.pool is not None else (1, 1, 1)
+    keys = _axes(placed, grid, pool, shown)
 
     def on_grid(values: Tensor) -> Grid:
         """[n, M] -> [n, T', h, w]."""
         return values.float().cpu().numpy().reshape(-1, *keys.shape)
 
-    maps = block.attention_maps(x, flat)
-    unary = None if maps.unary is None else on_grid(maps.unary)[0]
-    pairwise = None if maps.pairwise is None else on_grid(maps.pairwise[0])
+    found = block.attention_maps(x, flat)
+    unary = None if found.unary is None else on_grid(found.unary)[0]
+    pairwise = None if found.pairwise is None else on_grid(found.pairwise[0])
     logits = None
     if isinstance(block, NonLocalBlock3d):
         parts = decompose(block, x, flat)
         centred = on_grid(parts.unary - parts.unary.mean())[0]
         shares = float(parts.pairwise_share[0]), float(parts.unary_share[0])
         logits = LogitMaps(on_grid(parts.pairwise[0]), centred, *shares)
-    return BlockMaps(kind_of(block), keys, unary, pairwise, logits)
+    return BlockMaps(kind_of(block), block, x, positions, keys, unary, pairwise, logits)
 
 
 def _axes(placed: PlacedBlock, grid: tuple[int, int, int], pool: Sequence[int], shown: Sequence[int]) -> Positions:

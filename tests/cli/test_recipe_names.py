@@ -88,7 +88,7 @@ def test_the_wheel_contains_every_module_and_recipe(tmp_path):
         names = set(wheel.namelist())
         wheel.extractall(tmp_path / "installed")
     package = Path(dnl_video.__file__).parent
-    files = [path for path in package.rglob("*") if path.suffix in (".py", ".txt", ".typed")]
+    files = [path for path in package.rglob("*") if path.suffix in (".py", ".txt", ".typed", ".html", ".css", ".js")]
     recipes = {f"dnl_video/configs/{path.relative_to(CONFIGS)}" for path in CONFIGS.rglob("*.yaml")}
     assert names >= {str(path.relative_to(package.parent)) for path in files} | recipes
     code = "from dnl_video.cli.recipes import find_recipe; print(find_recipe('i3d_dnl'))"

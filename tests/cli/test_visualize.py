@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -61,9 +63,30 @@ def test_comparison_draws_the_decomposition(tiny, video, tmp_path):
     assert names == ["attention.gif", "res4.5-decomposition.png", "res4.5.png"]
 
 
+def test_the_explorer_is_one_page(tiny, video, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    nl = sibling(tiny, tmp_path / "nl.ckpt", "nl")
+    words = ["visualize", video, "--checkpoint", str(tiny.run), "--compare-to", str(nl), "--device", "cpu"]
+    words += ["--block", "res4.5", "--query", "3,0.5,0.25", "--fps", "8", "--html", "pages/explorer.html"]
+    assert main(words) == 0
+    assert [path.name for path in Path("pages").iterdir()] == ["explorer.html"]
+    assert sorted(path.name for path in Path().iterdir()) == ["nl.ckpt", "pages"]
+    assert capsys.readouterr().out.splitlines()[-1] == "wrote pages/explorer.html"
+    page = Path("pages/explorer.html").read_text(encoding="utf-8")
+    assert re.findall(r'class="maps" id="(.*?)"', page) == ["res4.5"]
+    facts = json.loads(re.search(r'id="facts">(.*?)</script>', page)[1])
+    assert (facts["numbers"], facts["query"], facts["fps"]) == ([0, 1, 2, 3], [3, 0.5, 0.25], 8)
+    assert "DNL predicts" in page
+    assert "NL predicts" in page
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ["--html", "page.html", "--animation", "gif", "--query", "0,0,0", "--query", "1,0,0"],
+            "--html writes one page and no pictures; leave out --animation and --output and the second --query",
+        ),
         (["--query", "middle"], "query 'middle' is not t,x,y"),
         (["--query", "4,0.5,0.5"], "query frame 4 is outside the clip; its frames are 0 to 3"),
         (["--query", "0,1.5,0.5"], "query place x 1.5, y 0.5 is outside the frame"),
@@ -86,6 +109,11 @@ def test_bad_options(words, message, tiny, video, tmp_path, monkeypatch, capsys)
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not Path("never").exists()
+
+
+def test_the_explorer_needs_a_file(tiny, video, tmp_path, capsys):
+    assert main(["visualize", video, "--checkpoint", str(tiny.run), "--html", str(tmp_path)]) == 2
+    assert f"{tmp_path}: cannot be written (Is a directory)" in capsys.readouterr().err
 
 
 def test_a_failed_write_keeps_the_old_picture(tiny, video, tmp_path, monkeypatch, capsys):
