@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from dnl_video.spec import flat
 
-# Names of checkpoints that many runs have.
-_COMMON = ("best", "last", "previous", "model")
-# Facts that have a place of their own in a name.
-_NOT_SETTINGS = ("model", "weights", "results", "architecture", "context")
-# Sections of a training's configuration that tell how it was trained.
-_TRAINING = ("seed", "data", "augment", "optim", "trainer")
+_COMMON = ("best", "last", "previous", "model")  # names of checkpoints that many runs have
+_NOT_SETTINGS = ("model", "weights", "results", "architecture", "context")  # facts with a place of their own in a name
 
 
 def training_facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a training's configuration that two runs of one network may differ in."""
-    return {key: config[key] for key in _TRAINING if key in config}
+    """Return the part of a training's configuration that tells how a network was trained."""
+    return {key: config[key] for key in ("seed", "data", "augment", "optim", "trainer") if key in config}
 
 
 def run_folder(weights: str) -> Path:
@@ -35,26 +32,23 @@ def network_names(networks: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Args:
         networks: Facts about each network: "model" (a short text), "weights" (path of their file), "results" (path),
-            and settings such as "seed", nested or not. The run folder is preferred, then the checkpoint, then the
-            settings in their order, then the path of the results. A number is the last resort.
+            and settings such as "seed", nested or not. What differs is the run folder; else the checkpoint, a setting,
+            the path of the results, and in the last resort a number.
     """
-    weights = [str(facts.get("weights") or "") for facts in networks]
-    texts = {"model": [str(facts.get("model") or "") for facts in networks]}
-    texts["run"] = _short_paths([run_folder(path) if path else Path() for path in weights])
-    texts["checkpoint"] = [PurePath(path).stem for path in weights]
-    settings = differing_settings(networks)
-    for key in dict.fromkeys(key for one in settings for key in one):
-        texts[key] = [f"{key} {one[key]}" if key in one else "" for one in settings]
-    texts["results"] = _short_paths([Path(str(facts.get("results") or "")) for facts in networks])
-    parts: list[list[str]] = [[] for _ in networks]
-    for values in texts.values():
-        groups: dict[str, set[str]] = {}
-        for part, value in zip(parts, values, strict=True):
-            groups.setdefault(", ".join(part), set()).add(value)
-        for part, value in zip(parts, values, strict=True):
-            if len(groups[", ".join(part)]) > 1 and value:
-                part.append(value)
-    names = [", ".join(part) or model for part, model in zip(parts, texts["model"], strict=True)]
+    weights, settings = [facts.get("weights") or "" for facts in networks], differing_settings(networks)
+    columns = [
+        [facts["model"] for facts in networks],
+        _short_paths([run_folder(path) if path else Path() for path in weights]),
+        [Path(path).stem for path in weights],
+        *([f"{key} {one[key]}" if key in one else "" for one in settings] for key in dict.fromkeys(chain(*settings))),
+        _short_paths([Path(facts.get("results") or "") for facts in networks]),
+    ]
+    names = [""] * len(networks)
+    for column in columns:
+        values = {name: {v for n, v in zip(names, column, strict=True) if n == name} for name in names}
+        told = zip(names, column, strict=True)
+        names = [", ".join(filter(None, (n, v))) if len(values[n]) > 1 else n for n, v in told]
+    names = [name or model for name, model in zip(names, columns[0], strict=True)]
     return [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names, 1)]
 
 
@@ -70,7 +64,7 @@ def differing_settings(networks: Sequence[Mapping[str, Any]]) -> list[dict[str, 
         {k: v if isinstance(v, str) else json.dumps(v) for k, v in flat(facts).items() if not isinstance(v, Mapping)}
         for facts in networks
     ]
-    keys = [k for k in dict.fromkeys(k for one in shown for k in one) if len({one.get(k) for one in shown}) > 1]
+    keys = [k for k in dict.fromkeys(chain(*shown)) if len({one.get(k) for one in shown}) > 1]
     return [{k: one[k] for k in keys if k in one and k not in _NOT_SETTINGS} for one in shown]
 
 

@@ -47,7 +47,7 @@ def read_curves(run: Path) -> Curves:
 
 def draw_training(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """Draw loss, top-1 and learning rate against epochs, a panel for each."""
-    figure, (loss, top1, rate) = new_panels(WIDTH, 4.4, [3, 3, 1.4])
+    figure, (loss, top1, rate) = new_panels(3, 1, WIDTH, 4.4, sharex=True, height_ratios=[3, 3, 1.4])
     for axes, metric in ((loss, "loss"), (top1, "top1")):
         for part, color in (("train", COLORS[1]), ("val", COLORS[0])):
             epochs, values = zip(*curves.get(f"{part}/{metric}", [(0, float("nan"))]), strict=True)

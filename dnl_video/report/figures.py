@@ -43,37 +43,30 @@ _STYLE: dict[Any, Any] = {
 
 def new_figure(width: float = WIDTH, height: float = 3.0) -> tuple[Figure, Axes]:
     """Return a figure with one pair of axes; width and height in inches."""
-    figure, panels = new_panels(width, height, [1])
-    return figure, panels[0]
+    figure, (axes,) = new_panels(1, 1, width, height)
+    return figure, axes
 
 
-def new_panels(width: float, height: float, height_ratios: Sequence[float]) -> tuple[Figure, list[Axes]]:
-    """Return a figure and its panels from top to bottom, which share the horizontal axis; see `new_figure`."""
+def new_panels(lines: int, columns: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels, line by line; ``shared`` is for `Figure.subplots`. See `new_figure`."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        grid = figure.subplots(len(height_ratios), 1, sharex=True, squeeze=False, height_ratios=height_ratios)
-    panels = list(grid[:, 0])
+        panels = list(figure.subplots(lines, columns, squeeze=False, **shared).ravel())
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, panels
 
 
-def small_multiples(titles: Sequence[str], height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    """Return a figure as wide as the text with panels side by side that share their axes; height of a panel in inches.
-
-    A last line with fewer panels is filled with empty space.
-    """
-    columns = min(columns, len(titles))
+def small_multiples(titles: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure of at most three panels side by side, which share their axes; height of a panel in inches."""
+    columns = min(3, len(titles))
     lines = -(-len(titles) // columns)
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, lines * (height + 0.25) + 0.3), layout="constrained")
-        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes, title in zip(grid, titles, strict=False):
+    figure, panels = new_panels(lines, columns, WIDTH, lines * (height + 0.25) + 0.3, sharex=True, sharey=True)
+    for axes, title in zip(panels, titles, strict=False):
         axes.set_title(plain(title, 60 // columns), fontsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in grid[len(titles) :]:
+    for axes in panels[len(titles) :]:
         axes.remove()
-    return figure, list(grid[: len(titles)])
+    return figure, panels[: len(titles)]
 
 
 def save_png(figure: Figure, path: Path) -> None:

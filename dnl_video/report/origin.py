@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,13 @@ def find_run(weights: str, directory: str) -> Path | None:
 
 def facts_of(predictions: Predictions, directory: str) -> dict[str, Any]:
     """Return the facts of a network for `network_names`; the training's settings only if its run is found."""
-    origin, meta = origin_of(predictions), predictions.meta
-    run, config = find_run(meta.weights, directory), {}
+    meta, run = predictions.meta, find_run(predictions.meta.weights, directory)
+    config = None
     if run is not None:
-        try:
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):  # a name needs no settings
             config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):  # a name needs no settings
-            config = {}
-    return {
-        "model": model_name(origin),
-        "weights": meta.weights,
-        "results": directory,
-        **({"seed": meta.run["seed"]} if "seed" in meta.run else {}),
-        **(training_facts(config) if isinstance(config, dict) else {}),
-        **meta.model,
-        **meta.preprocessing,
-        **{k: v for k in ("num_clips", "num_crops", "hop_s", "frame_order") if (v := getattr(meta, k)) is not None},
-    }
+    facts = {"model": model_name(origin_of(predictions)), "weights": meta.weights, "results": directory}
+    facts |= {"seed": meta.run["seed"]} if "seed" in meta.run else {}
+    facts |= training_facts(config) if isinstance(config, dict) else {}
+    views = {name: getattr(meta, name) for name in ("num_clips", "num_crops", "hop_s", "frame_order")}
+    return {**facts, **meta.model, **meta.preprocessing, **{k: v for k, v in views.items() if v is not None}}

@@ -10,7 +10,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -19,12 +18,12 @@ from dnl_video.cores import default_workers
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
 from dnl_video.errors import visible
-from dnl_video.inference.segments import Timeline, condense, find_segments, leading_classes
+from dnl_video.inference.segments import Timeline, condense, leading_classes
 from dnl_video.visualize.panels import label
 
 Frame = NDArray[np.uint8]
 
-_OTHER = "#c7c7c7"
+_SCORE, _BEST = "#a9c6ea", "#2166b8"
 _MINUTES_FROM_S = 120.0
 # More steps than this across the plot would hide each other.
 _MOST_CELLS = 150
@@ -34,7 +33,7 @@ _WHITE, _FIRST, _OTHERS = (255, 255, 255, 255), (38, 120, 200, 230), (90, 90, 90
 
 
 def draw_timeline(timeline: Timeline, class_names: Sequence[str], *, title: str = "", k: int = 5) -> Figure:
-    """Plot the scores of the k leading classes (see `leading_classes`) over seconds, and the segments below.
+    """Plot the scores of the k leading classes (see `leading_classes`) over seconds, a panel for each.
 
     A timeline of over 150 cells is plotted as 150 means; the axis label says so.
 
@@ -42,33 +41,25 @@ def draw_timeline(timeline: Timeline, class_names: Sequence[str], *, title: str 
         timeline: Scores along time.
         class_names: Names of the K classes.
         title: Title, such as the file's name.
-        k: Classes with their own colour, at most 10; the others are grey.
+        k: Number of classes.
     """
-    leaders = leading_classes(timeline, min(k, 10))
-    colours = dict(zip(leaders, mpl.colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
-    figure = Figure(figsize=(11, 4), dpi=120, layout="constrained")
-    curves, strip = figure.subplots(2, 1, sharex=True, height_ratios=[6, 1])
-    unit = "score"
+    leaders, unit = leading_classes(timeline, k), "score"
     if len(timeline.scores) > _MOST_CELLS:
         timeline = condense(timeline, _MOST_CELLS)
         unit = f"score, mean of {timeline.edges[1] - timeline.edges[0]:.3g} s"
-    edges = timeline.edges
-    for index in leaders:
-        curves.stairs(timeline.scores[:, index], edges, color=colours[index], linewidth=1.8, baseline=None)
-    curves.set(ylabel=unit, ylim=(0, 1.02), xlim=(edges[0], edges[-1]))
-    curves.grid(alpha=0.3)
-    curves.set_title(label(title), loc="left", fontsize=10)
-    for segment in find_segments(timeline):
-        # White edges separate neighbouring segments, also two grey ones.
-        colour = colours.get(segment.class_index, _OTHER)
-        strip.axvspan(segment.start_s, segment.end_s, color=colour, linewidth=0.4, ec="white")
-    strip.set_yticks([])
-    strip.set_ylabel("best", rotation=0, ha="right", va="center")
-    _label_seconds(strip, float(edges[-1]))
-    legend = [Patch(color=colours[index], label=label(_shortened(class_names[index]))) for index in leaders]
-    if set(timeline.scores.argmax(axis=1).tolist()) - set(leaders):
-        legend.append(Patch(color=_OTHER, label="other classes"))
-    figure.legend(handles=legend, loc="outside right upper", frameon=False, fontsize=9)
+    edges, best = timeline.edges, timeline.scores.argmax(axis=1)
+    figure = Figure(figsize=(11, 1.3 + 0.55 * len(leaders)), dpi=120, layout="constrained")
+    panels = figure.subplots(len(leaders), 1, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, index in zip(panels, leaders, strict=True):
+        scores = timeline.scores[:, index]
+        axes.stairs(scores, edges, fill=True, color=_SCORE, label=unit)
+        axes.stairs(scores * (best == index), edges, fill=True, color=_BEST, label="while it is the best class")
+        axes.set(ylim=(0, 1.02), xlim=(edges[0], edges[-1]), yticks=[0, 1])
+        axes.set_ylabel(label(_shortened(class_names[index])), rotation=0, ha="right", va="center")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_title(label(title), loc="left", fontsize=10)
+    _label_seconds(panels[-1], float(edges[-1]))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=9)
     return figure
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import matplotlib.image
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
@@ -18,25 +17,19 @@ TIMELINE = Timeline(np.array([0.0, 4.0, 10.0]), np.array([[0.7, 0.2, 0.1], [0.1,
 NAMES = ["run", "jump", "sit down very slowly on a chair that is not there"]
 
 
-def test_curves_strip_and_legend_show_the_timeline():
+def test_a_panel_for_each_class_shows_its_scores_and_where_it_is_best():
     figure = draw_timeline(TIMELINE, NAMES, title="movie.mp4", k=2)
-    curves, strip = figure.axes
-    assert curves.get_title(loc="left") == "movie.mp4"
-    assert curves.get_xlim() == (0, 10)
-    steps = [patch.get_data() for patch in curves.patches]
     # The classes that are best for 6 s and for 4 s.
-    assert [data.values.tolist() for data in steps] == [[0.1, 0.6], [0.7, 0.1]]
-    assert all(data.edges.tolist() == [0, 4, 10] for data in steps)
-    spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in strip.patches]
-    assert spans == [(0, 4), (4, 10)]
-    colour_of = [to_rgb(patch.get_edgecolor()) for patch in curves.patches]
-    assert [to_rgb(patch.get_facecolor()) for patch in strip.patches] == [colour_of[1], colour_of[0]]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["sit down very slowly on a chair…", "run"]
-
-
-def test_other_classes_are_grey_with_a_legend():
-    figure = draw_timeline(TIMELINE, NAMES, k=1)
-    assert figure.legends[0].get_texts()[-1].get_text() == "other classes"
+    assert [axes.get_ylabel() for axes in figure.axes] == ["sit down very slowly on a chair…", "run"]
+    assert figure.axes[0].get_title(loc="left") == "movie.mp4"
+    assert figure.axes[0].get_xlim() == (0, 10)
+    steps = [[patch.get_data() for patch in axes.patches] for axes in figure.axes]
+    assert [[data.values.tolist() for data in panel] for panel in steps] == [
+        [[0.1, 0.6], [0.0, 0.6]],
+        [[0.7, 0.1], [0.7, 0.0]],
+    ]
+    assert all(data.edges.tolist() == [0, 4, 10] for panel in steps for data in panel)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["score", "while it is the best class"]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +42,7 @@ def test_clock(second, text):
 @pytest.mark.parametrize(("end", "label"), [(119.0, "seconds"), (121.0, "minutes:seconds"), (4000.0, "h:mm:ss")])
 def test_the_axis_of_long_videos_has_minutes(end, label):
     figure = draw_timeline(Timeline(np.array([0.0, end]), np.array([[0.5, 0.5]])), NAMES)
-    assert figure.axes[1].get_xlabel() == label
+    assert figure.axes[-1].get_xlabel() == label
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
@@ -59,7 +52,7 @@ def test_files_are_reproducible(tmp_path, suffix):
         save_figure(draw_timeline(TIMELINE, NAMES), path)
     assert sorted(tmp_path.iterdir()) == paths
     if suffix == ".png":
-        assert matplotlib.image.imread(paths[0]).shape[:2] == (480, 1320)
+        assert matplotlib.image.imread(paths[0]).shape[:2] == (354, 1320)
         assert paths[0].read_bytes() == paths[1].read_bytes()
     else:
         assert "</svg>" in paths[0].read_text(encoding="utf-8")
@@ -68,8 +61,8 @@ def test_files_are_reproducible(tmp_path, suffix):
 def test_very_long_timelines_are_drawn_as_means():
     scores = np.tile([[1.0, 0.0], [0.0, 1.0]], (450, 1))
     figure = draw_timeline(Timeline(np.arange(901.0), scores), NAMES[:2])
-    assert figure.axes[0].get_ylabel() == "score, mean of 6 s"
-    (first, second) = [patch.get_data().values for patch in figure.axes[0].patches]
+    assert figure.legends[0].get_texts()[0].get_text() == "score, mean of 6 s"
+    (first, second) = [axes.patches[0].get_data().values for axes in figure.axes]
     assert len(first) == 150
     np.testing.assert_allclose(first, 0.5)
     np.testing.assert_allclose(second, 0.5)
@@ -125,7 +118,7 @@ def test_names_from_other_people_are_drawn_as_they_are(tmp_path):
     save_figure(new_figure((4, 1), wrapped(name, 4, 9)), tmp_path / "sheet.png")
     drawn = r"caf\udce9 \$_\$ \$x.mp4"
     assert figure.axes[0].get_title(loc="left") == drawn
-    assert drawn in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert drawn in [axes.get_ylabel() for axes in figure.axes]
     assert draw_panel(TIMELINE.scores[0], [name, "b", "c"], 3, 320, 240, title="").any()
 
 
