@@ -155,8 +155,8 @@ def reliability_chart(networks: Sequence[tuple[str, dict[str, Any]]]) -> Chart:
         axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], "o", color=COLORS[1], markersize=4)
         percent_axis(axes, "x")
         percent_axis(axes, "y")
-    figure.supxlabel("confidence (highest score)", fontsize=9)
-    figure.supylabel("top-1", fontsize=9)
+    figure.supxlabel("confidence (highest score)", fontsize=9, color=INK)
+    figure.supylabel("top-1", fontsize=9, color=INK)
     errors = "; ".join(f"{name} {percent(calibration['ece'])}".strip() for name, calibration in networks)
     caption = (
         "Bars: top-1 in each bin of confidence; dots: at the bin's mean confidence. On the dashed line, confidence "
@@ -180,7 +180,7 @@ def difference_chart(
         error_bars(axes, labels, value, low, high, fmt="o", color=COLORS[0], markersize=4.5)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.grid(axis="x", linewidth=0.6)
-    figure.supxlabel("difference in percentage points", fontsize=9)
+    figure.supxlabel("difference in percentage points", fontsize=9, color=INK)
     values = "; ".join(f"{title}, {text} {difference_text(row)}" for title, rows in panels for text, row in rows[:2])
     return Chart(figure, name, f"Differences with 95% intervals: {values}.", caption, min_width=420)
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dnl_video.files import list_folder
-from dnl_video.report.figures import COLORS, WIDTH, new_panels, percent_axis
+from dnl_video.report.figures import COLORS, INK, WIDTH, new_panels, percent_axis
 
 Curves = dict[str, list[tuple[float, float]]]
 """Points (epochs done, value) of "train/loss", "train/top1", "val/loss", "val/top1" and "lr", as far as logged."""
@@ -60,6 +60,7 @@ def draw_training(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     rate.plot(*zip(*curves.get("lr", [(0, float("nan"))]), strict=True), color=COLORS[0])
     rate.set(xlabel="epochs", ylabel="lr", ylim=(0, None))
     rate.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
-    figure.legend(*loss.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
+    lines, names = loss.get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside upper left", ncols=2, frameon=False, labelcolor=INK)
     figure.align_ylabels()
     return figure

@@ -1,5 +1,7 @@
 """The pages in a browser; needs Chromium."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -93,13 +95,16 @@ def test_figures_are_as_wide_as_the_text(page, pages):
         assert all(abs(w - text) < 2 for w in charts)
 
 
-def test_dark_mode(page, pages):
-    page.open(pages[0][1], 1280, dark=True)
+def test_dark_mode(page, report, tmp_path):
+    curves = {"val/top1": [[1, 0.25], [2, 0.5]], "train/loss": [[1, 2.0], [2, 1.0]]}
+    page.open(save_report({**report, "training": curves}, tmp_path)[-1], 1280, dark=True)
     ink, paper = (
         page.evaluate(f"getComputedStyle({element}).{name}.match(/\\d+/g).map(Number)")
         for element, name in (("document.querySelector('svg text')", "fill"), ("document.body", "backgroundColor"))
     )
     assert min(ink) > 200
+    fills = page.evaluate("[...document.querySelectorAll('svg text')].map(e => getComputedStyle(e).fill)")
+    assert all(min(map(int, re.findall(r"\d+", fill))) > 200 for fill in fills)
     assert max(paper) < 60
 
 
