@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -127,8 +129,11 @@ class ClipProgress(Callback):
             parts.append(f"val top1 {100 * float(trainer.callback_metrics['val/top1']):4.1f}%")
             if failed := int(trainer.callback_metrics.get("val/failed_videos", 0)):
                 parts.append(f"({failed} val videos failed)")
+        line = "  ".join([*parts, *self.notes])
+        if sys.stdout.isatty():
+            line = textwrap.fill(line, shutil.get_terminal_size().columns, subsequent_indent="  ")
         if trainer.is_global_zero:
-            print("  ".join([*parts, *self.notes]), flush=True)
+            print(line, flush=True)
         self.notes.clear()
         self._validated = False
 

@@ -55,8 +55,8 @@ from dnl_video.training.without_validation import WithoutValidation
 
 _DRY_RUN_BATCHES = 2
 # Warnings of Lightning and torch that do not apply: worker counts, short epochs, frozen parts and writing to the folder
-# of a resumed run are intended; runs of version 0.1 have Lightning's ModelCheckpoint; the last one is about Lightning's
-# own code.
+# of a resumed run are intended; attention is measured in the first process only; runs of version 0.1 have Lightning's
+# ModelCheckpoint; the last one is about Lightning's own code.
 _IGNORED_WARNINGS = (
     "does not have many workers",
     "The number of training batches",
@@ -64,6 +64,7 @@ _IGNORED_WARNINGS = (
     "in eval mode at the start of training",
     "exists and is not empty",
     "callbacks used to create the checkpoint",
+    "recommended to use `self.log.'attention/",
     "isinstance.treespec, LeafSpec",
 )
 

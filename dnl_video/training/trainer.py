@@ -60,7 +60,8 @@ def make_trainer(
     """
     # Lightning's notes, such as its table of the hardware, are for --verbose; run.py logs the devices.
     verbose = logging.getLogger("dnl_video").isEnabledFor(logging.DEBUG)
-    logging.getLogger("lightning.pytorch").setLevel(logging.INFO if verbose else logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
     settings = config.trainer
     devices, num_nodes = devices_and_nodes(settings.devices, settings.num_nodes)
     if loggers:

@@ -152,6 +152,21 @@ def test_time_left_of_a_run_resumed_before_a_validation_is_that_of_the_epochs_tr
     assert progress.fields(trainer, module)["left"] == "0:00:28"
 
 
+def test_a_line_longer_than_the_terminal_is_broken_between_words(
+    clock: Clock, module: VideoTrainingModule, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    trainer = trainer_at(0, val_top1=0.5)
+    progress = started(trainer, module)
+    clock.now = 102
+    progress.on_train_batch_end(trainer, module, None, BATCH, 4)
+    progress.on_validation_end(trainer, module)
+    progress.on_train_epoch_end(trainer, module)
+    lines = ["epoch 1/4  loss 1.250  top1 37.5%  8 clips/s  left 0:00:30", "  val top1 50.0%"]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
 def test_other_processes_print_no_line(
     clock: Clock, module: VideoTrainingModule, capsys: pytest.CaptureFixture[str]
 ) -> None:
