@@ -31,25 +31,21 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_MODULES = {
-    "ContextOptions": "dnl_video.spec",
-    "DisentangledNonLocalBlock3d": "dnl_video.models.blocks",
-    "EvaluationConfig": "dnl_video.config",
-    "GlobalContextBlock3d": "dnl_video.models.simplified",
-    "ModelSpec": "dnl_video.spec",
-    "NonLocalBlock3d": "dnl_video.models.blocks",
-    "Predictor": "dnl_video.inference.predictor",
-    "Preprocessing": "dnl_video.spec",
-    "VideoScores": "dnl_video.inference.scores",
-    "SimplifiedNonLocalBlock3d": "dnl_video.models.simplified",
-    "create_model": "dnl_video.models.create",
-    "insert_context_blocks": "dnl_video.models.build",
-    "decompose": "dnl_video.models.inspect.decomposition",
-    "draw_attention": "dnl_video.visualize.examine",
-    "list_models": "dnl_video.spec",
-    "load_checkpoint": "dnl_video.models.weights.checkpoint",
-    "load_weights": "dnl_video.models.weights.load",
+_NAMES = {
+    "config": ["EvaluationConfig"],
+    "inference.predictor": ["Predictor"],
+    "inference.scores": ["VideoScores"],
+    "models.blocks": ["DisentangledNonLocalBlock3d", "NonLocalBlock3d"],
+    "models.build": ["insert_context_blocks"],
+    "models.create": ["create_model"],
+    "models.inspect.decomposition": ["decompose"],
+    "models.simplified": ["GlobalContextBlock3d", "SimplifiedNonLocalBlock3d"],
+    "models.weights.checkpoint": ["load_checkpoint"],
+    "models.weights.load": ["load_weights"],
+    "spec": ["ContextOptions", "ModelSpec", "Preprocessing", "list_models"],
+    "visualize.examine": ["draw_attention"],
 }
+_MODULES = {name: f"dnl_video.{module}" for module, names in _NAMES.items() for name in names}
 
 __all__ = sorted([*_MODULES, "InputError"])
 

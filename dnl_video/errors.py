@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import signal
 from collections.abc import Iterable
@@ -39,30 +40,19 @@ def nearest(value: str, allowed: Iterable[str]) -> str:
     A word is near if at most two letters differ (one for values of two or three letters). Without such a word, names
     with the same last part are near, such as optim.lr for lr, unless they are many. Case, "-" and "_" do not count.
     """
-    words, wanted = {word: _plain(word) for word in allowed}, _plain(value)
-    distances = {word: _distance(wanted, plain) for word, plain in words.items()}
-    best = min(reversed(distances), key=distances.__getitem__, default="")
-    if best and distances[best] <= min(len(wanted) // 2, 2):
-        return f"; did you mean {best!r}?"
+    words, wanted, differing = {word: _plain(word) for word in allowed}, _plain(value), {}
+    for word, plain in words.items():
+        blocks = difflib.SequenceMatcher(None, wanted, plain, autojunk=False).get_matching_blocks()
+        differing[word] = max(len(wanted), len(plain)) - sum(block.size for block in blocks)
+    best = min(reversed(differing), key=differing.__getitem__, default="")
+    near = best and differing[best] <= min(len(wanted) // 2, 2)
     shared = [word for word, plain in words.items() if plain.rpartition(".")[2] == wanted.rpartition(".")[2]]
-    return f"; did you mean {' or '.join(map(repr, shared))}?" if 0 < len(shared) <= _MOST_HINTS else ""
+    hints = [best] if near else shared
+    return f"; did you mean {' or '.join(map(repr, hints))}?" if 0 < len(hints) <= _MOST_HINTS else ""
 
 
 def _plain(word: str) -> str:
     return word.lower().replace("_", " ").replace("-", " ").strip()
-
-
-def _distance(a: str, b: str) -> int:
-    """Return the edit distance of two words; two neighbouring letters that changed places count once."""
-    rows = [list(range(len(b) + 1))]
-    for i, letter in enumerate(a):
-        row = [i + 1]
-        for j, other in enumerate(b):
-            row.append(min(rows[i][j + 1] + 1, row[j] + 1, rows[i][j] + (letter != other)))
-            if i and j and (letter, a[i - 1]) == (b[j - 1], other):
-                row[-1] = min(row[-1], rows[i - 1][j - 1] + 1)
-        rows.append(row)
-    return rows[-1][-1]
 
 
 def visible(text: object) -> str:

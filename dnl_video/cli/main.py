@@ -34,7 +34,7 @@ COMMANDS = {
     "features": "Store the pooled backbone features of every clip.",
     "report": "Turn an evaluation into accuracy tables and figures.",
     "compare": "Compare networks evaluated on the same videos.",
-    "show": "Show the facts about a run, a model file or predictions.",
+    "show": "Say what a file or folder is, and what to do with it.",
     "export": "Write a trained network as one self-contained file.",
     "convert": "Convert weights of other projects to such a file.",
     "models": "List parameters and multiply-accumulates of the networks.",

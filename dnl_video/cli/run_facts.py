@@ -1,52 +1,91 @@
-"""Facts about a run, a model file or a predictions directory for `dnl-video show`.
+"""Facts about what a path holds for `dnl-video show`: here runs, model files and predictions directories.
 
 Each function returns plain JSON types and leaves unknown facts out.
 """
 
 from __future__ import annotations
 
-import datetime
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dnl_video.cli import file_facts
+from dnl_video.cli.file_facts import changed, known, training
 from dnl_video.cli.recipes import read_recipe
 from dnl_video.cli.terminal import command
 from dnl_video.errors import InputError
-from dnl_video.files import walk
+from dnl_video.files import list_folder, walk
 
 if TYPE_CHECKING:
     from dnl_video.models.weights.source import Source
 
 Facts = dict[str, Any]
-_KNOWN = "a run's folder, a checkpoint, an exported model or a predictions directory"
+_KNOWN = (
+    "a run's folder, a checkpoint, an exported model, a predictions directory, a study, a comparison, a recipe, a list "
+    "of videos or classes, a video, a folder of frames or videos, or weights of another project"
+)
+_WEIGHTS = (".ckpt", ".pt", ".pth", ".pyth", ".pkl", ".safetensors")
 _FIGURES = {"top1": "video-level top-1", "top5": "video-level top-5", "mean_class_accuracy": "mean class accuracy"}
 
 
 def facts_of(path: str, *, gmacs: bool = False) -> Facts:
-    """Return the facts about a run, a model file or a predictions directory.
+    """Return the facts about anything that this package writes or reads.
 
     Args:
         path: The folder or the file.
         gmacs: Also count multiply-accumulates, which runs the network once.
 
     Raises:
-        InputError: The path does not exist, or this package did not write it.
+        InputError: The path does not exist, or holds nothing that is known.
     """
-    from dnl_video.models.weights.find import find_checkpoint
-
     place = Path(path)
     if not place.exists():
         raise InputError(f"{path} does not exist; give {_KNOWN}")
-    if (place / "meta.json").is_file():
-        return _predictions(place)
-    if (place / "config.yaml").is_file():
-        return _run(place, gmacs)
+    facts = _folder(place, gmacs) if place.is_dir() else _file(place, gmacs)
+    if not facts:
+        raise InputError(f"{path} contains nothing that this package wrote or reads; give {_KNOWN}")
+    return {"kind": facts.pop("kind"), "path": path, **facts}
+
+
+def _folder(folder: Path, gmacs: bool) -> Facts:
+    from dnl_video.data.folders import is_frame
+    from dnl_video.models.weights.find import find_checkpoint
+
+    if (folder / "meta.json").is_file():
+        return _predictions(folder)
+    if (folder / "config.yaml").is_file():
+        return _run(folder, gmacs)
+    if any(is_frame(file.name) for file in list_folder(folder)):
+        return file_facts.video_facts(folder)
+    if facts := file_facts.result_facts(folder):
+        return facts
     try:
-        file = find_checkpoint(place)
-    except InputError as error:
-        raise InputError(f"{path} contains nothing that this package wrote; give {_KNOWN}") from error
-    return _model_file(file, gmacs)
+        file = find_checkpoint(folder)
+    except InputError:
+        return file_facts.list_facts(folder)
+    return _file(file, gmacs)
+
+
+def _file(file: Path, gmacs: bool) -> Facts:
+    from dnl_video.data.folders import VIDEO_EXTENSIONS
+    from dnl_video.data.listings import LIST_EXTENSIONS
+
+    suffix = file.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        return file_facts.recipe_facts(file)
+    if suffix in LIST_EXTENSIONS:
+        return file_facts.result_facts(file) or file_facts.list_facts(file)
+    if suffix in VIDEO_EXTENSIONS:
+        return file_facts.video_facts(file)
+    from dnl_video.models.weights.source import Source
+
+    source = Source(file)
+    try:
+        return _model_file(source, gmacs) if source.stored else file_facts.weight_facts(source)
+    except InputError:
+        if suffix in _WEIGHTS:
+            raise
+        return {}
 
 
 def _predictions(folder: Path) -> Facts:
@@ -58,8 +97,7 @@ def _predictions(folder: Path) -> Facts:
     finished = len(finished_ids(folder))
     facts: Facts = {
         "kind": "predictions directory with features" if meta.clip_features else "predictions directory",
-        "path": str(folder),
-        "model": _changed(meta.model),
+        "model": changed(meta.model),
         "weights": {"file": meta.weights, "sha256": meta.weights_sha256},
         "preprocessing": meta.preprocessing,
         "protocol": {"num_clips": meta.num_clips, "num_crops": meta.num_crops, "frame_order": meta.frame_order},
@@ -93,27 +131,25 @@ def _run(folder: Path, gmacs: bool) -> Facts:
 
     config = read_recipe(str(folder / "config.yaml"))
     train = command("train", "--config", folder / "config.yaml")
-    facts: Facts = {"kind": "training run", "path": str(folder), "training": _training(config), "finished": False}
+    facts: Facts = {"kind": "training run", "finished": False}
     if not has_checkpoint(folder):
-        return {**facts, "next": [f"{train} (no checkpoint was written yet)"]}
+        return {**facts, "training": training(config), "next": [f"{train} (no checkpoint was written yet)"]}
     best, last = find_checkpoint(folder), find_checkpoint(folder, last=True)
     source = Source(best)
     facts |= _network(source, gmacs)
-    del facts["config"]
     raw = read_raw(source if best == last else last)
     trainer = config.get("trainer", {})
     done, epochs = epochs_trained(raw), trainer.get("max_epochs")
     early = stopped_early(raw.get("callbacks", {}), trainer.get("patience"))
     # The best checkpoint may be older than a change of settings.
-    if changed := raw[FORMAT_KEY].get("provenance", {}).get("changed_settings"):
-        facts["provenance"]["changed settings"] = changed
+    if changes := raw[FORMAT_KEY].get("provenance", {}).get("changed_settings"):
+        facts["provenance"]["changed settings"] = changes
     metrics, attention = _last_metrics(folder)
     facts["progress"] = {
         "last checkpoint": str(last),
         "epochs done": done,
         "max epochs": epochs,
         "steps": int(raw["global_step"]),
-        "written": _when(last),
         **({"metrics": metrics} if metrics else {}),
     }
     facts |= {"attention": attention} if attention else {}
@@ -125,7 +161,8 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     evaluations = sorted(parent for parent, _, files in walk(folder) if "meta.json" in files)
     if evaluations:
         facts["evaluations"] = evaluations
-    manifest = config.get("data", {}).get("val_manifest") or "LIST"
+    facts["training"] = training(config)
+    manifest = facts["training"].get("validation list", "LIST")
     todo = [] if facts["finished"] else [f"{train} --resume"]
     todo += [command("show", path) for path in evaluations[:3]]
     if not evaluations:
@@ -133,46 +170,44 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     return {**facts, "next": [*todo, command("predict", "VIDEO", "--checkpoint", folder)]}
 
 
-def _model_file(file: Path, gmacs: bool) -> Facts:
+def _model_file(source: Source, gmacs: bool) -> Facts:
     from dnl_video.models.weights.checkpoint import epochs_trained, read_raw
-    from dnl_video.models.weights.source import Source
 
-    source = Source(file)
-    exported = source.kind == "safetensors"
-    facts: Facts = {"kind": "exported model" if exported else "checkpoint", "path": str(file)}
-    facts |= _network(source, gmacs)
-    config = facts.pop("config")
+    file, exported = source.path, source.kind == "safetensors"
+    facts: Facts = {"kind": "exported model" if exported else "checkpoint", **_network(source, gmacs)}
+    if not facts["classes"]["number"]:
+        return {**facts, "next": [command("train", "--config", "RECIPE", "--weights.source", file)]}
     if not exported:
         raw = read_raw(source)
         if "epoch" in raw:
             facts["weights"] |= {"epochs done": epochs_trained(raw), "steps": int(raw["global_step"])}
-    if config:
-        facts["training"] = _training(config)
-    manifest = config.get("data", {}).get("val_manifest") or "LIST"
+    manifest = facts["training"].get("validation list", "LIST")
     evaluate = command("evaluate", "--checkpoint", file, "--manifest", manifest)
     return {**facts, "next": [evaluate, command("predict", "VIDEO", "--checkpoint", file)]}
 
 
 def _network(source: Source, gmacs: bool) -> Facts:
-    """Return the facts of a checkpoint's network; "config" is the config of its run."""
+    """Return the facts of a checkpoint's network."""
     from dnl_video.models.build import block_positions
     from dnl_video.models.inspect.flops import count
-    from dnl_video.models.weights.checkpoint import epochs_trained, load_checkpoint, read_raw
+    from dnl_video.models.weights.checkpoint import epochs_trained, read_checkpoint, read_raw
     from dnl_video.models.weights.find import named_top1
     from dnl_video.spec import to_dict
 
-    loaded, file = load_checkpoint(source), source.path
-    network, clips = loaded.build(), loaded.preprocessing
-    model = _changed(to_dict(loaded.spec))
+    loaded, file = read_checkpoint(source), source.path
+    clips = loaded.preprocessing
+    model = changed(to_dict(loaded.spec))
     if loaded.spec.context != "none":
         model["positions"] = {stage: list(blocks) for stage, blocks in block_positions(loaded.spec).items()}
-    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    sizes = {k: v.numel() for k, v in loaded.state_dict.items() if ".running_" not in k and v.is_floating_point()}
     model["parameters"] = sum(sizes.values())
     model["parameters of context blocks"] = sum(n for name, n in sizes.items() if ".context_blocks." in name)
     if gmacs:
-        model["GMACs per view"] = count(network, 1, 3, clips.num_frames, clips.crop_size, clips.crop_size).macs / 1e9
+        model["GMACs per view"] = (
+            count(loaded.build(), 1, 3, clips.num_frames, clips.crop_size, clips.crop_size).macs / 1e9
+        )
     size = file.stat().st_size
-    weights: Facts = {"file": str(file), "bytes": size, "sha256": loaded.sha256, "written": _when(file)}
+    weights: Facts = {"file": str(file), "bytes": size, "sha256": loaded.sha256}
     if not math.isnan(top1 := named_top1(file)):
         weights |= {"best epoch": epochs_trained(read_raw(source)), "validation top-1": top1}
     return {
@@ -180,51 +215,9 @@ def _network(source: Source, gmacs: bool) -> Facts:
         "weights": weights,
         "preprocessing": to_dict(clips),
         "classes": {"number": len(loaded.class_names), "names": list(loaded.class_names)},
-        "provenance": _known(loaded.provenance),
-        "config": loaded.config,
+        "provenance": known(loaded.provenance),
+        "training": training(loaded.config),
     }
-
-
-def _known(values: Facts) -> Facts:
-    """Return nested facts without empty ones; in their names, spaces replace underscores."""
-    plain = {key.replace("_", " "): _known(v) if isinstance(v, dict) else v for key, v in values.items()}
-    return {key: v for key, v in plain.items() if v not in (None, "", [], {})}
-
-
-def _changed(model: Facts) -> Facts:
-    """Return a ModelSpec without the fields its architecture ignores and without block options at their default."""
-    from dnl_video.spec import ContextOptions, to_dict
-
-    default = to_dict(ContextOptions())
-    options = {k: v for k, v in (model.get("context_options") or {}).items() if v != default.get(k)}
-    unused = {"context_options"}
-    if not str(model.get("architecture")).startswith("slowfast"):
-        unused |= {"slow_alpha", "slow_frames", "fusion_kernel"}
-    rest = {k: v for k, v in model.items() if k not in unused and v is not None}
-    return {**rest, "context_options": options} if options else rest
-
-
-def _training(config: Facts) -> Facts:
-    """Return the most important settings of a run."""
-    optim, trainer, data = (config.get(key) or {} for key in ("optim", "trainer", "data"))
-    settings = {
-        "train list": data.get("train_manifest"),
-        "validation list": data.get("val_manifest"),
-        "class balance": data.get("balance"),
-        "epochs": trainer.get("max_epochs"),
-        "patience": trainer.get("patience"),
-        "clips per step and process": data.get("batch_size"),
-        "optimizer": optim.get("optimizer"),
-        "learning rate": optim.get("lr"),
-        "learning rate refers to clips": optim.get("lr_batch"),
-        "schedule": optim.get("schedule"),
-        "milestones": optim.get("milestones") if optim.get("schedule") == "step" else None,
-        "warm-up epochs": optim.get("warmup_epochs"),
-        "weight decay": optim.get("weight_decay"),
-        "precision": trainer.get("precision"),
-        "seed": config.get("seed"),
-    }
-    return _known(settings)
 
 
 def _last_metrics(folder: Path) -> tuple[Facts, Facts]:
@@ -240,7 +233,3 @@ def _last_metrics(folder: Path) -> tuple[Facts, Facts]:
         _, block, kind = name.split("/")
         blocks.setdefault(block, {})[kind] = latest.pop(name)
     return latest, {block: {**health, "collapsed": is_collapsed(health)} for block, health in blocks.items()}
-
-
-def _when(file: Path) -> str:
-    return datetime.datetime.fromtimestamp(file.stat().st_mtime).astimezone().isoformat(" ", "seconds")

@@ -1,4 +1,4 @@
-"""`dnl-video show`: facts about a run, a model file or a predictions directory."""
+"""`dnl-video show`: says what a file or folder is, its main facts, and the next command."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ from typing import Any
 
 from dnl_video.cli.terminal import say
 
-DESCRIPTION = """Show the facts about a run, a checkpoint, an exported model or a predictions directory.
+DESCRIPTION = """Say what a file or folder is, its main facts, and the next command.
+
+It knows runs, checkpoints, exported models, predictions, reports, comparisons, studies, recipes, lists of videos and
+classes, videos, folders of frames or videos, and weights of other projects.
 
 examples:
   dnl-video show runs/slow_dnl
   dnl-video show runs/slow_dnl/checkpoints/last.ckpt --gmacs
   dnl-video show slow_dnl.safetensors
   dnl-video show predictions/slow_dnl
+  dnl-video show data/demo/train.csv
   dnl-video show runs/slow_dnl --json
 
-The facts are architecture and blocks, parameters, classes, preprocessing, the best epoch and its validation top-1, the
-schedule, lists of videos, size and sha256, the origin of the weights, the last metrics, the last attention of each
-block (entropies: 0 one key, 1 uniform), and the next commands.
+For a run that is the best epoch, the last metrics, and the attention of each block (entropies: 0 one key, 1 uniform).
 """
 
-_PARTS = (
-    *("model", "weights", "progress", "accuracy", "videos", "protocol", "preprocessing", "classes"),
-    *("training", "provenance", "run", "versions"),
-)
 _SHARES = {
     *("video-level top-1", "video-level top-5", "mean class accuracy", "validation top-1"),
     *("val/top1", "val/top5", "train/top1"),
@@ -37,7 +35,7 @@ _MOST_NAMES = 8  # class names shown; --json prints all
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("path", metavar="PATH", help="A run's folder, a model file or a predictions directory.")
+    parser.add_argument("path", metavar="PATH", help="The file or folder.")
     parser.add_argument("--gmacs", action="store_true", help="Also count multiply-accumulates (runs the network once).")
     parser.add_argument("--json", action="store_true", help="Print all facts as JSON.")
 
@@ -46,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the facts.
 
     Raises:
-        InputError: The path does not exist, or this package did not write it.
+        InputError: The path does not exist, or holds nothing that is known.
     """
     from dnl_video.cli.run_facts import facts_of
 
@@ -65,8 +63,10 @@ def _print(facts: dict[str, Any]) -> None:
     show(plain(f"{facts['kind']} {facts['path']}{state}", "bold"), wrap=False)
     table = plain_table("part", "name", "value", header=False)
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
-    for part in _PARTS:
-        values = dict(facts.get(part) or {})
+    for part, values in facts.items():
+        if not isinstance(values, dict) or part == "attention":
+            continue
+        values = dict(values)
         values |= values.pop("metrics", {})
         for number, (key, value) in enumerate(values.items()):
             table.add_row(part if number == 0 else "", plain(key), plain(_text(key, value)))
@@ -97,7 +97,7 @@ def _text(key: str, value: Any) -> str:
         return f"{100 * value:.2f}%"
     if isinstance(value, dict):
         return ", ".join(f"{k} {_text(k, v)}" for k, v in value.items())
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_text("", v) for v in value) + "]"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]

@@ -119,33 +119,21 @@ class Predictor:
     def from_pretrained(
         cls, name: str | Path, *, revision: str | None = None, token: str | None = None, **settings: Any
     ) -> Predictor:
-        """Load a network from the Hugging Face hub, or from a folder that `push_to_hub` or `dnl-video export` wrote.
-
-        Args:
-            name: ``user/repository`` (needs the extra ``hub``), or a path of this machine.
-            revision: Branch, tag or commit of the repository.
-            token: Access token; None for the one of `hf auth login`.
-            **settings: As for `from_checkpoint`.
+        """Load ``user/repository`` of the Hugging Face hub (extra ``hub``), or a path, as `from_checkpoint` does.
 
         Raises:
-            InputError: There is no such repository or file, or it cannot be reached.
+            InputError: There is no such repository, revision or file, or the hub cannot be reached.
         """
         return cls.from_checkpoint(download(name, revision=revision, token=token), **settings)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload the network with its preprocessing, class names and model card; return the address.
-
-        Args:
-            repo_id: ``user/repository`` of the Hugging Face hub; made if there is none.
-            private: Make a new repository private.
-            token: Access token; None for the one of `hf auth login`.
+        """Upload the network with preprocessing, class names and model card; return the repository's address.
 
         Raises:
-            InputError: It cannot be written, the extra ``hub`` is missing, or `create_model` did not make the network.
+            InputError: The hub refused, the extra ``hub`` is missing, or `create_model` did not make the network.
         """
         require_hub(repo_id)
-        spec = getattr(self.network, "spec", None)
-        if spec is None:
+        if (spec := getattr(self.network, "spec", None)) is None:
             raise InputError(f"{type(self.network).__name__} has no ModelSpec; push a network of create_model")
         known = self._checkpoint or Checkpoint("", "", spec, self.preprocessing, self.class_names, {}, {})
         with tempfile.TemporaryDirectory() as folder:

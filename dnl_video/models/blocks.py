@@ -94,10 +94,6 @@ class NonLocalBlock3d(AttentionBlock):
         self.concat = nn.Linear(2 * self.inner_channels, 1, bias=False) if attention == "concatenation" else None
         self.reset_parameters()
 
-    def extra_repr(self) -> str:
-        """Show the similarity too."""
-        return f"{self.attention}, {super().extra_repr()}"
-
     def attention_maps(self, x: Tensor, queries: Tensor | None = None) -> AttentionMaps:
         """Return the attention [B, N, M] of a softmax block as ``pairwise``; it has no unary map.
 
@@ -230,15 +226,11 @@ class DisentangledNonLocalBlock3d(AttentionBlock):
         check_choice("project_terms", project_terms, Literal["sum", "each"])
         if pool is not None and pool[0] > 1 and whiten_over == "frame":
             raise ValueError(f"pool {tuple(pool)} mixes frames; whiten_over='frame' needs a pool of 1 along T")
+        self.terms = " + ".join(["pairwise"] * pairwise + ["unary"] * unary)
         self.whiten_over = whiten_over
         self.project_terms = project_terms
         self.unary = nn.Linear(channels, 1, bias=bias) if unary else None
         self.reset_parameters()
-
-    def extra_repr(self) -> str:
-        """Show the terms too."""
-        terms = [name for name, layer in (("pairwise", self.query), ("unary", self.unary)) if layer is not None]
-        return f"{' + '.join(terms)}, {super().extra_repr()}"
 
     def attention_maps(self, x: Tensor, queries: Tensor | None = None) -> AttentionMaps:
         """Return the whitened pairwise map [B, N, M] and the unary map [B, M]; each row of either sums to 1.

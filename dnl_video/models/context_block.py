@@ -7,7 +7,7 @@ position, so they are `nn.Linear` layers on channels-last tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -153,7 +153,6 @@ class AttentionBlock(ContextBlock):
         self.key = Projection(channels, self.inner_channels, bias=bias) if embedded else None
         self.gamma = nn.Parameter(torch.empty(1)) if output == "gamma" and pairwise else None
         self._zero_init = zero_init
-        self._has_pairwise = pairwise
 
     @property
     def scale(self) -> float | Tensor:
@@ -198,12 +197,15 @@ class AttentionBlock(ContextBlock):
         return y.transpose(1, 2).unflatten(2, tuple(size))
 
     def extra_repr(self) -> str:
-        """Show channels, temperature and pooling, and other options unless they are the usual ones."""
-        learned = "learned from " if self.temperature.log is not None else ""
-        shown = [f"channels={self.channels}", f"inner={self.inner_channels}", f"pool={self.pool}"]
-        shown += [f"temperature={learned}{self.temperature.initial:g}"] if self._has_pairwise else []
-        usual = {"pool_order": "before", "output": "conv_bn"}
-        return ", ".join([*shown, *(f"{k}={v}" for k in usual if (v := getattr(self, k)) != usual[k])])
+        """Show sizes and temperature, and the options that are not the usual ones."""
+        usual = {"attention": "embedded_gaussian", "terms": "pairwise + unary", "pool_order": "before"}
+        usual |= {"output": "conv_bn", "whiten_over": "space_time"}
+        shown: dict[str, Any] = {"channels": self.channels, "inner": self.inner_channels, "pool": self.pool}
+        if getattr(self, "terms", "") != "unary":
+            learned = "learned from " if self.temperature.log is not None else ""
+            shown["temperature"] = f"{learned}{self.temperature.initial:g}"
+        shown |= {name: value for name in usual if (value := getattr(self, name, usual[name])) != usual[name]}
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
 class Temperature(nn.Module):

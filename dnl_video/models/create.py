@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from dnl_video.errors import InputError, nearest
@@ -16,13 +15,7 @@ _BLOCK_OPTIONS = tuple(f.name for f in dataclasses.fields(ContextOptions))
 _OPTIONS = (*(f.name for f in dataclasses.fields(ModelSpec)), *_BLOCK_OPTIONS, "pretrained")
 
 
-def create_model(
-    architecture: Architecture,
-    *,
-    pretrained: str | None = None,
-    context_options: ContextOptions | Mapping[str, Any] | None = None,
-    **options: Any,
-) -> VideoClassifier:
+def create_model(architecture: Architecture, *, pretrained: str | None = None, **options: Any) -> VideoClassifier:
     """Build a video classifier: clips [B, 3, T, H, W] to logits [B, num_classes].
 
     Example:
@@ -31,10 +24,9 @@ def create_model(
     Args:
         architecture: slow, i3d, c2d or slowfast, with _r50 or _r101 (see `list_models`).
         pretrained: Weights to start from: a published name such as ``kinetics400``, or a file (see `load_weights`).
-        context_options: Options of the inserted blocks: a `ContextOptions`, or a mapping with some of its fields.
         **options: Fields of `ModelSpec` (``context``, ``num_classes``, ``head``, ...) and of its `ContextOptions`
-            (``positions``, ``pool``, ``temperature``, ...). Defaults are those of the two classes, but ``context`` is
-            ``none`` by default.
+            (``positions``, ``pool``, ``temperature``, ...). ``context_options`` may be a mapping. Defaults are those of
+            the two classes, but ``context`` is ``none`` by default.
 
     Raises:
         InputError: An option is unknown, or a value is not allowed. The message says what is allowed.
@@ -42,9 +34,9 @@ def create_model(
     for name in options:
         if name not in _OPTIONS:
             raise InputError(f"unknown option {name!r}; allowed: {', '.join(_OPTIONS)}{nearest(name, _OPTIONS)}")
-    if not isinstance(context_options, ContextOptions):
-        context_options = from_dict(ContextOptions, {} if context_options is None else context_options)
-    blocks = dataclasses.replace(context_options, **{k: options.pop(k) for k in _BLOCK_OPTIONS if k in options})
+    given = options.pop("context_options", ContextOptions())
+    given = given if isinstance(given, ContextOptions) else from_dict(ContextOptions, given)
+    blocks = dataclasses.replace(given, **{k: options.pop(k) for k in _BLOCK_OPTIONS if k in options})
     model = build_model(ModelSpec(architecture, **{"context": "none", **options}, context_options=blocks))
     if pretrained is not None:
         load_weights(model, pretrained)

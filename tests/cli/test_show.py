@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from dnl_video.cli.main import main
+from dnl_video.models.create import create_model
 from dnl_video.results.predictions import PredictionsMeta, VideoPrediction
 from dnl_video.results.writer import PredictionsWriter
 
@@ -152,15 +154,21 @@ def test_features(tiny, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("nowhere", None, "nowhere does not exist; give a run's folder, a checkpoint, an exported model or a"),
+        ("nowhere", None, "nowhere does not exist; give a run's folder, a checkpoint, an exported model, a pred"),
         ("run/config.yaml", "- 1", "config.yaml: contains no settings; "),
         ("run/config.yaml", "a: [", "config.yaml: not valid YAML"),
         (
             "run/notes.txt",
             "x",
-            "run contains nothing that this package wrote; give a run's folder, a checkpoint, an exported",
+            "run contains nothing that this package wrote or reads; give a run's folder, a checkpoint, an exported",
         ),
-        ("run", "x", "run: not a file of weights (it starts with b'x')"),
+        ("run", "x", "run contains nothing that this package wrote or reads; give a run's folder, a checkpoint, an"),
+        ("run.png", "x", "run.png contains nothing that this package wrote or reads; give a run's folder, a "),
+        ("run.txt", "word " * 20, "run.txt contains nothing that this package wrote or reads; give a run's folder, a "),
+        ("run.yaml", "a: 1", "run.yaml contains nothing that this package wrote or reads; give a run's folder, a "),
+        ("run.mp4", "x", "run.mp4: cannot be opened (not a video: begins with x)"),
+        ("run.pth", "x", "run.pth: not a file of weights (it starts with b'x')"),
+        ("compare.json", "{}", "compare.json: damaged, or not written by this package; write it again"),
     ],
 )
 def test_paths_that_cannot_be_shown(name, content, message, tmp_path, capsys):
@@ -171,3 +179,114 @@ def test_paths_that_cannot_be_shown(name, content, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def make_frames(folder: Path) -> Path:
+    (folder / "frames").mkdir()
+    for i in range(3):
+        Image.new("RGB", (40, 30)).save(folder / "frames" / f"img_{i:05d}.jpg")
+    return folder / "frames"
+
+
+def make_weights(folder: Path) -> Path:
+    torch.save({"model_state": create_model("slow_r50", stem_channels=8).state_dict()}, folder / "hub.pyth")
+    return folder / "hub.pyth"
+
+
+def make_results(folder: Path, name: str) -> Path:
+    accuracy = {"evaluated": {"top1": {"value": 0.5}, "video": {"top1": {"value": 0.5}}}}
+    numbers = {
+        "study.json": {"summary": [{"context": "dnl", "top1": {"mean": 0.5}}]},
+        "compare.json": {"runs": [{"short_name": "dnl", "accuracy": accuracy}]},
+        "report.json": {"accuracy": accuracy},
+    }
+    (folder / name).write_text(json.dumps(numbers[name]), encoding="utf-8")
+    (folder / name).with_suffix(".md").touch()
+    return folder
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+BROKEN = "path,label,video_id,status,reason\na.mp4,x,a,missing,\nb.mp4,x,b,broken,cut off\nc.mp4,x,c,broken,cut off\n"
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "expected", "following"),
+    [
+        (lambda d: make_results(d, "study.json"), "study of contexts", {"top-1": {"dnl": "50.0%"}}, "open {0}/st"),
+        (lambda d: make_results(d, "compare.json"), "comparison of networks", {"top-1": {"dnl": "50.0%"}}, "open {0}"),
+        (lambda d: make_results(d, "report.json"), "report", {"top-1": {"evaluated videos": "50.0%"}}, "open {0}/rep"),
+        (lambda d: write(d, "runs.jsonl", "{}").parent, "study of contexts", {"finished": False}, "run the `dnl-vid"),
+        (lambda d: write(d, "s.yaml", "recipe: i3d_dnl"), "recipe of a study", {}, "dnl-video ablate --config {0}/s"),
+        (
+            lambda d: write(d, "r.yaml", "{model: {context: nl, context_options: {pool: null}}, optim: {lr: 0.1}}"),
+            "recipe",
+            {"model": {"context": "nl", "context_options": {"pool": None}}, "training": {"learning rate": 0.1}},
+            "dnl-video train --config {0}/r.yaml --dry-run",
+        ),
+        (
+            lambda d: write(d, "v.csv", "path,label\na.mp4,run\nb.mp4,walk\nc.mp4,run\n"),
+            "list of videos",
+            {
+                "videos": {"number": 3, "missing": 3},
+                "classes": {"number": 2, "names": ["run", "walk"], "fewest videos": 1},
+            },
+            "dnl-video train --config finetune --data.train_manifest {0}/v.csv --data.val_manifest LIST",
+        ),
+        (
+            lambda d: write(d, "v.txt", "a.mp4\nb.mp4\n"),
+            "list of videos",
+            {},
+            "dnl-video predict {0}/v.txt --checkpoint CHECKPOINT",
+        ),
+        (
+            lambda d: write(d, "c.txt", "moving left\ngrowing\n"),
+            "class list",
+            {"classes": {"number": 2, "names": ["moving left", "growing"]}},
+            "dnl-video prepare --annotations LIST --videos DIR --classes {0}/c.txt --output OUT.csv",
+        ),
+        (
+            lambda d: write(d, "v.broken.csv", BROKEN),
+            "videos that prepare left out",
+            {"videos": {"broken: cut off": 2, "missing": 1}},
+            "repair them, then run `dnl-video prepare` again",
+        ),
+        (
+            make_frames,
+            "folder of frames",
+            {"video": {"num frames": 3, "fps": 30.0, "height": 30, "width": 40, "variable rate": False,
+                       "codec": "images", "duration s": 0.1}},
+            "dnl-video predict {0}/frames --checkpoint CHECKPOINT",
+        ),
+        (make_weights, "weights of pytorchvideo hub", {}, "dnl-video convert {0}/hub.pyth --output model.safetensors"),
+    ],
+)  # fmt: skip
+def test_other_files_and_folders(make, kind, expected, following, tmp_path, capsys):
+    place = make(tmp_path)
+    facts = show(capsys, place)
+    assert facts["kind"] == kind
+    assert facts["path"] == str(place)
+    assert {key: facts[key] for key in expected} == expected
+    assert facts["next"][0].startswith(following.format(tmp_path))
+    assert main(["show", str(place)]) == 0
+    assert capsys.readouterr().out.startswith(f"{kind} {place}")
+
+
+def test_videos_and_lists_of_a_data_set(tiny, capsys):
+    video = tiny.files()[0]
+    facts = show(capsys, video)
+    assert (facts["kind"], facts["video"]["codec"]) == ("video", "h264")
+    assert facts["next"] == [f"dnl-video predict {video} --checkpoint CHECKPOINT"]
+    facts = show(capsys, tiny.val)
+    assert facts["videos"] == {"number": 8, "missing": 0}
+    assert facts["classes"]["number"] == 8
+
+
+def test_weights_of_other_projects(tmp_path, capsys):
+    facts = show(capsys, make_weights(tmp_path))
+    assert facts["model"]["architecture"] == "slow_r50"
+    assert facts["weights"]["sha256"] == hashlib.sha256((tmp_path / "hub.pyth").read_bytes()).hexdigest()
+    assert facts["preprocessing"]["antialias"] is False

@@ -305,9 +305,9 @@ def test_a_printed_network_shows_its_spec_and_its_blocks():
         "VideoClassifier(ModelSpec(architecture='slow_r50', context='dnl', num_classes=5, stem_channels=8, "
         "context_options=ContextOptions(positions={'res3': [1], 'res4': [0]}, inner_ratio=0.5, temperature=0.1)), "
         f"{count(model) / 1e6:.2f}M parameters",
-        "  blocks.2.context_blocks.1: DisentangledNonLocalBlock3d(pairwise + unary, channels=64, inner=32, "
+        "  blocks.2.context_blocks.1: DisentangledNonLocalBlock3d(channels=64, inner=32, "
         "pool=(1, 2, 2), temperature=0.1)",
-        "  blocks.3.context_blocks.0: DisentangledNonLocalBlock3d(pairwise + unary, channels=128, inner=64, "
+        "  blocks.3.context_blocks.0: DisentangledNonLocalBlock3d(channels=128, inner=64, "
         "pool=(1, 2, 2), temperature=0.1))",
     ]
     assert repr(bare) == (
@@ -319,19 +319,19 @@ def test_a_printed_network_shows_its_spec_and_its_blocks():
 @pytest.mark.parametrize(
     ("block", "text"),
     [
-        (NonLocalBlock3d(8), "NonLocalBlock3d(embedded_gaussian, channels=8, inner=4, pool=(1, 2, 2), temperature=1)"),
+        (NonLocalBlock3d(8), "NonLocalBlock3d(channels=8, inner=4, pool=(1, 2, 2), temperature=1)"),
         (
             NonLocalBlock3d(8, attention="gaussian", learned_temperature=True, pool_order="after", output="conv"),
-            "NonLocalBlock3d(gaussian, channels=8, inner=4, pool=(1, 2, 2), temperature=learned from 1, "
+            "NonLocalBlock3d(channels=8, inner=4, pool=(1, 2, 2), temperature=learned from 1, attention=gaussian, "
             "pool_order=after, output=conv)",
         ),
         (
             DisentangledNonLocalBlock3d(8, unary=False, pool=None),
-            "DisentangledNonLocalBlock3d(pairwise, channels=8, inner=4, pool=None, temperature=0.05)",
+            "DisentangledNonLocalBlock3d(channels=8, inner=4, pool=None, temperature=0.05, terms=pairwise)",
         ),
         (
             DisentangledNonLocalBlock3d(8, 2, pairwise=False),
-            "DisentangledNonLocalBlock3d(unary, channels=8, inner=2, pool=(1, 2, 2))",
+            "DisentangledNonLocalBlock3d(channels=8, inner=2, pool=(1, 2, 2), terms=unary)",
         ),
         (SimplifiedNonLocalBlock3d(8), "SimplifiedNonLocalBlock3d(channels=8)"),
         (GlobalContextBlock3d(8), "GlobalContextBlock3d(channels=8, bottleneck=2)"),

@@ -82,7 +82,7 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def model_card(
-    checkpoint: Checkpoint, file: str, provenance: Mapping[str, Any], results: str = "", repository: str = ""
+    checkpoint: Checkpoint, file: str, provenance: Mapping[str, Any], results: str = "", repo: str = ""
 ) -> str:
     """Return the model card of an exported file, in Markdown; without results it states that there are none."""
     spec = checkpoint.spec
@@ -90,7 +90,7 @@ def model_card(
     sections = {
         "Model": _model(checkpoint),
         "Input": _input(checkpoint),
-        "Use": _use(file, checkpoint.backbone_only, repository),
+        "Use": _use(file, checkpoint.backbone_only, repo),
         "Training and provenance": _training(checkpoint, provenance),
         "Accuracy": results or "No report of this model's accuracy came with its export.",
         "Classes": _classes(checkpoint.class_names),
