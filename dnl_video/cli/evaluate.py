@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from dnl_video.cli.main import VIDEOS_FAILED
-from dnl_video.cli.options import (
-    add_checkpoint_argument,
-    add_output_argument,
-    add_view_options,
-    config_from,
-    default_output,
-)
-from dnl_video.cli.predict import load, score_videos
+from dnl_video.cli.options import add_checkpoint_argument, add_view_options, config_from, default_output, load
+from dnl_video.cli.predict import score_videos
 from dnl_video.cli.results import print_report
-from dnl_video.cli.terminal import say, suggest
+from dnl_video.cli.terminal import suggest
 from dnl_video.config import EvaluationConfig
 
 DESCRIPTION = """Score every video of a labelled list with many views.
@@ -32,15 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_checkpoint_argument(parser)
     parser.add_argument("--manifest", required=True, help="Kinetics CSV, `path label` list or class folder.")
-    parser.add_argument(
-        "--root", help="Folder for relative paths and ids of the list. Default: the folder of the list."
-    )
+    parser.add_argument("--root", help="Folder of the relative paths in the list. Default: the folder of the list.")
     parser.add_argument("--limit-videos", type=int, metavar="N", help="Use N videos of the list, evenly spaced.")
-    parser.add_argument(
-        "--allow-failed", action="store_true", help=f"Exit with 0, not {VIDEOS_FAILED}, if videos failed to decode."
-    )
-    add_view_options(parser, EvaluationConfig(), "clip_scores", "frame_order")
-    add_output_argument(parser)
+    failed = f"Exit with 0, not {VIDEOS_FAILED}, if videos failed."
+    parser.add_argument("--allow-failed", action="store_true", help=failed)
+    add_view_options(parser, "clip_scores", "frame_order")
     parser.add_argument("--json", action="store_true", help="Print accuracy and coverage as JSON, as in report.json.")
 
 
@@ -55,9 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.results.reader import read_predictions
 
     predictions = read_predictions(output)
-    print_report(build_report(predictions), arguments.json, predictions=str(output))
-    if not arguments.json:
-        say(f"predictions: {output}")
+    print_report(build_report(predictions), arguments.json, {"predictions": str(output)}, f"predictions: {output}")
     suggest("report", output)
     return VIDEOS_FAILED if any(predictions.error) and not arguments.allow_failed else 0
 
@@ -81,10 +69,9 @@ def evaluate(
         InputError: A file cannot be used, or the directory belongs to another run.
     """
     from dnl_video.data.manifest import find_manifest, read_manifest
-    from dnl_video.models.weights.find import find_checkpoint
 
-    file, _ = find_checkpoint(checkpoint), find_manifest(manifest)
-    loaded = load(file)
+    find_manifest(manifest)
+    loaded = load(checkpoint)
     videos = read_manifest(manifest, root=root, class_names=loaded.class_names, limit_videos=limit_videos, split="val")
     folder = Path(output or default_output("predictions", loaded, videos, manifest))
     return folder if score_videos("evaluate", loaded, videos, folder, options, **more) else None

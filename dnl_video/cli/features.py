@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from dnl_video.cli.options import add_output_argument, add_view_options, config_from, default_output
-from dnl_video.cli.predict import add_video_arguments, failed_status, load, score_videos
+from dnl_video.cli.options import add_video_arguments, add_view_options, config_from, default_output, load
+from dnl_video.cli.predict import failed_status, score_videos
 from dnl_video.cli.terminal import say
 from dnl_video.config import EvaluationConfig
 
@@ -25,19 +25,17 @@ A list is a text file with one path per line. To resume a killed run, give the s
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_video_arguments(parser)
-    add_output_argument(parser, kind="features")
-    add_view_options(parser, EvaluationConfig())
+    add_view_options(parser, kind="features")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the features and print their number; 3 when videos failed."""
     from dnl_video.data.manifest import read_videos
-    from dnl_video.models.weights.find import find_checkpoint
     from dnl_video.results.reader import iter_predictions
 
     manifest = read_videos(arguments.videos, root=arguments.root)
-    file, options = find_checkpoint(arguments.checkpoint), config_from(arguments, EvaluationConfig)
-    checkpoint = load(file)
+    options = config_from(arguments, EvaluationConfig)
+    checkpoint = load(arguments.checkpoint)
     output = arguments.output or default_output("features", checkpoint, manifest, arguments.videos[0])
     more = {"features": True, "retry_failed": arguments.retry_failed}
     if not score_videos("features", checkpoint, manifest, output, options, **more):

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NoReturn
 
-from dnl_video.cli.terminal import Stderr, log, say, step, write
+from dnl_video.cli.terminal import Stderr, log, say, write
 from dnl_video.errors import InputError, Terminated, nearest
 
 # Command -> its line in the overview, in the order of work. The module has the same name, with underscores.
@@ -41,11 +41,10 @@ COMMANDS = {
     "ablate": "Compare contexts in a controlled study over several seeds.",
 }
 _PACKAGES = ("dnl-video", "torch", "torchvision", "pytorchvideo", "lightning", "numpy")  # versions for --verbose
-_FOR_EVERY_COMMAND = {
-    "--quiet": "Print only results, warnings and errors.",
-    "--verbose": "Also print versions, the device, and how long each step takes.",
-    "--debug": "Print the traceback of an error.",
-}
+_FLAGS = """with every command:
+  --quiet    Print only results, warnings and errors.
+  --verbose  Also print the versions, the device and each step, with milliseconds since the start.
+  --debug    Print the traceback of an error."""
 USAGE_ERROR = 2
 VIDEOS_FAILED = 3  # some videos could not be read or scored
 INTERRUPTED = 130
@@ -55,7 +54,7 @@ TERMINATED = 143
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 done, 2 bad input, 3 videos failed, 130 and 143 stopped."""
     words = list(sys.argv[1:] if argv is None else argv)
-    flags = _FOR_EVERY_COMMAND.keys() & words
+    flags = {"--quiet", "--verbose", "--debug"} & set(words)
     words = [word for word in words if word not in flags]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the encoding may lack characters of a name, as ASCII does
@@ -93,6 +92,8 @@ def set_up_logging(flags: Set[str]) -> None:
     if not log.handlers:
         log.addHandler(Stderr())
         log.propagate = False
+    line = "%(relativeCreated)6d ms  %(message)s" if "--verbose" in flags else "%(message)s"
+    log.handlers[0].setFormatter(logging.Formatter(line))
 
 
 def _dispatch(words: list[str]) -> int:
@@ -110,8 +111,9 @@ def _dispatch(words: list[str]) -> int:
     if log.isEnabledFor(logging.DEBUG):
         versions = [f"{package} {version(package)}" for package in _PACKAGES]
         log.debug("%s, Python %s", ", ".join(versions), platform.python_version())
-    with step(f"dnl-video {name}"):
-        return module.run(arguments)
+    status = module.run(arguments)
+    log.debug("%s is done", name)
+    return status
 
 
 def command_module(name: str) -> ModuleType:
@@ -124,7 +126,7 @@ def make_parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
     parser = getattr(module, "PARSER", CommandParser)(
         prog=f"dnl-video {name}",
         description=module.DESCRIPTION,
-        epilog=f"with every command:\n{_flag_help()}",
+        epilog=_FLAGS,
         formatter_class=getattr(module, "FORMATTER", argparse.RawDescriptionHelpFormatter),
     )
     module.add_arguments(parser)
@@ -141,10 +143,6 @@ class CommandParser(argparse.ArgumentParser):
         """Raise instead of printing the usage."""
         unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0]
         raise InputError(f"{message}{nearest(unknown, self._option_string_actions)}; see {self.prog} --help")
-
-
-def _flag_help() -> str:
-    return "\n".join(f"  {flag:<9}  {line}" for flag, line in _FOR_EVERY_COMMAND.items())
 
 
 def _overview() -> str:
@@ -165,7 +163,6 @@ commands:
 options:
   --version  Print the version.
 
-with every command:
-{_flag_help()}
+{_FLAGS}
 
 `dnl-video COMMAND --help` shows examples and options of a command."""

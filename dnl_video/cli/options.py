@@ -12,7 +12,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dnl_video.config import EvaluationConfig
-from dnl_video.models.weights.find import EXPORTED_NAME
+from dnl_video.models.weights.find import EXPORTED_NAME, find_checkpoint
 
 if TYPE_CHECKING:
     from dnl_video.data.manifest import Manifest
@@ -77,6 +77,21 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the videos, --checkpoint and --root."""
+    parser.add_argument("videos", nargs="+", metavar="VIDEO|DIR|LIST", help="Video files, folders or lists.")
+    add_checkpoint_argument(parser)
+    parser.add_argument("--root", help="Folder of the relative paths in lists. Default: the folder of the list.")
+
+
+def load(path: str) -> Checkpoint:
+    """Load a checkpoint; a wrong path is an error before torch is imported."""
+    file = find_checkpoint(path)
+    from dnl_video.models.weights.checkpoint import load_checkpoint
+
+    return load_checkpoint(file)
+
+
 def add_output_file_argument(parser: argparse.ArgumentParser) -> None:
     """Add --output for a model file."""
     parser.add_argument(
@@ -85,12 +100,6 @@ def add_output_file_argument(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|DIR",
         help="A .safetensors file (the model card is the .md beside it), or a folder for the Hugging Face hub.",
     )
-
-
-def add_output_argument(parser: argparse.ArgumentParser, when: str = "", kind: str = "predictions") -> None:
-    """Add --output for a predictions directory; ``when`` says when the default is used."""
-    output = f"Predictions directory. Default: {kind}/MODEL/LIST{when and ' '}{when}."
-    parser.add_argument("--output", metavar="DIR", help=output)
 
 
 def default_output(kind: str, checkpoint: Checkpoint, manifest: Manifest, source: str) -> Path:
@@ -115,9 +124,13 @@ def _free(folder: Path, files: str, key: str, sha256: str) -> Path:
     return distinct if taken or distinct.exists() else folder
 
 
-def add_view_options(parser: argparse.ArgumentParser, defaults: EvaluationConfig, *more: str) -> None:
-    """Add the options of scoring many videos, and those of the fields ``more``."""
+def add_view_options(parser: argparse.ArgumentParser, *more: str, kind: str = "predictions", when: str = "") -> None:
+    """Add the options of scoring many videos: --output, views and device, and those of the fields ``more``."""
+    default = f"Default: {kind}/MODEL/LIST{when}."
+    parser.add_argument(
+        "--output", metavar="DIR", help=f"Predictions directory; one that exists is continued. {default}"
+    )
     views = parser.add_argument_group("views and device")
     common = ("num_clips", "num_crops", "views_per_forward", "device", "precision", "num_workers", "decoder")
-    add_config_options(views, defaults, *common, *more)
+    add_config_options(views, EvaluationConfig(), *common, *more)
     views.add_argument("--retry-failed", action="store_true", help="Retry videos that failed in an earlier run.")

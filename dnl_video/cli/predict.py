@@ -12,17 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnl_video.cli.main import INTERRUPTED, VIDEOS_FAILED
-from dnl_video.cli.options import (
-    add_checkpoint_argument,
-    add_output_argument,
-    add_view_options,
-    config_from,
-    default_output,
-)
-from dnl_video.cli.terminal import log, say, step
+from dnl_video.cli.options import add_video_arguments, add_view_options, config_from, default_output, load
+from dnl_video.cli.terminal import log, say
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
-from dnl_video.files import check_output
+from dnl_video.files import check_output, dump_json
 from dnl_video.launcher import rank_and_world_size
 
 if TYPE_CHECKING:
@@ -42,8 +36,7 @@ DESCRIPTION = """Classify video files, folders or lists.
 A list is a text file with one path per line. With --output the scores are kept, and predictions.csv lists the best
 classes in the order of the list. To resume a killed run, give the same command again."""
 
-_DEFAULT_HOP_S = 1.0
-# Above this number of videos a summary replaces the table, and the scores are kept even without --output.
+# Above this number of videos, a terminal shows lines and no table, and the scores are kept even without --output.
 MANY_VIDEOS = 50
 
 
@@ -51,53 +44,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_video_arguments(parser)
     shown = parser.add_mutually_exclusive_group()
-    table = "Print a table with the --top best classes. Default: only if the output is a terminal."
-    shown.add_argument("--table", action="store_true", help=table)
-    json = "Print one JSON object a line for each video: path, and either its best classes or the error."
-    shown.add_argument("--json", action="store_true", help=json)
-    per_clip = "Also print the best class of every clip, with its start and end in seconds."
-    parser.add_argument("--per-clip", action="store_true", help=per_clip)
-    top = "Best classes of each video in the table, in --json and in predictions.csv. Default: 5."
+    shown.add_argument(
+        "--table", action="store_true", help=f"Print a table. Default: on a terminal, for up to {MANY_VIDEOS} videos."
+    )
+    shown.add_argument("--json", action="store_true", help="Print one JSON object a line for each video.")
+    parser.add_argument("--per-clip", action="store_true", help="Also print the best class of every clip.")
+    top = "Classes of each video in the table, in --json and in predictions.csv. Default: 5."
     parser.add_argument("--top", type=int, default=5, metavar="K", help=top)
     long = parser.add_argument_group("long videos")
-    sliding = f"Slide clips over the whole video; print and write segments; draw the first {MANY_VIDEOS} timelines."
+    sliding = f"Slide clips over the whole video; write segments, and timelines of the first {MANY_VIDEOS} videos."
     long.add_argument("--sliding", action="store_true", help=sliding)
-    hop = f"Seconds from one sliding clip to the next. Default: {_DEFAULT_HOP_S:g}."
-    long.add_argument("--hop-s", type=float, metavar="S", help=hop)
-    annotate = "Also write a copy of the video (.mp4, ...) that shows its best classes."
-    long.add_argument("--annotate", metavar="FILE", help=annotate)
-    plot_format = "Format of the timelines. Default: png."
-    long.add_argument("--plot-format", choices=("png", "svg"), default="png", help=plot_format)
-    add_view_options(parser, EvaluationConfig(), "clip_scores")
-    add_output_argument(parser, f"with --sliding, several processes or over {MANY_VIDEOS} videos; otherwise none")
-
-
-def add_video_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the videos, --checkpoint and --root."""
-    parser.add_argument("videos", nargs="+", metavar="VIDEO|DIR|LIST", help="Video files, folders or lists.")
-    add_checkpoint_argument(parser)
-    parser.add_argument("--root", help="Folder of the relative paths in lists. Default: the folder of the list.")
+    long.add_argument("--hop-s", type=float, metavar="S", help="Seconds between the starts of clips. Default: 1.")
+    long.add_argument("--annotate", metavar="FILE", help="Also write a copy of the video that shows its best classes.")
+    long.add_argument("--plot-format", choices=("png", "svg"), default="png", help="Of the timelines. Default: png.")
+    when = f", with --sliding, several processes or over {MANY_VIDEOS} videos; otherwise nothing is kept"
+    add_view_options(parser, "clip_scores", when=when)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Classify; write and show the best classes of each video and, with --sliding, of each segment."""
     from dnl_video.data.manifest import read_videos
-    from dnl_video.models.weights.find import find_checkpoint
     from dnl_video.results.tables import merging
 
     hop_s = _check(arguments)
-    with step("find the videos"):
-        manifest = read_videos(arguments.videos, root=arguments.root)
+    manifest = read_videos(arguments.videos, root=arguments.root)
     if arguments.annotate:
         if len(manifest.records) > 1:
             raise InputError(f"--annotate writes one video, and {len(manifest.records)} were given; give one")
         if Path(arguments.annotate).resolve() == Path(manifest.records[0].path).resolve():
             raise InputError(f"--annotate {arguments.annotate} is the video itself; give another name")
         check_output(Path(arguments.annotate), is_file=True)
-    file, options = find_checkpoint(arguments.checkpoint), config_from(arguments, EvaluationConfig)
+    options = config_from(arguments, EvaluationConfig)
     rank, world_size = rank_and_world_size()
     keep = bool(arguments.output) or hop_s is not None or world_size > 1 or len(manifest.records) > MANY_VIDEOS
-    checkpoint = load(file)
+    checkpoint = load(arguments.checkpoint)
     output = arguments.output or default_output("predictions", checkpoint, manifest, arguments.videos[0])
     folder: Any = contextlib.nullcontext(output) if keep else tempfile.TemporaryDirectory()
     with folder as name:
@@ -116,14 +96,6 @@ def run(arguments: argparse.Namespace) -> int:
             kept = f"finished videos are kept in {output}; give the same command again to continue"
             say(f"dnl-video: interrupted; {kept if keep else 'nothing is kept without --output'}", error=True)
             return INTERRUPTED
-
-
-def load(file: Path) -> Checkpoint:
-    """Load a checkpoint."""
-    with step(f"load {file}"):
-        from dnl_video.models.weights.checkpoint import load_checkpoint
-
-        return load_checkpoint(file)
 
 
 def score_videos(
@@ -147,7 +119,8 @@ def score_videos(
     for note in manifest.notes if rank == 0 else ():
         log.info(f"note: {note}")
     verb = command if world_size == 1 else f"{command} (process {rank} of {world_size})"
-    with step(f"score {len(manifest.records)} videos"), prediction_progress(verb, quiet=rank != 0) as progress:
+    log.debug(f"read {manifest.source} and {checkpoint.path}")
+    with prediction_progress(verb, quiet=rank != 0) as progress:
         more |= {"rank": rank, "world_size": world_size, "progress": progress, "clip_progress": progress.clips}
         complete = run_predictions(checkpoint, manifest, output, options, **more)
     if not complete:
@@ -167,7 +140,7 @@ def _check(arguments: argparse.Namespace) -> float | None:
             if given:
                 raise InputError(f"{option} is for sliding clips; add --sliding")
         return None
-    hop_s = _DEFAULT_HOP_S if arguments.hop_s is None else arguments.hop_s
+    hop_s = 1.0 if arguments.hop_s is None else arguments.hop_s
     if not (math.isfinite(hop_s) and hop_s > 0):
         raise InputError(f"--hop-s is {hop_s:g}; give seconds above 0")
     if arguments.num_clips != EvaluationConfig.num_clips:
@@ -188,9 +161,8 @@ def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, kee
     records, names = manifest.records, read_meta(output).class_names
     written: list[object] = []
     top = read_top_classes(output, [record.video_id for record in records], len(names), arguments.top)
-    paths = [record.path for record in records]
     if keep:
-        write_top_classes(output / "predictions.csv", paths, top, names)
+        write_top_classes(output / "predictions.csv", [record.path for record in records], top, names)
         written.append(output / "predictions.csv")
     parts: Mapping[str, Sequence[Segment]] = {}
     if arguments.sliding:
@@ -198,26 +170,25 @@ def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, kee
         written += files
     if arguments.per_clip:
         parts = show.best_of_clips(output)
+    videos = show.describe(records, top, names, parts, "clips" if arguments.per_clip else "segments")
     if arguments.json:
-        show.print_json(records, top, names, parts, "clips" if arguments.per_clip else "segments")
-    elif not (arguments.table or sys.stdout.isatty()):
-        show.print_lines(records, top, names, parts)
-    elif len(records) <= MANY_VIDEOS:
-        show.print_table(records, top, names, parts)
+        for video in videos:
+            say(dump_json(video))
+    elif arguments.table or (sys.stdout.isatty() and len(records) <= MANY_VIDEOS):
+        show.print_table(videos, with_times=bool(parts))
     else:
-        show.print_summary(top, names)
+        show.print_lines(videos)
     if arguments.annotate and not top.errors:
         written.append(show.annotate(output, records[0], names, Path(arguments.annotate)))
     for one in written:
         log.info(f"wrote {one}")
-    if not keep:
-        return VIDEOS_FAILED if top.errors else 0
-    log.info(f"predictions: {output}")
-    return failed_status(len(top.errors), len(records), output)
+    if keep:
+        log.info(f"predictions: {output}")
+    return failed_status(len(top.errors), len(records), output if keep else None)
 
 
-def failed_status(failed: int, total: int, output: str | Path) -> int:
-    """Return the exit status; warn of failed videos. `score_videos` named those that failed in this run."""
-    if failed:
+def failed_status(failed: int, total: int, output: str | Path | None) -> int:
+    """Return the exit status; count failed videos. `score_videos` named those that failed in this run."""
+    if failed and output:
         log.warning(f"{failed} of {total} videos failed; --retry-failed tries them again: {output}")
     return VIDEOS_FAILED if failed else 0

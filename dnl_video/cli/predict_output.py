@@ -3,114 +3,71 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
-from rich.table import Table
+from typing import Any
 
 from dnl_video.cli.screen import plain, plain_table, show
-from dnl_video.cli.terminal import say, say_json
+from dnl_video.cli.terminal import say
 from dnl_video.data.manifest import VideoRecord
 from dnl_video.inference.segments import Segment, find_segments, make_timeline, read_clips, write_segments
 from dnl_video.progress_bar import progress_bar
 from dnl_video.results.tables import TopClasses
 
-_MOST_PARTS = 50  # clips or segments in the table
-_MOST_CLASSES = 10
 
-
-def print_lines(
-    records: Sequence[VideoRecord], top: TopClasses, names: Sequence[str], parts: Mapping[str, Sequence[Segment]]
-) -> None:
-    """Print path, class and score of every video, separated by tabs; lines of clips or segments add start and end."""
-    for row, record in enumerate(records):
-        if row not in top.errors:
-            say(_line(record, names[top.classes[row, 0]], top.scores[row, 0]))
-        for part in parts.get(record.video_id, ()):
-            say(_line(record, names[part.class_index], part.score, part.start_s, part.end_s))
-
-
-def _line(record: VideoRecord, name: str, score: float, *seconds: float) -> str:
-    fields = (record.path, name, f"{score:.4f}", *(f"{second:.3f}" for second in seconds))
-    return "\t".join(field.replace("\t", "\\t").replace("\n", "\\n") for field in fields)
-
-
-def print_table(
-    records: Sequence[VideoRecord], top: TopClasses, names: Sequence[str], parts: Mapping[str, Sequence[Segment]]
-) -> None:
-    """Print the best classes of every video, or the reason why it failed; then its clips or segments."""
-    table = plain_table("video", "class", "score", numbers=["score"])
-    last = top.classes.shape[1] - 1
-    for row, record in enumerate(records):
-        if row in top.errors:
-            table.add_row(plain(record.path), plain(f"failed: {top.errors[row]}", "red"), "", end_section=True)
-            continue
-        for place, (index, score) in enumerate(zip(top.classes[row], top.scores[row], strict=True)):
-            name = plain(record.path) if place == 0 else ""
-            table.add_row(name, plain(names[index]), f"{100 * score:.1f}%", end_section=place == last)
-    show(table)
-    if parts:
-        show(_table_of_parts(records, names, parts))
-
-
-def _table_of_parts(
-    records: Sequence[VideoRecord], names: Sequence[str], parts: Mapping[str, Sequence[Segment]]
-) -> Table:
-    table = plain_table("video", "from s", "to s", "class", "score", numbers=["from s", "to s", "score"])
-    rows = [(r.path, place, part) for r in records for place, part in enumerate(parts.get(r.video_id, ()))]
-    for path, place, one in rows[:_MOST_PARTS]:
-        times = (f"{one.start_s:.2f}", f"{one.end_s:.2f}")
-        name = plain(path) if place == 0 else ""
-        table.add_row(name, *times, plain(names[one.class_index]), f"{100 * one.score:.1f}%")
-    if len(rows) > _MOST_PARTS:
-        table.add_row(plain(f"{len(rows) - _MOST_PARTS} more", "dim"))
-    return table
-
-
-def print_summary(top: TopClasses, names: Sequence[str]) -> None:
-    """Print the most frequent best classes with their number of videos."""
-    best = np.bincount(top.classes[top.classes[:, 0] >= 0, 0], minlength=len(names))
-    title = f"{len(top.classes):,} videos, {len(top.errors):,} failed"
-    table = plain_table("best class", "videos", numbers=["videos"], title=title)
-    for index in np.argsort(-best, kind="stable")[:_MOST_CLASSES]:
-        if best[index]:
-            table.add_row(plain(names[index]), str(best[index]))
-    more = np.count_nonzero(best) - _MOST_CLASSES
-    if more > 0:
-        table.add_row(plain(f"{more} more", "dim"), str(np.sort(best)[:-_MOST_CLASSES].sum()))
-    show(table)
-
-
-def print_json(
+def describe(
     records: Sequence[VideoRecord],
     top: TopClasses,
     names: Sequence[str],
     parts: Mapping[str, Sequence[Segment]],
     key: str,
-) -> None:
-    """Print one JSON object per video; ``key`` names the list of its parts, clips or segments."""
+) -> Iterator[dict[str, Any]]:
+    """Yield each video as in --json: path, and its best classes or its error; ``key`` names its clips or segments."""
     for row, record in enumerate(records):
         if row in top.errors:
-            say_json({"path": record.path, "error": top.errors[row]})
+            yield {"path": record.path, "error": top.errors[row]}
             continue
-        pairs = zip(top.classes[row].tolist(), top.scores[row].tolist(), strict=True)
-        found = {"path": record.path, "classes": [{"class": names[index], "score": score} for index, score in pairs]}
+        best = zip(top.classes[row].tolist(), top.scores[row].tolist(), strict=True)
+        found = {"path": record.path, "classes": [{"class": names[index], "score": score} for index, score in best]}
         if record.video_id in parts:
             found[key] = [
-                {"start_s": p.start_s, "end_s": p.end_s, "class": names[p.class_index], "score": p.score}
+                {"start_s": float(p.start_s), "end_s": float(p.end_s), "class": names[p.class_index], "score": p.score}
                 for p in parts[record.video_id]
             ]
-        say_json(found)
+        yield found
+
+
+def print_lines(videos: Iterable[dict[str, Any]]) -> None:
+    """Print path, class and score of every video, separated by tabs; lines of clips or segments add start and end."""
+    for video in videos:
+        for one in (*video.get("classes", ())[:1], *video.get("clips", ()), *video.get("segments", ())):
+            seconds = (f"{one[name]:.3f}" for name in ("start_s", "end_s") if name in one)
+            fields = (video["path"], one["class"], f"{one['score']:.4f}", *seconds)
+            say("\t".join(field.replace("\t", "\\t").replace("\n", "\\n") for field in fields))
+
+
+def print_table(videos: Iterable[dict[str, Any]], *, with_times: bool) -> None:
+    """Print the best classes of every video, or the reason why it failed; then its clips or segments."""
+    times = {"start_s": "from s", "end_s": "to s"} if with_times else {}
+    table = plain_table("video", *times.values(), "class", "score", numbers=["from s", "to s", "score"])
+    for video in videos:
+        table.add_section()
+        path = plain(video["path"])
+        for one in (*video.get("classes", ()), *video.get("clips", ()), *video.get("segments", ())):
+            seconds = (f"{one[name]:.2f}" if name in one else "" for name in times)
+            table.add_row(path, *seconds, plain(one["class"]), f"{100 * one['score']:.1f}%")
+            path = plain("")
+        if "error" in video:
+            table.add_row(path, *("" for _ in times), plain(f"failed: {video['error']}", "red"))
+    show(table)
 
 
 def best_of_clips(output: Path) -> dict[str, list[Segment]]:
     """Return the best class of every clip, by video id."""
-    clips: dict[str, list[Segment]] = {}
-    for video_id, *columns in read_clips(output):
-        rows = zip(*columns, strict=True)
-        clips[video_id] = [Segment(start, end, int(s.argmax()), float(s.max())) for start, end, s in rows]
-    return clips
+    return {
+        video_id: [Segment(start, end, int(s.argmax()), float(s.max())) for start, end, s in zip(*columns, strict=True)]
+        for video_id, *columns in read_clips(output)
+    }
 
 
 def write_segments_and_timelines(
@@ -127,13 +84,11 @@ def write_segments_and_timelines(
         timeline = make_timeline(*columns)
         segments[video_id] = find_segments(timeline)
         if video_id in plots:
-            title, plot = plots[video_id]
-            plot.parent.mkdir(exist_ok=True)
-            save_figure(draw_timeline(timeline, names, title=title), plot)
-            drawn.append(plot)
+            drawn.append(plots[video_id])
+            drawn[-1].parent.mkdir(exist_ok=True)
+            save_figure(draw_timeline(timeline, names, title=drawn[-1].stem), drawn[-1])
     files = write_segments(output, [(record.video_id, record.path) for record in records], segments)
-    several = [f"{len(drawn)} timelines in {output / 'timelines'}"]
-    return segments, [*files, *(drawn if len(drawn) <= 1 else several)]
+    return segments, [*files, *(drawn if len(drawn) < 2 else [f"{len(drawn)} timelines in {output / 'timelines'}"])]
 
 
 def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Path) -> Path:
@@ -150,14 +105,12 @@ def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Pa
     return target
 
 
-def _plot_paths(folder: Path, records: Sequence[VideoRecord], plot_format: str) -> dict[str, tuple[str, Path]]:
-    """Return the title and path of the plot per id; if two files have the same name, the second gets its number."""
-    plots: dict[str, tuple[str, Path]] = {}
-    taken: set[str] = set()
+def _plot_paths(folder: Path, records: Sequence[VideoRecord], plot_format: str) -> dict[str, Path]:
+    """Return the path of the plot per id; if two files have the same name, the second gets its number."""
+    stems: dict[str, str] = {}  # with the id
     for place, record in enumerate(records, start=1):
         stem = Path(record.path).stem
-        while stem in taken:
+        while stem in stems:
             stem = f"{stem}-{place}"
-        taken.add(stem)
-        plots[record.video_id] = Path(record.path).name, folder / f"{stem}.{plot_format}"
-    return plots
+        stems[stem] = record.video_id
+    return {video_id: folder / f"{stem}.{plot_format}" for stem, video_id in stems.items()}

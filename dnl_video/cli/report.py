@@ -115,6 +115,4 @@ def _write(predictions: Predictions, source: Path, output: Path, *videos: Any, a
     run = find_run(predictions.meta.weights, str(source))
     report = build_report(predictions, read_curves(run) if run else None)
     paths = save_report(report, output, *videos)
-    print_report(report, as_json, files=[str(path) for path in paths])
-    if not as_json:
-        say(*(f"wrote {path}" for path in paths))
+    print_report(report, as_json, {"files": list(map(str, paths))}, *(f"wrote {path}" for path in paths))

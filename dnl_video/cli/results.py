@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from dnl_video.cli.terminal import log, say_json
+from dnl_video.cli.terminal import log, say, say_json
 from dnl_video.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def read_results(paths: Sequence[str], args: argparse.Namespace, *, clip_scores:
     ]
 
 
-def print_report(report: dict[str, Any], as_json: bool, **outputs: Any) -> None:
-    """Print the accuracy and coverage of a report: as tables, or as JSON with its fields and ``outputs``."""
+def print_report(report: dict[str, Any], as_json: bool, outputs: dict[str, Any], *lines: str) -> None:
+    """Print accuracy and coverage of a report: as tables and ``lines``, or as JSON with its fields and ``outputs``."""
     if as_json:
         numbers = {key: count for key, count in report["coverage"].items() if not isinstance(count, list)}
         say_json({**outputs, **{key: report[key] for key in _HEADLINE}, "coverage": numbers}, indent=1)
@@ -58,6 +58,7 @@ def print_report(report: dict[str, Any], as_json: bool, **outputs: Any) -> None:
     from dnl_video.report.report_document import report_summary
 
     print_nodes(report_summary(report))
+    say(*lines)
 
 
 def _read_file(path: str, args: argparse.Namespace) -> Predictions:

@@ -6,17 +6,14 @@ escapes, and a reader that has ended is no error.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from dnl_video.errors import visible
+from dnl_video.files import dump_json
 
 log = logging.getLogger("dnl_video")
 
@@ -27,14 +24,6 @@ class Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a message as it is."""
         say(self.format(record), error=True)
-
-
-@contextmanager
-def step(name: str) -> Iterator[None]:
-    """Log how long a step takes, for --verbose."""
-    start = time.perf_counter()
-    yield
-    log.debug("%s: %.2f s", name, time.perf_counter() - start)
 
 
 def command(*words: object) -> str:
@@ -53,8 +42,8 @@ def say(*lines: object, error: bool = False) -> None:
 
 
 def say_json(value: Any, indent: int | None = None) -> None:
-    """Print a value as JSON in ASCII, which is valid in every encoding and cannot control a terminal."""
-    write(json.dumps(value, allow_nan=False, indent=indent) + "\n")
+    """Print a value as JSON; the escapes of `visible` are those of JSON."""
+    say(dump_json(value, indent))
 
 
 def write(text: str, *, error: bool = False) -> None:
