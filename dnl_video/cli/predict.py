@@ -7,7 +7,6 @@ import contextlib
 import math
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,11 @@ from dnl_video.cli.options import add_video_arguments, add_view_options, config_
 from dnl_video.cli.terminal import log, say
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
-from dnl_video.files import check_output, dump_json
+from dnl_video.files import check_output
 from dnl_video.launcher import rank_and_world_size
 
 if TYPE_CHECKING:
     from dnl_video.data.manifest import Manifest
-    from dnl_video.inference.segments import Segment
     from dnl_video.models.weights.checkpoint import Checkpoint
 
 DESCRIPTION = """Classify video files, folders or lists.
@@ -47,10 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown.add_argument(
         "--table", action="store_true", help=f"Print a table. Default: on a terminal, for up to {MANY_VIDEOS} videos."
     )
-    shown.add_argument("--json", action="store_true", help="Print one JSON object a line for each video.")
+    shown.add_argument("--json", action="store_true", help="Print a JSON object a line for each video.")
     parser.add_argument("--per-clip", action="store_true", help="Also print the best class of every clip.")
-    top = "Classes of each video in the table, in --json and in predictions.csv. Default: 5."
-    parser.add_argument("--top", type=int, default=5, metavar="K", help=top)
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="Classes in tables. Default: 5.")
     long = parser.add_argument_group("long videos")
     sliding = f"Slide clips over the whole video; write segments, and timelines of the first {MANY_VIDEOS} videos."
     long.add_argument("--sliding", action="store_true", help=sliding)
@@ -159,29 +156,22 @@ def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, kee
     from dnl_video.results.tables import read_top_classes, write_top_classes
 
     records, names = manifest.records, read_meta(output).class_names
-    written: list[object] = []
     top = read_top_classes(output, [record.video_id for record in records], len(names), arguments.top)
-    if keep:
-        write_top_classes(output / "predictions.csv", [record.path for record in records], top, names)
-        written.append(output / "predictions.csv")
-    parts: Mapping[str, Sequence[Segment]] = {}
-    if arguments.sliding:
-        parts, files = show.write_segments_and_timelines(output, records, names, arguments.plot_format, MANY_VIDEOS)
-        written += files
-    if arguments.per_clip:
-        parts = show.best_of_clips(output)
-    videos = show.describe(records, top, names, parts, "clips" if arguments.per_clip else "segments")
+    shown = "clips" if arguments.per_clip else "segments" if arguments.sliding else ""
+    videos = show.read_videos(output, records, names, shown, clip_scores=bool(shown) or arguments.json)
     if arguments.json:
-        for video in videos:
-            say(dump_json(video))
+        show.print_json(videos, shown)
     elif arguments.table or (sys.stdout.isatty() and len(records) <= MANY_VIDEOS):
-        show.print_table(videos, with_times=bool(parts))
+        show.print_table(videos, arguments.top, with_times=bool(shown))
     else:
         show.print_lines(videos)
+    if keep:
+        write_top_classes(output / "predictions.csv", [record.path for record in records], top, names)
+        log.info(f"wrote {output / 'predictions.csv'}")
+    if arguments.sliding:
+        show.write_segments_and_timelines(output, records, names, arguments.plot_format, MANY_VIDEOS)
     if arguments.annotate and not top.errors:
-        written.append(show.annotate(output, records[0], names, Path(arguments.annotate)))
-    for one in written:
-        log.info(f"wrote {one}")
+        show.annotate(output, records[0], names, Path(arguments.annotate))
     if keep:
         log.info(f"predictions: {output}")
     return failed_status(len(top.errors), len(records), output if keep else None)

@@ -3,95 +3,118 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dnl_video.cli.screen import plain, plain_table, show
-from dnl_video.cli.terminal import say
+from dnl_video.cli.terminal import log, say, say_json
 from dnl_video.data.manifest import VideoRecord
+from dnl_video.inference.scores import VideoScores
 from dnl_video.inference.segments import Segment, find_segments, make_timeline, read_clips, write_segments
 from dnl_video.progress_bar import progress_bar
-from dnl_video.results.tables import TopClasses
+from dnl_video.results.predictions import VideoPrediction
+from dnl_video.results.reader import iter_predictions
 
 
-def describe(
-    records: Sequence[VideoRecord],
-    top: TopClasses,
-    names: Sequence[str],
-    parts: Mapping[str, Sequence[Segment]],
-    key: str,
-) -> Iterator[dict[str, Any]]:
-    """Yield each video as in --json: path, and its best classes or its error; ``key`` names its clips or segments."""
-    for row, record in enumerate(records):
-        if row in top.errors:
-            yield {"path": record.path, "error": top.errors[row]}
-            continue
-        best = zip(top.classes[row].tolist(), top.scores[row].tolist(), strict=True)
-        found = {"path": record.path, "classes": [{"class": names[index], "score": score} for index, score in best]}
-        if record.video_id in parts:
-            found[key] = [
-                {"start_s": float(p.start_s), "end_s": float(p.end_s), "class": names[p.class_index], "score": p.score}
-                for p in parts[record.video_id]
-            ]
-        yield found
+class Video(NamedTuple):
+    """A video to print: its scores, or why it failed; and its clips or segments."""
+
+    path: str
+    scores: VideoScores | None
+    error: str | None
+    parts: list[Segment]
+
+    def rows(self, k: int) -> Iterator[tuple[str, float, tuple[float, ...]]]:
+        """Yield class, score and no seconds for the k best classes; then class, score, start and end of the parts."""
+        if self.scores is not None:
+            yield from ((name, score, ()) for name, score in self.scores.top(k))
+            for one in self.parts:
+                yield self.scores.class_names[one.class_index], one.score, (one.start_s, one.end_s)
 
 
-def print_lines(videos: Iterable[dict[str, Any]]) -> None:
+def read_videos(
+    output: Path, records: Sequence[VideoRecord], names: Sequence[str], shown: str, *, clip_scores: bool
+) -> Iterator[Video]:
+    """Yield the videos in the order of the list; their parts are "clips", "segments" or none, as ``shown`` says."""
+    place = {record.video_id: row for row, record in enumerate(records)}
+    waiting: dict[int, VideoPrediction] = {}
+    following = 0
+    for found in iter_predictions(output, clip_scores=clip_scores):
+        waiting[place[found.video_id]] = found
+        while video := waiting.pop(following, None):
+            following += 1
+            clips: Any = video.clip_start_s, video.clip_end_s, video.clip_scores
+            scores, parts = None, []
+            if video.scores is not None:
+                scores = VideoScores(video.scores, clips[2], clips[0], clips[1], tuple(names))
+                if shown == "clips":
+                    parts = [Segment(a, b, int(s.argmax()), float(s.max())) for a, b, s in zip(*clips, strict=True)]
+                elif shown:
+                    parts = find_segments(make_timeline(*clips))
+            yield Video(video.path, scores, video.error, parts)
+
+
+def print_json(videos: Iterable[Video], shown: str) -> None:
+    """Print an object a line for each video: path, and `VideoScores.to_dict` with its ``shown`` parts, or the error."""
+    for video in videos:
+        found: dict[str, Any] = {"error": video.error} if video.scores is None else video.scores.to_dict()
+        rows = [*video.rows(0)]
+        parts = [{"start_s": a, "end_s": b, "class": name, "score": score} for name, score, (a, b) in rows]
+        say_json({"path": video.path, **found, **({shown: parts} if parts else {})})
+
+
+def print_lines(videos: Iterable[Video]) -> None:
     """Print path, class and score of every video, separated by tabs; lines of clips or segments add start and end."""
     for video in videos:
-        for one in (*video.get("classes", ())[:1], *video.get("clips", ()), *video.get("segments", ())):
-            seconds = (f"{one[name]:.3f}" for name in ("start_s", "end_s") if name in one)
-            fields = (video["path"], one["class"], f"{one['score']:.4f}", *seconds)
+        for name, score, seconds in video.rows(1):
+            fields = (video.path, name, f"{score:.4f}", *(f"{second:.3f}" for second in seconds))
             say("\t".join(field.replace("\t", "\\t").replace("\n", "\\n") for field in fields))
 
 
-def print_table(videos: Iterable[dict[str, Any]], *, with_times: bool) -> None:
-    """Print the best classes of every video, or the reason why it failed; then its clips or segments."""
-    times = {"start_s": "from s", "end_s": "to s"} if with_times else {}
-    table = plain_table("video", *times.values(), "class", "score", numbers=["from s", "to s", "score"])
+def print_table(videos: Iterable[Video], k: int, *, with_times: bool) -> None:
+    """Print the k best classes of every video, or the reason why it failed; then its clips or segments."""
+    times = ("from s", "to s") if with_times else ()
+    table = plain_table("video", *times, "class", "score", numbers=["from s", "to s", "score"])
     for video in videos:
-        table.add_section()
-        path = plain(video["path"])
-        for one in (*video.get("classes", ()), *video.get("clips", ()), *video.get("segments", ())):
-            seconds = (f"{one[name]:.2f}" if name in one else "" for name in times)
-            table.add_row(path, *seconds, plain(one["class"]), f"{100 * one['score']:.1f}%")
+        path = plain(video.path)
+        if video.error is not None:
+            table.add_row(path, *("" for _ in times), plain(f"failed: {video.error}", "red"))
+        for name, score, seconds in video.rows(k):
+            shown = [f"{second:.2f}" for second in seconds] or ["" for _ in times]
+            table.add_row(path, *shown, plain(name), f"{100 * score:.1f}%")
             path = plain("")
-        if "error" in video:
-            table.add_row(path, *("" for _ in times), plain(f"failed: {video['error']}", "red"))
+        table.add_section()
     show(table)
-
-
-def best_of_clips(output: Path) -> dict[str, list[Segment]]:
-    """Return the best class of every clip, by video id."""
-    return {
-        video_id: [Segment(start, end, int(s.argmax()), float(s.max())) for start, end, s in zip(*columns, strict=True)]
-        for video_id, *columns in read_clips(output)
-    }
 
 
 def write_segments_and_timelines(
     output: Path, records: Sequence[VideoRecord], names: Sequence[str], plot_format: str, most_plots: int
-) -> tuple[dict[str, list[Segment]], list[object]]:
-    """Write segments.csv, segments.json and timelines of the first videos; return the segments and what was written."""
+) -> None:
+    """Write segments.csv, segments.json and timelines of the first videos."""
     from dnl_video.visualize.panels import save_figure
     from dnl_video.visualize.timelines import draw_timeline
 
-    plots = _plot_paths(output / "timelines", records[:most_plots], plot_format)
+    stems: dict[str, str] = {}  # by video id; if two files have the same name, the second gets its number
+    for place, record in enumerate(records[:most_plots], start=1):
+        stem = Path(record.path).stem
+        stems[record.video_id] = stem if stem not in stems.values() else f"{stem}-{place}"
     segments: dict[str, list[Segment]] = {}
-    drawn = []
+    drawn: list[Any] = []
     for video_id, *columns in read_clips(output):
         timeline = make_timeline(*columns)
         segments[video_id] = find_segments(timeline)
-        if video_id in plots:
-            drawn.append(plots[video_id])
+        if stem := stems.get(video_id, ""):
+            drawn.append(output / "timelines" / f"{stem}.{plot_format}")
             drawn[-1].parent.mkdir(exist_ok=True)
-            save_figure(draw_timeline(timeline, names, title=drawn[-1].stem), drawn[-1])
+            save_figure(draw_timeline(timeline, names, title=stem), drawn[-1])
     files = write_segments(output, [(record.video_id, record.path) for record in records], segments)
-    return segments, [*files, *(drawn if len(drawn) < 2 else [f"{len(drawn)} timelines in {output / 'timelines'}"])]
+    drawn = drawn if len(drawn) < 2 else [f"{len(drawn)} timelines in {output / 'timelines'}"]
+    for one in (*files, *drawn):
+        log.info(f"wrote {one}")
 
 
-def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Path) -> Path:
+def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Path) -> None:
     """Write a copy of the video that shows its best classes."""
     from dnl_video.visualize.timelines import annotate_video
 
@@ -102,15 +125,4 @@ def annotate(output: Path, record: VideoRecord, names: Sequence[str], target: Pa
         annotate_video(
             record.path, target, timeline, names, progress=lambda done, n: bar.update(task, completed=done, total=n)
         )
-    return target
-
-
-def _plot_paths(folder: Path, records: Sequence[VideoRecord], plot_format: str) -> dict[str, Path]:
-    """Return the path of the plot per id; if two files have the same name, the second gets its number."""
-    stems: dict[str, str] = {}  # with the id
-    for place, record in enumerate(records, start=1):
-        stem = Path(record.path).stem
-        while stem in stems:
-            stem = f"{stem}-{place}"
-        stems[stem] = record.video_id
-    return {video_id: folder / f"{stem}.{plot_format}" for stem, video_id in stems.items()}
+    log.info(f"wrote {target}")

@@ -18,6 +18,7 @@ from dnl_video.cli.screen import PredictionProgress
 from dnl_video.data.decoding import open_video
 from dnl_video.data.encoding import write_video
 from dnl_video.errors import visible
+from dnl_video.inference.predictor import Predictor
 from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.results.reader import read_predictions
 from tests.conftest import TinyRun
@@ -282,7 +283,7 @@ def test_lines_and_json_hold_one_video_each_whatever_its_name(tiny, tmp_path, ca
     assert {line.count("\t") for line in lines.splitlines()} == {2}
     shown = [visible(path).replace("\t", "\\t").replace("\n", "\\n") for path in paths if "broken" not in path]
     assert [line.split("\t")[0] for line in lines.splitlines()] == shown
-    assert predict(tiny, folder, "--json", "--per-clip", "--top", "3") == 3
+    assert predict(tiny, folder, "--json", "--per-clip") == 3
     text, errors = capsys.readouterr()
     assert errors == f"failed: {folder / 'broken.mp4'}: file is empty\n"
     assert not re.search(r"[^\n -~走]", text)
@@ -290,12 +291,26 @@ def test_lines_and_json_hold_one_video_each_whatever_its_name(tiny, tmp_path, ca
     assert list(found) == paths
     assert found.pop(str(folder / "broken.mp4")) == {"error": "file is empty"}
     for path, line in zip(found, lines.splitlines(), strict=True):
-        assert [found[path]["classes"][0]["class"], f"{found[path]['classes'][0]['score']:.4f}"] == line.split("\t")[1:]
-        assert [len(found[path][key]) for key in ("classes", "clips")] == [3, 1]
-        assert found[path]["clips"][0] | {"score": 0} == {
-            **{"start_s": 0.0, "end_s": 0.875, "score": 0},
-            "class": found[path]["classes"][0]["class"],
-        }
+        assert [found[path]["class"], f"{found[path]['score']:.4f}"] == line.split("\t")[1:]
+        (clip,) = found[path]["clips"]
+        assert clip == {"start_s": 0, "end_s": 0.875, "class": found[path]["class"], "score": clip["score"]}
+        assert clip["score"] == pytest.approx(max(found[path]["scores"]), rel=1e-6)
+
+
+def test_json_holds_the_dictionary_of_python(tiny, capsys):
+    files = tiny.files()[:3]
+    assert predict(tiny, *files, "--json", options=[*CPU, "--num-clips", "3"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    predictor = Predictor.from_checkpoint(tiny.run, num_clips=3, device="cpu")
+    for file, line in zip(files, found, strict=True):
+        expected = {"path": str(file), **json.loads(json.dumps(predictor.predict(file).to_dict()))}
+        assert line.keys() == expected.keys()
+        assert [line[key] for key in ("path", "class", "class_names", "clip_start_s")] == [
+            expected[key] for key in ("path", "class", "class_names", "clip_start_s")
+        ]
+        np.testing.assert_allclose(line["clip_scores"], expected["clip_scores"], atol=1e-6)
+    assert predict(tiny, files[0], "--json", "--no-clip-scores") == 0
+    assert "clip_scores" not in json.loads(capsys.readouterr().out)
 
 
 def test_table_and_json_exclude_each_other(tiny, capsys):
