@@ -109,10 +109,8 @@ def report_directory(directory: Path) -> None:
 
 def _write(predictions: Predictions, source: Path, output: Path, *videos: Any, as_json: bool = False) -> None:
     from dnl_video.report import build_report, save_report
-    from dnl_video.report.curves import read_curves
-    from dnl_video.report.origin import find_run
+    from dnl_video.report.origin import curves_of
 
-    run = find_run(predictions.meta.weights, str(source))
-    report = build_report(predictions, read_curves(run) if run else None)
+    report = build_report(predictions, curves_of(predictions, str(source)))
     paths = save_report(report, output, *videos)
     print_report(report, as_json, {"files": list(map(str, paths))}, *(f"wrote {path}" for path in paths))

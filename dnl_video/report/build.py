@@ -96,7 +96,7 @@ def build_report(predictions: Predictions, training: Curves | None = None) -> di
         and [{"num_clips": int(k), "top1": _share(r == 0)} for k, r in zip(clips.k, clips.rank_by_k, strict=True)],
         **_by_class(predictions, rank),
         "calibration": calibration_of(predictions, done, notes),
-        "training": training and {metric: [list(point) for point in points] for metric, points in training.items()},
+        "training": {name: list(map(list, points)) for name, points in training.items()} if training else None,
         "confident_mistakes": _confident_mistakes(predictions, rank, predicted),
     }
 

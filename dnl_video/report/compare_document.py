@@ -14,7 +14,7 @@ from dnl_video.report.document import (
     Table,
     Text,
     Tiles,
-    accuracy_cells,
+    accuracy_text,
     difference_text,
     figures_shown,
     percent,
@@ -87,11 +87,13 @@ def _networks(comparison: dict[str, Any]) -> Table:
     for run in comparison["runs"]:
         model = run["model_name"] if run["model_name"] != run["short_name"] else ""
         about = ", ".join(filter(None, (model, settings_text(run["settings"]))))
-        rows.append([run["letter"], run["short_name"], *accuracy_cells(run["accuracy"]["evaluated"], shown), about])
+        top1, *others = (run["accuracy"]["evaluated"][key] for key in shown)
+        accuracies = [accuracy_text(top1), *(percent(figure["value"]) for figure in others)]
+        rows.append([run["letter"], run["short_name"], about, *accuracies])
     number = count_text(comparison["videos"]["compared"], "video")
-    caption = f"The networks on the {number} evaluated in every run, with 95% intervals; A is the reference"
-    header = ["", "network", *shown.values(), "model and settings that differ"]
-    return Table(caption, header, rows, f"ll{'r' * len(shown)}l")
+    caption = f"The networks and their accuracy on the {number} evaluated in every run; A is the reference"
+    header = ["", "network", "model and settings", *shown.values()]
+    return Table(caption, header, rows, f"lll{'r' * len(shown)}")
 
 
 def _interval(figure: dict[str, float]) -> str:

@@ -63,7 +63,7 @@ def small_multiples(titles: Sequence[str], height: float) -> tuple[Figure, list[
     lines = -(-len(titles) // columns)
     figure, panels = new_panels(lines, columns, WIDTH, lines * (height + 0.25) + 0.3, sharex=True, sharey=True)
     for axes, title in zip(panels, titles, strict=False):
-        axes.set_title(plain(title, 60 // columns), fontsize=9)
+        axes.set_title(plain(title, 72 // columns), fontsize=9)
     for axes in panels[len(titles) :]:
         axes.remove()
     return figure, panels[: len(titles)]

@@ -10,9 +10,8 @@ from urllib.parse import quote
 
 from dnl_video.naming import network_names
 from dnl_video.report.build import build_report, count_text
-from dnl_video.report.curves import read_curves
 from dnl_video.report.document import Document, Section, Table, Text, accuracy_text, figures_shown, percent
-from dnl_video.report.origin import facts_of, find_run
+from dnl_video.report.origin import curves_of, facts_of
 from dnl_video.results.predictions import Predictions
 
 
@@ -29,9 +28,8 @@ def build_index(runs: Sequence[tuple[str, Predictions]]) -> list[dict[str, Any]]
     lists: dict[tuple[str, int], dict[str, Any]] = {}
     for name, (directory, predictions) in zip(names, runs, strict=True):
         report = build_report(predictions)
-        run = find_run(predictions.meta.weights, directory)
         manifest, num_classes = report["manifest"], report["num_classes"]
-        entry = {"name": name, "directory": directory, "val_top1": read_curves(run).get("val/top1") if run else None}
+        entry = {"name": name, "directory": directory, "val_top1": curves_of(predictions, directory).get("val/top1")}
         entry |= {part: report[part] for part in ("accuracy", "coverage", "complete", "protocol", "run")}
         # Nobody knows whether two results files without a list are of the same videos.
         key = (manifest["sha256"] or directory, num_classes)
@@ -43,17 +41,9 @@ def build_index(runs: Sequence[tuple[str, Predictions]]) -> list[dict[str, Any]]
 
 
 def index_summary(lists: Sequence[dict[str, Any]]) -> list[Table]:
-    """Return the tables of `build_index` for the terminal."""
-    header = ["network", "top-1", "videos", "failed"]
-    return [
-        Table(
-            f"{one['videos']}, highest top-1 first",
-            header,
-            [[run["name"], _accuracy(run, "top1"), *_counts(run)] for run in one["runs"]],
-            "lrrn",
-        )
-        for one in lists
-    ]
+    """Return the first columns of the tables of `build_index`, for the terminal."""
+    tables = [_table(one, Path()) for one in lists]
+    return [Table(t.caption, t.header[:2], [row[:2] for row in t.rows], t.kinds[:2]) for t in tables]
 
 
 def index_document(lists: Sequence[dict[str, Any]], page: Path) -> Document:

@@ -201,3 +201,14 @@ def test_training_curve_of_the_run(directory, tmp_path):
     written = json.loads((run_folder / "evaluation" / "best" / "report.json").read_text())
     assert written["training"] == {"val/top1": [[1, 0.25], [2, 0.5]]}
     assert "best validation top-1 is 50.0%" in (run_folder / "evaluation" / "best" / "report.html").read_text()
+
+
+def test_a_damaged_log_leaves_the_training_curve_out(directory, tmp_path):
+    run_folder = tmp_path / "runs" / "a"
+    shutil.copytree(directory, run_folder / "evaluation")
+    (run_folder / "checkpoints").mkdir()
+    (run_folder / "config.yaml").write_text("[")
+    (run_folder / "logs" / "csv").mkdir(parents=True)
+    (run_folder / "logs" / "csv" / "metrics.csv").write_text("epoch,step,val/top1\nx,9,0.25\n")
+    assert run(run_folder / "evaluation") == 0
+    assert json.loads((run_folder / "evaluation" / "report.json").read_text())["training"] is None

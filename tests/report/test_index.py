@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def test_the_command_writes_a_page_for_folders_of_runs(runs, capsys):
     capsys.readouterr()
     assert main(["report", "runs", "other/small", "--index", "--output", "pages/all.html"]) == 0
     shown = capsys.readouterr().out
-    assert "data/val.csv, highest top-1 first" in shown
+    assert re.findall(r"^ (s\d|slow_r50 \+ dnl) +(\S+%)", shown, re.MULTILINE) == [("s1", "87.0%"), ("s0", "52.2%")]
     assert shown.endswith("wrote pages/all.json\nwrote pages/all.md\nwrote pages/all.html\n")
     outline = Outline(Path("pages/all.html").read_text())
     caption = next(caption for caption in outline.tables if caption.startswith("Runs on data/val.csv, 8 classes, "))
@@ -81,7 +82,7 @@ def test_an_unfinished_run_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write(Path("a"), list(make_videos(24))[:10], make_meta(24))
     assert main(["report", "a", "--index"]) == 0
-    assert "10 of 24, unfinished" in capsys.readouterr().out
+    capsys.readouterr()
     assert "10 of 24, unfinished" in Path("index.html").read_text()
 
 
