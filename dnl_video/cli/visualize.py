@@ -83,10 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.visualize.panels import save_figure
 
     queries = [parse_query(text) for text in arguments.query]
-    predictors = [Predictor.from_checkpoint(path, EvaluationConfig(device=arguments.device)) for path in paths]
-    examination = examine(predictors, arguments.video, queries, start_s=arguments.clip_start, blocks=arguments.block)
-    say(examination.caption)
+    options, start_s = EvaluationConfig(device=arguments.device), arguments.clip_start
     bar = progress_bar(transient=True, disable=not sys.stderr.isatty())
+    with bar:
+        predictors = [Predictor.from_checkpoint(path, options) for path in bar.track(paths, description="networks")]
+        examination = examine(predictors, arguments.video, queries, start_s=start_s, blocks=arguments.block)
+    say(examination.caption)
     if arguments.html:
         with bar:
             page = explorer_page(examination, arguments.fps, partial(bar.track, description="maps"))

@@ -155,9 +155,7 @@ def strongest_motion(frames: NDArray[np.uint8], shown: Sequence[int]) -> Query |
         return None
     height, width = difference.shape[1:]
     window = max(min(height, width) // 8, 1)
-    means = torch.from_numpy(difference.astype(np.float64))
-    for size in ((window, 1), (1, window)):
-        means = F.avg_pool2d(means, size, stride=1)
+    means = F.avg_pool2d(F.avg_pool2d(torch.from_numpy(difference).double(), (window, 1), 1), (1, window), 1)
     step, top, left = np.unravel_index(int(means.argmax()), tuple(means.shape))
     x, y = (float(left) + window / 2) / width, (float(top) + window / 2) / height
     return Query(shown[int(step) + 1], x, y, "strongest motion")

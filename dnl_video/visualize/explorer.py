@@ -55,23 +55,26 @@ def explorer_page(examination: Examination, fps: float = 4, track: Callable[[lis
         "colours": (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().tolist(),
         "query": [shown.index(nearest_frame(shown, start.frame)), start.x, start.y],
     }
-    caption = "; ".join(filter(None, (examination.caption, examination.legend)))
     page = Path(__file__).with_name("explorer.html").read_text(encoding="utf-8").replace("{{facts}}", json.dumps(facts))
     page = page.replace("{{pictures}}", "".join(_picture(clip.frames[frame]) for frame in shown))
-    page = page.replace("{{caption}}", html.escape(visible(caption)))
+    caption = html.escape(visible("; ".join(filter(None, (examination.caption, examination.legend)))))
+    page = page.replace("{{caption}}", caption)
     grids = [(b.positions.shape, b.keys.shape) for _, maps in networks for b in maps.blocks.values()]
     widest = max(max(queries[1:]) for queries, _ in grids)
     most = max(math.prod(queries) * math.prod(keys) for queries, keys in grids)
-    for thinning in range(math.ceil(math.sqrt(most / _MOST_WEIGHTS)), widest + 1):
+    across = int(widest * min(1, math.sqrt(_MOST_WEIGHTS / most)))  # most queries in a row and in a column
+    while across > 0:
         elements = ""
         for name in track(examination.blocks):
             # All networks have the same queries of a block, so that their maps can be compared.
-            stored = [_stored(network, maps.blocks[name], math.ceil(widest / thinning)) for network, maps in networks]
+            stored = [_stored(network, maps.blocks[name], across) for network, maps in networks]
             # A network's name such as </script> must not end the element.
             text = json.dumps(stored).replace("<", "\\u003c")
             elements += f'<script type="application/json" class="maps" id="{name}">{text}</script>\n'
-        if len(page.encode()) + len(elements) <= MAX_PAGE_BYTES:
+        size = len(page.encode()) + len(elements)
+        if size <= MAX_PAGE_BYTES:
             return page.replace("{{maps}}", elements)
+        across = min(across - 1, int(across * math.sqrt(MAX_PAGE_BYTES / size)))
     raise InputError(f"the page needs over {MAX_PAGE_BYTES / 1e6:g} MB, its limit; name fewer blocks")
 
 
@@ -79,8 +82,7 @@ def explorer_page(examination: Examination, fps: float = 4, track: Callable[[lis
 def _stored(network: str, found: BlockMaps, across: int) -> dict[str, Any]:
     """Return what the page needs of a block, with at most ``across`` queries in height and in width."""
     at, (frames, height, width) = found.positions, found.positions.shape
-    step = math.ceil(max(height, width) / across)
-    rows, columns = (np.arange(min(step // 2, n - 1), n, step) for n in (height, width))
+    rows, columns = ((np.arange(k := min(n, across)) * n + n // 2) // k for n in (height, width))
     flat = torch.arange(frames * height * width).view(frames, height, width)[:, rows][:, :, columns].flatten(1)
     name = "coupled" if found.kind == "NL" else "whitened pairwise"
     parts: dict[str, list[dict[str, Tensor]]] = defaultdict(list)
@@ -92,8 +94,7 @@ def _stored(network: str, found: BlockMaps, across: int) -> dict[str, Any]:
             parts["unary"] = [_quantised(unary)]
         if pairwise is not None and unary is not None:
             parts["sum"].append({"entropy": _entropy((pairwise[0] + unary) / 2)})
-    shapes = ((frames, len(rows), len(columns)), at.shape, found.keys.shape)
-    sizes = [" \u00d7 ".join(map(str, shape)) for shape in shapes]
+    sizes = [" \u00d7 ".join(map(str, s)) for s in ((frames, len(rows), len(columns)), at.shape, found.keys.shape)]
     return {
         "title": network,
         "note": "{} has {} of {} queries (T \u00d7 H \u00d7 W) and M = {} keys.".format(network, *sizes),
@@ -115,8 +116,7 @@ def _quantised(weights: Tensor) -> dict[str, Tensor]:
 
 def _entropy(weights: Tensor) -> Tensor:
     """Return the entropy of maps [Q, M] divided by log M: 1 is uniform, 0 is a single key."""
-    entropy = torch.special.entr(weights).sum(dim=1) / math.log(max(weights.shape[1], 2))
-    return entropy.clamp(0, 1).float()
+    return (torch.special.entr(weights).sum(dim=1) / math.log(max(weights.shape[1], 2))).clamp(0, 1).float()
 
 
 def _encoded(values: Tensor) -> str:
