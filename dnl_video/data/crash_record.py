@@ -44,14 +44,12 @@ class LoaderStopped(InputError):
         self.videos = videos
 
 
-@functools.cache
-def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="dnl-video-loaders-", ignore_cleanup_errors=True)
+_folder = functools.cache(lambda: tempfile.TemporaryDirectory(prefix="dnl-video-loaders-", ignore_cleanup_errors=True))
 
 
 def record_folder() -> str:
     """Return the folder for the records of this process's loaders. It is deleted when this process exits."""
-    return _temporary_folder().name
+    return _folder().name
 
 
 def start_record(folder: str, worker_id: int) -> None:

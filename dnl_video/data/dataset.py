@@ -23,7 +23,7 @@ from dnl_video.data import transforms
 from dnl_video.data.balance import balanced_order
 from dnl_video.data.decoding import Video, VideoDecodeError, open_video
 from dnl_video.data.manifest import VideoRecord
-from dnl_video.data.sampling import clip_times, reorder_frames, train_indices, view_indices
+from dnl_video.data.sampling import Indices, Seconds, clip_times, reorder_frames, train_indices, view_indices
 from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
 
@@ -53,11 +53,7 @@ class _Videos:
         if record.path in self._unreadable:
             raise VideoDecodeError(record.path, self._unreadable[record.path])
         return open_video(
-            record.path,
-            decoder=self.decoder,
-            known=record.decoder,
-            recorded=record.recorded,
-            frames_fps=record.fps,
+            record.path, decoder=self.decoder, known=record.decoder, recorded=record.recorded, frames_fps=record.fps
         )
 
 
@@ -229,11 +225,18 @@ class ViewDataset(_Videos, Dataset[VideoViews]):
         indices = reorder_frames(indices, self.frame_order, np.random.default_rng(index))
         union, inverse = np.unique(indices, return_inverse=True)
         resize = functools.partial(transforms.resize_short_side, preprocessing=preprocessing)
-        frames = torch.from_numpy(video.read(union, resize=resize))
-        # numpy 2.0 shapes `inverse` like `indices`, other versions flat.
-        clips = inverse.reshape(indices.shape)
-        views, rows = transforms.distinct_views(frames, clips, preprocessing, self.num_crops)
-        return VideoViews(index, views, *clip_times(indices, video.times_s), None, rows)
+        clips = inverse.reshape(indices.shape)  # numpy 2.0 gives it this shape, other versions flat
+        return self.cut(index, video.read(union, resize=resize), clips, clip_times(indices, video.times_s))
+
+    def cut(
+        self, index: int, frames: npt.NDArray[np.uint8], clips: Indices, times_s: tuple[Seconds, Seconds]
+    ) -> VideoViews:
+        """Cut the views of clips [J, T] of resized frames [n, H, W, 3]; equal clips and equal crops are cut once."""
+        distinct, rows = np.unique(clips, axis=0, return_inverse=True)
+        crops = 1 if frames.shape[1] == frames.shape[2] == self.preprocessing.crop_size else self.num_crops
+        views = transforms.crop_views(torch.from_numpy(frames)[torch.from_numpy(distinct)], self.preprocessing, crops)
+        rows = rows.reshape(-1, 1) * crops + np.arange(self.num_crops) % crops
+        return VideoViews(index, views, *times_s, None, rows.ravel().tolist())
 
 
 @dataclass(eq=False)

@@ -47,22 +47,14 @@ class Reader:
 
 
 class MemoryReader(Reader):
-    """Reads frames in memory, shown at a constant rate.
-
-    Args:
-        frames: uint8 [n, H, W, 3], RGB.
-        fps: Frames per second.
-    """
+    """Reads frames uint8 [n, H, W, 3] in memory, shown at a constant rate."""
 
     def __init__(self, frames: Frames, fps: float) -> None:
-        self._frames = frames
-        self.num_frames = len(frames)
-        self.fps = fps
+        self._frames, self.num_frames, self.fps = frames, len(frames), fps
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Frames]:
         """See `Reader.chunks`."""
-        for first in range(0, len(indices), CHUNK):
-            yield self._frames[indices[first : first + CHUNK]]
+        return stacked(self._frames[index] for index in indices)
 
 
 @functools.cache

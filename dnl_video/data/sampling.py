@@ -43,7 +43,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dnl_video.config import FrameOrder
-from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
 
 Indices = npt.NDArray[np.int64]
@@ -135,17 +134,6 @@ def view_indices(
     return _inside(np.stack([rule.clip(start) for start in starts]), n, preprocessing)
 
 
-def hop_frames(hop_s: float, fps: float) -> float:
-    """Return the frames from the start of one sliding clip to the next, at least 1.
-
-    Raises:
-        InputError: `hop_s` or the frame rate is not a number above 0.
-    """
-    if not (math.isfinite(hop_s) and hop_s > 0 and math.isfinite(fps) and fps > 0):
-        raise InputError(f"hop_s is {hop_s}, the frame rate {fps}; both must be above 0")
-    return max(hop_s * fps, 1.0)
-
-
 def sliding_indices(
     n: int, fps: float, preprocessing: Preprocessing, hop_s: float, clock: Clock | None = None
 ) -> Indices:
@@ -163,14 +151,16 @@ def sliding_indices(
         clock: The times of the frames, here also without `target_fps`.
 
     Raises:
-        InputError: `hop_s` or the frame rate is not a number above 0.
+        ValueError: `hop_s` or the frame rate is not a number above 0.
     """
-    hop = hop_frames(hop_s, fps)
+    if not (math.isfinite(hop_s) and hop_s > 0 and math.isfinite(fps) and fps > 0):
+        raise ValueError(f"hop_s is {hop_s}, the frame rate {fps}; both must be above 0")
     rule = _rule(n, fps, preprocessing, clock)
     if clock is not None and has_variable_rate(clock.times_s, fps):
         hops = np.arange(0.0, clock.times_s[-2], max(hop_s, _LEAST_HOP_S))
         frames = np.unique(_nearest(clock.times_s, hops)).tolist()
     else:
+        hop = max(hop_s * fps, 1.0)
         frames = [math.floor(j * hop + 0.5) for j in range(math.ceil(n / hop))]
     regular = [rule.start_at(frame) for frame in frames if frame < n]
     starts = [*(start for start in regular if start < rule.last_start), rule.last_start]

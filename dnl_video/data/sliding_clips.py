@@ -15,13 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dnl_video.data import transforms
-from dnl_video.data.dataset import VideoViews
+from dnl_video.data.dataset import VideoViews, ViewDataset
 from dnl_video.data.decoding import Frames, open_video
-from dnl_video.data.sampling import Clock, Indices, Seconds, clip_from, clip_span, clip_times, sliding_indices
+from dnl_video.data.sampling import Clock, Indices, clip_from, clip_span, clip_times, sliding_indices
 from dnl_video.data.sources import checked_pixels
 from dnl_video.errors import InputError
 from dnl_video.spec import Preprocessing
@@ -46,7 +45,7 @@ class SlidingClips:
 
     Raises:
         VideoDecodeError: The file cannot be opened.
-        InputError: `hop_s` is not above 0.
+        ValueError: `hop_s` is not above 0.
     """
 
     path: str
@@ -69,66 +68,54 @@ class SlidingClips:
         Raises:
             VideoDecodeError: The rest of the video cannot be decoded.
         """
+        views = ViewDataset((), self.preprocessing, num_clips=self.clips_at_once, num_crops=self.num_crops)
         clips = self._clips()
         for first in range(0, len(self.indices), self.clips_at_once):
-            batch = np.stack(list(itertools.islice(clips, self.clips_at_once)))
-            start_s, end_s = (all_[first : first + len(batch)] for all_ in (self.clip_start_s, self.clip_end_s))
-            yield _views(first, batch, start_s, end_s, self.preprocessing, self.num_crops)
+            frames = np.concatenate(list(itertools.islice(clips, self.clips_at_once)))
+            numbers = np.arange(len(frames)).reshape(-1, self.indices.shape[1])
+            start_s, end_s = (all_[first : first + len(numbers)] for all_ in (self.clip_start_s, self.clip_end_s))
+            yield views.cut(first, frames, numbers, (start_s, end_s))
 
     def _clips(self) -> Iterator[Frames]:
         """Yield the resized frames [T, H, W, 3] of each clip."""
-        indices = self.indices
         resize = functools.partial(transforms.resize_short_side, preprocessing=self.preprocessing)
-        wanted = np.unique(indices)
+        wanted = np.unique(self.indices)
         window: dict[int, Frames] = {}
-        ready = count = 0
         with open_video(self.path) as video:
-            for frames in video.stream(wanted, resize=resize, threads=self.threads):
-                arrived = wanted[count : count + len(frames)]
-                count += len(frames)
-                window.update(zip(arrived.tolist(), frames, strict=True))
-                while ready < len(indices) and indices[ready].max() <= arrived[-1]:
-                    yield np.stack([window[index] for index in indices[ready].tolist()])
-                    ready += 1
-                oldest = indices[ready].min() if ready < len(indices) else np.inf
-                window = {index: frame for index, frame in window.items() if index >= oldest}
+            chunks = video.stream(wanted, resize=resize, threads=self.threads)
+            arriving = zip(wanted.tolist(), itertools.chain.from_iterable(chunks), strict=True)
+            for clip in self.indices.tolist():
+                window = {number: frame for number, frame in window.items() if number >= min(clip)}
+                while max(clip) not in window:
+                    window.update([next(arriving)])
+                yield np.stack([window[number] for number in clip])
 
 
-def stream_clips(
-    frames: Iterable[Frames | Tensor], fps: float, preprocessing: Preprocessing, *, hop: float, num_crops: int
-) -> Iterator[VideoViews]:
-    """Yield each clip of frames that arrive one by one as soon as its last frame has come; `index` is its number.
+def stream_clips(frames: Iterable[Frames | Tensor], fps: float, hop: float, views: ViewDataset) -> Iterator[VideoViews]:
+    """Yield the clips of `SlidingClips` from frames [H, W, 3] that arrive one by one, each after its last frame.
 
-    The clips are those of `SlidingClips`. The frames of the last span are kept: the end may come at any time, and the
-    last clip ends with it. (PySlowFast has another rule for files of at most T·τ frames. A stream does not know its
-    length; there the last clip may begin one frame later.)
-
-    Args:
-        frames: uint8 [H, W, 3], RGB, all of one size.
-        fps: Frames per second.
-        preprocessing: Length, stride, rule, short side and crop.
-        hop: Frames from the start of one clip to the next (see `hop_frames`).
-        num_crops: Crops R per clip, 1 or 3.
+    The frames of the last span are kept: the end may come at any time, and the last clip ends with it. (With
+    `pyslowfast`, the last clip of at most T·τ frames may begin one frame later than in a file: that rule needs n.)
 
     Raises:
         InputError: A frame has another form, or there are none.
     """
+    preprocessing = views.preprocessing
     offsets = clip_from(0, math.ceil(clip_span(fps, preprocessing)), fps, preprocessing)
     span = int(offsets[-1]) + 1
     latest: deque[Frames] = deque(maxlen=span)
-    size, n, number, newest = None, 0, 0, -1
+    n, number, newest = 0, 0, -1
 
     def clip(indices: Indices) -> VideoViews:
         images = np.stack([latest[i - n] for i in indices.tolist()])
-        start_s, end_s = np.array([indices.min() / fps]), np.array([(indices.max() + 1) / fps])
-        return _views(number, images[None], start_s, end_s, preprocessing, num_crops)
+        times_s = np.array([indices.min() / fps]), np.array([(indices.max() + 1) / fps])
+        return views.cut(number, images, np.arange(len(images))[None], times_s)
 
-    for frame in frames:
-        pixels = checked_pixels(frame, f"frame {n}", "[H, W, 3]")
-        if pixels.shape != (size := size or pixels.shape):
-            raise InputError(f"frame {n} is {list(pixels.shape)}, the first {list(size)}; give frames of one size")
-        latest.append(transforms.resize_short_side(pixels[None], preprocessing)[0])
-        n += 1
+    for n, frame in enumerate(frames, start=1):
+        pixels = transforms.resize_short_side(checked_pixels(frame, "frame", "[H, W, 3]")[None], preprocessing)[0]
+        if latest and pixels.shape != latest[-1].shape:
+            raise InputError(f"frame {n - 1} has another shape than those before; give frames of one size")
+        latest.append(pixels)
         if n - span == math.floor(number * hop + 0.5):
             newest = n - span
             yield clip(newest + offsets)
@@ -137,16 +124,6 @@ def stream_clips(
         raise InputError("the frames ended before the first one; check the camera, file or address")
     if (start := max(n - span, 0)) > newest:
         yield clip(clip_from(start, n, fps, preprocessing))
-
-
-def _views(
-    index: int, clips: Frames, start_s: Seconds, end_s: Seconds, preprocessing: Preprocessing, num_crops: int
-) -> VideoViews:
-    """Return the views of clips [G, T, H, W, 3]."""
-    frames = torch.from_numpy(clips).flatten(0, 1)
-    indices = np.arange(len(frames)).reshape(clips.shape[:2])
-    views, rows = transforms.distinct_views(frames, indices, preprocessing, num_crops)
-    return VideoViews(index, views, start_s, end_s, None, rows)
 
 
 def read_ahead(batches: Iterable[VideoViews]) -> Iterator[VideoViews]:

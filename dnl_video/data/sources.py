@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from numbers import Real
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,87 +25,57 @@ Source = str | os.PathLike[str] | bytes | BinaryIO | Frames | Tensor
 
 
 @contextlib.contextmanager
-def open_source(source: Source, fps: float | None = None, *, decoder: Decoder = "decord") -> Iterator[Video]:
-    """Open a video.
+def open_source(source: Source, fps: Any = None, *, decoder: Decoder = "decord") -> Iterator[Video]:
+    """Open a path, bytes or a file object of a video file, or frames uint8 [N, H, W, 3] with their rate.
 
-    Bytes and file objects are copied to a temporary file first: every reader opens a file several times, and the copy
-    takes 1 to 2 ms per MB.
-
-    Args:
-        source: A path, the content of a video file as bytes or as a file object, or frames uint8 [N, H, W, 3], RGB.
-        fps: Frames per second of frames in memory.
-        decoder: See `open_video`.
+    Bytes and file objects are copied to a temporary file (1 to 2 ms per MB): readers open a file several times.
 
     Raises:
         InputError: Frames have another form, or fps is missing, wrong, or given for a file.
         VideoDecodeError: The file cannot be read.
     """
-    is_path, is_content = isinstance(source, (str, os.PathLike)), isinstance(source, (bytes, bytearray, memoryview))
-    if not is_path and not is_content and not hasattr(source, "read"):
-        frames = checked_pixels(source, "frames", "[N, H, W, 3]")
-        yield Video("frames in memory", MemoryReader(frames, checked_fps(fps)))
+    file: Any = io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else source
+    is_path = isinstance(file, (str, os.PathLike))
+    if not is_path and not hasattr(file, "read"):
+        frames = checked_pixels(file, "frames", "[N, H, W, 3]")
+        yield Video("frames in memory", MemoryReader(frames, above_zero("fps", fps)))
         return
     if fps is not None:
         raise InputError(f"fps is {fps}, but a video file has its own frame rate; give fps with frames only")
+    if isinstance(file, io.TextIOBase):
+        raise InputError("the video file was opened as text; open it with mode 'rb'")
     if is_path:
-        with open_video(source, decoder=decoder) as video:  # type: ignore[arg-type]
+        with open_video(file, decoder=decoder) as video:
             yield video
         return
-    if isinstance(source, io.TextIOBase):
-        raise InputError("the video file was opened as text; open it with mode 'rb'")
     with tempfile.TemporaryDirectory(prefix="dnl-video-") as folder:
-        file = Path(folder, "video")
-        with file.open("wb") as copy:
-            shutil.copyfileobj(io.BytesIO(source) if is_content else source, copy)  # type: ignore[arg-type]
+        with Path(folder, "video").open("wb") as copy:
+            shutil.copyfileobj(file, copy)
         try:
-            with open_video(file, decoder=decoder) as video:
+            with open_video(Path(folder, "video"), decoder=decoder) as video:
                 yield video
         except VideoDecodeError as error:
-            name = "video of bytes" if is_content else str(getattr(source, "name", "video of a file object"))
-            raise VideoDecodeError(name, error.reason) from None
+            raise VideoDecodeError(str(getattr(file, "name", "video in memory")), error.reason) from None
 
 
 def checked_pixels(pixels: Any, what: str, layout: str) -> Frames:
-    """Return an array or tensor of RGB pixels as an array.
-
-    Args:
-        pixels: The array or tensor.
-        what: What it holds, for messages.
-        layout: Its dimensions, for example "[N, H, W, 3]".
+    """Return an array or tensor of RGB pixels as an array; ``layout`` names its dimensions, as in "[N, H, W, 3]".
 
     Raises:
         InputError: It is no array, is empty, or has another type or layout.
     """
-    expected = f"give an array or tensor uint8 {layout}, RGB from 0 to 255"
-    if not isinstance(pixels, (np.ndarray, Tensor)):
-        raise InputError(f"{what}: found {type(pixels).__name__}; {expected}")
-    shape, kind, dims = tuple(pixels.shape), str(pixels.dtype).removeprefix("torch."), layout.count(",") + 1
-    values = ""
-    if 0 in shape:
-        hint = "these are empty"
-    elif "float" in kind:
-        values = f" from {float(pixels.min()):g} to {float(pixels.max()):g}"
-        hint = "multiply values between 0 and 1 by 255, round, and convert to uint8"
-    elif kind != "uint8":
-        hint = "convert to uint8"
-    elif len(shape) == dims and shape[-1] == 3:
-        return pixels.detach().cpu().numpy() if isinstance(pixels, Tensor) else pixels
-    elif len(shape) == dims and 3 in shape[min(dims - 3, 1) : -2]:
-        hint = "move the channels to the end"
-    elif shape[-1:] == (1,) or (len(shape) == dims - 1 and shape[-1] != 3):
-        hint = "repeat grey values three times along the last dimension"
-    else:
-        hint = f"{dims} dimensions, the last of size 3"
-    raise InputError(f"{what}: found {kind} {list(shape)}{values}; {expected} ({hint})")
+    found = type(pixels).__name__
+    if isinstance(pixels, (np.ndarray, Tensor)):
+        shape, found = tuple(pixels.shape), str(pixels.dtype).removeprefix("torch.")
+        if found == "uint8" and len(shape) == layout.count(",") + 1 and shape[-1] == 3 and 0 not in shape:
+            return pixels.detach().cpu().numpy() if isinstance(pixels, Tensor) else pixels
+        value_range = f" from {float(pixels.min()):g} to {float(pixels.max()):g}" if 0 not in shape else ""
+        found = f"{found} {list(shape)}{value_range}"
+    raise InputError(f"{what}: found {found}; give an array or tensor uint8 {layout}, RGB from 0 to 255, channels last")
 
 
-def checked_fps(fps: Any) -> float:
-    """Return frames per second as a float.
-
-    Raises:
-        InputError: It is missing, or no number above 0.
-    """
-    with contextlib.suppress(TypeError, ValueError):
-        if math.isfinite(rate := float(fps)) and rate > 0:
-            return rate
-    raise InputError(f"fps is {fps}; give the frames per second of the frames, a number above 0")
+def above_zero(name: str, number: Any) -> float:
+    """Return a number; InputError for anything but a number above 0."""
+    if isinstance(number, Real) and 0 < float(number) < math.inf:
+        return float(number)
+    raise InputError(f"{name} is {number}; give a number above 0")

@@ -150,34 +150,9 @@ def crop_views(frames: Tensor, preprocessing: Preprocessing, num_crops: int) -> 
     Raises:
         ValueError: `num_crops` is neither 1 nor 3, or the frames are smaller than the crop.
     """
-    return _cut(frames, _corners(frames.shape[2], frames.shape[3], preprocessing, num_crops), preprocessing.crop_size)
-
-
-def distinct_views(
-    frames: Tensor, indices: npt.NDArray[np.int64], preprocessing: Preprocessing, num_crops: int
-) -> tuple[Tensor, list[int]]:
-    """Cut crops as `crop_views` does, but equal ones once: those of equal clips (short videos) and of square frames.
-
-    Args:
-        frames: uint8 [n, H, W, 3].
-        indices: Frames of the clips, [J, T], in [0, n).
-        preprocessing: Its crop_size c and rounding apply.
-        num_crops: R.
-
-    Returns:
-        The U distinct views, uint8 [U, T, c, c, 3], and the row of each of the J * R views in them.
-    """
-    corners = _corners(frames.shape[1], frames.shape[2], preprocessing, num_crops)
-    clips = [tuple(clip) for clip in indices.tolist()]
-    corner_rows, clip_rows = ({one: row for row, one in enumerate(dict.fromkeys(all_))} for all_ in (corners, clips))
-    views = _cut(frames[torch.tensor(list(clip_rows))], list(corner_rows), preprocessing.crop_size)
-    return views, [clip_rows[clip] * len(corner_rows) + corner_rows[corner] for clip in clips for corner in corners]
-
-
-def _corners(height: int, width: int, preprocessing: Preprocessing, num_crops: int) -> list[tuple[int, int]]:
-    """Return (top, left) of each crop."""
     if num_crops not in (1, 3):
         raise ValueError(f"num_crops is {num_crops}; allowed: 1 (centre), 3 (left, centre, right)")
+    height, width = frames.shape[2:4]
     crop_size = preprocessing.crop_size
     if min(height, width) < crop_size:
         raise ValueError(f"frames of {height} x {width} are smaller than the crop of {crop_size}; resize them first")
@@ -187,15 +162,14 @@ def _corners(height: int, width: int, preprocessing: Preprocessing, num_crops: i
     else:  # mmaction2's CenterCrop and ThreeCrop: up to one pixel is left at the end
         centre, last = (down // 2, right // 2), (down // 2 * 2, right // 2 * 2)
     if num_crops == 1:
-        return [centre]
-    if height > width:
-        return [(0, centre[1]), centre, (last[0], centre[1])]
-    return [(centre[0], 0), centre, (centre[0], last[1])]
-
-
-def _cut(clips: Tensor, corners: Sequence[tuple[int, int]], size: int) -> Tensor:
-    """Cut crops [J * R, T, c, c, 3] out of clips [J, T, H, W, 3]."""
-    return torch.stack([clips[:, :, y : y + size, x : x + size] for y, x in corners], dim=1).flatten(0, 1)
+        corners = [centre]
+    elif height > width:
+        corners = [(0, centre[1]), centre, (last[0], centre[1])]
+    else:
+        corners = [(centre[0], 0), centre, (centre[0], last[1])]
+    crops = [frames[:, :, y : y + crop_size, x : x + crop_size] for y, x in corners]
+    # [J, R, T, c, c, 3] -> [J * R, T, c, c, 3]
+    return torch.stack(crops, dim=1).flatten(0, 1)
 
 
 def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float], channel_order: ChannelOrder = "rgb") -> Tensor:

@@ -1,9 +1,6 @@
-"""Chooses the device, checks its precision, limits its threads."""
+"""Chooses the device and checks its precision."""
 
 from __future__ import annotations
-
-import contextlib
-from collections.abc import Iterator
 
 import torch
 
@@ -53,14 +50,3 @@ def check_cpu_precision(precision: Precision, option: str = "--precision") -> No
             f"precision {precision!r} is emulated on this CPU (none of {', '.join(sorted(needed))}), 30 to 100 times "
             f"slower than float32; use {option} 32-true, or a GPU"
         )
-
-
-@contextlib.contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Let torch use ``count`` threads on the CPU in a block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -22,13 +22,12 @@ from dnl_video.data.dataset import VideoViews, ViewDataset
 from dnl_video.data.folders import existing
 from dnl_video.data.loaders import VIEW_TIMEOUT_S, view_loader
 from dnl_video.data.manifest import VideoRecord
-from dnl_video.data.sampling import hop_frames
 from dnl_video.data.sliding_clips import SlidingClips, read_ahead, stream_clips
-from dnl_video.data.sources import Source, checked_fps, checked_pixels, open_source
+from dnl_video.data.sources import Source, above_zero, checked_pixels, open_source
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
-from dnl_video.inference.device import check_cpu_precision, cpu_threads, resolve_device
-from dnl_video.inference.scores import ClipScores, VideoFeatures, VideoResult, VideoScores
+from dnl_video.inference.device import check_cpu_precision, resolve_device
+from dnl_video.inference.scores import VideoFeatures, VideoScores
 from dnl_video.launcher import local_processes
 from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.runtime.folding import optimize_for_inference
@@ -84,20 +83,16 @@ class Predictor:
         checkpoint: str | Path | Checkpoint,
         options: EvaluationConfig | None = None,
         *,
-        num_clips: int | None = None,
-        num_crops: int | None = None,
         num_frames: int | None = None,
-        device: str | None = None,
+        **settings: Any,
     ) -> Predictor:
         """Load a checkpoint, or the best one of a training run, with its preprocessing and class names.
 
         Args:
             checkpoint: A checkpoint or an exported model, or the folder of a run.
             options: Views, device, precision; None: those of the commands, 10 clips x 3 crops.
-            num_clips: Clips along time, in place of that of the options.
-            num_crops: Crops per clip, 1 or 3, in place of that of the options.
-            num_frames: Frames of a clip, in place of that of the training.
-            device: auto, cpu, cuda (or cuda:N) or mps, in place of that of the options.
+            num_frames: Frames of a clip, in place of those of the training.
+            **settings: Fields of the options to replace: `num_clips`, `num_crops`, `device`, ...
 
         Raises:
             InputError: The checkpoint cannot be used, or a value is not allowed.
@@ -106,11 +101,7 @@ class Predictor:
         network, preprocessing = loaded.build(), loaded.preprocessing
         if num_frames is not None:
             preprocessing = replace(preprocessing, num_frames=num_frames)
-            if num_frames < network.min_frames:
-                raise InputError(f"num_frames is {num_frames}; this network takes at least {network.min_frames}")
-        given = {"num_clips": num_clips, "num_crops": num_crops, "device": device}
-        changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        predictor = cls(network, preprocessing, loaded.class_names, replace(options or EvaluationConfig(), **changed))
+        predictor = cls(network, preprocessing, loaded.class_names, replace(options or EvaluationConfig(), **settings))
         predictor._checkpoint = replace(loaded, preprocessing=preprocessing, state_dict={})
         predictor.facts = {"weights": loaded.path, **training_facts(loaded.config), **to_dict(loaded.spec)}
         return predictor
@@ -160,74 +151,66 @@ class Predictor:
         return self.score(self._read(source, fps, "predict"))
 
     def features(self, source: Source, *, fps: float | None = None) -> VideoFeatures:
-        """Return the pooled features of one video (see `VideoClassifier.pooled_features`).
-
-        Args, errors: As for `predict`.
-        """
+        """Return the pooled features of one video (see `pooled_features`); arguments and errors as for `predict`."""
         found = self.score(self._read(source, fps, "features"), features=True)
         assert found.clip_features is not None
         return VideoFeatures(found.clip_features, found.clip_start_s, found.clip_end_s)
 
     def predict_many(
         self, paths: Iterable[str | os.PathLike[str]], *, num_workers: int | None = None
-    ) -> Iterator[VideoResult]:
-        """Score video files one after the other, while loader processes decode the next ones.
+    ) -> Iterator[tuple[str, VideoScores | None, str | None]]:
+        """Yield (path, scores, error) of video files in their order, while loader processes decode the next ones.
 
-        A video that cannot be read has an `error` in place of scores, also if its decoder crashes or hangs; the others
-        are scored all the same. The loader processes end with the iterator, also if it is closed early.
+        A video that cannot be read, or that crashes its decoder, has an error, and its scores are None. The processes
+        end with the iterator, also if it is closed early.
 
         Args:
             paths: The files.
             num_workers: Loader processes; 0 decodes in this process, None takes `options.num_workers`.
 
-        Yields:
-            (path, scores, error) of each file, in their order. Scores or error is None.
-
         Raises:
-            LoaderStopped: A loader process died while it read no video, for example because memory ran out.
+            LoaderStopped: A loader process died while it read no video.
         """
         names = [os.fspath(path) for path in paths]
         dataset, done = self.dataset([VideoRecord(name, name) for name in names]), 0
         workers = default_workers(self.options.num_workers if num_workers is None else num_workers)
         processes, threads = local_processes(), torch.get_num_threads()
-        fewer = min(threads, network_threads(workers, processes)) if self.device.type == "cpu" else threads
-        while done < len(names):
-            loader = view_loader(dataset, range(done, len(names)), workers, processes)
-            try:
-                with loader_faults(VIEW_TIMEOUT_S), cpu_threads(fewer):
-                    for views in loader:
-                        scores = None if views.error is not None else self.score(views)
-                        done += 1
-                        with later_faults(), cpu_threads(threads):
-                            yield VideoResult(names[views.index], scores, views.error)
-            except LoaderStopped as stopped:
-                if not stopped.videos:
-                    raise
-                dataset.refuse(dict.fromkeys(stopped.videos, STOPPED_REASON))
+        try:
+            torch.set_num_threads(min(threads, network_threads(workers, processes)))
+            while done < len(names):
+                try:
+                    with loader_faults(VIEW_TIMEOUT_S):
+                        for views in view_loader(dataset, range(done, len(names)), workers, processes):
+                            scores = None if views.error is not None else self.score(views)
+                            done += 1
+                            with later_faults():
+                                yield names[views.index], scores, views.error
+                except LoaderStopped as stopped:
+                    if not stopped.videos:
+                        raise
+                    dataset.refuse(dict.fromkeys(stopped.videos, STOPPED_REASON))
+        finally:
+            torch.set_num_threads(threads)
 
     def stream(
         self, frames: Iterable[NDArray[np.uint8] | Tensor], fps: float, hop_s: float = 1.0
-    ) -> Iterator[ClipScores]:
-        """Score clips of frames that arrive one by one, from a camera or a network, in constant memory.
+    ) -> Iterator[tuple[float, float, NDArray[np.float32]]]:
+        """Yield (start_s, end_s, scores [K]) of clips of frames that arrive one by one, in constant memory.
 
-        The clips are those of `predict_sliding`: one every `hop_s` seconds, and one at the end. Each is scored as soon
-        as its last frame has come. Frames that end before the first clip is complete give one clip, continued as
-        `past_end` of the preprocessing says. Of the options only `num_crops` and `views_per_forward` are used.
+        The clips are those of `predict_sliding`. Each is scored as soon as its last frame has come; the last one comes
+        at the end. Of the options only `num_crops` and `views_per_forward` are used.
 
         Args:
             frames: Frames uint8 [H, W, 3], RGB, all of one size. (OpenCV gives BGR: `frame[..., ::-1]`.)
             fps: Frames per second.
             hop_s: Seconds from the start of one clip to the next.
 
-        Yields:
-            (start_s, end_s, scores [K]) of each clip.
-
         Raises:
             InputError: fps or hop_s is no number above 0, a frame has another form, or there are no frames.
         """
-        rate, crops = checked_fps(fps), self.options.num_crops
-        clips = stream_clips(frames, rate, self.preprocessing, hop=hop_frames(hop_s, rate), num_crops=crops)
-        return (ClipScores(float(s.clip_start_s[0]), float(s.clip_end_s[0]), s.scores) for s in map(self.score, clips))
+        rate = above_zero("fps", fps)
+        clips = stream_clips(frames, rate, max(above_zero("hop_s", hop_s) * rate, 1.0), self.dataset(()))
+        return ((float(s.clip_start_s[0]), float(s.clip_end_s[0]), s.scores) for s in map(self.score, clips))
 
     def predict_sliding(
         self, path: str | Path, *, hop_s: float = 1.0, progress: Callable[[int, int], None] | None = None
@@ -244,39 +227,25 @@ class Predictor:
 
         Raises:
             VideoDecodeError: It cannot be decoded to its end.
-            InputError: `hop_s` is not above 0.
+            ValueError: `hop_s` is not above 0.
         """
-        options = self.options
-        workers = default_workers(options.num_workers)
+        workers, crops = default_workers(self.options.num_workers), self.options.num_crops
+        at_once = max(self.options.views_per_forward // crops, 1)
         clips = SlidingClips(
-            str(path),
-            self.preprocessing,
-            hop_s=hop_s,
-            num_crops=options.num_crops,
-            clips_at_once=max(options.views_per_forward // options.num_crops, 1),
-            threads=max(workers, 1),
+            str(path), self.preprocessing, hop_s=hop_s, num_crops=crops, clips_at_once=at_once, threads=max(workers, 1)
         )
-        total, done = len(clips.indices), 0
-        scores = np.full((total, len(self.class_names)), np.nan, dtype=np.float32)
+        found = []
         for batch in read_ahead(clips) if workers else clips:
-            found = self.score(batch).clip_scores
-            scores[batch.index : batch.index + len(found)] = found
-            done += len(found)
+            found.append(self.score(batch).clip_scores)
             if progress is not None:
-                progress(done, total)
+                progress(batch.index + len(found[-1]), len(clips.indices))
+        scores = np.concatenate(found)
         return VideoScores(scores.mean(axis=0), scores, clips.clip_start_s, clips.clip_end_s, self.class_names)
 
     def dataset(self, records: Sequence[VideoRecord]) -> ViewDataset:
         """Return the views of videos, as the options and the preprocessing choose them."""
-        options = self.options
-        return ViewDataset(
-            records,
-            self.preprocessing,
-            num_clips=options.num_clips,
-            num_crops=options.num_crops,
-            frame_order=options.frame_order,
-            decoder=options.decoder,
-        )
+        names = ("num_clips", "num_crops", "frame_order", "decoder")
+        return ViewDataset(records, self.preprocessing, **{name: getattr(self.options, name) for name in names})
 
     def _read(self, source: Source, fps: float | None, command: str) -> VideoViews:
         if isinstance(source, (str, os.PathLike)):
@@ -291,14 +260,9 @@ class Predictor:
         assert views.views is not None
         scores, pooled = self._forward(views.views, features)
         scores, num_clips = views.expand(scores), len(views.clip_start_s)
-        return VideoScores(
-            scores.numpy().mean(axis=0),
-            _per_clip(scores, num_clips),
-            views.clip_start_s,
-            views.clip_end_s,
-            self.class_names,
-            None if pooled is None else _per_clip(views.expand(pooled), num_clips),
-        )
+        mean, clip_scores = scores.numpy().mean(axis=0), _per_clip(scores, num_clips)
+        found = None if pooled is None else _per_clip(views.expand(pooled), num_clips)
+        return VideoScores(mean, clip_scores, views.clip_start_s, views.clip_end_s, self.class_names, found)
 
     def score_views(self, views: Tensor | NDArray[np.uint8]) -> Tensor:
         """Return the softmax scores [V, K] of views uint8 [V, T, H, W, 3], RGB.

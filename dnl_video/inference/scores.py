@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,31 +50,10 @@ class VideoScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types for JSON: `class` and `score` of the most probable class, and the attributes as lists."""
-        (name, score), *_ = self.top(1)
-        lists = {
-            key: value.tolist() if isinstance(value, np.ndarray) else list(value)
-            for key, value in vars(self).items()
-            if value is not None
-        }
+        name, score = self.top(1)[0]
+        lists = {key: np.asarray(value).tolist() for key, value in vars(self).items() if value is not None}
         return {"class": name, "score": score, **lists}
 
     def __repr__(self) -> str:
         best = ", ".join(f"{name} {100 * score:.1f} %" for name, score in self.top(3))
-        end_s = self.clip_end_s.max()
-        return f"VideoScores({best}; {len(self.clip_scores)} clips in {self.clip_start_s.min():.2f} to {end_s:.2f} s)"
-
-
-class VideoResult(NamedTuple):
-    """One video of many: its path, and its scores or the reason why it cannot be read."""
-
-    path: str
-    scores: VideoScores | None
-    error: str | None
-
-
-class ClipScores(NamedTuple):
-    """One clip of a stream: its start and end in seconds from the first frame, and its scores [K]."""
-
-    start_s: float
-    end_s: float
-    scores: NDArray[np.float32]
+        return f"VideoScores({best}; {len(self.clip_scores)} clips up to {self.clip_end_s.max():.2f} s)"
