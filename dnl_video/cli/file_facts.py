@@ -5,6 +5,7 @@ A function returns an empty dictionary for anything else.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from collections import Counter
@@ -28,8 +29,8 @@ Facts = dict[str, Any]
 _RESULTS: dict[str, tuple[str, Callable[[Facts], dict[str, float]]]] = {
     "study.json": ("study of contexts", lambda s: {one["context"]: one["top1"]["mean"] for one in s["summary"]}),
     "compare.json": (
-        "comparison of networks",
-        lambda c: {one["short_name"]: one["accuracy"]["evaluated"]["top1"]["value"] for one in c["runs"]},
+        "comparison",
+        lambda c: {r["short_name"]: r["accuracy"]["evaluated"]["top1"]["value"] for r in c["runs"]},
     ),
     "report.json": ("report", lambda r: {"evaluated videos": r["accuracy"]["evaluated"]["video"]["top1"]["value"]}),
 }
@@ -79,14 +80,14 @@ def list_facts(path: Path) -> Facts:
             errors.append(str(error))
     records = found.records if found else ()
     listed = any(record.path.lower().endswith(VIDEO_EXTENSIONS) or Path(record.path).is_dir() for record in records)
-    if found is None or (not listed and path.suffix in (".txt", ".json")):
-        try:
+    if not listed and path.suffix in (".txt", ".json"):
+        with contextlib.suppress(InputError):
             names = read_class_list(path)
-        except InputError:
-            return {}
-        lists = ("--annotations", "LIST", "--videos", "DIR", "--classes", path, "--output", "OUT.csv")
-        facts = {"kind": "class list", "classes": {"number": len(names), "names": names}}
-        return {**facts, "next": [command("prepare", *lists)]} if max(map(len, names)) <= _LONGEST_NAME else {}
+            facts = {"kind": "class list", "classes": {"number": len(names), "names": names}}
+            words = ("--annotations", "LIST", "--videos", "DIR", "--classes", path, "--output", "OUT.csv")
+            return {**facts, "next": [command("prepare", *words)]} if max(map(len, names)) <= _LONGEST_NAME else {}
+    if found is None:
+        return {}
     videos = {"number": len(records), "missing": len(missing(records)), "notes": [*found.notes, *errors]}
     kind = f"{'folder' if path.is_dir() else 'list'} of videos"
     facts = {"kind": kind, "videos": known(videos), "next": [command("predict", path, "--checkpoint", "CHECKPOINT")]}
@@ -106,12 +107,9 @@ def video_facts(path: Path) -> Facts:
     facts = check_file(str(path), DEFAULT_FPS, 8)
     if "error" in facts:
         raise InputError(f"{path}: {facts['error']}")
-    facts.pop("head", None)
-    kind, predict = (
-        "folder of frames" if path.is_dir() else "video",
-        command("predict", path, "--checkpoint", "CHECKPOINT"),
-    )
-    return {"kind": kind, "video": known(facts), "next": [predict]}
+    shown = known({name: value for name, value in facts.items() if name != "head"})
+    predict = command("predict", path, "--checkpoint", "CHECKPOINT")
+    return {"kind": "folder of frames" if path.is_dir() else "video", "video": shown, "next": [predict]}
 
 
 def weight_facts(source: Source) -> Facts:

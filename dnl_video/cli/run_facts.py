@@ -13,8 +13,11 @@ from dnl_video.cli import file_facts
 from dnl_video.cli.file_facts import changed, known, training
 from dnl_video.cli.recipes import read_recipe
 from dnl_video.cli.terminal import command
+from dnl_video.data.folders import VIDEO_EXTENSIONS, is_frame
+from dnl_video.data.listings import LIST_EXTENSIONS
 from dnl_video.errors import InputError
 from dnl_video.files import list_folder, walk
+from dnl_video.models.weights.find import find_checkpoint, has_checkpoint, named_top1
 
 if TYPE_CHECKING:
     from dnl_video.models.weights.source import Source
@@ -48,17 +51,14 @@ def facts_of(path: str, *, gmacs: bool = False) -> Facts:
 
 
 def _folder(folder: Path, gmacs: bool) -> Facts:
-    from dnl_video.data.folders import is_frame
-    from dnl_video.models.weights.find import find_checkpoint
-
     if (folder / "meta.json").is_file():
         return _predictions(folder)
     if (folder / "config.yaml").is_file():
         return _run(folder, gmacs)
-    if any(is_frame(file.name) for file in list_folder(folder)):
-        return file_facts.video_facts(folder)
     if facts := file_facts.result_facts(folder):
         return facts
+    if any(is_frame(file.name) for file in list_folder(folder)):
+        return file_facts.video_facts(folder)
     try:
         file = find_checkpoint(folder)
     except InputError:
@@ -67,9 +67,6 @@ def _folder(folder: Path, gmacs: bool) -> Facts:
 
 
 def _file(file: Path, gmacs: bool) -> Facts:
-    from dnl_video.data.folders import VIDEO_EXTENSIONS
-    from dnl_video.data.listings import LIST_EXTENSIONS
-
     suffix = file.suffix.lower()
     if suffix in (".yaml", ".yml"):
         return file_facts.recipe_facts(file)
@@ -126,7 +123,6 @@ def _predictions(folder: Path) -> Facts:
 
 def _run(folder: Path, gmacs: bool) -> Facts:
     from dnl_video.models.weights.checkpoint import epochs_trained, read_raw, stopped_early
-    from dnl_video.models.weights.find import find_checkpoint, has_checkpoint
     from dnl_video.models.weights.source import FORMAT_KEY, Source
 
     config = read_recipe(str(folder / "config.yaml"))
@@ -191,7 +187,6 @@ def _network(source: Source, gmacs: bool) -> Facts:
     from dnl_video.models.build import block_positions
     from dnl_video.models.inspect.flops import count
     from dnl_video.models.weights.checkpoint import epochs_trained, read_checkpoint, read_raw
-    from dnl_video.models.weights.find import named_top1
     from dnl_video.spec import to_dict
 
     loaded, file = read_checkpoint(source), source.path

@@ -217,7 +217,7 @@ BROKEN = "path,label,video_id,status,reason\na.mp4,x,a,missing,\nb.mp4,x,b,broke
     ("make", "kind", "expected", "following"),
     [
         (lambda d: make_results(d, "study.json"), "study of contexts", {"top-1": {"dnl": "50.0%"}}, "open {0}/st"),
-        (lambda d: make_results(d, "compare.json"), "comparison of networks", {"top-1": {"dnl": "50.0%"}}, "open {0}"),
+        (lambda d: make_results(d, "compare.json"), "comparison", {"top-1": {"dnl": "50.0%"}}, "open {0}"),
         (lambda d: make_results(d, "report.json"), "report", {"top-1": {"evaluated videos": "50.0%"}}, "open {0}/rep"),
         (lambda d: write(d, "runs.jsonl", "{}").parent, "study of contexts", {"finished": False}, "run the `dnl-vid"),
         (lambda d: write(d, "s.yaml", "recipe: i3d_dnl"), "recipe of a study", {}, "dnl-video ablate --config {0}/s"),
