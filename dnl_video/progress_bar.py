@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +23,11 @@ from rich.text import Text
 _SHORTEST, _LONGEST = 5, 40  # characters of the bar
 
 
+def is_quiet() -> bool:
+    """Return whether only results, warnings and errors are printed: with --quiet."""
+    return logging.getLogger("dnl_video").level == logging.WARNING
+
+
 def progress_bar(*texts: str, **options: Any) -> Progress:
     """Return a progress bar on stderr; on a narrow terminal, the least important columns are left out.
 
@@ -38,7 +44,8 @@ def progress_bar(*texts: str, **options: Any) -> Progress:
     )
     more = [TextColumn(text) for text in texts]
     columns = (description, bar, count, *more, elapsed, left)
-    progress = _FittingProgress(*columns, **({"console": Console(stderr=True)} | options))
+    quiet = {"disable": True} if is_quiet() else {}
+    progress = _FittingProgress(*columns, **({"console": Console(stderr=True)} | options | quiet))
     progress.by_importance = [description, left, *more[:1], count, *more[1:], bar, elapsed]
     return progress
 

@@ -60,10 +60,9 @@ def evaluate(
     limit_videos: int | None = None,
     **more: Any,
 ) -> Path | None:
-    """Score a labelled list with `score_videos`; ``root`` and ``limit_videos`` as in `read_manifest`.
+    """Score a labelled list, read as by `read_manifest`, with `score_videos`.
 
-    Returns:
-        The predictions directory (by default `default_output`); None if other processes are still at work.
+    Return the predictions directory, by default `default_output`; None if other processes are still at work.
 
     Raises:
         InputError: A file cannot be used, or the directory belongs to another run.

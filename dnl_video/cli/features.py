@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from dnl_video.cli.main import VIDEOS_FAILED
 from dnl_video.cli.options import add_video_arguments, add_view_options, config_from, default_output, load
-from dnl_video.cli.predict import failed_status, score_videos
+from dnl_video.cli.predict import count_failed, score_videos
 from dnl_video.cli.terminal import say
 from dnl_video.config import EvaluationConfig
 
@@ -31,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the features and print their number; 3 when videos failed."""
     from dnl_video.data.manifest import read_videos
-    from dnl_video.results.reader import iter_predictions
 
     manifest = read_videos(arguments.videos, root=arguments.root)
     options = config_from(arguments, EvaluationConfig)
@@ -40,6 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
     more = {"features": True, "retry_failed": arguments.retry_failed}
     if not score_videos("features", checkpoint, manifest, output, options, **more):
         return 0
-    total, failed = len(manifest.records), sum(video.error is not None for video in iter_predictions(output))
+    total, failed = len(manifest.records), count_failed(output, len(manifest.records), True)
     say(f"features of {total - failed} of {total} videos: {output}")
-    return failed_status(failed, total, output)
+    return VIDEOS_FAILED if failed else 0

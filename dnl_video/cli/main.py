@@ -19,7 +19,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NoReturn
 
-from dnl_video.cli.terminal import Stderr, log, say, write
+from dnl_video.cli.terminal import log, say, write
 from dnl_video.errors import InputError, Terminated, nearest
 
 # Command -> its line in the overview, in the order of work. The module has the same name, with underscores.
@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"dnl-video: terminated by {stop}; finished work is kept", error=True)
         return TERMINATED
     finally:
+        log.debug("done")
         write("")  # flush here, because an error at the end of Python cannot be caught
 
 
@@ -89,11 +90,14 @@ def set_up_logging(flags: Set[str]) -> None:
     if {"--quiet", "--verbose"} <= flags:
         raise InputError("--quiet and --verbose were both given; give one")
     log.setLevel(logging.WARNING if "--quiet" in flags else logging.DEBUG if "--verbose" in flags else logging.INFO)
-    if not log.handlers:
-        log.addHandler(Stderr())
-        log.propagate = False
-    line = "%(relativeCreated)6d ms  %(message)s" if "--verbose" in flags else "%(message)s"
-    log.handlers[0].setFormatter(logging.Formatter(line))
+    log.handlers, log.propagate = [_Stderr()], False
+    timed = "%(relativeCreated)6d ms  %(message)s"
+    log.handlers[0].setFormatter(logging.Formatter(timed if "--verbose" in flags else None))
+
+
+class _Stderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record), error=True)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -111,9 +115,7 @@ def _dispatch(words: list[str]) -> int:
     if log.isEnabledFor(logging.DEBUG):
         versions = [f"{package} {version(package)}" for package in _PACKAGES]
         log.debug("%s, Python %s", ", ".join(versions), platform.python_version())
-    status = module.run(arguments)
-    log.debug("%s is done", name)
-    return status
+    return module.run(arguments)
 
 
 def command_module(name: str) -> ModuleType:

@@ -153,32 +153,36 @@ def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, kee
     """Print the best classes; write the tables and pictures."""
     from dnl_video.cli import predict_output as show
     from dnl_video.results.predictions import read_meta
-    from dnl_video.results.tables import read_top_classes, write_top_classes
+    from dnl_video.results.tables import iter_in_order, write_top_classes
 
     records, names = manifest.records, read_meta(output).class_names
-    top = read_top_classes(output, [record.video_id for record in records], len(names), arguments.top)
+    ids = [record.video_id for record in records]
     shown = "clips" if arguments.per_clip else "segments" if arguments.sliding else ""
-    videos = show.read_videos(output, records, names, shown, clip_scores=bool(shown) or arguments.json)
+    videos = show.read_videos(output, ids, names, shown, clip_scores=bool(shown) or arguments.json)
     if arguments.json:
         show.print_json(videos, shown)
     elif arguments.table or (sys.stdout.isatty() and len(records) <= MANY_VIDEOS):
         show.print_table(videos, arguments.top, with_times=bool(shown))
     else:
         show.print_lines(videos)
+    failed = count_failed(output, len(records), keep)
     if keep:
-        write_top_classes(output / "predictions.csv", [record.path for record in records], top, names)
+        write_top_classes(output / "predictions.csv", iter_in_order(output, ids), names, arguments.top)
         log.info(f"wrote {output / 'predictions.csv'}")
     if arguments.sliding:
         show.write_segments_and_timelines(output, records, names, arguments.plot_format, MANY_VIDEOS)
-    if arguments.annotate and not top.errors:
+    if arguments.annotate and not failed:
         show.annotate(output, records[0], names, Path(arguments.annotate))
     if keep:
         log.info(f"predictions: {output}")
-    return failed_status(len(top.errors), len(records), output if keep else None)
-
-
-def failed_status(failed: int, total: int, output: str | Path | None) -> int:
-    """Return the exit status; count failed videos. `score_videos` named those that failed in this run."""
-    if failed and output:
-        log.warning(f"{failed} of {total} videos failed; --retry-failed tries them again: {output}")
     return VIDEOS_FAILED if failed else 0
+
+
+def count_failed(output: str | Path, total: int, keep: bool) -> int:
+    """Return the number of failed videos, and warn of them. `score_videos` named those that failed in this run."""
+    from dnl_video.results.reader import finished_ids
+
+    failed = total - len(finished_ids(output, retry_failed=True))
+    if failed and keep:
+        log.warning(f"{failed} of {total} videos failed; --retry-failed tries them again: {output}")
+    return failed

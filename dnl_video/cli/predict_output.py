@@ -13,8 +13,7 @@ from dnl_video.data.manifest import VideoRecord
 from dnl_video.inference.scores import VideoScores
 from dnl_video.inference.segments import Segment, find_segments, make_timeline, read_clips, write_segments
 from dnl_video.progress_bar import progress_bar
-from dnl_video.results.predictions import VideoPrediction
-from dnl_video.results.reader import iter_predictions
+from dnl_video.results.tables import iter_in_order
 
 
 class Video(NamedTuple):
@@ -34,34 +33,29 @@ class Video(NamedTuple):
 
 
 def read_videos(
-    output: Path, records: Sequence[VideoRecord], names: Sequence[str], shown: str, *, clip_scores: bool
+    output: Path, video_ids: Sequence[str], names: Sequence[str], shown: str, *, clip_scores: bool
 ) -> Iterator[Video]:
     """Yield the videos in the order of the list; their parts are "clips", "segments" or none, as ``shown`` says."""
-    place = {record.video_id: row for row, record in enumerate(records)}
-    waiting: dict[int, VideoPrediction] = {}
-    following = 0
-    for found in iter_predictions(output, clip_scores=clip_scores):
-        waiting[place[found.video_id]] = found
-        while video := waiting.pop(following, None):
-            following += 1
-            clips: Any = video.clip_start_s, video.clip_end_s, video.clip_scores
-            scores, parts = None, []
-            if video.scores is not None:
-                scores = VideoScores(video.scores, clips[2], clips[0], clips[1], tuple(names))
-                if shown == "clips":
-                    parts = [Segment(a, b, int(s.argmax()), float(s.max())) for a, b, s in zip(*clips, strict=True)]
-                elif shown:
-                    parts = find_segments(make_timeline(*clips))
-            yield Video(video.path, scores, video.error, parts)
+    for video in iter_in_order(output, video_ids, clip_scores=clip_scores):
+        clips: Any = video.clip_start_s, video.clip_end_s, video.clip_scores
+        scores, parts = None, []
+        if video.scores is not None:
+            scores = VideoScores(video.scores, clips[2], clips[0], clips[1], tuple(names))
+            if shown == "clips":
+                parts = [Segment(a, b, int(s.argmax()), float(s.max())) for a, b, s in zip(*clips, strict=True)]
+            elif shown:
+                parts = find_segments(make_timeline(*clips))
+        yield Video(video.path, scores, video.error, parts)
 
 
 def print_json(videos: Iterable[Video], shown: str) -> None:
     """Print an object a line for each video: path, and `VideoScores.to_dict` with its ``shown`` parts, or the error."""
     for video in videos:
         found: dict[str, Any] = {"error": video.error} if video.scores is None else video.scores.to_dict()
-        rows = [*video.rows(0)]
-        parts = [{"start_s": a, "end_s": b, "class": name, "score": score} for name, score, (a, b) in rows]
-        say_json({"path": video.path, **found, **({shown: parts} if parts else {})})
+        if video.parts:
+            rows = video.rows(0)
+            found[shown] = [{"start_s": a, "end_s": b, "class": name, "score": score} for name, score, (a, b) in rows]
+        say_json({"path": video.path, **found})
 
 
 def print_lines(videos: Iterable[Video]) -> None:

@@ -1,8 +1,4 @@
-"""What people and programs read: results on stdout, notes on stderr.
-
-Notes go through the logger ``dnl_video``, whose level --quiet and --verbose choose. Control characters are shown as
-escapes, and a reader that has ended is no error.
-"""
+"""Prints results on stdout and logs notes: control characters as escapes, and no error when the reader has ended."""
 
 from __future__ import annotations
 
@@ -16,14 +12,6 @@ from dnl_video.errors import visible
 from dnl_video.files import dump_json
 
 log = logging.getLogger("dnl_video")
-
-
-class Stderr(logging.Handler):
-    """Writes log messages to stderr."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a message as it is."""
-        say(self.format(record), error=True)
 
 
 def command(*words: object) -> str:

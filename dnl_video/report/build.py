@@ -206,22 +206,16 @@ def figures_of(rank: NDArray[np.int64], labels: NDArray[np.int64], num_classes: 
         return None
     by_class = metrics.mean_class_accuracy(rank == 0, labels)
     return {
-        **_top_k(rank, num_classes),
+        **{f"top{k}": _share(rank < k) for k in (1, 5) if k < max(num_classes, 2)},
         "mean_class_accuracy": {**by_class._asdict(), "num_classes": len(np.unique(labels))},
     }
 
 
 def _clip_figures(clips: ClipAccuracy, num_classes: int) -> dict[str, Any]:
     return {
-        **_top_k(clips.clip_rank, num_classes, clips.clip_video),
+        **{f"top{k}": _share(clips.clip_rank < k, clips.clip_video) for k in (1, 5) if k < max(num_classes, 2)},
         "mean_class_accuracy": None,  # not a usual figure for clips
     }
-
-
-def _top_k(
-    rank: NDArray[np.int64], num_classes: int, clip_video: NDArray[np.int64] | None = None
-) -> dict[str, dict[str, Any]]:
-    return {f"top{k}": _share(rank < k, clip_video) for k in (1, 5) if k == 1 or k < num_classes}
 
 
 def _share(hits: NDArray[np.bool_], clip_video: NDArray[np.int64] | None = None) -> dict[str, Any]:

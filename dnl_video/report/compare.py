@@ -237,8 +237,8 @@ def _differences(
         return paired.paired_difference(paired.count_pairs(rank_1 < k, rank_2 < k))._asdict()
 
     by_class = paired.paired_mean_class_difference(rank_1 == 0, rank_2 == 0, labels)
-    top5 = {"top5": top(5)} if num_classes > 5 else {}
-    return {"top1": top(1), **top5, "mean_class_accuracy": by_class._asdict()}
+    shares = {f"top{k}": top(k) for k in (1, 5) if k < max(num_classes, 2)}
+    return {**shares, "mean_class_accuracy": by_class._asdict()}
 
 
 def _classes(

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.progress import Progress
 
-from dnl_video.progress_bar import progress_bar
+from dnl_video.progress_bar import is_quiet, progress_bar
 from dnl_video.training.module import VideoTrainingModule
 
 _REFRESH_S = 0.1
@@ -132,7 +132,7 @@ class ClipProgress(Callback):
         line = "  ".join([*parts, *self.notes])
         if sys.stdout.isatty():
             line = textwrap.fill(line, shutil.get_terminal_size().columns, subsequent_indent="  ")
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not is_quiet():
             print(line, flush=True)
         self.notes.clear()
         self._validated = False

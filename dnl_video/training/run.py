@@ -28,6 +28,7 @@ from dnl_video.files import check_output, locked, make_folder, remove_partial, w
 from dnl_video.launcher import rank_and_world_size, wait_or_kill
 from dnl_video.models.weights.checkpoint import read_raw, stopped_early
 from dnl_video.models.weights.find import find_checkpoint, has_checkpoint, named_top1
+from dnl_video.progress_bar import is_quiet
 from dnl_video.spec import to_dict
 from dnl_video.training.attention_health import AttentionHealth
 from dnl_video.training.callbacks import PreciseBatchNorm
@@ -129,8 +130,9 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
             history = "".join(f"# {describe(change)}\n" for change in module.provenance.get("changed_settings", []))
             write_atomic(output / "config.yaml", history + yaml.safe_dump(to_dict(config), sort_keys=False))
             remove_partial(output / "checkpoints", "*.ckpt")
-            _print_summary(datamodule, module, trainer)
-            if report is not None:
+            if not is_quiet():
+                _print_summary(datamodule, module, trainer)
+            if report is not None and not is_quiet():
                 print(visible(report.text()), flush=True)
         try:
             _fit(trainer, module, datamodule, file)

@@ -86,7 +86,7 @@ def test_quiet_and_verbose_choose_the_notes(flags, shown, capsys):
     printed = capsys.readouterr()
     assert "i3d_dnl" in printed.out
     assert ("next: dnl-video train --config NAME\n" in printed.err) == ("I" in shown)
-    facts = (r"^ *\d+ ms  dnl-video \S+, torch \S+, .*, Python 3\.\d+\.\d+$", r"^ *\d+ ms  recipes is done$")
+    facts = (r"^ *\d+ ms  dnl-video \S+, torch \S+, .*, Python 3\.\d+\.\d+$", r"^ *\d+ ms  done$")
     assert [bool(re.search(fact, printed.err, re.MULTILINE)) for fact in facts] == ["D" in shown] * 2
     for letter, level in (("D", logging.DEBUG), ("I", logging.INFO), ("W", logging.WARNING)):
         # A logger of another part of the package follows.

@@ -8,7 +8,7 @@ import pytest
 from dnl_video.errors import InputError
 from dnl_video.results.predictions import VideoPrediction
 from dnl_video.results.reader import iter_predictions
-from dnl_video.results.tables import merging, read_top_classes, write_top_classes
+from dnl_video.results.tables import iter_in_order, merging, write_top_classes
 from tests.results.test_predictions_directory import NAMES, failed, make_video, without_locks, write  # noqa: F401
 
 
@@ -19,12 +19,12 @@ def scored(video_id: str, *scores: float) -> VideoPrediction:
 def test_best_classes_come_in_the_order_of_the_list(tmp_path):
     write(tmp_path, [scored("c", 0.1, 0.2, 0.7), failed(0, "no, frames")], rank=1)
     write(tmp_path, [scored("a", 0.5, 0.3, 0.2), scored("b", 0.25, 0.5, 0.25)])
-    top = read_top_classes(tmp_path, ["b", "v000", "c", "a"], 3, 2)
+    found = list(iter_in_order(tmp_path, ["b", "v000", "c", "a"]))
+    assert [video.video_id for video in found] == ["b", "v000", "c", "a"]
+    assert [video.error for video in found] == [None, "no, frames", None, None]
+    found[1].path, found[3].path = 'odd "x", y.mp4', "\udce9.mp4"
     # Of equal scores (b) the lower class comes first.
-    assert top.classes.tolist() == [[1, 0], [-1, -1], [2, 1], [0, 1]]
-    np.testing.assert_allclose(top.scores, [[0.5, 0.25], [np.nan, np.nan], [0.7, 0.2], [0.5, 0.3]])
-    assert top.errors == {1: "no, frames"}
-    write_top_classes(tmp_path / "out.csv", ["b.mp4", 'odd "x", y.mp4', "c.mp4", "\udce9.mp4"], top, NAMES)
+    write_top_classes(tmp_path / "out.csv", found, NAMES, 2)
     assert (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines() == [
         "video,class_1,score_1,class_2,score_2,error",
         "b.mp4,jump,0.500000,run,0.250000,",
@@ -38,15 +38,17 @@ def test_best_classes_come_in_the_order_of_the_list(tmp_path):
 
 def test_more_classes_than_exist(tmp_path):
     write(tmp_path, [scored("a", 0.5, 0.3, 0.2)])
-    assert read_top_classes(tmp_path, ["a"], 3, 10).classes.tolist() == [[0, 1, 2]]
+    write_top_classes(tmp_path / "out.csv", iter_in_order(tmp_path, ["a"]), NAMES, 10)
+    row = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()[1]
+    assert row == "a.mp4,run,0.500000,jump,0.300000,sit,0.200000,"
 
 
 def test_another_list_is_refused(tmp_path):
     write(tmp_path, [scored("a", 0.5, 0.3, 0.2)])
     with pytest.raises(InputError, match="holds 'a', which is not in the list; give the list that was predicted"):
-        read_top_classes(tmp_path, ["b"], 3, 1)
+        list(iter_in_order(tmp_path, ["b"]))
     with pytest.raises(InputError, match="holds 1 of 2 listed videos; run the same command again"):
-        read_top_classes(tmp_path, ["a", "b"], 3, 1)
+        list(iter_in_order(tmp_path, ["b", "a"]))
 
 
 def test_iteration_gives_every_video_without_corrected_failures(tmp_path):
