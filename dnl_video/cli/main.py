@@ -87,12 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def set_up_logging(flags: Set[str]) -> None:
     """Send the package's notes to stderr; `training.trainer` lets Lightning's logger follow."""
-    if {"--quiet", "--verbose"} <= flags:
-        raise InputError("--quiet and --verbose were both given; give one")
     log.setLevel(logging.WARNING if "--quiet" in flags else logging.DEBUG if "--verbose" in flags else logging.INFO)
     log.handlers, log.propagate = [_Stderr()], False
     timed = "%(relativeCreated)6d ms  %(message)s"
     log.handlers[0].setFormatter(logging.Formatter(timed if "--verbose" in flags else None))
+    if {"--quiet", "--verbose"} <= flags:
+        raise InputError("--quiet and --verbose were both given; give one")
 
 
 class _Stderr(logging.Handler):
