@@ -72,7 +72,7 @@ def build_report(predictions: Predictions, training: Curves | None = None) -> di
         number = count_text(coverage["nan_scores"], "video")
         notes.append(f"NaN scores count as wrong ({number}); check the network and its precision.")
     if num_classes == 1:
-        notes.append("There is only one class, so every evaluated video is right.")
+        notes.append("There is only one class, so the accuracy says nothing about the network.")
     clips = _clip_accuracy(predictions, notes)
     labels, listed = predictions.label, complete and coverage["listed"] is not None
     return {

@@ -66,10 +66,10 @@ def compare_summary(comparison: dict[str, Any]) -> list[Text | Table]:
 def compare_headline(comparison: dict[str, Any], one: dict[str, Any]) -> str:
     """Return one run's difference from the reference in a sentence."""
     named = {run["letter"]: f"{run['letter']} ({run['short_name']})" for run in comparison["runs"]}
-    top1 = one["differences"]["evaluated"]["top1"]
+    top1, number = one["differences"]["evaluated"]["top1"], count_text(comparison["videos"]["compared"], "video")
     return (
         f"{named[one['run']]} minus {named[one['reference']]}: top-1 {points(top1['value'])} points "
-        f"({_interval(top1)}; McNemar's exact test {_p_text(one)}) on {comparison['videos']['compared']} videos."
+        f"({_interval(top1)}; McNemar's exact test {_p_text(one)}) on {number}."
     )
 
 

@@ -16,7 +16,7 @@ from dnl_video.results.predictions import Predictions
 
 
 def build_index(runs: Sequence[tuple[str, Predictions]]) -> list[dict[str, Any]]:
-    """Return the lists of videos, each {videos, sha256, num_classes, runs}; the runs of a list by falling top-1.
+    """Return the lists of videos, each {source, sha256, listed, num_classes, runs}, and its runs by falling top-1.
 
     Args:
         runs: Pairs of a predictions directory (or results file) and its labelled predictions.
@@ -25,16 +25,16 @@ def build_index(runs: Sequence[tuple[str, Predictions]]) -> list[dict[str, Any]]
         InputError: Videos have no labels.
     """
     names = network_names([facts_of(predictions, directory) for directory, predictions in runs])
-    lists: dict[tuple[str, int], dict[str, Any]] = {}
+    lists: dict[str, dict[str, Any]] = {}
     for name, (directory, predictions) in zip(names, runs, strict=True):
         report = build_report(predictions)
-        manifest, num_classes = report["manifest"], report["num_classes"]
         entry = {"name": name, "directory": directory, "val_top1": curves_of(predictions, directory).get("val/top1")}
         entry |= {part: report[part] for part in ("accuracy", "coverage", "complete", "protocol", "run")}
-        # Nobody knows whether two results files without a list are of the same videos.
-        key = (manifest["sha256"] or directory, num_classes)
-        new = {"videos": manifest["source"] or directory, "sha256": manifest["sha256"], "num_classes": num_classes}
-        lists.setdefault(key, {**new, "runs": []})["runs"].append(entry)
+        # A part of a list (--limit-videos) is another list. Two results files without a list may be of other videos.
+        videos = {**report["manifest"], "listed": report["coverage"]["listed"], "num_classes": report["num_classes"]}
+        videos["source"] = videos["source"] or directory
+        key = str([videos["sha256"] or directory, videos["listed"], videos["num_classes"]])
+        lists.setdefault(key, {**videos, "runs": []})["runs"].append(entry)
     for group in lists.values():
         group["runs"].sort(key=lambda run: -_accuracy(run, "top1")[1])
     return list(lists.values())
@@ -51,7 +51,7 @@ def index_document(lists: Sequence[dict[str, Any]], page: Path) -> Document:
     text = "Brackets are 95% intervals for the choice of videos, not for training seeds."
     if len(lists) > 1:
         text += " Runs on different lists of videos are in different tables, because their figures cannot be compared."
-    sections = [Section(f"{number}. {one['videos']}", [_table(one, page)]) for number, one in enumerate(lists, 1)]
+    sections = [Section(f"{number}. {one['source']}", [_table(one, page)]) for number, one in enumerate(lists, 1)]
     title = count_text(sum(len(one["runs"]) for one in lists), "run")
     return Document(title, [Text(text, "note")], sections, broad=True)
 
@@ -64,23 +64,19 @@ def _accuracy(run: dict[str, Any], key: str) -> tuple[str, float]:
     return accuracy_text(figure) if key == "top1" else percent(figure["value"]), figure["value"]
 
 
-def _counts(run: dict[str, Any]) -> list[Any]:
-    coverage = run["coverage"]
-    unfinished = "" if run["complete"] else f" of {coverage['listed']:,}, unfinished"
-    return [(f"{coverage['evaluated']:,}{unfinished}", coverage["evaluated"]), coverage["failed"]]
-
-
 def _table(group: dict[str, Any], page: Path) -> Table:
     shown, rows = figures_shown(group["num_classes"]), []
     for run in group["runs"]:
-        report = Path(run["directory"]) / "report.html"
+        report, coverage = Path(run["directory"]) / "report.html", run["coverage"]
+        unfinished = "" if run["complete"] else f" of {coverage['listed']:,}, unfinished"
         points, clips, crops = run["val_top1"] or [], run["protocol"]["num_clips"], run["protocol"]["num_crops"]
         parameters = float(run["run"].get("parameters", "0").replace(",", ""))
         rows.append(
             [
                 (run["name"], quote(Path(os.path.relpath(report, page)).as_posix()) if report.is_file() else ""),
                 *(_accuracy(run, key) for key in shown),
-                *_counts(run),
+                (f"{coverage['evaluated']:,}{unfinished}", coverage["evaluated"]),
+                coverage["failed"],
                 "" if clips is None else f"{clips} x {crops}",
                 (f"{parameters / 1e6:.2f}M", parameters) if parameters else "",
                 run["run"].get("date", "")[:10],
@@ -89,10 +85,9 @@ def _table(group: dict[str, Any], page: Path) -> Table:
         )
     header = ["network", *shown.values(), "videos", "failed", "views", "parameters", "date", "best validation"]
     kinds = f"a{'r' * len(shown)}rnrrrs"
-    known = [
-        i for i, column in enumerate(zip(*rows, strict=True)) if any(cell not in ("", ("", [])) for cell in column)
-    ]
+    known = [i for i in range(len(header)) if any(row[i] not in ("", ("", [])) for row in rows)]
+    listed = "" if group["listed"] is None else f", {count_text(group['listed'], 'video')}"
     classes = count_text(group["num_classes"], "class", "classes")
-    caption = f"Runs on {group['videos']}, {classes}, highest top-1 first; views are clips x crops"
+    caption = f"Runs on {group['source']}{listed}, {classes}, highest top-1 first; views are clips x crops"
     cells = [[row[i] for i in known] for row in rows]
     return Table(caption, [header[i] for i in known], cells, "".join(kinds[i] for i in known), sortable=True)

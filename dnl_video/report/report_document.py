@@ -79,7 +79,7 @@ def report_title(report: dict[str, Any]) -> str:
 def report_summary(report: dict[str, Any]) -> list[Text | Table]:
     """Return a report's nodes for the terminal: accuracy, coverage and notes."""
     coverage = report["coverage"]
-    listed = "" if coverage["listed"] is None else f"{coverage['listed']:,} videos listed, "
+    listed = "" if coverage["listed"] is None else f"{count_text(coverage['listed'], 'video')} listed, "
     counts = f"{coverage['evaluated']:,} evaluated, {coverage['failed']:,} failed; brackets are 95% intervals"
     texts = [Text(listed + counts)]
     if coverage["failed"] and listed:
@@ -104,9 +104,8 @@ def headline(report: dict[str, Any]) -> str:
 
 def _videos(coverage: dict[str, Any]) -> str:
     listed, evaluated = coverage["listed"], coverage["evaluated"]
-    return (
-        count_text(evaluated, "video") if listed in (None, evaluated) else f"{evaluated:,} of {listed:,} listed videos"
-    )
+    part = "" if listed in (None, evaluated) else f"{evaluated:,} of "
+    return part + count_text(listed, "listed video") if part else count_text(evaluated, "video")
 
 
 def _interval(figure: dict[str, Any]) -> str:
@@ -183,9 +182,10 @@ def _training(report: dict[str, Any]) -> list[Node]:
     curves = report["training"]
     if not curves:
         return []
-    best = max(curves.get("val/top1", [(0, 0.0)]), key=lambda point: point[1])
-    caption = "Loss, top-1 and learning rate of the training run. Validation scores fewer views than this report."
-    alt = f"Lines: loss, top-1 and learning rate by epoch; the best validation top-1 is {percent(best[1])}."
+    best = max((top1 for _, top1 in curves.get("val/top1", [])), default=None)
+    known = "" if best is None else f"; the best validation top-1 is {percent(best)}"
+    caption = "Loss, top-1 and learning rate of the training run. Its validation may score other views than this page."
+    alt = f"Lines: loss, top-1 and learning rate by epoch{known}."
     return [Chart(draw_training(curves), "training", alt, caption)]
 
 
@@ -230,11 +230,9 @@ def _calibration(report: dict[str, Any]) -> list[Node]:
 
 def _mistakes(report: dict[str, Any]) -> list[Node]:
     mistakes, top1 = report["confident_mistakes"], (report["accuracy"]["evaluated"]["video"] or {}).get("top1")
-    if top1 is None:
-        return []
-    wrong = top1["total"] - top1["correct"]
-    if not wrong:
-        return [Text("No evaluated video is wrong.")]
+    wrong = top1["total"] - top1["correct"] if top1 else None
+    if not mistakes:  # wrong videos without any: their scores are NaN
+        return [Text("No evaluated video is wrong.")] if wrong == 0 else []
 
     def score(value: float | None) -> str:
         if value is None:
@@ -246,8 +244,9 @@ def _mistakes(report: dict[str, Any]) -> list[Node]:
         for m in mistakes
     ]
     header = ["video", "predicted", "confidence", "label", "label score", "label rank"]
-    which = f"The {len(rows)} wrong videos" if len(rows) == wrong else f"{len(rows)} of {wrong:,} wrong videos"
-    which = "The only wrong video" if wrong == 1 else f"{which}, highest score first"
+    which = f"{len(rows)} of {wrong:,} wrong videos, highest score first"
+    if len(rows) == wrong:
+        which = "The only wrong video" if wrong == 1 else f"The {wrong} wrong videos, highest score first"
     table = Table(f"{which}; a label may be wrong, too", header, rows, "clrlrn")
     return [FilmStrips(table, [m["path"] for m in mistakes])]
 

@@ -159,9 +159,11 @@ def test_title_and_sentences_fit_the_data(tmp_path):
         assert absent not in text
     right[1].scores = np.array([0.75, 0.25], dtype=np.float32)
     assert "The only wrong video; a label" in Outline(html(report_of(tmp_path / "wrong", right, meta))).text
+    right[1].scores = np.full(2, np.nan, dtype=np.float32)
+    assert "wrong video" not in Outline(html(report_of(tmp_path / "nan", right, meta))).text
     one = make_meta(1, ["cat"], num_clips=1, num_crops=3)
     text = Outline(html(report_of(tmp_path / "one", [VideoPrediction("v", "p", 0, 3, np.ones(1))], one))).text
-    assert "There is only one class, so every evaluated video is right." in text
+    assert "There is only one class, so the accuracy says nothing about the network." in text
     assert "the only clip, mean of its 3 crops, 1 evaluated video" in text
     failed = [VideoPrediction("v", "p", 0, error="p: broken")]
     text = Outline(html(report_of(tmp_path / "failed", failed, make_meta(1)))).text
@@ -173,6 +175,8 @@ def test_figures_of_the_training_run(predictions, report):
     curves = {"val/top1": [(1, 0.25), (2, 0.5)], "train/loss": [(1, 2.0)]}
     with_run = build_report(predictions, curves)
     assert with_run == {**report, "training": {"val/top1": [[1, 0.25], [2, 0.5]], "train/loss": [[1, 2.0]]}}
+    labels = Outline(html(build_report(predictions, {"train/loss": [(1, 2.0)]}))).all("svg", "aria-label")
+    assert "Lines: loss, top-1 and learning rate by epoch." in labels  # trained without a validation list
     labels = Outline(html(json.loads(json.dumps(with_run)))).all("svg", "aria-label")
     assert "Lines: loss, top-1 and learning rate by epoch; the best validation top-1 is 50.0%." in labels
 

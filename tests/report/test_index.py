@@ -48,7 +48,7 @@ def runs(tmp_path, monkeypatch):
 def test_runs_are_ranked_within_their_list(runs):
     folders = ["runs/s0/evaluation/best", "other/small", "runs/s1/evaluation/best"]
     first, second = build_index([(folder, read_predictions(folder, clip_scores=False)) for folder in folders])
-    assert (first["videos"], second["videos"]) == ("data/val.csv", "small.csv")
+    assert (first["source"], second["source"]) == ("data/val.csv", "small.csv")
     assert [run["name"] for run in first["runs"]] == ["s1", "s0"]  # the better one first, although given last
     for run in first["runs"]:
         report = build_report(read_predictions(run["directory"], clip_scores=False))
@@ -65,7 +65,7 @@ def test_the_command_writes_a_page_for_folders_of_runs(runs, capsys):
     assert re.findall(r"^ (s\d|slow_r50 \+ dnl) +(\S+%)", shown, re.MULTILINE) == [("s1", "87.0%"), ("s0", "52.2%")]
     assert shown.endswith("wrote pages/all.json\nwrote pages/all.md\nwrote pages/all.html\n")
     outline = Outline(Path("pages/all.html").read_text())
-    caption = next(caption for caption in outline.tables if caption.startswith("Runs on data/val.csv, 8 classes, "))
+    caption = next(caption for caption in outline.tables if caption.startswith("Runs on data/val.csv, 24 videos, 8 "))
     header, best, other = outline.tables[caption]
     assert header[-5:] == ["failed", "views", "parameters", "date", "best validation"]
     assert (best[0], other[0]) == ("s1", "s0")
@@ -76,6 +76,11 @@ def test_the_command_writes_a_page_for_folders_of_runs(runs, capsys):
     assert "[s1](../runs/s1/evaluation/best/report.html) | " in text
     assert "## 2. small.csv" in text
     assert [len(one["runs"]) for one in json.loads(Path("pages/all.json").read_text())["lists"]] == [2, 1]
+
+
+def test_a_part_of_a_list_is_another_list(tmp_path):
+    runs = [(str(tmp_path / str(n)), read_predictions(evaluation(tmp_path / str(n), 2.0, n))) for n in (8, 16)]
+    assert [(one["listed"], len(one["runs"])) for one in build_index(runs)] == [(8, 1), (16, 1)]
 
 
 def test_an_unfinished_run_says_so(tmp_path, monkeypatch, capsys):
