@@ -163,11 +163,7 @@ class ModelSpec:
 
     @property
     def outputs(self) -> int:
-        """The number of classes of a network.
-
-        Raises:
-            InputError: It is auto; `training.setup.resolve_classes` replaces that.
-        """
+        """`num_classes` of a network; an error if it is auto."""
         if self.num_classes == "auto":
             raise InputError("num_classes is auto, which only a training can resolve; give a number")
         return self.num_classes

@@ -28,12 +28,6 @@ Files of Kinetics are named ID_000010_000020.mp4 or ID.mp4 (the clip, or the who
 anywhere below DIR. Without --annotations, DIR contains one folder per class. Folders of extracted frames
 (img_00001.jpg, ...) also count as videos.
 
---val-share divides the videos. --group-by keeps the clips of one source video on one side. Examples for
-v_Archery_g01_c02.avi and for ID_000010_000020.mp4:
-
-  --group-by '(v_.+_g\\d+)_c\\d+'
-  --group-by '([^/]+)_\\d+_\\d+\\.'
-
 Each file is opened as in training and a sample of its frames is decoded, in separate processes: a file that
 crashes or hangs the decoder is reported, and the others continue. A second run, also after an interruption,
 checks only new and changed files (OUT.journal.jsonl stores the results of the others).
@@ -80,23 +74,20 @@ def run(args: argparse.Namespace) -> int:
     if options.resized_dir is not None:
         work += f", {prepared.transcoded:,} transcoded"
     say(f"{work}; the others were cached" if prepared.checked < prepared.summary["found"] else work)
-    say(*(f"  {path}" for path in (*prepared.manifests, prepared.broken, prepared.summary_file)))
-    output, root = shlex.quote(options.output), shlex.quote(options.resized_dir or options.videos)
-    divided = len(prepared.manifests) > 1
+    summary, divided = prepared.summary, prepared.val_manifest is not None
+    files = [prepared.manifest, prepared.val_manifest or prepared.manifest]
+    say(*(f"  {path}" for path in dict.fromkeys((*files, prepared.broken, prepared.summary_file))))
+    if not summary["classes"]:
+        say(f"next (the list has no labels):\n  dnl-video predict {shlex.quote(options.output)} --checkpoint ...")
+        return 0
     # Validation lists keep the failed videos.
-    sides = ("train", "val") if prepared.summary["splits"] or divided else ("val" if options.keep_failed else "train",)
-    files = prepared.manifests if divided else prepared.manifests * len(sides)
-    words = " ".join(
-        f"--data.{side}_manifest {shlex.quote(str(file))}" + f" --data.{side}_root {root}" * options.relative
-        for side, file in zip(sides, files, strict=True)
-    )
-    if prepared.summary["class_list"]:
-        words += f" --data.class_list {shlex.quote(prepared.summary['class_list'])}"
-    if prepared.summary["classes"]:
-        recipe = "finetune" if divided else "..."
-        say(f"next:\n  dnl-video train --config {recipe} {words}" + " --final-test" * divided)
-        if divided:
-            say("On a CPU alone: --config finetune_small")
-    else:
-        say(f"next (the list has no labels):\n  dnl-video predict {output} --checkpoint ...")
+    sides = ("train", "val") if summary["splits"] or divided else ("val" if options.keep_failed else "train",)
+    words = ["--config", "finetune" if divided else "..."]
+    for side, file in zip(sides, files, strict=False):
+        root = [f"--data.{side}_root", options.resized_dir or options.videos] if options.relative else []
+        words += [f"--data.{side}_manifest", str(file), *root]
+    words += ["--data.class_list", summary["class_list"]] if summary["class_list"] else []
+    say("next:", f"  dnl-video train {shlex.join(words)}{' --final-test' if divided else ''}")
+    if divided:
+        say("On a CPU alone: --config finetune_small")
     return 0

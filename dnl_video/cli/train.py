@@ -32,6 +32,7 @@ Every value in it can be overridden by its dotted name.
 
 examples:
   dnl-video train --config i3d_dnl --final-test                       the demo: train, evaluate, report
+  dnl-video train --config finetune --data.train_manifest mine.train.csv --data.val_manifest mine.val.csv
   dnl-video train --config slow_r50_8x8_dnl --data.train_root /data/k400/train
   dnl-video train --config RECIPE --model.context nl --output runs/nl     non-local blocks instead of DNL
   dnl-video train --config RECIPE --weights.source kinetics400        start from published weights, or from a file

@@ -1,11 +1,4 @@
-"""Makes a manifest of the readable videos of a list (`dnl-video prepare`).
-
-OUT.csv             the usable videos: path,label,video_id,num_frames,fps,width,height,codec,duration_s,
-                    decoder,variable_rate,status; with `val_share` OUT.train.csv and OUT.val.csv
-OUT.broken.csv      the others: path,label,video_id,status,reason (missing, broken, duplicate)
-OUT.summary.json    counts (see `summarise`)
-OUT.journal.jsonl   cache of file checks: a second run checks only new and changed files
-"""
+"""Makes a manifest of the readable videos of a list; `dnl-video prepare --help` describes the files."""
 
 from __future__ import annotations
 
@@ -43,25 +36,22 @@ class Prepared:
     """Result of `prepare`.
 
     Args:
-        manifests: The manifest; with `val_share`, those of the training and the validation videos.
+        manifest: The manifest; with `val_share`, that of the training videos.
         broken: The list of the videos that are not in it.
         summary_file: The counts, as JSON.
         summary: The counts.
         checked: Number of files checked by this run; the others were cached.
         transcoded: Number of files transcoded by this run.
+        val_manifest: With `val_share`, the manifest of the validation videos.
     """
 
-    manifests: tuple[Path, ...]
+    manifest: Path
     broken: Path
     summary_file: Path
     summary: dict[str, Any]
     checked: int
     transcoded: int
-
-    @property
-    def manifest(self) -> Path:
-        """The first manifest."""
-        return self.manifests[0]
+    val_manifest: Path | None = None
 
 
 def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepared:
@@ -80,8 +70,7 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
             f"none of the {len(videos)} listed videos is in {options.videos}, for example {videos[0].path}; "
             "give the folder that holds them as --videos"
         )
-    splits = Counter(row.split for row in listing.rows)
-    notes = listing.notes
+    splits, notes = Counter(row.split for row in listing.rows), listing.notes
     if options.val_share is not None:
         if len(splits) > 1 or not found[0].label:
             reason = f"splits ({', '.join(sorted(splits))})" if len(splits) > 1 else "no labels"
@@ -104,10 +93,10 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
     summary["class_list"] = str(options.classes or listing.class_list or "")
     root = Path(options.resized_dir or options.videos).expanduser() if options.relative else None
     kept = [v for v in videos if v.status == "ok" or (options.keep_failed and v.status != "duplicate")]
-    lists = [(output, kept)]
+    lists = {output: kept}
     if options.val_share is not None and summary["usable"]:
         train, val, summary["division"] = divide(kept, options.val_share, options.seed)
-        lists = [(output.with_suffix(".train.csv"), train), (output.with_suffix(".val.csv"), val)]
+        lists = {output.with_suffix(".train.csv"): train, output.with_suffix(".val.csv"): val}
     lost = [video for video in videos if video.status != "ok"]
     write_csv(broken_file, [BROKEN_COLUMNS, *map(_broken_line, lost)])
     write_atomic(summary_file, json.dumps(summary, indent=1) + "\n")
@@ -116,13 +105,13 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> Prepar
             f"none of the {len(found)} videos found can be read, for example {lost[0].path}: {lost[0].reason}; "
             f"see {broken_file}"
         )
-    for path, listed in lists:
+    for path, listed in lists.items():
         lines = [[*COLUMNS], *(_line(video, root) for video in listed)]
         if summary["splits"]:  # each side of a training takes its own rows
             lines = [[*line, row] for line, row in zip(lines, ("split", *(v.row.split for v in listed)), strict=True)]
         write_csv(path, lines)
-    manifests = tuple(path for path, _ in lists)
-    return Prepared(manifests, broken_file, summary_file, summary=summary, checked=checked, transcoded=transcoded)
+    manifest, *val_manifest = lists
+    return Prepared(manifest, broken_file, summary_file, summary, checked, transcoded, *val_manifest)
 
 
 @dataclass
@@ -186,7 +175,8 @@ class _FileWork:
             segment = video.row.segment if video.cut else None
             job = (*self._check_job(video), target, size, crf, segment)
             task = self._task(video, job, f"resize {target}", size, crf, GOP, *(segment or ()))
-            if task.facts is not None and "error" not in task.facts and task.facts.get("bytes") != _size(target):
+            size_now = Path(target).stat().st_size if Path(target).is_file() else None
+            if task.facts is not None and "error" not in task.facts and task.facts.get("bytes") != size_now:
                 task.facts = None  # the copy was deleted or changed
             tasks.append(task)
         done = self._run("transcoding", transcode_file, tasks)
@@ -255,13 +245,6 @@ def _targets(videos: Sequence[CheckedVideo], root: Path, folder: Path) -> list[s
         taken.add(str(target))
         targets.append(str(folder.absolute() / target))
     return targets
-
-
-def _size(path: str) -> int | None:
-    try:
-        return os.stat(path).st_size  # noqa: PTH116
-    except OSError:
-        return None
 
 
 def _line(video: CheckedVideo, root: Path | None) -> list[Any]:

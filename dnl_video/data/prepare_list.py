@@ -6,6 +6,7 @@ import dataclasses
 import re
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,8 +52,9 @@ class PrepareOptions:
         retry_broken: Check files again that were broken in an earlier run.
         val_share: Write OUT.train.csv and OUT.val.csv instead, with this share of the videos of every class in the
             second, for example 0.2.
-        group_by: Videos for which this regular expression finds the same text in the path below `videos` stay on one
-            side; its one group (...) encloses the text. null: only copies of a file stay together.
+        group_by: Regular expression whose one group (...) finds the source of a clip in its path. Clips of a source
+            are on one side. For v_X_g01_c02.avi: '(v_.+_g\\d+)_c\\d+'; for ID_000010_000020.mp4:
+            '([^/]+)_\\d+_\\d+\\.'
         seed: Seed of the division.
     """
 
@@ -95,19 +97,17 @@ class PrepareOptions:
             raise InputError("--cut writes files; give their folder as --resized-dir")
         if not self.cut and (self.resize is None) != (self.resized_dir is None):
             raise InputError("--resize and --resized-dir go together; give both, or neither")
-        if self.group_by is not None:
-            if self.val_share is None:
-                raise InputError("--group-by divides the videos; give --val-share too, for example 0.2")
-            try:
-                groups = re.compile(self.group_by).groups
-            except re.error as error:
-                raise InputError(f"--group-by {self.group_by} is no regular expression ({error}); correct it") from None
-            if groups != 1:
-                raise InputError(f"--group-by {self.group_by} has {groups} groups (...); give exactly one")
         if self.resized_dir is not None:
             videos, resized = Path(self.videos).expanduser().resolve(), Path(self.resized_dir).expanduser().resolve()
             if resized.is_relative_to(videos):
                 raise InputError(f"--resized-dir {self.resized_dir} lies in --videos {self.videos}; choose one outside")
+        if self.group_by is not None:
+            if self.val_share is None:
+                raise InputError("--group-by is for --val-share; give that too, for example 0.2")
+            with suppress(re.error):
+                if re.compile(self.group_by).groups == 1:
+                    return
+            raise InputError(f"--group-by is {self.group_by}; give a regular expression with one group (...)")
 
 
 @dataclass

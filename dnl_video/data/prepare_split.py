@@ -23,19 +23,17 @@ def name_groups(videos: Sequence[CheckedVideo], folder: Path, pattern: str | Non
     """Set the group of each video: the text that the pattern finds in its path below the folder, else the path.
 
     Returns:
-        A note on the videos whose path does not match the pattern.
+        A note on the paths that the pattern does not match.
 
     Raises:
-        InputError: No path matches.
+        InputError: It matches no path.
     """
     alone = []
     for video in videos:
-        video.group = Path(os.path.relpath(video.row.path, folder)).as_posix()
-        found = re.search(pattern, video.group) if pattern is not None else None
-        if found is None or not found[1]:
-            alone.append(video.group)
-        else:
-            video.group = f"group {found[1]}"
+        path = Path(os.path.relpath(video.row.path, folder)).as_posix()
+        found = re.search(pattern, path) if pattern is not None else None
+        video.group = f"group {found[1]}" if found and found[1] else path
+        alone += [path] if video.group == path else []
     if pattern is None or not alone:
         return ()
     if len(alone) == len(videos):
@@ -46,60 +44,39 @@ def name_groups(videos: Sequence[CheckedVideo], folder: Path, pattern: str | Non
 def divide(
     videos: Sequence[CheckedVideo], share: float, seed: int
 ) -> tuple[list[CheckedVideo], list[CheckedVideo], dict[str, Any]]:
-    """Divide videos that have groups; see `choose_validation`.
+    """Return the training videos, the validation videos, and counts; see `choose_validation`.
 
-    Returns:
-        The training videos, the validation videos, and counts: train, val, groups; one_side: the classes with videos on
-        one side only.
+    Copies of a file stay together. The counts: train, val, groups; one_side: the classes with videos on one side only.
 
     Raises:
         InputError: There would be no validation video.
     """
-    _join_copies(videos)
-    labels, groups = [video.label for video in videos], [video.group for video in videos]
-    chosen = choose_validation(labels, groups, share, seed)
+    members: dict[str, list[CheckedVideo]] = defaultdict(list)
+    for video in videos:
+        members[video.group].append(video)
+    first: dict[tuple[int, str], CheckedVideo] = {}
+    for video in videos:
+        if video.content is not None and not video.cut:
+            group = first.setdefault(video.content, video).group
+            if video.group != group:
+                joined = members.pop(video.group)
+                members[group] += joined
+                for other in joined:
+                    other.group = group
+    chosen = choose_validation([v.label for v in videos], [v.group for v in videos], share, seed)
     train, val = ([v for v, choice in zip(videos, chosen, strict=True) if choice is side] for side in (False, True))
     if not val:
         raise InputError("no class has two videos (or groups of --group-by) to divide; leave out --val-share")
     one_side = {video.label for video in train} ^ {video.label for video in val}
-    numbers = {"train": len(train), "val": len(val), "groups": len(set(groups)), "one_side": sorted(one_side)}
-    return train, val, numbers
-
-
-def _join_copies(videos: Sequence[CheckedVideo]) -> None:
-    """Give the groups of files with equal content one name."""
-    joined: dict[str, str] = {}
-
-    def name(group: str) -> str:
-        while group in joined:
-            group = joined[group]
-        return group
-
-    first: dict[tuple[int, str], str] = {}
-    for video in videos:
-        if video.content is not None and not video.cut:
-            group, earlier = name(video.group), name(first.setdefault(video.content, video.group))
-            if group != earlier:
-                joined[group] = earlier
-    for video in videos:
-        video.group = name(video.group)
+    return train, val, {"train": len(train), "val": len(val), "groups": len(members), "one_side": sorted(one_side)}
 
 
 def choose_validation(labels: Sequence[str], groups: Sequence[str], share: float, seed: int) -> list[bool]:
-    """Choose validation videos so that every class has about the same share of them, and no group is divided.
+    """Return for each video whether it is for validation: about the share of every class, and no group is divided.
 
     Groups are visited in an order that depends on the seed and their names. A group changes its side if that brings the
     numbers of its classes nearer to their share. A class of several groups gets a video on each side if that is
     possible. A class of one group is for training.
-
-    Args:
-        labels: Label of each video.
-        groups: Group of each video.
-        share: Share of the validation videos.
-        seed: Seed of the choice.
-
-    Returns:
-        Whether each video is for validation.
     """
     members: dict[str, Counter[str]] = defaultdict(Counter)
     for label, group in zip(labels, groups, strict=True):

@@ -24,10 +24,8 @@ def summarise(videos: Sequence[CheckedVideo], source: str, class_names: Sequence
 
     Returns:
         listed = duplicates + missing + broken + usable; found = broken + usable; reasons: number of broken files by
-        reason; classes: their number and the usable videos per class (min, median, max, the smallest); duplicate_rows:
-        reason by id; copies: paths of usable files with equal content; longer: number of usable files that are much
-        longer than their clip; variable_rate: number of those with a variable frame rate; codecs and decoders of the
-        usable files; hours of usable video.
+        reason; duplicate_rows: reason by id; copies: paths of usable files with equal content; longer: number of usable
+        files that are much longer than their clip; and, of the usable videos, numbers by class, codec and decoder.
     """
     status = Counter(video.status for video in videos)
     usable = [video for video in videos if video.status == "ok"]

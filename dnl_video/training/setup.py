@@ -18,11 +18,14 @@ from dnl_video.data.manifest import read_manifest
 from dnl_video.errors import InputError
 from dnl_video.models.backbones import min_frames
 from dnl_video.models.weights.load import LoadReport, load_weights
-from dnl_video.models.weights.pretrained import DownloadError
 from dnl_video.spec import to_dict
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.precision import check_precision
 from dnl_video.training.trainer import validation_interval
+
+
+def _warn(text: str) -> None:
+    rank_zero_only(print)(text, file=sys.stderr)
 
 
 def check_schedule(config: TrainConfig) -> None:
@@ -43,17 +46,15 @@ def check_schedule(config: TrainConfig) -> None:
         )
     validations = epochs // validation_interval(config.trainer.check_val_every_n_epoch, epochs)
     if (config.trainer.patience or 0) >= validations:
-        rank_zero_only(print)(
+        _warn(
             f"warning: trainer.patience is {config.trainer.patience}, but the run has {validations} validation(s); it "
-            "never stops early",
-            file=sys.stderr,
+            "never stops early"
         )
     late = [f"{milestone:g}" for milestone in optim.milestones if milestone >= epochs]
     if optim.schedule == "step" and late:
-        rank_zero_only(print)(
+        _warn(
             f"warning: optim.milestones has {', '.join(late)}, but the run ends after trainer.max_epochs {epochs}; the "
-            "learning rate stays the same there",
-            file=sys.stderr,
+            "learning rate stays the same there"
         )
 
 
@@ -68,11 +69,9 @@ def resolve_classes(config: TrainConfig) -> TrainConfig:
         return config
     if not data.train_manifest:
         raise InputError("data.train_manifest is not set; give a Kinetics CSV, a list or a class folder")
-    if data.class_list is not None:
-        count = len(read_class_list(data.class_list))
-    else:
-        listed = read_manifest(data.train_manifest, root=data.train_root, split="train")
-        count = len(listed.class_names or range(max(listed.labels) + 1))
+    names = None if data.class_list is None else read_class_list(data.class_list)
+    listed = read_manifest(data.train_manifest, root=data.train_root, class_names=names, split="train")
+    count = len(listed.class_names or range(max(listed.labels) + 1))
     return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=count))
 
 
@@ -86,19 +85,16 @@ def build_run(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule
     check_precision(config.trainer.precision, on_cpu=config.trainer.accelerator == "cpu" or not on_gpu)
     datamodule = VideoDataModule(config.data, config.preprocessing, config.augment, config.validation, seed=config.seed)
     for note in dict.fromkeys((*datamodule.train.notes, *datamodule.val.notes)):
-        rank_zero_only(print)(f"note: {note}", file=sys.stderr)
+        _warn(f"note: {note}")
     names = _class_names(config, datamodule)
     # A class whose videos are all missing on disk has none.
     lost = {record.label for record in datamodule.train.records} - {r.label for r in datamodule.train_records}
     if empty := classes_without_training_videos(names, datamodule.train.labels - lost, datamodule.val.labels):
-        rank_zero_only(print)(f"warning: {empty}", file=sys.stderr)
+        _warn(f"warning: {empty}")
     flipped = [name for name in mirrored_classes(names) if name not in config.augment.flip_except]
     if config.augment.flip and flipped:
-        rank_zero_only(print)(
-            f"warning: a mirrored video may show another class: {some(flipped)}; set --augment.flip 0, or name these "
-            "classes in --augment.flip_except",
-            file=sys.stderr,
-        )
+        advice = "set --augment.flip 0, or name these classes in --augment.flip_except"
+        _warn(f"warning: a mirrored video may show another class: {some(flipped)}; {advice}")
     needed = min_frames(config.model)
     if config.preprocessing.num_frames < needed:
         raise InputError(
@@ -150,13 +146,9 @@ def start_from_weights(config: TrainConfig, module: VideoTrainingModule) -> Load
     weights = config.weights
     if weights.source is None:
         return None
-    try:
-        report = load_weights(
-            module.network, weights.source, allow_missing=weights.allow_missing, drop_blocks=weights.drop_blocks
-        )
-    except DownloadError as error:
-        ways = "give another file (--weights.source FILE) or start from random weights (--weights.source null)"
-        raise InputError(f"{error}, {ways}") from error
+    report = load_weights(
+        module.network, weights.source, allow_missing=weights.allow_missing, drop_blocks=weights.drop_blocks
+    )
     here = to_dict(config.preprocessing)
     notes = []
     for name in ("channel_order", "mean", "std"):

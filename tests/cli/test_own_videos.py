@@ -105,6 +105,26 @@ def test_a_class_with_one_video_is_named_and_trains(folders, capsys):
     assert "waving" in {row["label"] for row in rows("mine.train.csv")}
 
 
+def test_broken_files_are_in_no_list_unless_they_are_kept(folders, capsys):
+    broken = folders / "Jumping" / "empty.mp4"
+    broken.touch()
+    words = ["prepare", "--videos", str(folders), "--output", "mine.csv", "--val-share", "0.5", "--num-workers", "1"]
+    for more, listed in (((), 12), (("--keep-failed",), 13)):
+        assert main([*words, *more]) == 0
+        lists = [rows("mine.train.csv"), rows("mine.val.csv")]
+        assert sum(map(len, lists)) == listed
+        assert sum(row["path"] == str(broken) for side in lists for row in side) == listed - 12
+        assert [row["path"] for row in rows("mine.broken.csv")] == [str(broken)]
+        assert all({"Jumping", "left turn", "waving"} == {row["label"] for row in side} for side in lists)
+
+
+def test_a_folder_without_a_readable_video_is_still_named(folders, capsys):
+    for path in folders.rglob("*.mp4"):
+        path.write_bytes(b"")
+    assert main(["prepare", "--videos", str(folders), "--output", "mine.csv", "--val-share", "0.5"]) == 2
+    assert "none of the 12 videos found can be read" in capsys.readouterr().err
+
+
 def test_lists_that_cannot_be_divided(folders, capsys):
     video = next(folders.rglob("*.mp4"))
     Path("splits.csv").write_text(f"path,label,split\n{video},a,train\n{folders / 'x.mp4'},a,val\n")
@@ -149,9 +169,7 @@ def test_a_training_without_network_says_both_ways_out(folders, monkeypatch, cap
     assert main(["train", "--config", "finetune", *words]) == 2
     *others, message = capsys.readouterr().err.splitlines()
     assert message.startswith("dnl-video: error: http://127.0.0.1:9/SLOW_8x8_R50.pyth: download failed (")
-    assert message.endswith(
-        ", give another file (--weights.source FILE) or start from random weights (--weights.source null)"
-    )
+    assert message.endswith(", or train with --weights.source FILE, or --weights.source null (random weights)")
     # This recipe mirrors its videos.
     assert [line for line in others if line.startswith("warning: ")] == [
         "warning: a mirrored video may show another class: left turn; set --augment.flip 0, or name these classes in "

@@ -136,11 +136,13 @@ def test_a_list_without_a_possible_validation_video_is_an_error() -> None:
     ("options", "message"),
     [
         ({"val_share": 0.0}, "val_share is 0.0; give a number in [0.01, 0.9], or null"),
-        ({"group_by": "(a)"}, "--group-by divides the videos; give --val-share too, for example 0.2"),
-        ({"group_by": "a", "val_share": 0.2}, "--group-by a has 0 groups (...); give exactly one"),
-        (
-            {"group_by": "(a", "val_share": 0.2},
-            "--group-by (a is no regular expression (missing ), unterminated subpattern at position 0); correct it",
+        ({"group_by": "(a)"}, "--group-by is for --val-share; give that too, for example 0.2"),
+        *(
+            (
+                {"group_by": pattern, "val_share": 0.2},
+                f"--group-by is {pattern}; give a regular expression with one group (...)",
+            )
+            for pattern in ("a", "(a", "(a)(b)")
         ),
     ],
 )

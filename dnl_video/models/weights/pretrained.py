@@ -37,10 +37,6 @@ SOURCES: dict[str, dict[str, str]] = {
 _HASH = re.compile(r"-([0-9a-f]{8,})\.\w+$")
 
 
-class DownloadError(InputError):
-    """Published weights cannot be downloaded."""
-
-
 def pretrained_file(name: str, architecture: Architecture) -> Source:
     """Return the file of published weights for a network; download it unless torch.hub's cache has it.
 
@@ -102,9 +98,10 @@ def _size(url: str) -> int | None:
     return int(length) if length else None
 
 
-def _failed(url: str, file: Path, error: BaseException) -> DownloadError:
+def _failed(url: str, file: Path, error: BaseException) -> InputError:
     if isinstance(error, URLError) and isinstance(error.reason, BaseException) and not getattr(error, "code", None):
         error = error.reason
     lines = str(error).strip().splitlines()
     reason = lines[0][:120] if lines else type(error).__name__
-    return DownloadError(f"{url}: download failed ({reason}); download it by other means and put it at {file}")
+    ways = "or train with --weights.source FILE, or --weights.source null (random weights)"
+    return InputError(f"{url}: download failed ({reason}); download it by other means and put it at {file}, {ways}")

@@ -84,7 +84,10 @@ def test_failed_download_is_one_line_with_advice(origin: Path, cache: Path) -> N
     message = str(error.value)
     assert message.startswith(f"{origin.as_uri()}: download failed (")
     assert "No such file or directory" in message
-    assert message.endswith(f"); download it by other means and put it at {cache / 'SLOW_8x8_R50.pyth'}")
+    assert message.endswith(
+        f"); download it by other means and put it at {cache / 'SLOW_8x8_R50.pyth'}, or train with --weights.source "
+        "FILE, or --weights.source null (random weights)"
+    )
     assert "\n" not in message
     assert not [p for p in cache.iterdir() if not p.name.endswith(".lock")]
 
