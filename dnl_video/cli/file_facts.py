@@ -59,19 +59,19 @@ def recipe_facts(path: Path) -> Facts:
     recipe = read_recipe(str(path))
     if "recipe" in recipe:
         return {"kind": "recipe of a study", "study": recipe, "next": [command("ablate", "--config", path)]}
-    if not isinstance(recipe.get("model"), dict):
-        return {}
-    facts = {"kind": "recipe", "model": changed(recipe["model"]), "training": training(recipe)}
-    return {**facts, "next": [command("train", "--config", path, "--dry-run"), command("train", "--config", path)]}
+    with contextlib.suppress(LookupError, AttributeError):  # a section is missing, or no mapping
+        facts = {"kind": "recipe", "model": changed(recipe["model"]), "training": training(recipe)}
+        return {**facts, "next": [command("train", "--config", path, "--dry-run"), command("train", "--config", path)]}
+    return {}
 
 
 def list_facts(path: Path) -> Facts:
     """Return the facts about a list of videos, a class list, or a folder of videos."""
     if path.name.endswith(".broken.csv"):
-        with path.open(encoding="utf-8", newline="") as file:
-            reasons = Counter(f"{row['status']}: {row['reason']}".rstrip(": ") for row in csv.DictReader(file))
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            lost = [f"{row.get('status')}: {row.get('reason')}".rstrip(": ") for row in csv.DictReader(file)]
         again = "repair them, then run `dnl-video prepare` again: it checks only new and changed files"
-        return {"kind": "videos that prepare left out", "videos": dict(reasons.most_common()), "next": [again]}
+        return {"kind": "videos that prepare left out", "videos": dict(Counter(lost).most_common()), "next": [again]}
     found, errors = None, []
     for read in (read_manifest, lambda path: read_videos([str(path)])):
         try:

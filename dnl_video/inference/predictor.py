@@ -33,7 +33,7 @@ from dnl_video.models.backbones import VideoClassifier
 from dnl_video.models.runtime.folding import optimize_for_inference
 from dnl_video.models.weights.checkpoint import Checkpoint, load_checkpoint
 from dnl_video.models.weights.export import export_model
-from dnl_video.models.weights.huggingface import download, require_hub, upload
+from dnl_video.models.weights.huggingface import download, upload
 from dnl_video.naming import training_facts
 from dnl_video.spec import Preprocessing, to_dict
 
@@ -123,7 +123,6 @@ class Predictor:
         Raises:
             InputError: The hub refused, the extra ``hub`` is missing, or `create_model` did not make the network.
         """
-        require_hub(repo_id)
         if (spec := getattr(self.network, "spec", None)) is None:
             raise InputError(f"{type(self.network).__name__} has no ModelSpec; push a network of create_model")
         known = self._checkpoint or Checkpoint("", "", spec, self.preprocessing, self.class_names, {}, {})

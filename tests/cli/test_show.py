@@ -165,6 +165,7 @@ def test_features(tiny, tmp_path, capsys):
         ("run", "x", "run contains nothing that this package wrote or reads; give a run's folder, a checkpoint, an"),
         ("run.png", "x", "run.png contains nothing that this package wrote or reads; give a run's folder, a "),
         ("run.txt", "word " * 20, "run.txt contains nothing that this package wrote or reads; give a run's folder, a "),
+        ("run.yaml", "{model: {context_options: [1]}}", "run.yaml contains nothing that this package wrote or reads"),
         ("run.yaml", "a: 1", "run.yaml contains nothing that this package wrote or reads; give a run's folder, a "),
         ("run.mp4", "x", "run.mp4: cannot be opened (not a video: begins with x)"),
         ("run.pth", "x", "run.pth: not a file of weights (it starts with b'x')"),

@@ -182,6 +182,7 @@ def test_recipes_that_cannot_be_read_are_refused_with_the_reason(tmp_path, capsy
         (["--trainer.max", "1"], "unknown option '--trainer.max'; see dnl-video train --help-all"),
         (["--trainer.verbose", "3"], "unknown option '--trainer.verbose'; see dnl-video train --help-all"),
         (["--trainer.patiense", "3"], "unknown option '--trainer.patiense'; did you mean '--trainer.patience'?"),
+        (["--trainer.seconds", "3"], "unknown option '--trainer.seconds'; see dnl-video train --help-all"),
         (["--lr", "0.1"], "unknown option '--lr'; did you mean '--optim.lr'?"),
         (["optim.lr=0.1"], "unexpected 'optim.lr'; options are written as --optim.lr 0.1; see dnl-video train"),
         (["optim.lr", "0.1"], "unexpected 'optim.lr'; options are written as --optim.lr 0.1; see dnl-video train"),

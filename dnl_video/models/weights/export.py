@@ -29,6 +29,7 @@ _CONTEXTS = {
     "snl": "simplified non-local blocks (Cao et al., 2019)",
     "gc": "global context blocks (Cao et al., 2019)",
 }
+_HUB_HEADER = "---\npipeline_tag: video-classification\ntags: [action-recognition]\n---\n\n"  # read by the hub
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -61,7 +62,7 @@ def export_model(checkpoint: Checkpoint, out: str | Path, *, results: str = "", 
         backbone_only=checkpoint.backbone_only,
     )
     write_exported(file, stored, checkpoint.state_dict)
-    texts = {card: model_card(checkpoint, file.name, stored["provenance"], results, repository)}
+    texts = {card: _HUB_HEADER * folder + model_card(checkpoint, file.name, stored["provenance"], results, repository)}
     if folder:
         described = {key: value for key, value in stored.items() if key != "config"}
         texts = {out / "config.json": json.dumps(described, indent=2, ensure_ascii=False) + "\n", **texts}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from torch import nn
 
 from dnl_video import EvaluationConfig, InputError, Predictor, load_checkpoint
@@ -108,6 +109,9 @@ def test_a_pushed_predictor_comes_back_with_the_same_scores(hub: Hub, tiny: Tiny
     assert pushed.config == trained.config
     card = (hub.folder / "me" / "tiny" / "README.md").read_text(encoding="utf-8")
     assert 'dnl_video.Predictor.from_pretrained("me/tiny")' in card
+    header, text = card.split("---\n", maxsplit=2)[1:]  # YAML between two lines of dashes
+    assert yaml.safe_load(header) == {"pipeline_tag": "video-classification", "tags": ["action-recognition"]}
+    assert text.startswith("\n# i3d_r50 + dnl\n")
 
 
 def test_export_uploads_its_folder_and_nothing_else_in_it(
