@@ -10,7 +10,6 @@ from dnl_video.spec import ModelSpec, Preprocessing, check_fields
 
 Decoder = Literal["decord", "av", "auto"]
 FrameOrder = Literal["natural", "reversed", "shuffled", "repeated"]
-Balance = Literal["none", "weights", "sampler"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
@@ -48,7 +47,7 @@ class DataConfig:
     max_failed_share: float = 0.02
     timeout_s: float = 300.0
     decoder: Decoder = "decord"
-    balance: Balance = "none"
+    balance: Literal["none", "weights", "sampler"] = "none"
 
     RANGES: ClassVar[dict[str, str]] = {
         "[1, 4096]": "batch_size",

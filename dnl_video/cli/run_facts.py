@@ -140,17 +140,15 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     # The best checkpoint may be older than a change of settings.
     if changes := raw[FORMAT_KEY].get("provenance", {}).get("changed_settings"):
         facts["provenance"]["changed settings"] = changes
-    metrics, attention = _last_metrics(folder)
+    metrics, facts["attention"] = _last_metrics(folder)
     facts["progress"] = {
         "last checkpoint": str(last),
         "epochs done": done,
         "max epochs": epochs,
         "steps": int(raw["global_step"]),
+        **({"stopped early": early.partition(": ")[2]} if early else {}),
         **({"metrics": metrics} if metrics else {}),
     }
-    facts |= {"attention": attention} if attention else {}
-    if early:
-        facts["progress"]["stopped early"] = early.partition(": ")[2]
     facts["finished"] = epochs is not None and (done >= epochs or bool(early))
     if (curves := folder / "curves.png").is_file():
         facts["curves"] = str(curves)
@@ -217,7 +215,6 @@ def _network(source: Source, gmacs: bool) -> Facts:
 
 def _last_metrics(folder: Path) -> tuple[Facts, Facts]:
     """Return the last value of each metric in the CSV logs: of training and validation, and of attention by block."""
-    from dnl_video.models.inspect.attention_health import is_collapsed
     from dnl_video.report.curves import read_logs
 
     latest: Facts = {}
@@ -227,4 +224,4 @@ def _last_metrics(folder: Path) -> tuple[Facts, Facts]:
     for name in [name for name in latest if name.startswith("attention/")]:
         _, block, kind = name.split("/")
         blocks.setdefault(block, {})[kind] = latest.pop(name)
-    return latest, {block: {**health, "collapsed": is_collapsed(health)} for block, health in blocks.items()}
+    return latest, blocks

@@ -75,11 +75,9 @@ def _print(facts: dict[str, Any]) -> None:
     # Files and pipes have no width; a wide line keeps paths and checksums in one piece.
     show(table, width=None if sys.stdout.isatty() else 200)
     if blocks := facts.get("attention"):
-        headings = [kind.replace("_", " ") for kind in _ATTENTION]
-        table = plain_table("attention", *headings, "", numbers=headings)
+        table = plain_table("attention", *_ATTENTION, numbers=_ATTENTION)
         for block, health in blocks.items():
-            numbers = [f"{health[kind]:.2f}" if kind in health else "-" for kind in _ATTENTION]
-            table.add_row(block, *numbers, "collapsed" if health["collapsed"] else "")
+            table.add_row(block, *(_text("", health.get(kind, "-")) for kind in _ATTENTION))
         show(table)
     if "curves" in facts:
         say(f"curves: {facts['curves']}")

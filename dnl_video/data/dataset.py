@@ -290,10 +290,8 @@ class ClipBatchSampler(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         step = self.batch_size * self.world_size
-        if self.labels is None:
-            order = rng.permutation(self.num_videos)
-        else:
-            order = balanced_order(self.labels, len(self) * step, rng)
+        videos, labels = self.num_videos, self.labels
+        order = rng.permutation(videos) if labels is None else balanced_order(labels, len(self) * step, rng)
         for batch in range(self.start, len(self)):
             indices = order[batch * step : (batch + 1) * step][self.rank :: self.world_size]
             yield [(self.epoch, int(i)) for i in indices]

@@ -106,14 +106,11 @@ class VideoDataModule(LightningDataModule):
             )
         for name in ("train_manifest", "val_manifest"):
             if getattr(data, name) == "":
-                none = "; null: no validation" if name == "val_manifest" else ""
-                raise InputError(f"data.{name} is not set; give a Kinetics CSV, a list or a class folder{none}")
+                raise InputError(f"data.{name} is not set; give a Kinetics CSV, a list or a class folder")
         self.train = self._read("train", data.train_manifest, data.train_root, None)
         self.class_names = self.train.class_names
         self.never_mirrored = class_ids(augment.flip_except, self.class_names)
-        self.val = Manifest("", (), None, "")
-        if data.val_manifest is not None:
-            self.val = self._read("val", data.val_manifest, data.val_root, self.class_names)
+        self.val = self._read("val", data.val_manifest, data.val_root, self.class_names)
         if self.class_names is None and self.val.class_names is not None:
             raise InputError(
                 f"{data.train_manifest} has integer labels, {data.val_manifest} has names; use one kind in both, "
@@ -131,7 +128,9 @@ class VideoDataModule(LightningDataModule):
                 f"disk (allowed: {allowed}): {shown}, ...; set data.train_root, or raise data.max_failed_share"
             )
 
-    def _read(self, split: str, source: str, root: str | None, class_names: tuple[str, ...] | None) -> Manifest:
+    def _read(self, split: str, source: str | None, root: str | None, class_names: tuple[str, ...] | None) -> Manifest:
+        if source is None:
+            return Manifest("", (), None, "")
         if class_names is None and self.config.class_list is not None:
             class_names = read_class_list(self.config.class_list)
         limit = self.config.limit_videos

@@ -1,4 +1,4 @@
-"""Precise batch norm, by fvcore."""
+"""Precise batch norm, by fvcore, and what a training without validation needs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import torch
 from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 from torch import nn
 
 from dnl_video.data.loaders import VideoDataModule
+from dnl_video.training.attention_health import AttentionHealth
 from dnl_video.training.collectives import all_reduce_mean
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
@@ -74,3 +76,27 @@ class PreciseBatchNorm(Callback):
         network.eval()
         if self.failures is not None:
             self.failures.settle(trainer)
+
+
+class WithoutValidation(Callback):
+    """Without a validation list, measures attention and, for the last checkpoint, computes precise batch norm.
+
+    It uses the EMA weights, if there are any (``averages``), as a validation does.
+    """
+
+    def __init__(self, averages: list[WeightAveraging], precise: PreciseBatchNorm, health: AttentionHealth) -> None:
+        self.averages, self.precise, self.health = averages, precise, health
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run before `LastCheckpoint` saves."""
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
+            return
+        pl_module.eval()
+        for average in self.averages:
+            average.on_validation_epoch_start(trainer, pl_module)
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            self.precise.on_validation_epoch_start(trainer, pl_module)
+        self.health.measure_training_clips(trainer, pl_module)
+        for average in self.averages:
+            average.on_validation_epoch_end(trainer, pl_module)
+        pl_module.train()

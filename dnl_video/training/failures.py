@@ -92,10 +92,6 @@ class FailureMonitor(Callback):
         """Count the failures since the last exchange."""
         self.settle(trainer)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the failures of validation."""
-        self._new_in_validation = {}
-
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -114,6 +110,7 @@ class FailureMonitor(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log failed validation videos. They are not replaced; accuracy is over the others."""
         failed = all_gather_dict(self._new_in_validation)
+        self._new_in_validation = {}
         self._report(trainer, "val", failed, "left out of the validation")
         pl_module.log("val/failed_videos", float(len(failed)), batch_size=1, sync_dist=True)
 

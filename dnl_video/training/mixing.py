@@ -35,12 +35,11 @@ def mix(
     Returns:
         Clips [B, 3, T, H, W], and soft labels [B, K]; the given labels [B] if the batch is not mixed.
     """
-    kinds = [kind for kind, alpha in ((v2.MixUp, augment.mixup), (v2.CutMix, augment.cutmix)) if alpha > 0]
+    kinds = [(kind, alpha) for kind, alpha in ((v2.MixUp, augment.mixup), (v2.CutMix, augment.cutmix)) if alpha > 0]
     if not kinds or len(labels) < 2:
         return clips, labels
     rng = np.random.default_rng([seed, epoch, batch, _STREAM])
-    kind = kinds[int(rng.integers(len(kinds)))]
-    alpha = augment.mixup if kind is v2.MixUp else augment.cutmix
+    kind, alpha = kinds[int(rng.integers(len(kinds)))]
     if rng.random() >= augment.mix_prob:
         return clips, labels
     with seeded(int(rng.integers(2**63))):

@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from dnl_video.config import TrainConfig
+from dnl_video.data.balance import class_weights
 from dnl_video.data.dataset import VideoViews
 from dnl_video.data.transforms import normalize
 from dnl_video.errors import InputError
@@ -26,7 +27,6 @@ from dnl_video.models.weights.find import has_checkpoint
 from dnl_video.models.weights.source import FORMAT_KEY
 from dnl_video.spec import to_dict
 from dnl_video.training.collectives import all_gather_dict, all_reduce_mean
-from dnl_video.training.loss import cross_entropy
 from dnl_video.training.mixing import mix
 from dnl_video.training.optim import change_rates, freeze, lr_factor, make_optimizer, scaled_lr, set_frozen_to_eval
 
@@ -41,19 +41,13 @@ class VideoTrainingModule(LightningModule):
     Args:
         config: The configuration of the run.
         class_names: Names of the outputs, in order.
-        class_weights: Weight of each class in the training loss; None: all 1.
     """
 
-    class_weights: Tensor | None
-
-    def __init__(
-        self, config: TrainConfig, class_names: Sequence[str], class_weights: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, config: TrainConfig, class_names: Sequence[str]) -> None:
         super().__init__()
         self.config = config
         self.class_names = tuple(class_names)
-        weights = None if class_weights is None else torch.tensor(class_weights)
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.class_weights: Tensor | None = None
         self.network: VideoClassifier = build_model(config.model)
         if config.trainer.activation_checkpointing:
             checkpoint_stages(self.network)
@@ -112,15 +106,8 @@ class VideoTrainingModule(LightningModule):
 
     def inputs(self, batch: dict[str, Any], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return normalised clips [B, 3, T, H, W], mixed if configured, and class ids [B] or soft labels [B, K]."""
-        return mix(
-            self.normalized(batch["clip"]),
-            batch["label"],
-            self.config.augment,
-            len(self.class_names),
-            seed=self.config.seed,
-            epoch=self.current_epoch,
-            batch=batch_idx,
-        )
+        clips, key = self.normalized(batch["clip"]), {"seed": self.config.seed, "epoch": self.current_epoch}
+        return mix(clips, batch["label"], self.config.augment, len(self.class_names), batch=batch_idx, **key)
 
     def loss(self, clips: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss of normalised clips, and their logits [B, K]."""
@@ -134,16 +121,15 @@ class VideoTrainingModule(LightningModule):
         """
         if bool(torch.isfinite(mean_loss)):
             return
-        config = self.config
-        records = self.trainer.datamodule.train.records  # type: ignore[attr-defined]
+        config, records = self.config, self.trainer.datamodule.train.records  # type: ignore[attr-defined]
         videos = [] if bool(torch.isfinite(loss)) else [records[i].video_id for i in batch["index"].tolist()]
         bad = all_gather_dict(dict.fromkeys(videos, f"{float(loss.detach()):g}"))
         named = f", of videos {', '.join(list(bad)[:_NAMED_VIDEOS])}" if bad else ""
         more = f" and {len(bad) - _NAMED_VIDEOS} more" if len(bad) > _NAMED_VIDEOS else ""
         precision = ", use --trainer.precision bf16-mixed" if config.trainer.precision == "16-mixed" else ""
-        saved = has_checkpoint(Path(self.trainer.default_root_dir))
         then = "start again: nothing was saved yet"
-        if saved:  # the weights of the last checkpoint may be too large already
+        if has_checkpoint(Path(self.trainer.default_root_dir)):
+            # The weights of the last one may be too large already.
             then = "continue from the last checkpoint with --resume, or from the best with --resume CKPT"
         raise InputError(
             f"the loss is {next(iter(bad.values()), 'infinite')} in epoch {self.current_epoch + 1}, step "
@@ -159,6 +145,12 @@ class VideoTrainingModule(LightningModule):
         self.log("train/loss", torch.stack(self._losses_of_step).mean(), on_step=True, on_epoch=False, batch_size=size)
         self.train_loss(loss)  # all batches have one size
         self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True, batch_size=size)
+
+    def on_fit_start(self) -> None:
+        """Compute the class weights of the loss, if configured."""
+        if self.config.data.balance == "weights":
+            labels = self.trainer.datamodule.train_labels  # type: ignore[attr-defined]
+            self.class_weights = torch.from_numpy(class_weights(labels, len(self.class_names))).to(self.device)
 
     def on_train_start(self) -> None:
         """Change the learning rate and weight decays of a resumed run, if its configuration did."""
@@ -205,10 +197,8 @@ class VideoTrainingModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return SGD or AdamW, with a schedule that is updated every step."""
-        optim = self.config.optim
-        optimizer = make_optimizer(
-            self.network, self.restored_optim, scaled_lr(self.restored_optim, self.clips_per_step)
-        )
+        optim, restored = self.config.optim, self.restored_optim
+        optimizer = make_optimizer(self.network, restored, scaled_lr(restored, self.clips_per_step))
         epochs = self.config.trainer.max_epochs
         steps_per_epoch = max(self.trainer.estimated_stepping_batches / epochs, 1)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -223,6 +213,24 @@ class VideoTrainingModule(LightningModule):
             config.model, config.preprocessing, self.class_names, to_dict(config), self.provenance
         )
         checkpoint[FORMAT_KEY]["processes"] = self.trainer.world_size
+
+
+def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None, label_smoothing: float) -> Tensor:
+    """Return the mean over clips of ``sum_c q_c w_c CE(logits, smoothed label c)``.
+
+    torch divides by the sum of the weights of the batch, and weights the uniform part of label smoothing by class.
+
+    Args:
+        logits: [B, K].
+        target: Class ids [B], or soft labels q [B, K].
+        weights: Class weights w [K]; None: all 1.
+        label_smoothing: Share of the label that is spread over all classes.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
+    weighted = weights * (target if target.ndim == 2 else F.one_hot(target, len(weights)))
+    spread = weighted.sum(dim=1, keepdim=True) / len(weights)
+    return F.cross_entropy(logits, weighted + label_smoothing * (spread - weighted))
 
 
 def seed_network(seed: int, *, epoch: int, batch: int, rank: int) -> None:

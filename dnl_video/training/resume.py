@@ -25,16 +25,8 @@ _CRASHED_NAME = "crashed_videos.jsonl"
 """Videos that crashed a loader process, one a line; a resumed run skips them (delete a line to try again)."""
 # Settings that may not change in a run. Its length, devices, workers and logs may.
 _FIXED_SETTINGS = (
-    "model.",
-    "preprocessing.",
-    "augment.",
-    "optim.",
-    "seed",
-    "data.batch_size",
-    "data.limit_videos",
-    "data.balance",
-    "weights.source",
-    "trainer.accumulate_grad_batches",
+    *("model.", "preprocessing.", "augment.", "optim.", "seed", "weights.source", "trainer.accumulate_grad_batches"),
+    *("data.batch_size", "data.limit_videos", "data.balance"),
 )
 # Settings that may change; every checkpoint records the changes.
 _RECORDED_SETTINGS = (
@@ -45,28 +37,14 @@ _RECORDED_SETTINGS = (
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A checkpoint to resume from, known to be undamaged.
-
-    Args:
-        file: The checkpoint.
-        stored: Its metadata: all but the weights and the training state.
-        epochs: Epochs that are finished, validation included.
-        trained: Epochs whose training is finished.
-        steps: Optimiser steps that are done.
-        callbacks: The states of the callbacks.
-    """
+    """A checkpoint to resume from, known to be undamaged."""
 
     file: Path
-    stored: dict[str, Any]
-    epochs: int = 0
-    trained: int = 0
-    steps: int = 0
-    callbacks: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def changes(self) -> list[dict[str, Any]]:
-        """The changes of settings so far: {"epoch": from 1, "step": from 1, NAME: [old, new]} each."""
-        return list(self.stored.get("provenance", {}).get("changed_settings", []))
+    stored: dict[str, Any]  # its metadata: all but the weights and the training state
+    epochs: int = 0  # finished, validation included
+    trained: int = 0  # epochs whose training is finished
+    steps: int = 0  # optimiser steps that are done
+    callbacks: dict[str, Any] = field(default_factory=dict)  # their states
 
 
 def find_resume_point(resume: str | None, output: Path) -> ResumePoint | None:
@@ -97,9 +75,8 @@ def find_resume_point(resume: str | None, output: Path) -> ResumePoint | None:
     for file in files:
         try:
             raw = read_raw(file)
-            epochs = raw["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-            stored, callbacks = raw[FORMAT_KEY], raw["callbacks"]
-            point = ResumePoint(file, stored, epochs, epochs_trained(raw), raw["global_step"], callbacks)
+            done = raw["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+            point = ResumePoint(file, raw[FORMAT_KEY], done, epochs_trained(raw), raw["global_step"], raw["callbacks"])
         except InputError as error:
             damage.append(error)
             continue
@@ -157,15 +134,15 @@ def is_finished(point: ResumePoint, config: TrainConfig) -> bool:
         InputError: It has, and the checkpoint lies outside its run's folder, so the best one is unknown.
     """
     epochs, run = config.trainer.max_epochs, point.file.parent.parent
-    early = stopped_early(point.callbacks, config.trainer.patience) if point.epochs < epochs else ""
-    finished = point.epochs == epochs or bool(early)
-    line, limit = (early, "patience") if early else ("finished", "max_epochs")
-    line += f" ({point.epochs}/{epochs} epochs); raise trainer.{limit} to continue"
-    if finished and not has_checkpoint(run):
-        raise InputError(f"{point.file}: {line}")
-    if finished:
+    line, limit = stopped_early(point.callbacks, config.trainer.patience), "patience"
+    if point.epochs == epochs:
+        line, limit = "finished", "max_epochs"
+    if line:
+        line += f" ({point.epochs}/{epochs} epochs); raise trainer.{limit} to continue"
+        if not has_checkpoint(run):
+            raise InputError(f"{point.file}: {line}")
         rank_zero_only(print)(f"{run}: {line}")
-    return finished
+    return bool(line)
 
 
 def check_same_run(point: ResumePoint, class_names: Sequence[str], world_size: int) -> None:
@@ -191,12 +168,9 @@ def record_changes(point: ResumePoint, module: VideoTrainingModule, changes: Map
     old = {key.removeprefix("optim."): old for key, (old, _) in changes.items() if key.startswith("optim.")}
     module.restored_optim = dataclasses.replace(module.config.optim, **old)
     if changes:
-        change = {
-            "epoch": point.trained + 1,
-            "step": point.steps + 1,
-            **{key: list(pair) for key, pair in changes.items()},
-        }
-        module.provenance["changed_settings"] = [*point.changes, change]
+        pairs = {key: list(pair) for key, pair in changes.items()}
+        change = {"epoch": point.trained + 1, "step": point.steps + 1, **pairs}
+        module.provenance["changed_settings"] = [*module.provenance.get("changed_settings", []), change]
         rank_zero_only(print)(describe(change), flush=True)
 
 

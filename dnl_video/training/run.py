@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import tempfile
 import warnings
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from dnl_video.models.weights.find import find_checkpoint, has_checkpoint, named
 from dnl_video.progress_bar import is_quiet
 from dnl_video.spec import to_dict
 from dnl_video.training.attention_health import AttentionHealth
-from dnl_video.training.callbacks import PreciseBatchNorm
+from dnl_video.training.callbacks import PreciseBatchNorm, WithoutValidation
 from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from dnl_video.training.collectives import another_process_ended
 from dnl_video.training.curves import CURVES_NAME, Curves
@@ -52,7 +51,6 @@ from dnl_video.training.resume import (
 from dnl_video.training.setup import build_run, check_schedule, resolve_classes, start_from_weights
 from dnl_video.training.stopping import FAILED_CHILDREN_EXIT_S, StopRequest, take_children
 from dnl_video.training.trainer import make_loggers, make_trainer
-from dnl_video.training.without_validation import WithoutValidation
 
 _DRY_RUN_BATCHES = 2
 # Warnings of Lightning and torch that do not apply: worker counts, short epochs, frozen parts and writing to the folder
@@ -72,10 +70,7 @@ _IGNORED_WARNINGS = (
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The checkpoint with the highest validation top-1, its top-1 (a share), the rank and the number of processes.
-
-    Without validation it is the last checkpoint, and its top-1 is NaN.
-    """
+    """The best checkpoint and its validation top-1 (without validation: the last, and NaN), rank and processes."""
 
     best_checkpoint: Path
     best_top1: float
@@ -124,7 +119,9 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
     request.forward_to_children(trainer)
     with contextlib.ExitStack() as stack:
         if trainer.is_global_zero:
-            stack.enter_context(_locked_folder(output))
+            make_folder(output)
+            busy = f"another training is writing to {output}; wait for it, or choose another --output"
+            stack.enter_context(locked(output / ".lock", busy))
             if has_checkpoint(output) if file is None else file.stat().st_mtime_ns != written:
                 raise InputError(f"another training wrote to {output} in the meantime; continue it with --resume")
             history = "".join(f"# {describe(change)}\n" for change in module.provenance.get("changed_settings", []))
@@ -201,12 +198,11 @@ def dry_run(config: TrainConfig, resume: str | None = None) -> dict[str, Any]:
         if report is not None:
             print(visible(report.text()))
         read_raw(Path(folder) / "check.ckpt")
-    validated = {"validation videos": len(datamodule.val.records)} if datamodule.val.records else {}
     return {
         "processes": trainer.world_size,
         "training videos": len(datamodule.train_records),
         "missing training videos": len(datamodule.train_missing),
-        **validated,
+        "validation videos": len(datamodule.val.records),
         "classes": len(module.class_names),
         "parameters": sum(p.numel() for p in module.network.parameters()),
         "loss": float(trainer.callback_metrics["train/loss"]),
@@ -217,24 +213,14 @@ def _callbacks(config: TrainConfig, output: Path | None, progress: ClipProgress 
     failures = FailureMonitor(config.data.max_failed_share, output)
     precise = PreciseBatchNorm(config.optim.precise_bn_batches, failures, progress)
     health = AttentionHealth(progress)
-    callbacks: list[Callback] = [precise, failures, health]
-    average = None
+    averages = []
     if config.optim.ema_decay is not None:
         # Starts with the weights after the first step; then ema = decay * ema + (1 - decay) * weights after each step,
         # batch-norm statistics included. In checkpoints, state_dict is the average and current_model_state the trained
         # weights. It comes first: it swaps in the average for validation, and precise batch norm is computed for it.
-        average = WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay))
-        callbacks.insert(0, average)
-    if config.data.val_manifest is None:
-        callbacks.append(WithoutValidation(average, precise, health))
-    return callbacks
-
-
-def _locked_folder(output: Path) -> AbstractContextManager[None]:
-    """Make the run's folder and lock it: two trainings must not write to one folder."""
-    make_folder(output)
-    busy = f"another training is writing to {output}; wait for it, or choose another --output"
-    return locked(output / ".lock", busy)
+        averages = [WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay))]
+    at_end = [] if config.data.val_manifest else [WithoutValidation(averages, precise, health)]
+    return [*averages, precise, failures, health, *at_end]
 
 
 def _print_summary(datamodule: VideoDataModule, module: VideoTrainingModule, trainer: Trainer) -> None:

@@ -10,7 +10,6 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dnl_video.config import TrainConfig
-from dnl_video.data.balance import class_weights
 from dnl_video.data.class_ids import classes_without_training_videos, labels_from_one, mirrored_classes, some
 from dnl_video.data.class_lists import read_class_list
 from dnl_video.data.loaders import VideoDataModule
@@ -21,7 +20,6 @@ from dnl_video.models.weights.load import LoadReport, load_weights
 from dnl_video.spec import to_dict
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.precision import check_precision
-from dnl_video.training.trainer import validation_interval
 
 
 def _warn(text: str) -> None:
@@ -29,7 +27,7 @@ def _warn(text: str) -> None:
 
 
 def check_schedule(config: TrainConfig) -> None:
-    """Compare the schedule with the length of the run; warn of milestones and a patience that are never reached.
+    """Compare the schedule with the length of the run; warn of milestones that are never reached.
 
     Raises:
         InputError: The warm-up is as long as the run, or patience has no validation to count.
@@ -39,17 +37,8 @@ def check_schedule(config: TrainConfig) -> None:
         raise InputError(
             f"optim.warmup_epochs {optim.warmup_epochs:g} leaves nothing of trainer.max_epochs {epochs}; lower it"
         )
-    if config.trainer.patience is not None and config.data.val_manifest is None:
-        raise InputError(
-            f"trainer.patience is {config.trainer.patience}, but there is no validation (data.val_manifest is null); "
-            "give a list, or set trainer.patience to null"
-        )
-    validations = epochs // validation_interval(config.trainer.check_val_every_n_epoch, epochs)
-    if (config.trainer.patience or 0) >= validations:
-        _warn(
-            f"warning: trainer.patience is {config.trainer.patience}, but the run has {validations} validation(s); it "
-            "never stops early"
-        )
+    if (patience := config.trainer.patience) is not None and config.data.val_manifest is None:
+        raise InputError(f"trainer.patience is {patience}, but data.val_manifest is null; give a list, or no patience")
     late = [f"{milestone:g}" for milestone in optim.milestones if milestone >= epochs]
     if optim.schedule == "step" and late:
         _warn(
@@ -101,14 +90,8 @@ def build_run(config: TrainConfig) -> tuple[VideoDataModule, VideoTrainingModule
             f"preprocessing.num_frames is {config.preprocessing.num_frames}; {config.model.architecture} takes "
             f"{needed} or more"
         )
-    weights = None
-    if config.data.balance == "weights":
-        weights = class_weights(datamodule.train_labels, len(names)).tolist()
-        shown = sorted((weight, name) for weight, name in zip(weights, names, strict=True) if weight)
-        low, high = (f"{weight:.2f} ({name})" for weight, name in (shown[0], shown[-1]))
-        rank_zero_only(print)(f"class weights in the training loss: {low} to {high}")
     seed_everything(config.seed, verbose=False)
-    return datamodule, VideoTrainingModule(config, names, weights)
+    return datamodule, VideoTrainingModule(config, names)
 
 
 def _class_names(config: TrainConfig, datamodule: VideoDataModule) -> tuple[str, ...]:

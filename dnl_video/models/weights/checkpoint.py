@@ -194,12 +194,7 @@ def epochs_trained(raw: Mapping[str, Any]) -> int:
 
 
 def stopped_early(callbacks: Mapping[str, Any], patience: int | None) -> str:
-    """Return a line if `trainer.patience` has stopped a run, or else no text.
-
-    Args:
-        callbacks: "callbacks" of a whole checkpoint (`read_raw`).
-        patience: The setting.
-    """
+    """Return a line if `trainer.patience` has stopped the run with these states of its callbacks, or else no text."""
     best = callbacks.get("BestCheckpoint", {})
     if patience is None or best.get("waited", 0) < patience:
         return ""

@@ -12,7 +12,7 @@ import torch
 from dnl_video.models.context_block import AttentionMaps
 from dnl_video.models.create import create_model
 from dnl_video.models.inspect import attention_health as module
-from dnl_video.models.inspect.attention_health import attention_health, collapse_note, is_collapsed, map_health
+from dnl_video.models.inspect.attention_health import attention_health, collapse_note, map_health
 from dnl_video.models.inspect.geometry import placed_blocks
 
 NAMES = ["res3.1", "res3.3", "res4.1", "res4.3", "res4.5"]
@@ -42,7 +42,7 @@ def test_numbers_of_random_maps() -> None:
     assert map_health(AttentionMaps(None, unary)).keys() == UNARY
     assert map_health(AttentionMaps(pairwise, None)).keys() == PAIRWISE
     alone = map_health(AttentionMaps(torch.ones(1, 4, 1), torch.ones(1, 1)))
-    assert not is_collapsed(alone), "a single key is no choice"
+    assert not collapse_note({"res3.1": alone}), "a single key is no choice"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_numbers_of_random_maps() -> None:
 def test_collapsed_maps(pairwise: torch.Tensor, health: tuple[float, float], collapsed: bool) -> None:
     found = map_health(AttentionMaps(pairwise[None], None))
     assert (found["pairwise_entropy"], found["same_key_share"]) == pytest.approx(health, abs=0.02)
-    assert is_collapsed(found) is collapsed
+    assert bool(collapse_note({"res3.1": found})) is collapsed
 
 
 def test_note() -> None:
