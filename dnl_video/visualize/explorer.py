@@ -27,7 +27,7 @@ from dnl_video.visualize.maps import BlockMaps
 from dnl_video.visualize.panels import nearest_frame
 
 MAX_PAGE_BYTES = 10_000_000
-# Weights of a block before compression: bytes that the browser needs for it.
+# Weights of a block before compression: the bytes that the browser needs for it.
 _MOST_WEIGHTS = 2**24
 
 
@@ -83,10 +83,10 @@ def _stored(network: str, found: BlockMaps, across: int) -> dict[str, Any]:
     """Return what the page needs of a block, with at most ``across`` queries in height and in width."""
     at, (frames, height, width) = found.positions, found.positions.shape
     rows, columns = ((np.arange(k := min(n, across)) * n + n // 2) // k for n in (height, width))
-    flat = torch.arange(frames * height * width).view(frames, height, width)[:, rows][:, :, columns].flatten(1)
+    flat = torch.arange(frames * height * width).view(frames, height, width)[:, rows][:, :, columns].flatten()
     name = "coupled" if found.kind == "NL" else "whitened pairwise"
     parts: dict[str, list[dict[str, Tensor]]] = defaultdict(list)
-    for queries in flat:  # one frame at a time, so that little memory is enough
+    for queries in flat.split(max(_MOST_WEIGHTS // 4 // math.prod(found.keys.shape), 1)):  # to need little memory
         pairwise, unary = found.block.attention_maps(found.x, queries)
         if pairwise is not None:
             parts[name].append(_quantised(pairwise[0]))
