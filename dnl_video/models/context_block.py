@@ -226,10 +226,6 @@ class Temperature(nn.Module):
         """Return the factor: a tensor without dimensions if the temperature is learned."""
         return self.factor / self.initial if self.log is None else self.factor * torch.exp(-self.log)
 
-    def extra_repr(self) -> str:
-        """Show the fixed numbers."""
-        return f"factor={self.factor:g}, initial={self.initial:g}"
-
 
 def query_rows(query: Tensor, queries: Tensor | None) -> Tensor:
     """Select the rows ``queries`` [Q] of the query tokens [B, N, D]; None for all.

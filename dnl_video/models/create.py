@@ -34,7 +34,7 @@ def create_model(architecture: Architecture, *, pretrained: str | None = None, *
     for name in options:
         if name not in _OPTIONS:
             raise InputError(f"unknown option {name!r}; allowed: {', '.join(_OPTIONS)}{nearest(name, _OPTIONS)}")
-    given = options.pop("context_options", ContextOptions())
+    given = options.pop("context_options", None) or ContextOptions()
     given = given if isinstance(given, ContextOptions) else from_dict(ContextOptions, given)
     blocks = dataclasses.replace(given, **{k: options.pop(k) for k in _BLOCK_OPTIONS if k in options})
     model = build_model(ModelSpec(architecture, **{"context": "none", **options}, context_options=blocks))

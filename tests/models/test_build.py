@@ -274,6 +274,7 @@ def test_block_options_may_be_a_mapping():
     model = create_model("slow_r50", context="dnl", stem_channels=8, context_options=options, temperature=0.2)
     assert model.spec.context_options == ContextOptions(pool=(1, 1, 2), temperature=0.2)
     assert options == {"pool": [1, 1, 2], "temperature": 0.1}
+    assert create_model("slow_r50", stem_channels=8, context_options=None).spec.context_options == ContextOptions()
 
 
 @pytest.mark.parametrize(
