@@ -66,6 +66,8 @@ def small_multiples(titles: Sequence[str], height: float) -> tuple[Figure, list[
         axes.set_title(plain(title, 72 // columns), fontsize=9)
     for axes in panels[len(titles) :]:
         axes.remove()
+    for axes in panels[len(titles) - columns : len(titles)]:  # the last of each column
+        axes.tick_params(labelbottom=True)
     return figure, panels[: len(titles)]
 
 

@@ -51,7 +51,7 @@ def index_document(lists: Sequence[dict[str, Any]], page: Path) -> Document:
     text = "Brackets are 95% intervals for the choice of videos, not for training seeds."
     if len(lists) > 1:
         text += " Runs on different lists of videos are in different tables, because their figures cannot be compared."
-    sections = [Section(f"{number}. {one['source']}", [_table(one, page)]) for number, one in enumerate(lists, 1)]
+    sections = [Section(f"{number}. {_title(one)}", [_table(one, page)]) for number, one in enumerate(lists, 1)]
     title = count_text(sum(len(one["runs"]) for one in lists), "run")
     return Document(title, [Text(text, "note")], sections, broad=True)
 
@@ -62,6 +62,11 @@ def _accuracy(run: dict[str, Any], key: str) -> tuple[str, float]:
     if figure is None:
         return "-", -1.0
     return accuracy_text(figure) if key == "top1" else percent(figure["value"]), figure["value"]
+
+
+def _title(group: dict[str, Any]) -> str:
+    listed = "" if group["listed"] is None else f", {count_text(group['listed'], 'video')}"
+    return f"{group['source']}{listed}, {count_text(group['num_classes'], 'class', 'classes')}"
 
 
 def _table(group: dict[str, Any], page: Path) -> Table:
@@ -86,8 +91,6 @@ def _table(group: dict[str, Any], page: Path) -> Table:
     header = ["network", *shown.values(), "videos", "failed", "views", "parameters", "date", "best validation"]
     kinds = f"a{'r' * len(shown)}rnrrrs"
     known = [i for i in range(len(header)) if any(row[i] not in ("", ("", [])) for row in rows)]
-    listed = "" if group["listed"] is None else f", {count_text(group['listed'], 'video')}"
-    classes = count_text(group["num_classes"], "class", "classes")
-    caption = f"Runs on {group['source']}{listed}, {classes}, highest top-1 first; views are clips x crops"
+    caption = f"Runs on {_title(group)}, highest top-1 first; views are clips x crops"
     cells = [[row[i] for i in known] for row in rows]
     return Table(caption, [header[i] for i in known], cells, "".join(kinds[i] for i in known), sortable=True)

@@ -143,7 +143,7 @@ def _centre_clip(num_clips: int) -> str:
 
 def _accuracy(report: dict[str, Any]) -> list[Node]:
     nodes: list[Node] = [_levels(report, "Accuracy by level, with 95% intervals")]
-    if report["protocol"]["num_clips"] not in (None, 1):
+    if report["accuracy"]["evaluated"]["clip"] and report["protocol"]["num_clips"] != 1:
         nodes.append(Text(_LEVELS, "note"))
     nodes.append(Text(_INTERVALS, "note"))
     by_num_clips = report["by_num_clips"]

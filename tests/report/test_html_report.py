@@ -168,6 +168,7 @@ def test_title_and_sentences_fit_the_data(tmp_path):
     failed = [VideoPrediction("v", "p", 0, error="p: broken")]
     text = Outline(html(report_of(tmp_path / "failed", failed, make_meta(1)))).text
     assert "no video could be evaluated, the only one failed." in text
+    assert "Papers call" not in text
     assert "Wrong videos" not in text
 
 

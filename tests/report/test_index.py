@@ -74,7 +74,7 @@ def test_the_command_writes_a_page_for_folders_of_runs(runs, capsys):
     assert [link for link in outline.all("a", "href") if "report" in link] == ["../runs/s1/evaluation/best/report.html"]
     text = Path("pages/all.md").read_text()
     assert "[s1](../runs/s1/evaluation/best/report.html) | " in text
-    assert "## 2. small.csv" in text
+    assert "## 2. small.csv, 16 videos, 8 classes" in text
     assert [len(one["runs"]) for one in json.loads(Path("pages/all.json").read_text())["lists"]] == [2, 1]
 
 

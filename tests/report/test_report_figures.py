@@ -55,6 +55,16 @@ def test_bars_and_whiskers_have_the_right_length():
     assert axes.get_ylim() == (1.5, -0.5)  # the first on top
 
 
+def test_small_multiples_share_axes_and_number_the_last_panel_of_each_column():
+    figure, panels = f.small_multiples(list("abcd"), 1.0)
+    panels[0].plot([0, 7], [0, 3])
+    figure.canvas.draw()
+    assert [axes.get_title() for axes in figure.axes] == list("abcd")
+    assert all(axes.get_xlim() == panels[0].get_xlim() and axes.get_ylim() == panels[0].get_ylim() for axes in panels)
+    below = [any(label.get_visible() for label in axes.get_xticklabels()) for axes in panels]
+    assert below == [False, True, True, True]
+
+
 def test_drawing_does_not_change_the_rc_params():
     before = dict(mpl.rcParams)
     f.to_svg(small_figure(), "a", "alt")

@@ -56,6 +56,7 @@ def test_curves_show_each_context(tmp_path: Path) -> None:
     for color in ((0, 0, 0), (0xE6, 0x9F, 0x00), (0xD5, 0x5E, 0x00)):
         assert (pixels == color).all(axis=1).sum() > 300
     assert not (pixels == (0x56, 0xB4, 0xE9)).all(axis=1).any(), "snl has no rows"
+    draw_curves([], ("none", "nl"), 4, tmp_path / "curves.png")  # before the first validation
 
 
 @pytest.mark.parametrize(
