@@ -19,7 +19,7 @@ from dnl_video.data.class_lists import read_class_list
 from dnl_video.data.folders import VIDEO_EXTENSIONS
 from dnl_video.data.manifest import missing, read_manifest, read_videos
 from dnl_video.errors import InputError
-from dnl_video.spec import ContextOptions, to_dict
+from dnl_video.spec import ContextOptions, flat, to_dict
 
 if TYPE_CHECKING:
     from dnl_video.models.weights.source import Source
@@ -34,6 +34,11 @@ _RESULTS: dict[str, tuple[str, Callable[[Facts], dict[str, float]]]] = {
     ),
     "report.json": ("report", lambda r: {"evaluated videos": r["accuracy"]["evaluated"]["video"]["top1"]["value"]}),
 }
+_SETTINGS = (
+    *("data.train_manifest", "data.val_manifest", "data.balance", "data.batch_size", "trainer.max_epochs"),
+    *("trainer.patience", "trainer.precision", "optim.optimizer", "optim.lr", "optim.lr_batch", "optim.schedule"),
+    *("optim.milestones", "optim.warmup_epochs", "optim.weight_decay", "seed"),
+)
 _LONGEST_NAME = 80  # characters of a class name; a text with longer lines is no class list
 
 
@@ -147,23 +152,6 @@ def changed(model: Facts) -> Facts:
 
 
 def training(config: Facts) -> Facts:
-    """Return the most important settings of a run."""
-    optim, trainer, data = (config.get(key) or {} for key in ("optim", "trainer", "data"))
-    settings = {
-        "train list": data.get("train_manifest"),
-        "validation list": data.get("val_manifest"),
-        "class balance": data.get("balance"),
-        "epochs": trainer.get("max_epochs"),
-        "patience": trainer.get("patience"),
-        "clips per step and process": data.get("batch_size"),
-        "optimizer": optim.get("optimizer"),
-        "learning rate": optim.get("lr"),
-        "learning rate refers to clips": optim.get("lr_batch"),
-        "schedule": optim.get("schedule"),
-        "milestones": optim.get("milestones") if optim.get("schedule") == "step" else None,
-        "warm-up epochs": optim.get("warmup_epochs"),
-        "weight decay": optim.get("weight_decay"),
-        "precision": trainer.get("precision"),
-        "seed": config.get("seed"),
-    }
-    return known(settings)
+    """Return the most important settings of a run, by their names in a recipe."""
+    values = flat(config)
+    return {name: values[name] for name in _SETTINGS if values.get(name) is not None}

@@ -156,7 +156,7 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     if evaluations:
         facts["evaluations"] = evaluations
     facts["training"] = training(config)
-    manifest = facts["training"].get("validation list", "LIST")
+    manifest = facts["training"].get("data.val_manifest", "LIST")
     todo = [] if facts["finished"] else [f"{train} --resume"]
     todo += [command("show", path) for path in evaluations[:3]]
     if not evaluations:
@@ -175,7 +175,7 @@ def _model_file(source: Source, gmacs: bool) -> Facts:
         raw = read_raw(source)
         if "epoch" in raw:
             facts["weights"] |= {"epochs done": epochs_trained(raw), "steps": int(raw["global_step"])}
-    manifest = facts["training"].get("validation list", "LIST")
+    manifest = facts["training"].get("data.val_manifest", "LIST")
     evaluate = command("evaluate", "--checkpoint", file, "--manifest", manifest)
     return {**facts, "next": [evaluate, command("predict", "VIDEO", "--checkpoint", file)]}
 
@@ -196,11 +196,9 @@ def _network(source: Source, gmacs: bool) -> Facts:
     model["parameters"] = sum(sizes.values())
     model["parameters of context blocks"] = sum(n for name, n in sizes.items() if ".context_blocks." in name)
     if gmacs:
-        model["GMACs per view"] = (
-            count(loaded.build(), 1, 3, clips.num_frames, clips.crop_size, clips.crop_size).macs / 1e9
-        )
-    size = file.stat().st_size
-    weights: Facts = {"file": str(file), "bytes": size, "sha256": loaded.sha256}
+        shape = (1, 3, clips.num_frames, clips.crop_size, clips.crop_size)
+        model["GMACs per view"] = count(loaded.build(), *shape).macs / 1e9
+    weights: Facts = {"file": str(file), "bytes": file.stat().st_size, "sha256": loaded.sha256}
     if not math.isnan(top1 := named_top1(file)):
         weights |= {"best epoch": epochs_trained(read_raw(source)), "validation top-1": top1}
     return {

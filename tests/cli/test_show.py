@@ -46,8 +46,8 @@ def test_a_run(tiny, capsys):
     assert facts["progress"]["metrics"]["val/top1"] == pytest.approx(facts["weights"]["validation top-1"], abs=1e-4)
     assert facts["preprocessing"]["num_frames"] == 4
     assert facts["classes"]["number"] == len(facts["classes"]["names"]) == 8
-    assert facts["training"]["schedule"] == "cosine"
-    assert facts["training"]["validation list"] == str(tiny.val)
+    assert facts["training"]["optim.schedule"] == "cosine"
+    assert facts["training"]["data.val_manifest"] == str(tiny.val)
     assert facts["curves"] == str(tiny.run / "curves.png")
     assert facts["next"] == [
         f"dnl-video evaluate --checkpoint {tiny.run} --manifest {tiny.val}",
@@ -225,7 +225,7 @@ BROKEN = "path,label,video_id,status,reason\na.mp4,x,a,missing,\nb.mp4,x,b,broke
         (
             lambda d: write(d, "r.yaml", "{model: {context: nl, context_options: {pool: null}}, optim: {lr: 0.1}}"),
             "recipe",
-            {"model": {"context": "nl", "context_options": {"pool": None}}, "training": {"learning rate": 0.1}},
+            {"model": {"context": "nl", "context_options": {"pool": None}}, "training": {"optim.lr": 0.1}},
             "dnl-video train --config {0}/r.yaml --dry-run",
         ),
         (
