@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 
 from dnl_video.cli.results import add_foreign_arguments, read_results
 from dnl_video.cli.terminal import say
 from dnl_video.errors import InputError
-from dnl_video.files import check_output
+from dnl_video.files import check_output, encode
 
 DESCRIPTION = """Compare networks that were evaluated on the same videos.
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     runs = "predictions directories, or results files of other projects; the first is the reference"
     parser.add_argument("runs", nargs="+", metavar="DIR", help=runs)
-    output = "folder for compare.json, .md and .html (default: comparison, beside the first run)"
+    output = "folder for compare.json, .md and .html (default: comparison-DIGITS of these runs, beside the first)"
     parser.add_argument("--output", metavar="DIR", help=output)
     add_foreign_arguments(parser)
 
@@ -45,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"only one run was given ({args.runs[0]}); give two or more, the reference first")
     if len({Path(path).resolve() for path in args.runs}) < len(args.runs):
         raise InputError("a run is given twice; give each once, the reference first")
-    output = Path(args.output or Path(args.runs[0]).parent / "comparison")
+    digits = hashlib.sha256(encode("\n".join(str(Path(path).resolve()) for path in args.runs))).hexdigest()[:8]
+    output = Path(args.output or Path(args.runs[0]).parent / f"comparison-{digits}")
     check_output(output)
     from dnl_video.cli.screen import print_nodes
     from dnl_video.report import save_comparison

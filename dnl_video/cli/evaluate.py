@@ -16,10 +16,11 @@ from dnl_video.config import EvaluationConfig
 DESCRIPTION = """Score every video of a labelled list with many views.
 
 examples:
-  dnl-video evaluate --checkpoint runs/demo --manifest data/demo/val.csv --output predictions/demo
+  dnl-video evaluate --checkpoint runs/demo/i3d_dnl --manifest data/demo/val.csv
   torchrun --nproc_per_node 8 -m dnl_video evaluate ...        eight processes; each scores its own part
 
-To resume a killed run, give the same command again. Next: dnl-video report DIR."""
+It prints top-1, top-5 (with more than five classes) and mean class accuracy with 95% intervals, and the directory of
+the scores. To resume a killed run, give the same command again. Next: dnl-video report DIR."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,13 +6,14 @@ import argparse
 
 from dnl_video.cli.main import VIDEOS_FAILED
 from dnl_video.cli.options import add_video_arguments, add_view_options, config_from, default_output, load
-from dnl_video.cli.predict import count_failed, score_videos
+from dnl_video.cli.predict import score_videos
 from dnl_video.cli.terminal import say
 from dnl_video.config import EvaluationConfig
 
 DESCRIPTION = """Store the pooled backbone features of every clip in a predictions directory.
 
-  dnl-video features clip.mp4 --checkpoint runs/demo/i3d_dnl --output features/demo
+examples:
+  dnl-video features clip.mp4 --checkpoint runs/demo/i3d_dnl
   dnl-video features videos/ more.txt --checkpoint runs/demo/i3d_dnl --output features/mine --num-clips 32
   torchrun --nproc_per_node 8 -m dnl_video features ...        eight processes; each scores its own part
 
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the features and print their number; 3 when videos failed."""
     from dnl_video.data.manifest import read_videos
+    from dnl_video.results.reader import finished_ids
 
     manifest = read_videos(arguments.videos, root=arguments.root)
     options = config_from(arguments, EvaluationConfig)
@@ -40,6 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
     more = {"features": True, "retry_failed": arguments.retry_failed}
     if not score_videos("features", checkpoint, manifest, output, options, **more):
         return 0
-    total, failed = len(manifest.records), count_failed(output, len(manifest.records), True)
-    say(f"features of {total - failed} of {total} videos: {output}")
-    return VIDEOS_FAILED if failed else 0
+    total, done = len(manifest.records), len(finished_ids(output, retry_failed=True))
+    say(f"features of {done} of {total} videos: {output}")
+    return VIDEOS_FAILED if done < total else 0

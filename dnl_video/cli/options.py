@@ -105,15 +105,19 @@ def add_output_file_argument(parser: argparse.ArgumentParser) -> None:
 def default_output(kind: str, checkpoint: Checkpoint, manifest: Manifest, source: str) -> Path:
     """Return the folder <kind>/<model>/<list> for one model and one list of videos.
 
-    A run's checkpoint is named by the run and the file, an exported folder by the folder. If another model or list has
-    taken the name, eight digits of the checksum are added, so that two never share a folder.
+    If another model or list has taken the name, eight digits of the checksum are added, so that two never share one.
     """
-    file, listed = Path(checkpoint.path).resolve(), Path(source).resolve()
-    run = f"{file.parent.parent.name}-" if file.parent.name == "checkpoints" else ""
-    model = file.parent.name if file.name == EXPORTED_NAME else run + file.stem
+    listed, model = Path(source).resolve(), model_name(checkpoint.path)
     folder = _free(Path(kind, model), "*/meta.json", "weights_sha256", checkpoint.sha256)
     name = listed.name if listed.is_dir() else listed.stem
     return _free(folder / name, "meta.json", "manifest_sha256", manifest.sha256)
+
+
+def model_name(path: str | Path) -> str:
+    """Return the run and the file's stem for a run's checkpoint, the folder of an exported one, or the file's stem."""
+    file = Path(path).resolve()
+    run = f"{file.parent.parent.name}-" if file.parent.name == "checkpoints" else ""
+    return file.parent.name if file.name == EXPORTED_NAME else run + file.stem
 
 
 def _free(folder: Path, files: str, key: str, sha256: str) -> Path:

@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Classify video files, folders or lists.
 
-  dnl-video predict clip.mp4 --checkpoint runs/demo
-  dnl-video predict clip.mp4 --checkpoint runs/demo --per-clip       also the best class of every clip
-  dnl-video predict movie.mp4 --checkpoint runs/demo --sliding       segments and a timeline of a long video
-  dnl-video predict movie.mp4 --checkpoint runs/demo --sliding --hop-s 0.5 --annotate seen.mp4
-  dnl-video predict videos/ more.txt --checkpoint runs/demo --output predictions/mine
-  torchrun --nproc_per_node 8 -m dnl_video predict millions.txt ...     eight processes; the last one merges
+examples:
+  dnl-video predict clip.mp4 --checkpoint runs/demo/i3d_dnl
+  dnl-video predict clip.mp4 --checkpoint runs/demo/i3d_dnl --per-clip       also the best class of every clip
+  dnl-video predict movie.mp4 --checkpoint runs/demo/i3d_dnl --sliding       segments and a timeline of a long video
+  dnl-video predict movie.mp4 --checkpoint runs/demo/i3d_dnl --sliding --hop-s 0.5 --annotate seen.mp4
+  dnl-video predict videos/ more.txt --checkpoint runs/demo/i3d_dnl --output predictions/mine
+  torchrun --nproc_per_node 8 -m dnl_video predict millions.txt ...          eight processes; the last one merges
+
+A terminal shows a table; a pipe or a file gets one line per video: path, class and score (0 to 1), separated by tabs,
+and for --per-clip and --sliding lines that end with start and end in seconds. Failed videos go to stderr.
 
 A list is a text file with one path per line. With --output the scores are kept, and predictions.csv lists the best
 classes in the order of the list. To resume a killed run, give the same command again."""
@@ -45,17 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown.add_argument(
         "--table", action="store_true", help=f"Print a table. Default: on a terminal, for up to {MANY_VIDEOS} videos."
     )
-    shown.add_argument("--json", action="store_true", help="Print a JSON object a line for each video.")
+    shown.add_argument("--json", action="store_true", help="Print an object a line: scores of all classes and clips.")
     parser.add_argument("--per-clip", action="store_true", help="Also print the best class of every clip.")
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="Classes in tables. Default: 5.")
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="K", help="Classes in the table and in predictions.csv. Default: 5."
+    )
     long = parser.add_argument_group("long videos")
     sliding = f"Slide clips over the whole video; write segments, and timelines of the first {MANY_VIDEOS} videos."
     long.add_argument("--sliding", action="store_true", help=sliding)
     long.add_argument("--hop-s", type=float, metavar="S", help="Seconds between the starts of clips. Default: 1.")
     long.add_argument("--annotate", metavar="FILE", help="Also write a copy of the video that shows its best classes.")
     long.add_argument("--plot-format", choices=("png", "svg"), default="png", help="Of the timelines. Default: png.")
-    when = f", with --sliding, several processes or over {MANY_VIDEOS} videos; otherwise nothing is kept"
-    add_view_options(parser, "clip_scores", when=when)
+    add_view_options(parser, "clip_scores", when=f" with --sliding, torchrun or over {MANY_VIDEOS} videos, else none")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -153,6 +158,7 @@ def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, kee
     """Print the best classes; write the tables and pictures."""
     from dnl_video.cli import predict_output as show
     from dnl_video.results.predictions import read_meta
+    from dnl_video.results.reader import finished_ids
     from dnl_video.results.tables import iter_in_order, write_top_classes
 
     records, names = manifest.records, read_meta(output).class_names
@@ -165,7 +171,9 @@ def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, kee
         show.print_table(videos, arguments.top, with_times=bool(shown))
     else:
         show.print_lines(videos)
-    failed = count_failed(output, len(records), keep)
+    failed = len(ids) - len(finished_ids(output, retry_failed=True))
+    if failed and keep:
+        log.warning(f"{failed} of {len(ids)} videos failed; --retry-failed tries them again: {output}")
     if keep:
         write_top_classes(output / "predictions.csv", iter_in_order(output, ids), names, arguments.top)
         log.info(f"wrote {output / 'predictions.csv'}")
@@ -176,13 +184,3 @@ def _finish(arguments: argparse.Namespace, manifest: Manifest, output: Path, kee
     if keep:
         log.info(f"predictions: {output}")
     return VIDEOS_FAILED if failed else 0
-
-
-def count_failed(output: str | Path, total: int, keep: bool) -> int:
-    """Return the number of failed videos, and warn of them. `score_videos` named those that failed in this run."""
-    from dnl_video.results.reader import finished_ids
-
-    failed = total - len(finished_ids(output, retry_failed=True))
-    if failed and keep:
-        log.warning(f"{failed} of {total} videos failed; --retry-failed tries them again: {output}")
-    return failed

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dnl_video.cli.screen import plain, plain_table, show
-from dnl_video.cli.terminal import log, say, say_json
+from dnl_video.cli.terminal import log, say
 from dnl_video.data.manifest import VideoRecord
+from dnl_video.files import dump_json
 from dnl_video.inference.scores import VideoScores
 from dnl_video.inference.segments import Segment, find_segments, make_timeline, read_clips, write_segments
 from dnl_video.progress_bar import progress_bar
@@ -55,7 +56,7 @@ def print_json(videos: Iterable[Video], shown: str) -> None:
         if video.parts:
             rows = video.rows(0)
             found[shown] = [{"start_s": a, "end_s": b, "class": name, "score": score} for name, score, (a, b) in rows]
-        say_json({"path": video.path, **found})
+        say(dump_json({"path": video.path, **found}))
 
 
 def print_lines(videos: Iterable[Video]) -> None:

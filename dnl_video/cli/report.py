@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnl_video.cli.results import add_foreign_arguments, print_report, read_results, thumbnail_reader, video_links
-from dnl_video.cli.terminal import say, say_json
+from dnl_video.cli.terminal import say
 from dnl_video.errors import InputError
-from dnl_video.files import check_output, walk
+from dnl_video.files import check_output, dump_json, walk
 
 if TYPE_CHECKING:
     from dnl_video.results.predictions import Predictions
@@ -93,7 +93,7 @@ def _index(args: argparse.Namespace) -> int:
     lists = build_index(runs)
     paths = save_index(lists, page)
     if args.json:
-        say_json({"files": [str(path) for path in paths], "lists": lists}, indent=1)
+        say(dump_json({"files": [str(path) for path in paths], "lists": lists}, indent=1))
         return 0
     print_nodes(index_summary(lists))
     say(*(f"wrote {path}" for path in paths))

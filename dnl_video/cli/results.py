@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from dnl_video.cli.terminal import log, say, say_json
+from dnl_video.cli.terminal import log, say
 from dnl_video.errors import InputError
+from dnl_video.files import dump_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,7 @@ def print_report(report: dict[str, Any], as_json: bool, outputs: dict[str, Any],
     """Print accuracy and coverage of a report: as tables and ``lines``, or as JSON with its fields and ``outputs``."""
     if as_json:
         numbers = {key: count for key, count in report["coverage"].items() if not isinstance(count, list)}
-        say_json({**outputs, **{key: report[key] for key in _HEADLINE}, "coverage": numbers}, indent=1)
+        say(dump_json({**outputs, **{key: report[key] for key in _HEADLINE}, "coverage": numbers}, indent=1))
         return
     from dnl_video.cli.screen import print_nodes
     from dnl_video.report.report_document import report_summary

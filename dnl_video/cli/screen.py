@@ -122,8 +122,7 @@ class PredictionProgress:
             return
         self._logged = now
         left = timedelta(seconds=state.time_remaining or 0)
-        verb, unit = state.description.strip(), state.fields["unit"]
-        log.info("%s: %d of %d %s, %s, %s left", verb, done, total, unit, rate, left)
+        log.info(f"{state.description.strip()}: {done} of {total} {state.fields['unit']}, {rate}, {left} left")
 
 
 @contextmanager

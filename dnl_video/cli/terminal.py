@@ -6,10 +6,8 @@ import logging
 import os
 import shlex
 import sys
-from typing import Any
 
 from dnl_video.errors import visible
-from dnl_video.files import dump_json
 
 log = logging.getLogger("dnl_video")
 
@@ -25,13 +23,8 @@ def suggest(*words: object) -> None:
 
 
 def say(*lines: object, error: bool = False) -> None:
-    """Print lines on stdout, or stderr for `error`; see `visible`."""
+    """Print lines on stdout, or stderr for `error`; see `visible`, whose escapes are valid in JSON."""
     write("".join(f"{visible(line)}\n" for line in lines), error=error)
-
-
-def say_json(value: Any, indent: int | None = None) -> None:
-    """Print a value as JSON; the escapes of `visible` are those of JSON."""
-    say(dump_json(value, indent))
 
 
 def write(text: str, *, error: bool = False) -> None:

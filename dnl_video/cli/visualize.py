@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dnl_video.cli.options import add_checkpoint_argument, add_config_options
+from dnl_video.cli.options import add_checkpoint_argument, add_config_options, model_name
 from dnl_video.cli.terminal import say
 from dnl_video.config import EvaluationConfig
 from dnl_video.errors import InputError
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--animation", choices=tuple(_ANIMATIONS), help="Animations to write. Default: both.")
     parser.add_argument("--fps", type=float, default=4.0, help="Frames per second in motion. Default: 4.")
     add_config_options(parser, EvaluationConfig(), "device")
-    parser.add_argument("--output", metavar="DIR", help="Folder for the pictures. Default: attention/<name of VIDEO>.")
+    parser.add_argument("--output", metavar="DIR", help="Default: attention/MODEL/<folder of VIDEO>/<name of VIDEO>.")
     parser.add_argument("--html", metavar="FILE", help="Write the attention explorer, a page, and no pictures.")
 
 
@@ -71,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     pictures_only += ["the second --query"] if len(arguments.query) > 1 else []
     if arguments.html and pictures_only:
         raise InputError(f"--html writes one page and no pictures; leave out {' and '.join(pictures_only)}")
-    output = Path(arguments.html or arguments.output or Path("attention") / Path(arguments.video).stem)
+    video, networks = Path(arguments.video).resolve(), "-".join(map(model_name, paths))
+    output = Path(arguments.html or arguments.output or Path("attention", networks, video.parent.name, video.stem))
     check_output(output, is_file=bool(arguments.html))
 
     from dnl_video.cli.screen import progress_bar

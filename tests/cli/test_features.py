@@ -23,7 +23,7 @@ def test_end_to_end(tiny, tmp_path, capsys):
     assert printed == f"features of 8 of 20 videos: {tmp_path / 'more'}\n"
     for path, line in zip(broken, notes.splitlines(), strict=False):
         assert line.startswith(f"failed: {path}: cannot be opened")
-    assert notes.splitlines()[12:] == [f"12 of 20 videos failed; --retry-failed tries them again: {tmp_path / 'more'}"]
+    assert len(notes.splitlines()) == 12
 
 
 def test_one_of_several_processes(tiny, tmp_path, monkeypatch, capsys):

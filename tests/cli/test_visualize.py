@@ -12,6 +12,7 @@ from dnl_video.cli.main import main
 from dnl_video.data.decoding import open_video
 from dnl_video.models.build import build_model
 from dnl_video.models.weights.checkpoint import NETWORK_PREFIX, load_checkpoint, payload
+from dnl_video.models.weights.find import find_checkpoint
 from dnl_video.spec import ModelSpec, to_dict
 from tests.conftest import TinyRun
 
@@ -38,7 +39,8 @@ def test_end_to_end(tiny, video, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["visualize", video, "--checkpoint", str(tiny.run), "--query", "3,0.5,0.25", "--device", "cpu"]
     assert main(words) == 0
-    folder = Path("attention") / Path(video).stem
+    model = f"run-{find_checkpoint(tiny.run).stem}"
+    folder = Path("attention", model, Path(video).parent.name, Path(video).stem)
     names = sorted(path.name for path in folder.iterdir())
     assert names == sorted([f"{block}.png" for block in BLOCKS] + ["attention.gif", "attention.mp4"])
     lines = capsys.readouterr().out.splitlines()

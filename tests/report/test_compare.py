@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,16 @@ def test_the_command(pair: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[s
     written = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
     named = [(str(tmp_path / name), read) for name, read in pair]
     assert written == json.loads(json.dumps(build_comparison(named)))
+
+
+def test_two_comparisons_with_one_reference_have_two_folders(pair: Runs, tmp_path: Path, capsys: Any) -> None:
+    shutil.copytree(tmp_path / "B", tmp_path / "C")
+    for _ in range(2):
+        for other in "BC":
+            assert main(["compare", str(tmp_path / "A"), str(tmp_path / other)]) == 0
+    folders = sorted(tmp_path.glob("comparison-????????"))
+    names = [[run["name"] for run in json.loads((f / "compare.json").read_text())["runs"]] for f in folders]
+    assert sorted(names) == [[str(tmp_path / "A"), str(tmp_path / other)] for other in "BC"]
 
 
 @pytest.mark.parametrize(
