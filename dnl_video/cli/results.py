@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dnl_video.results.predictions import Predictions
 
-_HEADLINE = ("complete", "notes", "model", "weights", "protocol", "num_classes", "accuracy")  # fields of --json
+_HEADLINE = ("complete", "notes", "weights", "protocol", "num_classes", "accuracy")  # fields of --json
 _FRAMES = 6
 _HEIGHT = 96
 
