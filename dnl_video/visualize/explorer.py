@@ -56,9 +56,9 @@ def explorer_page(examination: Examination, fps: float = 4, track: Callable[[lis
         "query": [shown.index(nearest_frame(shown, start.frame)), start.x, start.y],
     }
     page = Path(__file__).with_name("explorer.html").read_text(encoding="utf-8").replace("{{facts}}", json.dumps(facts))
-    page = page.replace("{{pictures}}", "".join(_picture(clip.frames[frame]) for frame in shown))
+    pictures = "".join(_picture(clip.frames[frame]) for frame in shown)
     caption = html.escape(visible("; ".join(filter(None, (examination.caption, examination.legend)))))
-    page = page.replace("{{caption}}", caption)
+    page = page.replace("{{pictures}}", pictures).replace("{{caption}}", caption)
     grids = [(b.positions.shape, b.keys.shape) for _, maps in networks for b in maps.blocks.values()]
     widest = max(max(queries[1:]) for queries, _ in grids)
     most = max(math.prod(queries) * math.prod(keys) for queries, keys in grids)
