@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 
 from dnl_video.cli.options import add_config_options, config_from
-from dnl_video.cli.terminal import say
+from dnl_video.cli.terminal import log, say, suggest
 from dnl_video.data.listings import LIST_FORMATS
 from dnl_video.data.prepare_list import PrepareOptions
 
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     with file_progress() as show:
         prepared = prepare(options, show)
     for note in prepared.summary["notes"]:
-        say(f"note: {note}", error=True)
+        log.info(f"note: {note}")
     say(summary_text(prepared.summary))
     work = f"{prepared.checked:,} files checked"
     if options.resized_dir is not None:
@@ -78,16 +77,17 @@ def run(args: argparse.Namespace) -> int:
     files = [prepared.manifest, prepared.val_manifest or prepared.manifest]
     say(*(f"  {path}" for path in dict.fromkeys((*files, prepared.broken, prepared.summary_file))))
     if not summary["classes"]:
-        say(f"next (the list has no labels):\n  dnl-video predict {shlex.quote(options.output)} --checkpoint ...")
+        log.info("the list has no labels")
+        suggest("predict", options.output, "--checkpoint", "CHECKPOINT")
         return 0
     # Validation lists keep the failed videos.
     sides = ("train", "val") if summary["splits"] or divided else ("val" if options.keep_failed else "train",)
-    words = ["--config", "finetune" if divided else "..."]
+    words = ["--config", "finetune" if divided else "RECIPE"]
     for side, file in zip(sides, files, strict=False):
         root = [f"--data.{side}_root", options.resized_dir or options.videos] if options.relative else []
         words += [f"--data.{side}_manifest", str(file), *root]
     words += ["--data.class_list", summary["class_list"]] if summary["class_list"] else []
-    say("next:", f"  dnl-video train {shlex.join(words)}{' --final-test' if divided else ''}")
+    suggest("train", *words, *(["--final-test"] if divided else []))
     if divided:
-        say("On a CPU alone: --config finetune_small")
+        log.info("on a CPU alone: --config finetune_small")
     return 0

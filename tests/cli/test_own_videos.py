@@ -48,7 +48,7 @@ def rows(path: str) -> list[dict[str, str]]:
 
 def next_command(printed: str) -> list[str]:
     """Return the words of the train command that `prepare` prints."""
-    found = re.search(r"^next:\n  dnl-video (train .*)$", printed, re.MULTILINE)
+    found = re.search(r"^next: dnl-video (train .*)$", printed, re.MULTILINE)
     assert found
     return shlex.split(found[1])
 
@@ -56,7 +56,7 @@ def next_command(printed: str) -> list[str]:
 def test_folders_to_report_with_the_printed_commands(folders, capsys):
     words = ["prepare", "--videos", str(folders), "--out", "mine.csv", "--val-share", "0.5", "--num-workers", "1"]
     assert main([*words, "--group-by", r"(v_.+_g\d+)_c\d+"]) == 0
-    printed = capsys.readouterr().out
+    printed = "".join(capsys.readouterr())
     assert "divided into 6 training and 6 validation videos, in 6 groups\n" in printed
     assert "  mine.train.csv\n  mine.val.csv\n  mine.broken.csv\n  mine.summary.json\n" in printed
     written = {"train.csv", "val.csv", "broken.csv", "summary.json", "journal.jsonl"}
@@ -89,7 +89,7 @@ def test_a_list_file_is_divided(folders, capsys):
     Path("all.txt").write_text("\n".join(f"{name} {i // 4}" for i, name in enumerate(names)))
     words = ["--annotations", "all.txt", "--videos", str(folders), "--output", "mine.csv", "--num-workers", "1"]
     assert main(["prepare", *words, "--val-share", "0.25", "--relative"]) == 0
-    command = next_command(capsys.readouterr().out)
+    command = next_command(capsys.readouterr().err)
     assert [row["label"] for row in rows("mine.val.csv")] == ["0", "1", "2"]
     for side in ("train", "val"):
         assert command[command.index(f"--data.{side}_root") + 1] == str(folders)
