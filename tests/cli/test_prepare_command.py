@@ -28,7 +28,7 @@ def test_train_accepts_a_prepared_list(tiny, tmp_path, capsys):
     assert f"dnl-video train --config RECIPE --data.train_manifest {tmp_path / 'train.csv'}\n" in text, "absolute paths"
     assert "0 files checked; the others were cached" in prepare(capsys, *words)
     text = prepare(capsys, *words, "--keep-failed")
-    assert text.endswith(f"train --config ... --data.val_manifest {tmp_path / 'train.csv'}\n"), "a list for validation"
+    assert text.endswith(f"train --config RECIPE --data.val_manifest {tmp_path / 'train.csv'}\n"), "for validation"
     run = ["--config", str(tiny.config), "--output_dir", str(tmp_path / "run"), "--dry-run"]
     assert main(["train", *run, "--data.train_manifest", str(tmp_path / "train.csv")]) == 0
     assert re.search(r"training videos +16\n", capsys.readouterr().out)
