@@ -32,11 +32,6 @@ def local_rank() -> int:
     return int(os.environ["SLURM_LOCALID"]) if _tasks() > 1 else 0
 
 
-def is_first_process() -> bool:
-    """Return whether this is the process that prints."""
-    return rank_and_world_size()[0] == local_rank() == 0
-
-
 def local_processes() -> int:
     """Return how many processes torchrun or srun started on this machine; 1 without a launcher."""
     here, _ = devices_and_nodes("auto", 1)

@@ -151,7 +151,7 @@ def _run(folder: Path, gmacs: bool) -> Facts:
     }
     facts["finished"] = epochs is not None and (done >= epochs or bool(early))
     if (curves := folder / "curves.png").is_file():
-        facts["curves"] = str(curves)
+        facts["progress"]["curves"] = str(curves)
     evaluations = sorted(parent for parent, _, files in walk(folder) if "meta.json" in files)
     if evaluations:
         facts["evaluations"] = evaluations

@@ -79,8 +79,6 @@ def _print(facts: dict[str, Any]) -> None:
         for block, health in blocks.items():
             table.add_row(block, *(_text("", health.get(kind, "-")) for kind in _ATTENTION))
         show(table)
-    if "curves" in facts:
-        say(f"curves: {facts['curves']}")
     say(*(f"evaluated: {path}" for path in facts.get("evaluations", [])))
     say(*(f"next: {command}" for command in facts["next"]))
 

@@ -18,7 +18,7 @@ from dnl_video.cli.terminal import command, log, say, suggest
 from dnl_video.config import TrainConfig
 from dnl_video.data.manifest import find_manifest
 from dnl_video.errors import InputError, Terminated, nearest
-from dnl_video.launcher import is_first_process
+from dnl_video.launcher import local_rank
 from dnl_video.models.weights.find import find_weights
 from dnl_video.spec import allowed_values
 
@@ -215,13 +215,13 @@ def run(arguments: Any) -> int:
         raise InputError("data.val_manifest is null, so --final-test has no videos; give a list, or leave it out")
     if config.weights.source is not None and "resume" not in arguments:
         find_weights(config.weights.source)
-    if is_first_process():
+    if local_rank() == 0:
         network = f"{config.model.architecture} with context {config.model.context}"
         log.info("train %s in %s; loading torch ...", network, config.output_dir)
     _check_devices(config)
     if "dry_run" in arguments:
         return _dry_run(config, arguments.get("resume"))
-    from dnl_video.training.curves import CURVES_NAME
+    from dnl_video.training.progress import CURVES_NAME
     from dnl_video.training.run import train
     from dnl_video.training.stopping import StopRequest
 
@@ -232,7 +232,7 @@ def run(arguments: Any) -> int:
             result = train(config, resume=arguments.get("resume"), request=request)
             if result.rank == 0:
                 if (curves := Path(config.output_dir, CURVES_NAME)).is_file():
-                    say(f"curves: {curves}")
+                    log.info("curves: %s", curves)
                 best = f"best validation top-1 {100 * result.best_top1:.1f}%"
                 say(f"{best if config.data.val_manifest else 'last checkpoint'}: {result.best_checkpoint}")
             if "final_test" in arguments:

@@ -50,8 +50,7 @@ class BestCheckpoint(Checkpoint):
         if before is not None and (top1, -loss) < self._score:
             return
         # A run killed after validation repeats it when resumed, and writes the same file.
-        epoch = trainer.current_epoch + 1  # versions up to 0.1 wrote best-epoch000 for the first one
-        self.name, self._score = f"best-epoch-{epoch:03d}-top1_{top1:.4f}.ckpt", (top1, -loss)
+        self.name, self._score = f"best-epoch-{trainer.current_epoch + 1:03d}-top1_{top1:.4f}.ckpt", (top1, -loss)
         trainer.save_checkpoint(self.folder / self.name, weights_only=False)
         if before not in (None, self.name) and trainer.is_global_zero:
             (self.folder / str(before)).unlink(missing_ok=True)

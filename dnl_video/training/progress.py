@@ -1,4 +1,4 @@
-"""What a person sees while a network trains: a bar for each part of an epoch, and one line per epoch."""
+"""What a person sees while a network trains: bars, one line per epoch, and the curves of the run."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.progress import Progress
+from lightning.pytorch import Callback
 
+from dnl_video.errors import visible
 from dnl_video.progress_bar import is_quiet, progress_bar
-from dnl_video.training.module import VideoTrainingModule
 
-_REFRESH_S = 0.1
-_Item = TypeVar("_Item")
+CURVES_NAME = "curves.png"
+_TEXTS = ("loss {task.fields[loss]}", "top1 {task.fields[top1]}", "{task.fields[clips_per_s]} clips/s")
 
 
 class ClipProgress(Callback):
@@ -29,103 +29,72 @@ class ClipProgress(Callback):
     """
 
     def __init__(self, bar: bool = True) -> None:
-        self.notes: list[str] = []
-        """Other callbacks append notes here; they are printed at the end of the epoch's line."""
+        self.notes: list[str] = []  # of other callbacks, for the end of the epoch's line
         self._drawn = bar and sys.stderr.isatty()
-        self._bar: Progress | None = None
-        self._fit_start = self._epoch_start = self._refreshed = 0.0
-        self._first: float | None = None  # position of the first step in epochs
-        self._position = 0.0
+        self._bar = progress_bar(disable=True)
+        self._fit_start = self._epoch_start = self._clips_per_s = self._position = 0.0
+        self._first: float | None = None  # the position of the first step, in epochs
         self._steps = 0
-        self._clips_per_s = 0.0
-        self._validated = False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Draw in the first process only."""
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start the clock of the run, and that of an epoch which is resumed in the middle."""
         self._drawn = self._drawn and trainer.is_global_zero
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of the run."""
-        # on_train_epoch_start is not called for an epoch that is resumed in the middle.
         self.on_train_epoch_start(trainer, pl_module)
         self._fit_start = self._epoch_start
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the clock of the epoch."""
         self._epoch_start, self._steps = time.monotonic(), 0
-        assert isinstance(pl_module, VideoTrainingModule)
-        texts = ("loss {task.fields[loss]}", "top1 {task.fields[top1]}", "{task.fields[clips_per_s]} clips/s")
-        self._open(_epoch(trainer), trainer.num_training_batches, *texts, **self.fields(trainer, pl_module))
+        self._open(_epoch(trainer), trainer.num_training_batches, *_TEXTS, **self.fields(trainer, pl_module))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count batches and time."""
-        assert isinstance(pl_module, VideoTrainingModule)
-        batches = max(int(trainer.num_training_batches), 1)
+        batches = trainer.num_training_batches
         if self._first is None:
             self._first = trainer.current_epoch + batch_idx / batches
         self._position = trainer.current_epoch + (batch_idx + 1) / batches
         self._steps += 1
         clips = self._steps * len(batch["label"]) * trainer.world_size
         self._clips_per_s = clips / max(time.monotonic() - self._epoch_start, 1e-9)
-        if self._bar is not None and self._due():
-            self._update(completed=batch_idx + 1, **self.fields(trainer, pl_module))
+        fields = self.fields(trainer, pl_module)
+        self._bar.update(self._bar.task_ids[0], completed=batch_idx + 1, refresh=True, **fields)
 
-    def fields(self, trainer: Trainer, module: VideoTrainingModule) -> dict[str, str]:
+    def fields(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return the values shown with the training bar."""
         loss = trainer.callback_metrics.get("train/loss")
         return {
             "loss": "-" if loss is None else f"{float(loss):.3f}",
             "top1": "-" if loss is None else f"{100 * module.running_top1():.1f}%",
             "clips_per_s": f"{self._clips_per_s:.0f}",
-            "left": self._left(trainer),
+            "left": self._left(trainer.max_epochs),
         }
 
-    def track(self, items: Iterable[_Item], total: int, description: str) -> Iterator[_Item]:
+    def track(self, items: Iterable[Any], total: int, description: str) -> Iterable[Any]:
         """Yield the items, with a bar; the next bar replaces it."""
         self._open(description, total)
-        for done, item in enumerate(items):
-            if self._due():
-                self._update(completed=done)
-            yield item
+        return self._bar.track(items, total, task_id=self._bar.task_ids[0])
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Draw the bar of the validation."""
         self._open(f"validate {_epoch(trainer)}", sum(trainer.num_val_batches))
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
         """Count batches."""
-        if self._due():
-            self._update(completed=batch_idx + 1)
+        self._bar.update(self._bar.task_ids[0], advance=1, refresh=True)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the bar."""
-        self._close()
-        self._validated = True
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Print the line of the epoch, after its validation."""
-        assert isinstance(pl_module, VideoTrainingModule)
-        self._close()
+        self._bar.stop()
         pl_module.log("train/clips_per_s", self._clips_per_s, batch_size=1, sync_dist=True)
         parts = [_epoch(trainer)]
         # A run resumed just before validation has no training metrics of this epoch.
         if self._steps:
-            parts.append(f"loss {float(pl_module.train_loss.compute()):.3f}")
-            parts.append(f"top1 {100 * float(pl_module.train_top1.compute()):4.1f}%")
-            parts.append(f"{self._clips_per_s:.0f} clips/s  left {self._left(trainer)}")
+            loss, top1 = float(pl_module.train_loss.compute()), float(pl_module.train_top1.compute())
+            parts += [f"loss {loss:.3f}", f"top1 {100 * top1:4.1f}%", f"{self._clips_per_s:.0f} clips/s"]
+            parts.append(f"left {self._left(trainer.max_epochs)}")
         else:
             self._fit_start = time.monotonic()
-        if self._validated:
+        if trainer.enable_validation and (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0:
             parts.append(f"val top1 {100 * float(trainer.callback_metrics['val/top1']):4.1f}%")
             if failed := int(trainer.callback_metrics.get("val/failed_videos", 0)):
                 parts.append(f"({failed} val videos failed)")
@@ -135,40 +104,54 @@ class ClipProgress(Callback):
         if trainer.is_global_zero and not is_quiet():
             print(line, flush=True)
         self.notes.clear()
-        self._validated = False
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, *_: Any) -> None:
         """Remove the bar, so that the message has a line of its own."""
-        self._close()
+        self._bar.stop()
 
     def _open(self, description: str, total: float, *texts: str, **fields: Any) -> None:
-        self._close()
-        if self._drawn:
-            # Without a refreshing thread: loaders are forked, and a fork must not inherit a lock that a thread holds.
-            self._bar = progress_bar(*texts, transient=True, auto_refresh=False, redirect_stdout=sys.stdout.isatty())
-            self._bar.add_task(description, total=total, **fields)
-            self._bar.start()
+        self._bar.stop()
+        # Without a refreshing thread: loaders are forked, and a fork must not inherit a lock that a thread holds.
+        options = {"transient": True, "auto_refresh": False, "redirect_stdout": sys.stdout.isatty()}
+        self._bar = progress_bar(*texts, elapsed=not texts, disable=not self._drawn, **options)
+        self._bar.add_task(description, total=total, **fields)
+        self._bar.start()
 
-    def _due(self) -> bool:
-        return self._bar is not None and time.monotonic() - self._refreshed >= _REFRESH_S
-
-    def _update(self, **values: Any) -> None:
-        assert self._bar is not None
-        self._refreshed = time.monotonic()
-        self._bar.update(self._bar.task_ids[0], refresh=True, **values)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _left(self, trainer: Trainer) -> str:
-        if self._first is None or trainer.max_epochs is None:
+    def _left(self, epochs: int) -> str:
+        if self._first is None:
             return "-:--:--"
         pace = (time.monotonic() - self._fit_start) / (self._position - self._first)
-        minutes, seconds = divmod(round(pace * (trainer.max_epochs - self._position)), 60)
+        minutes, seconds = divmod(round(pace * (epochs - self._position)), 60)
         return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
-def _epoch(trainer: Trainer) -> str:
+class Curves(Callback):
+    """Draws curves.png after each validation and at the end; when that fails, it warns and the training goes on.
+
+    Args:
+        output: The run's folder.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Draw the epochs before this one; Lightning logs the metrics of an epoch after all hooks of the epoch."""
+        if trainer.current_epoch and trainer.current_epoch % trainer.check_val_every_n_epoch == 0:
+            self.on_train_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Draw all epochs."""
+        if not trainer.is_global_zero:
+            return
+        try:
+            from dnl_video.report.curves import draw_training, read_curves
+            from dnl_video.report.figures import save_png
+
+            save_png(draw_training(read_curves(self.output)), self.output / CURVES_NAME)
+        except Exception as error:
+            print(visible(f"warning: the curves of {self.output} cannot be drawn ({error})"), file=sys.stderr)
+
+
+def _epoch(trainer: Any) -> str:
     return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"

@@ -33,11 +33,10 @@ from dnl_video.training.attention_health import AttentionHealth
 from dnl_video.training.callbacks import PreciseBatchNorm, WithoutValidation
 from dnl_video.training.checkpoint_callbacks import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from dnl_video.training.collectives import another_process_ended
-from dnl_video.training.curves import CURVES_NAME, Curves
 from dnl_video.training.failures import FailureMonitor
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.optim import scaled_lr
-from dnl_video.training.progress import ClipProgress
+from dnl_video.training.progress import CURVES_NAME, ClipProgress, Curves
 from dnl_video.training.resume import (
     check_same_run,
     check_settings,

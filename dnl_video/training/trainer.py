@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from dnl_video.config import TrainConfig
 from dnl_video.errors import InputError
 from dnl_video.files import list_folder
-from dnl_video.launcher import alone_under_slurm, devices_and_nodes, is_first_process
+from dnl_video.launcher import alone_under_slurm, devices_and_nodes, local_rank
 
 
 def make_loggers(config: TrainConfig, output: Path) -> list[Logger]:
@@ -38,15 +38,12 @@ def make_loggers(config: TrainConfig, output: Path) -> list[Logger]:
         "wandb_project": lambda name: WandbLogger(project=name, save_dir=output),
         "mlflow_experiment": lambda name: MLFlowLogger(name, run_name=output.name, tracking_uri=tracking),
     }
-    for option, make in others.items():
-        name, package = getattr(config.trainer, option), option.partition("_")[0]
-        if name is None or not is_first_process():  # several processes must not create one database
-            continue
-        try:
-            loggers.append(make(name))
+    for key, make in others.items():
+        name, package = getattr(config.trainer, key), key.partition("_")[0]
+        try:  # several processes must not create one database
+            loggers += [] if name is None or local_rank() else [make(name)]
         except ModuleNotFoundError as error:
-            advice = f"pip install {package}"
-            raise InputError(f"trainer.{option} is set but {package} is not installed; {advice}") from error
+            raise InputError(f"trainer.{key} is set but {package} is not installed; pip install {package}") from error
     return loggers
 
 

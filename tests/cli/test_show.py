@@ -48,7 +48,7 @@ def test_a_run(tiny, capsys):
     assert facts["classes"]["number"] == len(facts["classes"]["names"]) == 8
     assert facts["training"]["optim.schedule"] == "cosine"
     assert facts["training"]["data.val_manifest"] == str(tiny.val)
-    assert facts["curves"] == str(tiny.run / "curves.png")
+    assert facts["progress"]["curves"] == str(tiny.run / "curves.png")
     assert facts["next"] == [
         f"dnl-video evaluate --checkpoint {tiny.run} --manifest {tiny.val}",
         f"dnl-video predict VIDEO --checkpoint {tiny.run}",

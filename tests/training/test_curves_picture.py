@@ -10,15 +10,14 @@ import pytest
 
 from dnl_video.report import curves as report_curves
 from dnl_video.report import figures
-from dnl_video.training import curves
-from dnl_video.training.curves import Curves
+from dnl_video.training.progress import Curves
 from tests.conftest import TinyRun
 from tests.training.runs import configured, train
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, list[float]]]:
-    """The epochs of each curve, for each picture; every epoch has one."""
+    """The epochs of each curve, for each picture."""
     pictures: list[dict[str, list[float]]] = []
     draw = report_curves.draw_training
 
@@ -27,7 +26,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, list[float]]]:
         return draw(found)
 
     monkeypatch.setattr(report_curves, "draw_training", record)
-    monkeypatch.setattr(curves, "_LARGEST_SHARE", float("inf"))
     return pictures
 
 
@@ -56,19 +54,11 @@ def test_a_picture_that_fails_does_not_stop_the_training(
     assert capsys.readouterr().err.count(warning) == 1
 
 
-def test_pictures_take_a_twentieth_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, pictures = [0.0], []
-
-    def save(*_: Any) -> None:
-        clock[0] += 1
-        pictures.append(clock[0])
-
-    monkeypatch.setattr(curves, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(figures, "save_png", save)
-    callback, trainer = Curves(tmp_path), SimpleNamespace(is_global_zero=True, current_epoch=0)
-    for trainer.current_epoch in range(100):
-        callback.on_train_epoch_start(trainer, Any)  # type: ignore[arg-type]
-        clock[0] += 1
-    callback.on_train_end(trainer, Any)  # type: ignore[arg-type]
-    # At 1 s for one second; then 20 s later each, on the next start of an epoch; and at the end.
-    assert pictures == [2, 23, 44, 65, 86, 106]
+def test_pictures_follow_validations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = SimpleNamespace(is_global_zero=True, current_epoch=0, check_val_every_n_epoch=4)
+    drawn: list[int] = []
+    monkeypatch.setattr(figures, "save_png", lambda *_: drawn.append(trainer.current_epoch))
+    for trainer.current_epoch in range(12):
+        Curves(tmp_path).on_train_epoch_start(trainer, None)
+    Curves(tmp_path).on_train_end(trainer, None)
+    assert drawn == [4, 8, 11]

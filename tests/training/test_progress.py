@@ -54,6 +54,8 @@ def trainer_at(epoch: int, **metrics: float) -> Any:
         num_training_batches=5,
         world_size=2,
         is_global_zero=True,
+        enable_validation=True,
+        check_val_every_n_epoch=2,
         callback_metrics=values,
     )
 
@@ -89,7 +91,6 @@ def test_rate_and_time_left_of_a_run_resumed_in_its_second_epoch(
         progress.on_train_batch_end(trainer, module, None, BATCH, batch)
     clock.now = 120  # after the validation
     trainer.callback_metrics = trainer_at(1, val_top1=0.625, val_failed_videos=3).callback_metrics
-    progress.on_validation_end(trainer, module)
     progress.notes.append("block 3: collapsed")
     progress.on_train_epoch_end(trainer, module)
     line = "epoch 2/4  loss 1.250  top1 37.5%  8 clips/s  left 0:00:40"
@@ -115,10 +116,10 @@ def test_rate_and_time_left_of_a_run_resumed_in_its_second_epoch(
     trainer.callback_metrics = metrics
     progress.on_train_epoch_end(trainer, module)
     assert capsys.readouterr().out == "epoch 3/4  loss 1.250  top1 37.5%  4 clips/s  left 0:00:20\n"
-    trainer = trainer_at(3)
+    trainer = trainer_at(3, val_top1=0.5)
     progress.on_train_batch_end(trainer, module, None, BATCH, 4)
     progress.on_train_epoch_end(trainer, module)
-    assert capsys.readouterr().out.endswith("  left 0:00:00\n")
+    assert capsys.readouterr().out.endswith("  left 0:00:00  val top1 50.0%\n")
 
 
 def test_run_resumed_in_the_middle_of_an_epoch(
@@ -139,9 +140,9 @@ def test_time_left_of_a_run_resumed_before_a_validation_is_that_of_the_epochs_tr
     clock: Clock, module: VideoTrainingModule, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = trainer_at(0, val_top1=0.5)
+    trainer.check_val_every_n_epoch = 1
     progress = started(trainer, module)
     clock.now = 107
-    progress.on_validation_end(trainer, module)
     progress.on_train_epoch_end(trainer, module)  # only the validation was left
     assert capsys.readouterr().out == "epoch 1/4  val top1 50.0%\n"
     trainer = trainer_at(1)
@@ -158,10 +159,10 @@ def test_a_line_longer_than_the_terminal_is_broken_between_words(
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     trainer = trainer_at(0, val_top1=0.5)
+    trainer.check_val_every_n_epoch = 1
     progress = started(trainer, module)
     clock.now = 102
     progress.on_train_batch_end(trainer, module, None, BATCH, 4)
-    progress.on_validation_end(trainer, module)
     progress.on_train_epoch_end(trainer, module)
     lines = ["epoch 1/4  loss 1.250  top1 37.5%  8 clips/s  left 0:00:30", "  val top1 50.0%"]
     assert capsys.readouterr().out.splitlines() == lines
