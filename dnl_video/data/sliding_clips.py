@@ -112,7 +112,8 @@ def stream_clips(frames: Iterable[Frames | Tensor], fps: float, hop: float, view
         return views.cut(number, images, np.arange(len(images))[None], times_s)
 
     for n, frame in enumerate(frames, start=1):
-        pixels = transforms.resize_short_side(checked_pixels(frame, "frame", "[H, W, 3]")[None], preprocessing)[0]
+        checked = np.array(checked_pixels(frame, "frame", "[H, W, 3]"))  # the next frame may come in the same array
+        pixels = transforms.resize_short_side(checked[None], preprocessing)[0]
         if latest and pixels.shape != latest[-1].shape:
             raise InputError(f"frame {n - 1} has another shape than those before; give frames of one size")
         latest.append(pixels)

@@ -37,8 +37,7 @@ def open_source(source: Source, fps: Any = None, *, decoder: Decoder = "decord")
     file: Any = io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else source
     is_path = isinstance(file, (str, os.PathLike))
     if not is_path and not hasattr(file, "read"):
-        frames = checked_pixels(file, "frames", "[N, H, W, 3]")
-        yield Video("frames in memory", MemoryReader(frames, above_zero("fps", fps)))
+        yield Video("the frames", MemoryReader(checked_pixels(file, "frames", "[N, H, W, 3]"), above_zero("fps", fps)))
         return
     if fps is not None:
         raise InputError(f"fps is {fps}, but a video file has its own frame rate; give fps with frames only")

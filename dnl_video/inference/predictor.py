@@ -181,8 +181,8 @@ class Predictor:
                     with loader_faults(VIEW_TIMEOUT_S):
                         for views in view_loader(dataset, range(done, len(names)), workers, processes):
                             scores = None if views.error is not None else self.score(views)
-                            done += 1
                             with later_faults():
+                                done += 1  # a fault before this line scores the video again, none loses it
                                 yield names[views.index], scores, views.error
                 except LoaderStopped as stopped:
                     if not stopped.videos:
@@ -269,7 +269,7 @@ class Predictor:
         Raises:
             InputError: The views have another form.
         """
-        pixels = np.ascontiguousarray(checked_pixels(views, "views", "[V, T, H, W, 3]"))
+        pixels = np.require(checked_pixels(views, "views", "[V, T, H, W, 3]"), requirements=["C", "W"])
         return self._forward(torch.from_numpy(pixels), features=False)[0]
 
     @torch.inference_mode()

@@ -101,7 +101,9 @@ def test_views_and_frames_of_another_form_are_refused():
     with pytest.raises(InputError, match=r"^fps is None"):
         used.predict(noise(8))
     views = noise(8).reshape(2, 4, 32, 48, 3)
-    torch.testing.assert_close(used.score_views(views), used.score_views(torch.from_numpy(views)))
+    expected = used.score_views(torch.from_numpy(views.copy()))
+    views.flags.writeable = False
+    torch.testing.assert_close(used.score_views(views), expected)
 
 
 def test_options_by_keyword(tiny):
@@ -249,6 +251,19 @@ def test_a_clip_is_yielded_when_its_last_frame_has_come():
     seen = [(start, end, taken) for start, end, _ in predictor().stream(camera(), 10, hop_s=0.5)]
     expected = [(start / 10, (start + 7) / 10, start + 7) for start in [*range(0, 41, 5), 43]]
     np.testing.assert_allclose(seen, expected)
+
+
+def test_the_iterator_may_fill_one_array_again_and_again():
+    frames, used = noise(30, width=32), predictor()
+    buffer = np.empty_like(frames[0])
+
+    def camera() -> Iterator[np.ndarray]:
+        for frame in frames:
+            buffer[:] = frame
+            yield buffer
+
+    for found, expected in zip(used.stream(camera(), 10), used.stream(frames, 10), strict=True):
+        np.testing.assert_array_equal(found[2], expected[2])
 
 
 class Watched(np.ndarray):
