@@ -117,10 +117,9 @@ class PredictionProgress:
         state = next(one for one in self._bar.tasks if one.id == task)
         rate = f"{state.speed:.1f}/s" if state.speed else ""
         self._bar.update(task, rate=rate)
-        now = time.monotonic()
-        if self._log_every_s is None or now - self._logged < self._log_every_s or not rate:
+        if self._log_every_s is None or time.monotonic() - self._logged < self._log_every_s or not rate:
             return
-        self._logged = now
+        self._logged = time.monotonic()
         left = timedelta(seconds=state.time_remaining or 0)
         log.info(f"{state.description.strip()}: {done} of {total} {state.fields['unit']}, {rate}, {left} left")
 

@@ -142,13 +142,12 @@ class Curves(Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw all epochs."""
-        if not trainer.is_global_zero:
-            return
         try:
-            from dnl_video.report.curves import draw_training, read_curves
-            from dnl_video.report.figures import save_png
+            if trainer.is_global_zero:
+                from dnl_video.report.curves import draw_training, read_curves
+                from dnl_video.report.figures import save_png
 
-            save_png(draw_training(read_curves(self.output)), self.output / CURVES_NAME)
+                save_png(draw_training(read_curves(self.output)), self.output / CURVES_NAME)
         except Exception as error:
             print(visible(f"warning: the curves of {self.output} cannot be drawn ({error})"), file=sys.stderr)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,8 @@ from dnl_video.spec import ModelSpec
 from dnl_video.training import progress as progress_module
 from dnl_video.training.module import VideoTrainingModule
 from dnl_video.training.progress import ClipProgress
+from tests.conftest import TinyRun
+from tests.training.runs import configured, train
 
 BATCH = {"label": torch.zeros(8)}
 
@@ -166,6 +170,27 @@ def test_a_line_longer_than_the_terminal_is_broken_between_words(
     progress.on_train_epoch_end(trainer, module)
     lines = ["epoch 1/4  loss 1.250  top1 37.5%  8 clips/s  left 0:00:30", "  val top1 50.0%"]
     assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_each_part_of_an_epoch_has_a_bar_that_is_removed(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    config = configured(tiny, tmp_path / "run", optim={"precise_bn_batches": 1})
+    config.trainer.progress_bar = True
+    train(config)
+    printed = capsys.readouterr().err
+    bars = [
+        "epoch 1/1 .* loss .* top1 .* clips/s left ",
+        "precise batch norm .* 0/1 .* left ",
+        "validate epoch 1/1 .* left ",
+    ]
+    plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", printed)
+    assert [i for i, bar in enumerate(bars) if re.search(bar, plain)] == [0, 1, 2]
+    # The last bar is erased, and the cursor is shown again.
+    assert printed.endswith("\r\x1b[1A\x1b[2K")
+    assert printed.rindex("\x1b[?25h") > printed.rindex("validate")
 
 
 def test_other_processes_print_no_line(
