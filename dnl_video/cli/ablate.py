@@ -67,6 +67,8 @@ def run(arguments: Any) -> int:
             for planned in group:
                 planned.recipe["model"]["num_classes"] = classes
 
+    if checked[0].data.val_manifest is None and config.test_manifest is None:
+        raise InputError("the study has no videos to compare accuracies on; give val_manifest or test_manifest")
     from dnl_video.studies.run import run_study, write_results
 
     # SIGTERM stops the runs like Ctrl-C.

@@ -38,7 +38,7 @@ class AttentionHealth(Callback):
 
     def measure_training_clips(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the first clips for precise batch norm of the first epoch."""
-        if not self._clips:
+        if trainer.is_global_zero and not self._clips:
             loader = trainer.datamodule.precise_bn_dataloader(0)  # type: ignore[attr-defined]
             self._clips = [*next(iter(loader))["clip"][:_CLIPS].clone()]
         self._measure(trainer, pl_module)

@@ -40,17 +40,16 @@ class BestCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if no validation was better, and remove the best checkpoint before."""
         top1, loss = (float(trainer.callback_metrics[f"val/{name}"]) for name in ("top1", "loss"))
-        before = self.name
-        if before is None or (top1, -loss) > self._score:
-            self._improved, self._waited = trainer.current_epoch + 1, 0
-        else:
-            self._waited += 1
-            if self._patience is not None and self._waited >= self._patience:
-                trainer.should_stop = True
+        before, epoch = self.name, trainer.current_epoch + 1
+        if before is None or not self._improved or (top1, -loss) > self._score:
+            self._improved = epoch
+        self._waited = (epoch - self._improved) // (trainer.check_val_every_n_epoch or 1)
+        if self._patience is not None and self._waited >= self._patience:
+            trainer.should_stop = True
         if before is not None and (top1, -loss) < self._score:
             return
         # A run killed after validation repeats it when resumed, and writes the same file.
-        self.name, self._score = f"best-epoch-{trainer.current_epoch + 1:03d}-top1_{top1:.4f}.ckpt", (top1, -loss)
+        self.name, self._score = f"best-epoch-{epoch:03d}-top1_{top1:.4f}.ckpt", (top1, -loss)
         trainer.save_checkpoint(self.folder / self.name, weights_only=False)
         if before not in (None, self.name) and trainer.is_global_zero:
             (self.folder / str(before)).unlink(missing_ok=True)

@@ -210,6 +210,15 @@ def test_unknown_or_missing_key_is_named(study: Path, tmp_path: Path, capsys: py
     assert "recipe.yaml: optim.momentum is missing; a study needs a complete recipe" in capsys.readouterr().err
 
 
+def test_a_study_without_videos_to_compare_on(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    recipe["data"]["val_manifest"] = None
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    lists = ["--val_manifest", "null", "--test_manifest", "null"]
+    assert main(["ablate", "--config", str(study), "--recipe", str(tmp_path / "recipe.yaml"), *lists]) == 2
+    assert "no videos to compare accuracies on; give val_manifest or test_manifest" in capsys.readouterr().err
+
+
 def test_folder_with_other_files_is_refused(
     study: Path, here: InProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,7 +72,7 @@ VALIDATIONS = [
 class Validated:
     """A trainer after a validation; its checkpoints contain the state of the callback."""
 
-    is_global_zero = True
+    is_global_zero, check_val_every_n_epoch = True, 1
 
     def __init__(self, epoch: int, top1: float, loss: float, best: BestCheckpoint, resumed: Path | None = None) -> None:
         self.current_epoch, self.ckpt_path = epoch, resumed

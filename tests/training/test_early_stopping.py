@@ -25,9 +25,10 @@ class AfterValidation:
 
     is_global_zero = True
     should_stop = False
+    check_val_every_n_epoch = 4
 
-    def __init__(self, epoch: int, top1: float, loss: float) -> None:
-        self.current_epoch = epoch
+    def __init__(self, validation: int, top1: float, loss: float) -> None:
+        self.current_epoch = 4 * validation + 3
         self.callback_metrics = {"val/top1": torch.tensor(top1), "val/loss": torch.tensor(loss)}
 
     def save_checkpoint(self, path: Path, weights_only: bool) -> None:
@@ -39,16 +40,26 @@ class AfterValidation:
 def test_the_count_of_validations(patience: int | None, stops: list[int], resumed: bool, tmp_path: Path) -> None:
     best, stopped = BestCheckpoint(tmp_path, patience), []
     for epoch, (top1, loss, waited) in enumerate(VALIDATIONS):
-        if resumed:
+        trainer: Any = AfterValidation(epoch, top1, loss)
+        best.on_validation_end(trainer, Any)
+        if resumed:  # from a checkpoint of this validation, which is repeated
             state = best.state_dict()
             best = BestCheckpoint(tmp_path, patience)
             best.load_state_dict(state)
-        trainer: Any = AfterValidation(epoch, top1, loss)
-        best.on_validation_end(trainer, Any)
+            best.on_validation_end(trainer, Any)
         assert best.state_dict()["waited"] == waited
-        assert best.state_dict()["improved"] == epoch + 1 - waited
+        assert best.state_dict()["improved"] == 4 * (epoch + 1 - waited)
         stopped += [epoch] if trainer.should_stop else []
     assert stopped == stops
+
+
+def test_a_run_of_an_earlier_version_starts_to_count(tmp_path: Path) -> None:
+    best = BestCheckpoint(tmp_path, 1)
+    best.load_state_dict({"name": "best-epoch000-top1_0.9000.ckpt", "score": (0.9, -1.0)})
+    for validation, stops in ((5, False), (6, True)):
+        trainer: Any = AfterValidation(validation, 0.5, 1.0)
+        best.on_validation_end(trainer, Any)
+        assert trainer.should_stop is stops
 
 
 def test_a_run_stopped_early_is_finished_until_its_patience_is_raised(
