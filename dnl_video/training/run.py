@@ -136,9 +136,8 @@ def train(config: TrainConfig, *, resume: str | None = None, request: StopReques
             request.stop_if_received()  # the signal that stopped this process may have stopped its loaders too
             record_crashed(output, stopped.videos)
             raise
-        early = stopped_early({best.state_key: best.state_dict()}, config.trainer.patience)
-        if early and trainer.is_global_zero:
-            print(early, flush=True)
+        if trainer.should_stop and trainer.is_global_zero:
+            print(stopped_early({best.state_key: best.state_dict()}, config.trainer.patience), flush=True)
     request.install_handlers()
     request.deferred = False
     request.stop_if_received()
