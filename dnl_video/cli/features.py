@@ -36,8 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dnl_video.results.reader import finished_ids
 
     manifest = read_videos(arguments.videos, root=arguments.root)
-    options = config_from(arguments, EvaluationConfig)
-    checkpoint = load(arguments.checkpoint)
+    options, checkpoint = config_from(arguments, EvaluationConfig), load(arguments.checkpoint)
     output = arguments.output or default_output("features", checkpoint, manifest, arguments.videos[0])
     more = {"features": True, "retry_failed": arguments.retry_failed}
     if not score_videos("features", checkpoint, manifest, output, options, **more):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dnl_video.config import EvaluationConfig
+from dnl_video.files import encode
 from dnl_video.models.weights.find import EXPORTED_NAME, find_checkpoint
 
 if TYPE_CHECKING:
     from dnl_video.data.manifest import Manifest
     from dnl_video.models.weights.checkpoint import Checkpoint
+    from dnl_video.results.predictions import PredictionsMeta
 
 _Config = TypeVar("_Config")
 
@@ -107,10 +110,10 @@ def default_output(kind: str, checkpoint: Checkpoint, manifest: Manifest, source
 
     If another model or list has taken the name, eight digits of the checksum are added, so that two never share one.
     """
-    listed, model = Path(source).resolve(), model_name(checkpoint.path)
-    folder = _free(Path(kind, model), "*/meta.json", "weights_sha256", checkpoint.sha256)
-    name = listed.name if listed.is_dir() else listed.stem
-    return _free(folder / name, "meta.json", "manifest_sha256", manifest.sha256)
+    listed, folder = Path(source).resolve(), Path(kind, model_name(checkpoint.path))
+    folder = _free(folder, "*/meta.json", checkpoint.sha256, lambda meta: meta.weights_sha256)
+    name, digest = listed.name if listed.is_dir() else listed.stem, _list_digest(manifest.source, manifest.sha256)
+    return _free(folder / name, "meta.json", digest, lambda meta: _list_digest(meta.manifest, meta.manifest_sha256))
 
 
 def model_name(path: str | Path) -> str:
@@ -120,20 +123,23 @@ def model_name(path: str | Path) -> str:
     return file.parent.name if file.name == EXPORTED_NAME else run + file.stem
 
 
-def _free(folder: Path, files: str, key: str, sha256: str) -> Path:
+def _list_digest(source: str, sha256: str) -> str:
+    """Return the checksum of a list and its place: videos of two folders may have the same names."""
+    return hashlib.sha256(encode(f"{sha256} {Path(source).absolute()}")).hexdigest()
+
+
+def _free(folder: Path, metas: str, digest: str, digest_of: Callable[[PredictionsMeta], str]) -> Path:
     from dnl_video.results.predictions import read_meta
 
-    distinct = folder.with_name(f"{folder.name}-{sha256[:8]}")
-    taken = any(getattr(read_meta(meta.parent), key) != sha256 for meta in folder.glob(files))
+    distinct = folder.with_name(f"{folder.name}-{digest[:8]}")
+    taken = any(digest_of(read_meta(meta.parent)) != digest for meta in folder.glob(metas))
     return distinct if taken or distinct.exists() else folder
 
 
 def add_view_options(parser: argparse.ArgumentParser, *more: str, kind: str = "predictions", when: str = "") -> None:
     """Add the options of scoring many videos: --output, views and device, and those of the fields ``more``."""
-    default = f"Default: {kind}/MODEL/LIST{when}."
-    parser.add_argument(
-        "--output", metavar="DIR", help=f"Predictions directory; one that exists is continued. {default}"
-    )
+    output = f"Predictions directory, new or to continue. Default: {kind}/MODEL/LIST{when}."
+    parser.add_argument("--output", metavar="DIR", help=output)
     views = parser.add_argument_group("views and device")
     common = ("num_clips", "num_crops", "views_per_forward", "device", "precision", "num_workers", "decoder")
     add_config_options(views, EvaluationConfig(), *common, *more)

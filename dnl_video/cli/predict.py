@@ -46,14 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_video_arguments(parser)
     shown = parser.add_mutually_exclusive_group()
-    shown.add_argument(
-        "--table", action="store_true", help=f"Print a table. Default: on a terminal, for up to {MANY_VIDEOS} videos."
-    )
+    shown.add_argument("--table", action="store_true", help="Print a table, as on a terminal for up to 50 videos.")
     shown.add_argument("--json", action="store_true", help="Print an object a line: scores of all classes and clips.")
     parser.add_argument("--per-clip", action="store_true", help="Also print the best class of every clip.")
-    parser.add_argument(
-        "--top", type=int, default=5, metavar="K", help="Classes in the table and in predictions.csv. Default: 5."
-    )
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="Best classes in tables. Default: 5.")
     long = parser.add_argument_group("long videos")
     sliding = f"Slide clips over the whole video; write segments, and timelines of the first {MANY_VIDEOS} videos."
     long.add_argument("--sliding", action="store_true", help=sliding)
@@ -76,12 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
         if Path(arguments.annotate).resolve() == Path(manifest.records[0].path).resolve():
             raise InputError(f"--annotate {arguments.annotate} is the video itself; give another name")
         check_output(Path(arguments.annotate), is_file=True)
-    options = config_from(arguments, EvaluationConfig)
+    options, checkpoint = config_from(arguments, EvaluationConfig), load(arguments.checkpoint)
     rank, world_size = rank_and_world_size()
     keep = bool(arguments.output) or hop_s is not None or world_size > 1 or len(manifest.records) > MANY_VIDEOS
-    checkpoint = load(arguments.checkpoint)
-    output = arguments.output or default_output("predictions", checkpoint, manifest, arguments.videos[0])
-    folder: Any = contextlib.nullcontext(output) if keep else tempfile.TemporaryDirectory()
+    kept = arguments.output or (keep and default_output("predictions", checkpoint, manifest, arguments.videos[0]))
+    folder: Any = contextlib.nullcontext(kept) if keep else tempfile.TemporaryDirectory()
     with folder as name:
         output = Path(name)
         try:
@@ -95,8 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
             log.info(f"process {rank} of {world_size} is done; another one merged {output}")
             return 0
         except KeyboardInterrupt:
-            kept = f"finished videos are kept in {output}; give the same command again to continue"
-            say(f"dnl-video: interrupted; {kept if keep else 'nothing is kept without --output'}", error=True)
+            advice = f"finished videos are kept in {output}; give the same command again to continue"
+            say(f"dnl-video: interrupted; {advice if keep else 'nothing is kept without --output'}", error=True)
             return INTERRUPTED
 
 

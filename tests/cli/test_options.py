@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,37 +103,43 @@ def test_evaluation_commands_parse_to_their_config(name):
     assert config_from(arguments, EvaluationConfig) == EvaluationConfig(num_clips=10, num_crops=3)
 
 
-def place(tmp_path: Path, checkpoint: str, weights: str, listed: str, videos: str, write: bool = True) -> Path:
-    """Return the default folder of a model and a list, with these checksums; make it as a run does."""
-    model, manifest = (
-        SimpleNamespace(path=tmp_path / checkpoint, sha256=weights * 64),
-        SimpleNamespace(sha256=videos * 64),
-    )
-    folder = default_output("predictions", model, manifest, str(tmp_path / listed))  # type: ignore[arg-type]
-    if write:
-        meta = make_meta(1, ["a"], weights_sha256=model.sha256, manifest_sha256=manifest.sha256)
-        PredictionsWriter(folder, meta).close()
-    return folder.relative_to("predictions")
+def place(tmp_path: Path, checkpoint: str, weights: str, listed: str, videos: str) -> str:
+    """Return the default folder of a model and a list, with these checksums, and make it as a run does."""
+    model = SimpleNamespace(path=tmp_path / checkpoint, sha256=weights * 64)
+    manifest = SimpleNamespace(source=listed, sha256=videos * 64)
+    folder = default_output("predictions", model, manifest, listed)  # type: ignore[arg-type]
+    meta = make_meta(1, ["a"], weights_sha256=model.sha256, manifest=listed, manifest_sha256=manifest.sha256)
+    PredictionsWriter(folder, meta).close()
+    return folder.relative_to("predictions").as_posix()
 
 
 def test_two_models_and_two_lists_never_share_a_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "v1.5").mkdir()
-    best = "checkpoints/best-epoch001-top1_0.5000.ckpt"
+    for name in ("v1.5", "day1/clips", "day2/clips", "day3/clips"):
+        (tmp_path / name).mkdir(parents=True)
+    best = "dnl-best-epoch001-top1_0.5000"
+    one, two = (f"{run}/dnl/checkpoints/best-epoch001-top1_0.5000.ckpt" for run in "ab")
     cases = [
-        (f"a/dnl/{best}", "1", "val.csv", "a", "dnl-best-epoch001-top1_0.5000/val"),
-        (f"a/dnl/{best}", "1", "val.csv", "a", "dnl-best-epoch001-top1_0.5000/val"),  # the same again
-        (f"a/dnl/{best}", "1", "other/val.csv", "b", "dnl-best-epoch001-top1_0.5000/val-bbbbbbbb"),
-        (f"a/dnl/{best}", "1", "other/val.csv", "b", "dnl-best-epoch001-top1_0.5000/val-bbbbbbbb"),
-        (f"b/dnl/{best}", "2", "val.csv", "a", "dnl-best-epoch001-top1_0.5000-22222222/val"),
-        # Another list: the model's first folder still belongs to the first model.
-        (f"b/dnl/{best}", "2", "test.csv", "c", "dnl-best-epoch001-top1_0.5000-22222222/test"),
+        (one, "1", "val.csv", "a", rf"{best}/val"),
+        (one, "1", "other/val.csv", "b", rf"{best}/val-[0-9a-f]{{8}}"),
+        (one, "1", "third/val.csv", "b", rf"{best}/val-[0-9a-f]{{8}}"),  # the same content in another place
+        # Three folders with videos of the same names.
+        (one, "1", "day1/clips", "d", rf"{best}/clips"),
+        (one, "1", "day2/clips", "d", rf"{best}/clips-[0-9a-f]{{8}}"),
+        (one, "1", "day3/clips", "d", rf"{best}/clips-[0-9a-f]{{8}}"),
+        (two, "2", "val.csv", "a", rf"{best}-22222222/val"),
+        # A new list: the name of the model is still that of the first one.
+        (two, "2", "test.csv", "c", rf"{best}-22222222/test"),
         ("a/dnl/checkpoints/last.ckpt", "3", "v1.5", "d", "dnl-last/v1.5"),
         ("slow.safetensors", "4", "val.csv", "a", "slow/val"),
         ("exported/model.safetensors", "5", "val.csv", "a", "exported/val"),
     ]
-    for *words, expected in cases:
-        assert place(tmp_path, *words) == Path(expected)
+    folders = [place(tmp_path, *words) for *words, _ in cases]
+    assert len(set(folders)) == len(cases)
+    for folder, (*words, expected) in zip(folders, cases, strict=True):
+        assert re.fullmatch(expected, folder)
+        assert place(tmp_path, *words) == folder, "the same again"
+    assert place(tmp_path, one, "1", "./day2/clips", "d") == folders[4]
     # A model keeps its folder when the first one of that name is deleted.
-    shutil.rmtree(tmp_path / "predictions" / "dnl-best-epoch001-top1_0.5000")
-    assert place(tmp_path, *cases[4][:4]) == Path(cases[4][4])
+    shutil.rmtree(tmp_path / "predictions" / best)
+    assert place(tmp_path, *cases[6][:4]) == folders[6]
