@@ -33,7 +33,8 @@ def name_groups(videos: Sequence[CheckedVideo], folder: Path, pattern: str | Non
         path = Path(os.path.relpath(video.row.path, folder)).as_posix()
         found = re.search(pattern, path) if pattern is not None else None
         video.group = f"group {found[1]}" if found and found[1] else path
-        alone += [path] if video.group == path else []
+        if video.group == path:
+            alone.append(path)
     if pattern is None or not alone:
         return ()
     if len(alone) == len(videos):
@@ -106,7 +107,7 @@ def choose_validation(labels: Sequence[str], groups: Sequence[str], share: float
 
     best: tuple[float, set[str]] = (math.inf, set())
     for attempt in range(_MAX_ATTEMPTS):
-        order = sorted(members, key=lambda group: hashlib.sha256(f"{seed} {attempt} {group}".encode()).digest())
+        order = sorted(members, key=lambda group: hashlib.sha256(repr((seed, attempt, group)).encode()).digest())
         best = min(best, choose(order), key=lambda outcome: outcome[0])
         if best[0] < _EMPTY_SIDE:
             break
