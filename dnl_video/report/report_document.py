@@ -156,7 +156,7 @@ def _accuracy(report: dict[str, Any]) -> list[Node]:
 
 def _coverage(report: dict[str, Any]) -> list[Node]:
     coverage, accuracy = report["coverage"], report["accuracy"]
-    if report["complete"] and not coverage["failed"]:
+    if report["complete"] and coverage["listed"] is not None and not coverage["failed"]:
         return []
     top1 = {over: accuracy_text((accuracy[over]["video"] or {}).get("top1")) for over in accuracy}
     rows = [

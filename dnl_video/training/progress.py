@@ -89,13 +89,15 @@ class ClipProgress(Callback):
         parts = [_epoch(trainer)]
         # A run resumed just before validation has no training metrics of this epoch.
         if self._steps:
-            loss, top1 = float(pl_module.train_loss.compute()), float(pl_module.train_top1.compute())
-            parts += [f"loss {loss:.3f}", f"top1 {100 * top1:4.1f}%", f"{self._clips_per_s:.0f} clips/s"]
+            loss, train_top1 = float(pl_module.train_loss.compute()), float(pl_module.train_top1.compute())
+            parts += [f"loss {loss:.3f}", f"top1 {100 * train_top1:4.1f}%", f"{self._clips_per_s:.0f} clips/s"]
             parts.append(f"left {self._left(trainer.max_epochs)}")
         else:
             self._fit_start = time.monotonic()
-        if trainer.enable_validation and (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0:
-            parts.append(f"val top1 {100 * float(trainer.callback_metrics['val/top1']):4.1f}%")
+        # A run resumed from a checkpoint of this epoch's validation does not repeat it.
+        top1 = trainer.callback_metrics.get("val/top1")
+        if top1 is not None and (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0:
+            parts.append(f"val top1 {100 * float(top1):4.1f}%")
             if failed := int(trainer.callback_metrics.get("val/failed_videos", 0)):
                 parts.append(f"({failed} val videos failed)")
         line = "  ".join([*parts, *self.notes])

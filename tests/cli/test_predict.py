@@ -189,6 +189,7 @@ def test_a_real_ctrl_c(tiny, folder, tmp_path, full_size):
 def test_many_videos_are_kept(tiny, few, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("dnl_video.cli.predict.MANY_VIDEOS", 7)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")  # no name is wrapped, however long the path
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert predict(tiny, few, "--top", "2") == 3
     printed, notes = capsys.readouterr()

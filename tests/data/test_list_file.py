@@ -104,8 +104,8 @@ def test_a_pipe_is_read_to_its_end(tmp_path):
     [
         "evaluate --checkpoint {run} --manifest /dev/zero",
         "prepare --output m.csv --videos . --annotations /dev/zero",
-        "train --config {config} --dry-run --output_dir run --data.train_manifest /dev/zero",
-        "train --config {config} --dry-run --output_dir run --data.class_list /dev/zero",
+        "train --quiet --config {config} --dry-run --output_dir run --data.train_manifest /dev/zero",
+        "train --quiet --config {config} --dry-run --output_dir run --data.class_list /dev/zero",
     ],
 )
 def test_a_device_as_a_list_ends_with_a_line(tiny, tmp_path, monkeypatch, capsys, command):
