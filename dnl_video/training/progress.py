@@ -16,6 +16,7 @@ from dnl_video.errors import visible
 from dnl_video.progress_bar import is_quiet, progress_bar
 
 CURVES_NAME = "curves.png"
+_REFRESH_S = 0.1
 _TEXTS = ("loss {task.fields[loss]}", "top1 {task.fields[top1]}", "{task.fields[clips_per_s]} clips/s")
 
 
@@ -32,7 +33,7 @@ class ClipProgress(Callback):
         self.notes: list[str] = []  # of other callbacks, for the end of the epoch's line
         self._drawn = bar and sys.stderr.isatty()
         self._bar = progress_bar(disable=True)
-        self._fit_start = self._epoch_start = self._clips_per_s = self._position = 0.0
+        self._fit_start = self._epoch_start = self._refreshed = self._clips_per_s = self._position = 0.0
         self._first: float | None = None  # the position of the first step, in epochs
         self._steps = 0
 
@@ -56,8 +57,10 @@ class ClipProgress(Callback):
         self._steps += 1
         clips = self._steps * len(batch["label"]) * trainer.world_size
         self._clips_per_s = clips / max(time.monotonic() - self._epoch_start, 1e-9)
-        fields = self.fields(trainer, pl_module)
-        self._bar.update(self._bar.task_ids[0], completed=batch_idx + 1, refresh=True, **fields)
+        if self._drawn and time.monotonic() - self._refreshed >= _REFRESH_S:  # reading the loss waits for a GPU
+            self._refreshed = time.monotonic()
+            fields = self.fields(trainer, pl_module)
+            self._bar.update(self._bar.task_ids[0], completed=batch_idx + 1, refresh=True, **fields)
 
     def fields(self, trainer: Any, module: Any) -> dict[str, Any]:
         """Return the values shown with the training bar."""
