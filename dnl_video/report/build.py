@@ -206,14 +206,14 @@ def figures_of(rank: NDArray[np.int64], labels: NDArray[np.int64], num_classes: 
         return None
     by_class = metrics.mean_class_accuracy(rank == 0, labels)
     return {
-        **{f"top{k}": _share(rank < k) for k in (1, 5) if k < max(num_classes, 2)},
+        **{f"top{k}": _share(rank < k) for k in metrics.reported_k(num_classes)},
         "mean_class_accuracy": {**by_class._asdict(), "num_classes": len(np.unique(labels))},
     }
 
 
 def _clip_figures(clips: ClipAccuracy, num_classes: int) -> dict[str, Any]:
     return {
-        **{f"top{k}": _share(clips.clip_rank < k, clips.clip_video) for k in (1, 5) if k < max(num_classes, 2)},
+        **{f"top{k}": _share(clips.clip_rank < k, clips.clip_video) for k in metrics.reported_k(num_classes)},
         "mean_class_accuracy": None,  # not a usual figure for clips
     }
 

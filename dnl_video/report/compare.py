@@ -237,7 +237,7 @@ def _differences(
         return paired.paired_difference(paired.count_pairs(rank_1 < k, rank_2 < k))._asdict()
 
     by_class = paired.paired_mean_class_difference(rank_1 == 0, rank_2 == 0, labels)
-    shares = {f"top{k}": top(k) for k in (1, 5) if k < max(num_classes, 2)}
+    shares = {f"top{k}": top(k) for k in metrics.reported_k(num_classes)}
     return {**shares, "mean_class_accuracy": by_class._asdict()}
 
 

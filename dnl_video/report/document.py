@@ -12,6 +12,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from dnl_video.results.metrics import reported_k
+
 
 @dataclass(frozen=True)
 class Text:
@@ -92,8 +94,8 @@ _FIGURES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class
 
 
 def figures_shown(num_classes: int) -> dict[str, str]:
-    """Return the figures of a network and their names in text; with five classes or fewer, top-5 is always right."""
-    return {key: name for key, name in _FIGURES.items() if key != "top5" or num_classes > 5}
+    """Return the figures of a network and their names in text; see `reported_k`."""
+    return {key: name for key, name in _FIGURES.items() if key != "top5" or 5 in reported_k(num_classes)}
 
 
 def percent(share: float) -> str:

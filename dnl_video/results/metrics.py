@@ -52,6 +52,11 @@ def rank_of_label(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     return ranks
 
 
+def reported_k(num_classes: int) -> tuple[int, ...]:
+    """Return the k of the top-k accuracies to report; with five classes or fewer, top-5 is always right."""
+    return (1, 5) if num_classes > 5 else (1,)
+
+
 def predicted_class(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     """Return the class of the highest score, int [n]; −1 for rows with a NaN.
 
